@@ -1,0 +1,45 @@
+"""Every error that slimfleet raises on purpose, in one tree.
+
+    SlimfleetError
+    ├── BadInput            what a person gave is wrong (a scenario, an option, a data folder): exit code 2
+    ├── PayloadError        bytes from the other end are not an acceptable payload; carries a `reason`
+    └── BudgetExceeded      a device cannot go on without breaking its budget; carries the `constraint`
+
+A message says what was wrong, the value, the limit and what to do.
+"""
+
+from __future__ import annotations
+
+
+class SlimfleetError(Exception):
+    """Base of every error that slimfleet raises on purpose."""
+
+
+class BadInput(SlimfleetError):
+    """Something a person gave cannot be used; one clear line, exit code 2."""
+
+
+class PayloadError(SlimfleetError):
+    """Bytes that are not an acceptable payload.
+
+    `reason` is one of a bounded set of words (see `slimfleet.compression.wire.REASONS`): it is counted and exported
+    as a metric label, so it never holds anything that came from the other end.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[PayloadError], tuple[str, str]]:
+        return type(self), (self.reason, str(self))
+
+
+class BudgetExceeded(SlimfleetError):
+    """A device cannot do the least useful work inside its budget."""
+
+    def __init__(self, constraint: str, message: str) -> None:
+        super().__init__(message)
+        self.constraint = constraint
+
+    def __reduce__(self) -> tuple[type[BudgetExceeded], tuple[str, str]]:
+        return type(self), (self.constraint, str(self))

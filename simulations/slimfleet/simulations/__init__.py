@@ -1,0 +1,1 @@
+"""slimfleet.simulations"""
