@@ -11,8 +11,9 @@ from pathlib import Path
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that a reader, or a kill at any moment, sees the old file or the new one.
 
-    The bytes go to a temporary file beside `path`, reach the disk, and then take its name. Missing parent folders
-    are made. Raises OSError where the disk refuses; the temporary file is gone by then and `path` is as it was.
+    The bytes go to a temporary file beside `path`, reach the disk, and then take its name. Missing parent
+    folders are made. Raises OSError where the disk refuses; the temporary file is gone by then and `path` is
+    as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile: its files are private to the owner, these get the permissions of any other new file.
