@@ -1,1 +1,44 @@
-"""slimfleet.compression"""
+"""slimfleet.compression: the words and the mathematics that both ends of the wire share.
+
+Budgets, plans and costs; schemas and payloads; the update codec. Free of torch, so that a 512 MB device can import
+it. What needs torch is in the sub-packages `pruning` (discovery and shrinking) and `cost` (measuring work).
+"""
+
+from slimfleet.compression.errors import BadInput, BudgetExceeded, PayloadError, SlimfleetError
+from slimfleet.compression.messages import Assignment, Training
+from slimfleet.compression.schema import ModelSchema, TensorSpec
+from slimfleet.compression.task import Evaluation, Examples, Task
+from slimfleet.compression.types import (
+    Budget,
+    Channels,
+    Cost,
+    DeviceProfile,
+    Payload,
+    Plan,
+    Report,
+    Skip,
+    Tensors,
+)
+
+__all__ = [
+    "Assignment",
+    "BadInput",
+    "Budget",
+    "BudgetExceeded",
+    "Channels",
+    "Cost",
+    "DeviceProfile",
+    "Evaluation",
+    "Examples",
+    "ModelSchema",
+    "Payload",
+    "PayloadError",
+    "Plan",
+    "Report",
+    "Skip",
+    "SlimfleetError",
+    "Task",
+    "TensorSpec",
+    "Tensors",
+    "Training",
+]

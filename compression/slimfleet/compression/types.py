@@ -1,19 +1,27 @@
 """The words of slimfleet: what a device is, may spend, is asked to do, and did spend.
 
-Units stand in the names; `None` means no limit. Everything here is frozen and free of torch.
+Units stand in the names; `None` means no limit. Everything here is frozen and free of torch. The bounds beside the
+types are what `slimfleet.compression.messages` enforces on anything that arrives from the other end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NewType
+from typing import Annotated, Any, Literal, NewType
 
 import numpy as np
+from annotated_types import Ge, Gt, Le, Lt, MaxLen
 from numpy.typing import NDArray
 
 Precision = Literal["float32", "bfloat16"]
 EnergySource = Literal["measured", "estimated", "simulated"]
+
+Positive = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
+Count = Annotated[int, Ge(0), Le(2**53)]
+Share = Annotated[float, Ge(0), Le(1)]
+Label = Annotated[str, MaxLen(64)]
 
 Tensors = dict[str, NDArray[Any]]
 """A model, or a change of one: name -> array, in the order of its `ModelSchema`."""
@@ -29,34 +37,34 @@ Payload = NewType("Payload", bytes)
 class Budget:
     """What one device may spend on one round."""
 
-    energy_j: float | None = None
-    power_w: float | None = None
+    energy_j: NotNegative | None = None
+    power_w: Positive | None = None
     """Mean power while training."""
-    memory_bytes: int | None = None
+    memory_bytes: Count | None = None
     """Peak memory of the process."""
-    deadline_s: float | None = None
-    uplink_bytes: int | None = None
-    downlink_bytes: int | None = None
+    deadline_s: NotNegative | None = None
+    uplink_bytes: Count | None = None
+    downlink_bytes: Count | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceProfile:
     """What a device nominally is. Its true speed differs; reports correct the picture."""
 
-    name: str
-    device_class: str
-    ram_bytes: int
-    train_flops_per_s: float
-    idle_w: float
-    train_w: float
+    name: Label
+    device_class: Label
+    ram_bytes: Count
+    train_flops_per_s: Positive
+    idle_w: NotNegative
+    train_w: Positive
     """Power drawn for training, above idle."""
-    uplink_bytes_per_s: float
-    downlink_bytes_per_s: float
-    radio_j_per_byte_up: float
-    radio_j_per_byte_down: float
-    radio_j_per_burst: float
+    uplink_bytes_per_s: Positive
+    downlink_bytes_per_s: Positive
+    radio_j_per_byte_up: NotNegative
+    radio_j_per_byte_down: NotNegative
+    radio_j_per_burst: NotNegative
     """Fixed energy of waking the radio (and of its tail), once a round."""
-    battery_j: float | None = None
+    battery_j: Positive | None = None
     """Capacity of the battery; None on mains."""
     bfloat16: bool = False
     """Whether this device trains faster in bfloat16 than in float32."""
@@ -66,16 +74,16 @@ class DeviceProfile:
 class Plan:
     """What a device is asked to do in one round."""
 
-    width: float
+    width: Annotated[float, Gt(0), Le(1)]
     """Share of the channels kept, 0 < width <= 1."""
-    local_steps: int
-    batch_size: int
-    bits: int
+    local_steps: Annotated[int, Ge(1), Le(10**6)]
+    batch_size: Annotated[int, Ge(1), Le(10**5)]
+    bits: Annotated[int, Ge(1), Le(32)]
     """Bits of a quantised update value, 1..8; 32 sends plain float32 (the baseline)."""
-    sparsity: float
+    sparsity: Annotated[float, Ge(0), Lt(1)]
     """Share of the update's values that are sent as zero, 0 <= sparsity < 1."""
     precision: Precision = "float32"
-    reason: str = ""
+    reason: Annotated[str, MaxLen(500)] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,14 +105,14 @@ class Skip:
 class Cost:
     """What a round costs one device: predicted by the cost model, or spent."""
 
-    energy_j: float
+    energy_j: NotNegative
     """In all, radio included."""
-    radio_j: float
+    radio_j: NotNegative
     """The part of `energy_j` spent on the radio; 0 where a meter cannot tell."""
-    time_s: float
-    memory_bytes: int
-    uplink_bytes: int
-    downlink_bytes: int
+    time_s: NotNegative
+    memory_bytes: Count
+    uplink_bytes: Count
+    downlink_bytes: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,12 +121,12 @@ class Report:
 
     spent: Cost
     source: EnergySource
-    loss: float
+    loss: NotNegative
     """Mean training loss over the local steps."""
-    examples: int
+    examples: Annotated[int, Ge(1), Le(2**31)]
     """Number of local examples: the weight of the update."""
-    steps: int
+    steps: Count
     """Local steps done; fewer than planned when the budget guard stopped the round."""
-    stopped_by: str | None = None
+    stopped_by: Label | None = None
     """The constraint that ended the round early."""
-    accuracy: float | None = None
+    accuracy: Share | None = None

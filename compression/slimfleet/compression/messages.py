@@ -1,0 +1,104 @@
+"""What the coordinator asks of a device and what the device answers, apart from any transport.
+
+Everything but the binary payload travels as one short JSON text. `parse` takes nothing on trust: a wrong
+type, a missing or unknown field, a value outside the bounds that `types` states, or a number that is not
+finite raises `PayloadError("message")`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cache
+from math import isfinite
+from typing import Annotated, Any, Literal, TypeVar
+
+from annotated_types import Ge, Lt
+from pydantic import TypeAdapter, ValidationError
+
+from slimfleet.compression.errors import PayloadError
+from slimfleet.compression.types import Budget, Count, NotNegative, Plan, Positive, Share
+
+MAX_TEXT = 16_384
+"""Longest JSON text accepted from the other end, in characters."""
+
+Rounding = Literal["deadzone", "stochastic"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How a device trains and encodes; the same for every device of a round."""
+
+    learning_rate: Positive
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
+    proximal: NotNegative = 0.0
+    """Weight mu of FedProx's term mu/2 * |w - w_received|^2 (Li et al. 2020, arXiv 1812.06127, eq. 2)."""
+    rounding: Rounding = "deadzone"
+    feedback: bool = True
+    """Whether what the codec drops is kept on the device and added to its next update."""
+    feedback_decay: Share = 1.0
+    """Factor on the kept residual for every further round that it waits."""
+    feedback_max_age: Count = 1_000
+    """Rounds after which a residual is dropped."""
+    seed: Count = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """One device's work for one round; the encoded model travels beside it."""
+
+    round_number: Count
+    plan_id: Annotated[int, Ge(0), Lt(2**64)]
+    """Unique for every device and round: an answer to another plan is a replay."""
+    plan: Plan
+    budget: Budget
+    training: Training
+    acknowledged_round: Count | None = None
+    """Last round whose update of this device was accepted: tells the device which residual holds."""
+
+
+def text_of(message: object) -> str:
+    """A dataclass as JSON. Raises ValueError where a number is not finite."""
+    return json.dumps(asdict(message), allow_nan=False)  # type: ignore[call-overload]
+
+
+def parse(kind: type[T], text: str) -> T:
+    """Rebuild an `Assignment`, `Report` or `DeviceProfile` from JSON that may be hostile."""
+    what = kind.__name__
+    if len(text) > MAX_TEXT:
+        raise PayloadError("message", f"a {what} of {len(text)} characters: the limit is {MAX_TEXT}")
+    try:
+        fields = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        message = _adapter(kind).validate_json(text, strict=True)
+    except (ValidationError, ValueError, RecursionError) as error:
+        raise PayloadError("message", f"not an acceptable {what}: {_first(error)}") from error
+    if not isinstance(fields, dict) or _unknown(fields, asdict(message)):  # type: ignore[call-overload]
+        raise PayloadError("message", f"not an acceptable {what}: it has fields that are not known")
+    return message
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not isfinite(value):
+        raise ValueError(f"{digits[:20]} is not a finite number")
+    return value
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error)
+
+
+def _unknown(given: dict[str, Any], known: dict[str, Any]) -> bool:
+    return any(
+        key not in known or (isinstance(value, dict) and _unknown(value, known[key]))
+        for key, value in given.items()
+    )

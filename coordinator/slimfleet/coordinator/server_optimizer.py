@@ -1,0 +1,119 @@
+"""Turn the mean update into the next global model, and average models over rounds.
+
+The mean update is a pseudo-gradient: torch.optim takes minus it as the gradient (Reddi et al. 2021, arXiv
+2003.00295, alg. 2). SGD with learning rate 1 and no momentum is FedAvg; with momentum, FedAvgM; Adam is FedAdam.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from slimfleet.compression import ModelSchema, Tensors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """How the coordinator applies a round."""
+
+    optimizer: Literal["fedavg", "fedadam"] = "fedavg"
+    learning_rate: float = 1.0
+    momentum: float = 0.0
+    averaging: float = 0.0
+    """Decay of the exponential average of global models that is evaluated and published; 0 publishes the last."""
+    max_update_norm: float = 100.0
+    """Largest accepted L2 norm of one device's update."""
+
+
+def _fedavg(parameters: list[torch.Tensor], settings: ServerSettings) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=settings.learning_rate, momentum=settings.momentum)
+
+
+def _fedadam(parameters: list[torch.Tensor], settings: ServerSettings) -> torch.optim.Optimizer:
+    # betas and the large epsilon are those of Reddi et al. 2021, section 5 and appendix D.
+    return torch.optim.Adam(parameters, lr=settings.learning_rate, betas=(0.9, 0.99), eps=1e-3)
+
+
+OPTIMIZERS: Mapping[str, Callable[[list[torch.Tensor], ServerSettings], torch.optim.Optimizer]] = {
+    "fedavg": _fedavg,
+    "fedadam": _fedadam,
+}
+
+
+class ServerOptimizer:
+    """The global model, its optimiser state and its average over rounds."""
+
+    def __init__(self, tensors: Tensors, schema: ModelSchema, settings: ServerSettings) -> None:
+        self._schema = schema
+        self._settings = settings
+        self._trained = {
+            t.name: torch.from_numpy(tensors[t.name].copy()).requires_grad_()
+            for t in schema.tensors
+            if t.kind == "weight"
+        }
+        self._rest = {t.name: tensors[t.name].copy() for t in schema.tensors if t.kind != "weight"}
+        self._optimizer = OPTIMIZERS[settings.optimizer](list(self._trained.values()), settings)
+        self._average = {name: value.copy() for name, value in tensors.items()}
+        self._steps = 0
+
+    def step(self, mean_update: Tensors) -> None:
+        """Move the global model by one round's mean update (full shapes, float64)."""
+        for name, parameter in self._trained.items():
+            parameter.grad = -torch.from_numpy(mean_update[name].astype(np.float32))
+        self._optimizer.step()
+        for name, value in self._rest.items():
+            moved = value.astype(np.float64) + mean_update[name]
+            self._rest[name] = (np.rint(moved) if value.dtype.kind != "f" else moved).astype(value.dtype)
+        self._steps += 1
+        self._update_average()
+
+    def model(self) -> Tensors:
+        """The global model that devices continue from."""
+        trained = {name: p.detach().numpy().copy() for name, p in self._trained.items()}
+        return {t.name: trained[t.name] if t.name in trained else self._rest[t.name] for t in self._schema.tensors}
+
+    def published(self) -> Tensors:
+        """The model that is evaluated and shipped: the average over rounds, or the last one."""
+        return {name: value.copy() for name, value in self._average.items()}
+
+    def _update_average(self) -> None:
+        # Early models are poor: the average forgets faster at first, as moving averages in practice do.
+        decay = min(self._settings.averaging, self._steps / (self._steps + 9.0))
+        for name, value in self.model().items():
+            if value.dtype.kind == "f":
+                self._average[name] = (decay * self._average[name] + (1 - decay) * value).astype(value.dtype)
+            else:
+                self._average[name] = value
+
+    def state(self) -> Tensors:
+        """Everything a checkpoint needs, as plain arrays."""
+        arrays = {f"model/{k}": v for k, v in self.model().items()}
+        arrays |= {f"average/{k}": v for k, v in self._average.items()}
+        names = list(self._trained)
+        for index, slots in self._optimizer.state_dict()["state"].items():
+            for slot, value in slots.items():
+                if value is not None:
+                    arrays[f"optimizer/{names[index]}/{slot}"] = torch.as_tensor(value).numpy().copy()
+        arrays["steps"] = np.array(self._steps, np.int64)
+        return arrays
+
+    def restore(self, arrays: Tensors) -> None:
+        """Take back what `state` gave."""
+        with torch.no_grad():
+            for name, parameter in self._trained.items():
+                parameter.copy_(torch.from_numpy(arrays[f"model/{name}"]))
+        self._rest = {name: arrays[f"model/{name}"].copy() for name in self._rest}
+        self._average = {name: arrays[f"average/{name}"].copy() for name in self._average}
+        self._steps = int(arrays["steps"])
+        slots: dict[int, dict[str, torch.Tensor]] = {}
+        names = {name: index for index, name in enumerate(self._trained)}
+        for key, value in arrays.items():
+            if key.startswith("optimizer/"):
+                name, _, slot = key.removeprefix("optimizer/").rpartition("/")
+                slots.setdefault(names[name], {})[slot] = torch.from_numpy(value.copy())
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": slots, "param_groups": groups})
