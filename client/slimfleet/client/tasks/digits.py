@@ -1,0 +1,129 @@
+"""Handwritten digits, 8x8: real data that comes with scikit-learn; the quickstart downloads nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from slimfleet.client.tasks.images import Images, check_options, evaluate_images
+from slimfleet.client.tasks.partition import Index, dirichlet_partition
+from slimfleet.compression.errors import BadInput
+from slimfleet.compression.task import Evaluation, Examples
+
+HELD_OUT = 0.2
+LEAST_EXAMPLES = 4
+
+
+@dataclass(frozen=True)
+class Digits:
+    """The 1797 digits of scikit-learn (UCI optical recognition test set), label-skewed over `partitions`
+    devices.
+
+    One fifth, stratified by class, is held out for evaluation; `seed` decides the split and the partition.
+    Raises BadInput when scikit-learn is missing or the digits do not suffice for four on every device.
+    """
+
+    partitions: int
+    alpha: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_options(self.partitions, self.alpha, self.seed)
+
+    def __reduce__(self) -> tuple[type[Digits], tuple[int, float, int]]:
+        """Pickle the arguments, not the pixels: every process loads its own."""
+        return type(self), (self.partitions, self.alpha, self.seed)
+
+    @property
+    def name(self) -> str:
+        """`digits`."""
+        return "digits"
+
+    def build_model(self) -> nn.Module:
+        """A `DigitsCnn`, freshly initialised from torch's generator."""
+        return DigitsCnn()
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """One float32 tensor [1, 1, 8, 8]."""
+        return (torch.zeros(1, 1, 8, 8),)
+
+    def load(self, partition: int) -> Examples:
+        """Inputs float32 [n, 1, 8, 8] and targets int64 [n] of one device."""
+        return self._all.examples(self._indices[partition])
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of logits [n, 10]."""
+        return functional.cross_entropy(outputs, targets)
+
+    def evaluate(self, model: nn.Module) -> Evaluation:
+        """Loss and accuracy on the held-out fifth."""
+        return evaluate_images(model, self._held_out)
+
+    @cached_property
+    def _all(self) -> Images:
+        try:
+            from sklearn.datasets import load_digits
+        except ImportError as error:
+            raise BadInput("the digits come with scikit-learn: run `pip install scikit-learn`") from error
+        pixels, labels = load_digits(return_X_y=True)
+        return Images(
+            torch.from_numpy(pixels.astype(np.uint8).reshape(-1, 8, 8)),
+            torch.from_numpy(labels.astype(np.int64)),
+            peak=16.0,
+            mean=0.3053,
+            std=0.3760,
+        )
+
+    @cached_property
+    def _split(self) -> tuple[Index, Index]:
+        """Numbers of the training and of the held-out digits."""
+        labels = self._all.labels.numpy()
+        rng = np.random.default_rng([self.seed, 0])
+        held_out = np.concatenate([_share(np.flatnonzero(labels == k), HELD_OUT, rng) for k in range(10)])
+        return np.setdiff1d(np.arange(len(labels)), held_out), np.sort(held_out)
+
+    @cached_property
+    def _indices(self) -> list[Tensor]:
+        train, _ = self._split
+        labels = self._all.labels.numpy()[train]
+        rng = np.random.default_rng([self.seed, 1])
+        parts = dirichlet_partition(labels, self.partitions, self.alpha, rng, minimum=LEAST_EXAMPLES)
+        return [torch.from_numpy(train[part]) for part in parts]
+
+    @cached_property
+    def _held_out(self) -> Images:
+        index = torch.from_numpy(self._split[1])
+        whole = self._all
+        return Images(whole.pixels[index], whole.labels[index], whole.peak, whole.mean, whole.std)
+
+
+class DigitsCnn(nn.Module):
+    """Two 3x3 convolutions with group normalisation and one linear layer: 7,570 parameters.
+
+    Group normalisation, because batch statistics mean nothing over the seven digits of one device; one group,
+    because then any number of channels can be cut.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 16, kernel_size=3, padding=1)
+        self.norm1 = nn.GroupNorm(1, 16)
+        self.conv2 = nn.Conv2d(16, 24, kernel_size=3, padding=1)
+        self.norm2 = nn.GroupNorm(1, 24)
+        self.fc = nn.Linear(24 * 4 * 4, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images float32 [n, 1, 8, 8] to logits [n, 10]."""
+        hidden = functional.relu(self.norm1(self.conv1(images)))
+        hidden = functional.max_pool2d(functional.relu(self.norm2(self.conv2(hidden))), 2)
+        logits: Tensor = self.fc(hidden.flatten(1))
+        return logits
+
+
+def _share(members: Index, share: float, rng: np.random.Generator) -> Index:
+    return rng.permutation(members)[: round(share * len(members))]
