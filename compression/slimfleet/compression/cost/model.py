@@ -1,0 +1,134 @@
+"""What a plan costs a device: time, energy, memory and bytes, before it runs.
+
+    time_s   = t0 + F/g + bytes_up/rate_up + bytes_down/rate_down
+    energy_j = P·F/g + e_burst + e_up·bytes_up + e_down·bytes_down
+    memory   = R0 + parameters·(weights + gradients + optimiser state) + c + k·A(width, batch)
+
+F and A come from `measure_work` on the shrunk model: only structured pruning lowers them, a mask lowers only
+bytes. One implementation serves a single plan and arrays of candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimfleet.compression.cost.runtime import RUNTIMES, Runtime
+from slimfleet.compression.cost.size import UpdateSizeModel
+from slimfleet.compression.cost.work import Work
+from slimfleet.compression.types import Cost, DeviceProfile, Plan
+
+Floats = NDArray[np.float64]
+
+PARAMETER_COPIES = 3
+"""Weights, gradients and the momentum of SGD, each the size of the parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What rounds ask of a device: arrays of one shape, or numbers for a single round."""
+
+    flops: Floats | float
+    activation_bytes: Floats | float
+    """Activations of one batch."""
+    parameter_bytes: Floats | float
+    uplink_bytes: Floats | float
+    downlink_bytes: Floats | float
+
+    @classmethod
+    def of(cls, plan: Plan, work: Work, uplink_bytes: float, downlink_bytes: float) -> Demand:
+        """What `plan` asks for; `work` is that of the model at the plan's width."""
+        return cls(
+            flops=work.flops_per_example * plan.local_steps * plan.batch_size,
+            activation_bytes=work.activation_bytes_per_example * plan.batch_size,
+            parameter_bytes=work.parameter_bytes,
+            uplink_bytes=uplink_bytes,
+            downlink_bytes=downlink_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Predicted costs of the rounds of a `Demand`, in the units and shapes of `Cost` and of the demand."""
+
+    energy_j: Floats
+    radio_j: Floats
+    time_s: Floats
+    memory_bytes: Floats
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """What any plan costs on any device, for one task and one runtime."""
+
+    runtime: Runtime = RUNTIMES["torch"]
+    works: Mapping[float, Work] = field(default_factory=dict)
+    """The measured work of the model at each width a planner may choose."""
+    sizes: UpdateSizeModel = field(default_factory=UpdateSizeModel)
+    startup_s: float = 0.5
+    """t0: from the plan's arrival to the first training step, and from the last one to the upload."""
+
+    def predict(
+        self,
+        profile: DeviceProfile,
+        plan: Plan,
+        work: Work,
+        uplink_bytes: float,
+        downlink_bytes: float,
+        power_w: float | None = None,
+    ) -> Cost:
+        """The cost of one plan; `power_w` is the mean power above idle that the device must keep to."""
+        demand = Demand.of(plan, work, uplink_bytes, downlink_bytes)
+        costs = self.costs(profile, demand, power_w)
+        return Cost(
+            energy_j=float(costs.energy_j),
+            radio_j=float(costs.radio_j),
+            time_s=float(costs.time_s),
+            memory_bytes=ceil(float(costs.memory_bytes)),
+            uplink_bytes=ceil(uplink_bytes),
+            downlink_bytes=ceil(downlink_bytes),
+        )
+
+    def costs(self, profile: DeviceProfile, demand: Demand, power_w: float | None = None) -> Costs:
+        """The cost of every round in `demand`.
+
+        A device whose training power exceeds `power_w` pauses so that the mean holds: its energy is the same,
+        its training takes energy / power_w. In bfloat16 a device keeps at most half the activation bytes, but
+        autocast keeps some in float32; the prediction stays on the safe side and does not count on it.
+        """
+        training_s = np.asarray(demand.flops, np.float64) / profile.train_flops_per_s
+        training_j = profile.train_w * training_s
+        if power_w is not None and power_w < profile.train_w:
+            training_s = training_j / power_w
+        up, down = np.asarray(demand.uplink_bytes), np.asarray(demand.downlink_bytes)
+        radio_j = (
+            profile.radio_j_per_burst
+            + profile.radio_j_per_byte_up * up
+            + profile.radio_j_per_byte_down * down
+        )
+        transfer_s = up / profile.uplink_bytes_per_s + down / profile.downlink_bytes_per_s
+        return Costs(
+            energy_j=training_j + radio_j,
+            radio_j=radio_j,
+            time_s=self.startup_s + training_s + transfer_s,
+            memory_bytes=_memory(self.runtime, demand.parameter_bytes, demand.activation_bytes),
+        )
+
+
+def peak_memory_bytes(runtime: Runtime, work: Work, batch_size: int) -> int:
+    """Predicted peak memory of training at one batch size, without margin."""
+    return ceil(_memory(runtime, work.parameter_bytes, work.activation_bytes_per_example * batch_size))
+
+
+def _memory(runtime: Runtime, parameter_bytes: Floats | float, activation_bytes: Floats | float) -> Floats:
+    kept = PARAMETER_COPIES * np.asarray(parameter_bytes, np.float64)
+    return np.asarray(
+        runtime.base_bytes
+        + runtime.fixed_bytes
+        + kept
+        + runtime.activation_factor * np.asarray(activation_bytes)
+    )

@@ -1,0 +1,100 @@
+"""What training one example of a model asks of a device, measured on the model itself.
+
+FLOPs do not scale as width squared (first and last layers scale linearly) and saved activations follow
+neither, so both are counted on the shrunk model rather than assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The work of training one model, per example where it grows with the batch."""
+
+    flops_per_example: float
+    """Forward and backward pass; a multiply-add counts as two."""
+    activation_bytes_per_example: float
+    """Tensors that autograd keeps for the backward pass, each storage counted once, parameters left out."""
+    parameter_bytes: int
+    """Trainable parameters."""
+    parameters: int
+    """Number of trainable parameters."""
+
+
+def measure_work(
+    model: nn.Module,
+    example_inputs: tuple[Tensor, ...],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    targets: Tensor | None = None,
+) -> Work:
+    """Count the work of training `model` by running it forward and backward on batches of 2 and of 8.
+
+    The difference of two batches is the slope per example: what does not grow with the batch (weights that a
+    layer saves for its backward pass) drops out, and batch normalisation never sees a batch of one.
+
+    `example_inputs` are the inputs of a batch of one, batch dimension first. `loss(outputs, targets)` returns
+    the 0-d mean loss. `targets` are those of a batch of one; left out, class number 0 stands for every
+    target, which suits classification of outputs shaped (batch, classes, ...). Neither the model nor torch's
+    random state changes. FLOPs come from `torch.utils.flop_counter.FlopCounterMode`, which counts
+    convolutions and matrix products only.
+    """
+    import torch
+
+    copy = deepcopy(model).train()
+    small, large = 2, 8
+    with torch.random.fork_rng(devices=[]):
+        flops_small, bytes_small = _pass(copy, example_inputs, loss, targets, small)
+        flops_large, bytes_large = _pass(copy, example_inputs, loss, targets, large)
+    trained = [p for p in copy.parameters() if p.requires_grad]
+    return Work(
+        flops_per_example=(flops_large - flops_small) / (large - small),
+        activation_bytes_per_example=(bytes_large - bytes_small) / (large - small),
+        parameter_bytes=sum(p.numel() * p.element_size() for p in trained),
+        parameters=sum(p.numel() for p in trained),
+    )
+
+
+def _pass(
+    model: nn.Module,
+    example_inputs: tuple[Tensor, ...],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    targets: Tensor | None,
+    batch: int,
+) -> tuple[int, int]:
+    """FLOPs and bytes kept for the backward pass, of one training step on `batch` copies of the example."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    inputs = tuple(_repeat(x, batch) for x in example_inputs)
+    # Views of one storage (a ReLU's output kept by the next layer too) are one piece of memory.
+    kept = {p.untyped_storage().data_ptr(): 0 for p in model.parameters()}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept.setdefault(storage.data_ptr(), storage.nbytes())
+        return tensor
+
+    counter = FlopCounterMode(display=False)
+    with counter:
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            outputs = model(*inputs)
+            wanted = _class_zero(outputs) if targets is None else _repeat(targets, batch)
+            value = loss(outputs, wanted)
+        value.backward()  # type: ignore[no-untyped-call]
+    return counter.get_total_flops(), sum(kept.values())
+
+
+def _repeat(tensor: Tensor, batch: int) -> Tensor:
+    return tensor.repeat(batch, *[1] * (tensor.dim() - 1))
+
+
+def _class_zero(outputs: Tensor) -> Tensor:
+    return outputs.new_zeros((outputs.shape[0], *outputs.shape[2:])).long()

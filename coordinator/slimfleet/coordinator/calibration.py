@@ -1,0 +1,225 @@
+"""What devices' reports teach about the cost model: per-device factors of time, energy and memory.
+
+The cost model knows nominal devices. Each report gives a ratio spent/predicted; its logarithm is tracked by
+scalar recursive least squares with forgetting (Ljung & Söderström 1983, "Theory and Practice of Recursive
+Identification"), starting from the median of the device's class. Devices report about themselves, so a ratio
+far from its class is rejected and the gain is bounded.
+
+Within a round every device is judged by the class statistics of earlier rounds only (`close_round` refreshes
+them), so the outcome does not depend on the order in which reports arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import exp, isfinite, log, sqrt
+from statistics import median
+from typing import Any, Literal
+
+from slimfleet.compression.types import Cost
+
+Quantity = Literal["time", "energy", "memory"]
+QUANTITIES: tuple[Quantity, ...] = ("time", "energy", "memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """Spent over predicted: the expected value, and the standard deviation of its logarithm."""
+
+    value: float = 1.0
+    spread: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """How one device's costs differ from the nominal model."""
+
+    time: Factor = Factor()
+    energy: Factor = Factor()
+    memory: Factor = Factor()
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationSettings:
+    """How fast and how far reports move the picture."""
+
+    forgetting: float = 0.97
+    """Weight of the past in recursive least squares, 0.95 to 0.98."""
+    initial_variance: float = 10.0
+    """Uncertainty of a new device's factor against the noise of one report: high trusts the first report."""
+    largest_gain: float = 0.8
+    """Most of a surprise that one report may carry over, 0 < gain <= 1."""
+    largest_ratio: float = 30.0
+    """A ratio spent/predicted outside 1/this..this is no measurement."""
+    outlier_mads: float = 5.0
+    """A ratio further than this many median absolute deviations (scaled) from its class is rejected."""
+    least_mad: float = 0.1
+    """Floor of that deviation (of a natural log), so that a uniform class does not reject small surprises."""
+    class_size: int = 5
+    """Devices of a class needed before it can reject or lend its spread."""
+    prior_spread: float = 0.3
+    """Standard deviation of the log ratio of a device that no report describes yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """Recursive least squares on one log ratio: estimate, its relative variance, variance of residuals."""
+
+    estimate: float
+    variance: float
+    residual: float
+
+    def update(self, observed: float, settings: CalibrationSettings) -> Track:
+        """Take one log ratio into account."""
+        gain = min(self.variance / (settings.forgetting + self.variance), settings.largest_gain)
+        surprise = observed - self.estimate
+        # The residual that matters for margins is the one left after learning, hence the factor 1 - gain.
+        noise = surprise**2 * (1 - gain)
+        return Track(
+            estimate=self.estimate + gain * surprise,
+            variance=(1 - gain) * self.variance / settings.forgetting,
+            residual=self.residual + max(gain, 1 - settings.forgetting) * (noise - self.residual),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ClassPrior:
+    """What a class teaches about one more of its devices: median and deviation of their estimates."""
+
+    centre: float = 0.0
+    deviation: float = 0.0
+    """Median absolute deviation, scaled by 1.4826 to the standard deviation of a normal law."""
+    devices: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCalibration:
+    """One device's tracks."""
+
+    device_class: str
+    tracks: Mapping[Quantity, Track]
+    reports: int = 0
+    """Reports accepted."""
+
+
+@dataclass(slots=True)
+class Calibration:
+    """The reports' teaching about a whole fleet; one per coordinator."""
+
+    settings: CalibrationSettings = field(default_factory=CalibrationSettings)
+    devices: dict[str, DeviceCalibration] = field(default_factory=dict)
+    priors: dict[str, dict[Quantity, ClassPrior]] = field(default_factory=dict)
+    rejected: int = 0
+    """Reports not believed, in all."""
+
+    def update(self, device: str, device_class: str, predicted: Cost, spent: Cost) -> bool:
+        """Learn from one report; False when it is not believed.
+
+        `predicted` is the uncorrected cost model's, for the steps done and the bytes sent: a round ended
+        early is then no surprise.
+        """
+        logs = _log_ratios(predicted, spent)
+        if logs is None or not self._believable(device_class, logs):
+            self.rejected += 1
+            return False
+        known = self.devices.get(device) or self._newcomer(device_class)
+        tracks = {q: known.tracks[q].update(logs[q], self.settings) for q in QUANTITIES}
+        self.devices[device] = replace(known, tracks=tracks, reports=known.reports + 1)
+        return True
+
+    def close_round(self) -> None:
+        """Refresh the class priors from all devices known; once a round, after its reports."""
+        estimates: dict[str, dict[Quantity, list[float]]] = {}
+        for known in self.devices.values():
+            of_class = estimates.setdefault(known.device_class, {q: [] for q in QUANTITIES})
+            for quantity, values in of_class.items():
+                values.append(known.tracks[quantity].estimate)
+        self.priors = {
+            name: {quantity: _prior(values) for quantity, values in of_class.items()}
+            for name, of_class in sorted(estimates.items())
+        }
+
+    def correction(self, device: str, device_class: str) -> Correction:
+        """The factors to plan with; those of its class for a device that has not reported."""
+        known = self.devices.get(device) or self._newcomer(device_class)
+        factors = {
+            quantity: Factor(exp(track.estimate), sqrt(track.residual))
+            for quantity, track in known.tracks.items()
+        }
+        return Correction(time=factors["time"], energy=factors["energy"], memory=factors["memory"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a checkpoint; JSON keeps Python floats exactly."""
+        return {
+            "devices": {
+                name: [known.device_class, known.reports, [_values(known.tracks[q]) for q in QUANTITIES]]
+                for name, known in sorted(self.devices.items())
+            },
+            "priors": {
+                name: [[p.centre, p.deviation, p.devices] for p in (of_class[q] for q in QUANTITIES)]
+                for name, of_class in self.priors.items()
+            },
+            "rejected": self.rejected,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], settings: CalibrationSettings | None = None) -> Calibration:
+        """Undo `to_json`."""
+        devices = {
+            name: DeviceCalibration(
+                device_class, {q: Track(*track) for q, track in zip(QUANTITIES, tracks, strict=True)}, reports
+            )
+            for name, (device_class, reports, tracks) in values["devices"].items()
+        }
+        priors = {
+            name: {q: ClassPrior(*prior) for q, prior in zip(QUANTITIES, of_class, strict=True)}
+            for name, of_class in values["priors"].items()
+        }
+        return cls(settings or CalibrationSettings(), devices, priors, values["rejected"])
+
+    def _prior(self, device_class: str, quantity: Quantity) -> ClassPrior:
+        return self.priors.get(device_class, {}).get(quantity, ClassPrior())
+
+    def _newcomer(self, device_class: str) -> DeviceCalibration:
+        tracks: dict[Quantity, Track] = {}
+        for quantity in QUANTITIES:
+            prior, spread = self._prior(device_class, quantity), self.settings.prior_spread
+            if prior.devices >= self.settings.class_size:
+                spread = max(prior.deviation, self.settings.least_mad)
+            # Memory is a property of the runtime, not of the chip: no spread until one is seen.
+            residual = 0.0 if quantity == "memory" else spread**2
+            tracks[quantity] = Track(prior.centre, self.settings.initial_variance, residual)
+        return DeviceCalibration(device_class, tracks)
+
+    def _believable(self, device_class: str, logs: Mapping[Quantity, float]) -> bool:
+        for quantity, value in logs.items():
+            if abs(value) > log(self.settings.largest_ratio):
+                return False
+            prior = self._prior(device_class, quantity)
+            reach = self.settings.outlier_mads * max(prior.deviation, self.settings.least_mad)
+            if prior.devices >= self.settings.class_size and abs(value - prior.centre) > reach:
+                return False
+        return True
+
+
+def _log_ratios(predicted: Cost, spent: Cost) -> dict[Quantity, float] | None:
+    """Log of spent over predicted; None where a figure is no positive number."""
+    pairs: dict[Quantity, tuple[float, float]] = {
+        "time": (predicted.time_s, spent.time_s),
+        "energy": (predicted.energy_j, spent.energy_j),
+        "memory": (predicted.memory_bytes, spent.memory_bytes),
+    }
+    if not all(isfinite(value) and value > 0 for pair in pairs.values() for value in pair):
+        return None
+    return {quantity: log(actual / expected) for quantity, (expected, actual) in pairs.items()}
+
+
+def _prior(values: list[float]) -> ClassPrior:
+    # The median sorts, so the order of the devices does not matter.
+    centre = median(values)
+    return ClassPrior(centre, 1.4826 * median(abs(value - centre) for value in values), len(values))
+
+
+def _values(track: Track) -> list[float]:
+    return [track.estimate, track.variance, track.residual]

@@ -1,0 +1,21 @@
+"""What the coordinator has learned about one device, as far as planning needs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from slimfleet.coordinator.calibration import Correction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """Past reports of one device, condensed; the defaults describe a device never heard of."""
+
+    examples: int | None = None
+    """Number of local examples; None before the first report."""
+    correction: Correction = field(default_factory=Correction)
+    """How its costs differ from the nominal model, and how surely."""
+    downlink_bits: float = 32.0
+    """Bits that each parameter of the shrunk model takes on the downlink."""
+    coverage_pressure: float = 1.0
+    """Above 1 where wide channels lack trainers: multiplies the planner's `width_exponent`."""
