@@ -13,11 +13,11 @@ from functools import cache
 from math import isfinite
 from typing import Annotated, Any, Literal, TypeVar
 
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Le, Lt
 from pydantic import TypeAdapter, ValidationError
 
 from slimfleet.compression.errors import PayloadError
-from slimfleet.compression.types import Budget, Count, NotNegative, Plan, Positive, Share
+from slimfleet.compression.types import Budget, Count, DeviceProfile, NotNegative, Plan, Positive, Share
 
 MAX_TEXT = 16_384
 """Longest JSON text accepted from the other end, in characters."""
@@ -45,6 +45,15 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Enrolment:
+    """How a device introduces itself."""
+
+    profile: DeviceProfile
+    examples: Annotated[int, Ge(1), Le(2**31)]
+    """Number of local examples."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
     """One device's work for one round; the encoded model travels beside it."""
 
@@ -64,7 +73,7 @@ def text_of(message: object) -> str:
 
 
 def parse(kind: type[T], text: str) -> T:
-    """Rebuild an `Assignment`, `Report` or `DeviceProfile` from JSON that may be hostile."""
+    """Rebuild an `Enrolment`, `Assignment` or `Report` from JSON that may be hostile."""
     what = kind.__name__
     if len(text) > MAX_TEXT:
         raise PayloadError("message", f"a {what} of {len(text)} characters: the limit is {MAX_TEXT}")

@@ -1,0 +1,43 @@
+"""A device as a Flower ClientApp: the same rounds under Flower's own engine, our simulation or a real SuperNode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from slimfleet.client.device import Device
+from slimfleet.compression import Assignment, BudgetExceeded, Payload, PayloadError
+from slimfleet.compression.messages import parse, text_of
+
+
+def client_app(device_of: Callable[[Context], Device]) -> ClientApp:
+    """A ClientApp that answers for whichever device `device_of` finds for a Flower context.
+
+    `query` answers with the device's enrolment, `train` with the encoded update and the report, or, when no step fits
+    the budget or the model cannot be decoded, with the reason for refusing.
+    """
+    app = ClientApp()
+
+    @app.query()
+    def enrol(message: Message, context: Context) -> Message:
+        text = ConfigRecord({"json": text_of(device_of(context).enrolment())})
+        return Message(RecordDict({"enrolment": text}), reply_to=message)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        content = message.content
+        try:
+            assignment = parse(Assignment, str(content.config_records["assignment"]["json"]))
+            received = content.array_records["model"]["payload"].data
+            payload, report = device_of(context).do_round(assignment, Payload(received))
+        except (BudgetExceeded, PayloadError) as refusal:
+            reason = refusal.constraint if isinstance(refusal, BudgetExceeded) else refusal.reason
+            text = ConfigRecord({"reason": reason, "message": str(refusal)})
+            return Message(RecordDict({"refusal": text}), reply_to=message)
+        array = Array(dtype="uint8", shape=(len(payload),), stype="slimfleet.payload", data=payload)
+        answer = {"update": ArrayRecord({"payload": array}), "report": ConfigRecord({"json": text_of(report)})}
+        return Message(RecordDict(answer), reply_to=message)
+
+    return app

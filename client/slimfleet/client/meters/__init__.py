@@ -1,0 +1,22 @@
+"""Meters: what a round cost in joules and in memory, measured where a sensor is, never guessed."""
+
+from slimfleet.client.meters.charge_counter import ChargeCounterMeter
+from slimfleet.client.meters.memory import peak_memory_bytes, reset_peak_memory
+from slimfleet.client.meters.power_supply import PowerSupplyMeter
+from slimfleet.client.meters.protocol import Meter, NoMeter, Reading, net_of_idle
+from slimfleet.client.meters.simulated import SimulatedMeter
+from slimfleet.client.meters.table import METERS, build_meter
+
+__all__ = [
+    "METERS",
+    "ChargeCounterMeter",
+    "Meter",
+    "NoMeter",
+    "PowerSupplyMeter",
+    "Reading",
+    "SimulatedMeter",
+    "build_meter",
+    "net_of_idle",
+    "peak_memory_bytes",
+    "reset_peak_memory",
+]

@@ -1,0 +1,41 @@
+"""Peak memory of this process."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+PROC = Path("/proc")
+
+
+def peak_memory_bytes(proc: Path = PROC) -> int:
+    """The largest resident set that this process has had, in bytes.
+
+    Linux tells it as VmHWM in /proc/self/status, since the last reset; elsewhere getrusage does, since the
+    start.
+    """
+    try:
+        lines = (proc / "self" / "status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return _rusage_peak()
+    kibibytes = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
+    return _rusage_peak() if kibibytes is None else int(kibibytes) * 1024
+
+
+def reset_peak_memory(proc: Path = PROC) -> bool:
+    """Let the peak begin again at what is resident now, so that a round has a peak of its own.
+
+    Returns whether the kernel could (Linux: 5 written to /proc/self/clear_refs, see proc_pid_clear_refs(5)).
+    """
+    try:
+        (proc / "self" / "clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def _rusage_peak() -> int:
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,49 @@
+"""The meter seam: what every meter does, and what it reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from slimfleet.compression.types import EnergySource
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Energy of one window, from `start` to `stop`."""
+
+    energy_j: float
+    duration_s: float
+    source: EnergySource
+    samples: int
+    """How many samples of the sensor stand behind it."""
+
+
+class Meter(Protocol):
+    """Measures the energy of one window after another."""
+
+    def start(self) -> None:
+        """Begin a window; one that is still open is thrown away."""
+        ...
+
+    def stop(self) -> Reading | None:
+        """End the window. None where there is no source, no open window or too little to go by: never a
+        guess."""
+        ...
+
+
+class NoMeter:
+    """A device that cannot measure."""
+
+    def start(self) -> None:
+        """Nothing to begin."""
+
+    def stop(self) -> Reading | None:
+        """No reading."""
+        return None
+
+
+def net_of_idle(reading: Reading, idle_w: float) -> Reading:
+    """What the work itself drew, where a meter reads the whole device: without `idle_w` over the window, at
+    least 0."""
+    return replace(reading, energy_j=max(0.0, reading.energy_j - idle_w * reading.duration_s))

@@ -1,0 +1,143 @@
+"""One round on one device, as one pure function: Flower, Ray, gRPC and a plain loop all call it.
+
+The received model is built at the plan's width and trained while a ledger keeps account and a guard watches the
+budget; the change goes through the codec, and what the codec drops becomes the new residual.
+"""
+
+from __future__ import annotations
+
+from slimfleet.client.guard import BudgetGuard, dearest, difference
+from slimfleet.client.ledger import Balance, Ledger
+from slimfleet.client.training import Trained, local_sgd
+from slimfleet.client.workbench import SubModel, Workbench
+from slimfleet.compression import (
+    Assignment,
+    BudgetExceeded,
+    Cost,
+    DeviceProfile,
+    Examples,
+    Payload,
+    Report,
+    Tensors,
+)
+from slimfleet.compression.codec import CodecSpec, encode_within
+from slimfleet.compression.cost import Work, peak_memory_bytes
+from slimfleet.compression.tensors import tensors_of
+
+
+def run_round(
+    workbench: Workbench,
+    profile: DeviceProfile,
+    examples: Examples,
+    assignment: Assignment,
+    payload: Payload,
+    residual: Tensors,
+    ledger: Ledger,
+) -> tuple[Payload, Report, Tensors]:
+    """Do one round; return the encoded update, the report, and the residual that holds once it is accepted.
+
+    `payload` is the shrunk global model; `residual` is what earlier rounds left unsent, float32 in full shapes.
+    Neither it nor the workbench's blueprint is changed.
+
+    Raises PayloadError when the model cannot be decoded, BudgetExceeded when not even one step fits the budget.
+    """
+    ledger.download(len(payload))
+    sub = workbench.open(payload)
+    memory = _memory_within(workbench, sub.work, assignment)
+    trained = _train(workbench, sub, profile, examples, assignment, ledger)
+    encoded, leftover = _encode(sub, assignment, residual)
+    ledger.upload(len(encoded))
+    balance, source = ledger.close()
+    spent = Cost(
+        energy_j=balance.energy_j,
+        radio_j=balance.radio_j,
+        time_s=balance.time_s,
+        memory_bytes=memory,
+        uplink_bytes=len(encoded),
+        downlink_bytes=len(payload),
+    )
+    report = Report(
+        spent=spent,
+        source=source,
+        loss=trained.loss,
+        examples=len(examples),
+        steps=trained.steps,
+        stopped_by=trained.stopped_by,
+    )
+    return encoded, report, leftover
+
+
+def _memory_within(workbench: Workbench, work: Work, assignment: Assignment) -> int:
+    needed = peak_memory_bytes(workbench.runtime, work, assignment.plan.batch_size)
+    limit = assignment.budget.memory_bytes
+    if limit is not None and needed > limit:
+        raise BudgetExceeded("memory_bytes", f"training needs {needed} bytes of memory, the budget is {limit}")
+    return needed
+
+
+def _train(
+    workbench: Workbench,
+    sub: SubModel,
+    profile: DeviceProfile,
+    examples: Examples,
+    assignment: Assignment,
+    ledger: Ledger,
+) -> Trained:
+    plan, budget = assignment.plan, assignment.budget
+    largest_upload = sub.places.schema.nbytes if budget.uplink_bytes is None else budget.uplink_bytes
+    guard = BudgetGuard.of(budget, profile, largest_upload)
+    before = ledger.balance()
+    seconds = sub.work.flops_per_example * plan.batch_size / profile.train_flops_per_s
+    step = Balance(energy_j=seconds * profile.train_w, radio_j=0.0, time_s=seconds)
+
+    def stepped(batch_examples: int) -> None:
+        nonlocal before, step
+        ledger.train(sub.work.flops_per_example * batch_examples)
+        now = ledger.balance()
+        before, step = now, dearest(step, difference(now, before))
+
+    trained = local_sgd(
+        sub.model,
+        workbench.task,
+        examples,
+        plan,
+        assignment.training,
+        np.random.default_rng((assignment.training.seed, assignment.plan_id, 0)),
+        lambda: guard.binding(before, step),
+        stepped,
+    )
+    if trained.steps == 0:
+        constraint = trained.stopped_by or "local_steps"
+        raise BudgetExceeded(constraint, f"not one local step fits the budget: {constraint} binds")
+    return trained
+
+
+def _encode(sub: SubModel, assignment: Assignment, residual: Tensors) -> tuple[Payload, Tensors]:
+    """Encode what training changed plus what was left unsent; return the payload and what is left unsent now."""
+    plan, training, schema = assignment.plan, assignment.training, sub.places.schema
+    weights = [t.name for t in schema.tensors if t.kind == "weight"]
+    now = tensors_of(sub.model)
+    update = {name: _changed(now[name], old) for name, old in sub.tensors.items()}
+    unsent = sub.places.shrink(residual)
+    if training.feedback:
+        for name in weights:
+            update[name] += unsent[name]
+    encoded = encode_within(
+        update,
+        schema,
+        CodecSpec(bits=plan.bits, sparsity=plan.sparsity, rounding=training.rounding),
+        assignment.budget.uplink_bytes,
+        base_version=assignment.round_number,
+        plan_id=assignment.plan_id,
+        rng=np.random.default_rng((training.seed, assignment.plan_id, 1)),
+    )
+    for name in weights:
+        unsent[name] = update[name] - encoded.decoded[name]
+    leftover = {name: value.copy() for name, value in residual.items()}
+    sub.places.assign(leftover, unsent)
+    return encoded.payload, leftover
+
+
+def _changed(now: NDArray[Any], old: NDArray[Any]) -> NDArray[Any]:
+    """What training changed, in the dtype of the tensor; flags differ by exclusive or."""
+    return np.logical_xor(now, old) if now.dtype == np.bool_ else np.subtract(now, old)

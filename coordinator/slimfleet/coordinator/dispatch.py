@@ -1,0 +1,79 @@
+"""What goes out to devices: a plan for each, and the global model shrunk and encoded for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from slimfleet.compression import Assignment, Budget, Channels, Cost, Payload, Plan, Tensors
+from slimfleet.compression.codec import CodecSpec, encode
+from slimfleet.compression.pruning import (
+    Blueprint,
+    IndexMap,
+    WindowPolicy,
+    magnitude_scores,
+    pack_channels,
+    select_channels,
+)
+
+FLOAT32_BITS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """One device's work, and what the coordinator must remember of it until the answer comes."""
+
+    node: int
+    assignment: Assignment
+    payload: Payload
+    places: IndexMap
+    limits: Budget
+    """What the spent cost is judged by, whether or not the device was told to keep it."""
+    predicted: Cost
+
+
+@dataclass
+class Downlink:
+    """The global model of one round, encoded once for every width."""
+
+    blueprint: Blueprint
+    tensors: Tensors
+    round_number: int
+    bits: int
+    window: WindowPolicy
+    _encoded: dict[tuple[float, bool], tuple[Payload, IndexMap]] = field(default_factory=dict, repr=False)
+
+    def for_plan(self, plan: Plan) -> tuple[Payload, IndexMap]:
+        """The payload that a device with this plan receives, and its place in the full model.
+
+        A plan in plain float32 is answered in plain float32.
+        """
+        plain = plan.bits == FLOAT32_BITS
+        key = plan.width, plain
+        if key not in self._encoded:
+            channels = self._channels(plan.width)
+            places = self.blueprint.places(channels)
+            encoded = encode(
+                places.shrink(self.tensors),
+                places.schema,
+                CodecSpec(bits=FLOAT32_BITS if plain else self.bits),
+                base_version=self.round_number,
+                plan_id=0,
+                side=pack_channels(self.blueprint.groups, channels),
+                rng=np.random.default_rng(0),
+            )
+            self._encoded[key] = encoded.payload, places
+        return self._encoded[key]
+
+    def most_bits_per_parameter(self, widths: Sequence[float]) -> float:
+        """The dearest of these widths, in payload bits per element."""
+        plans = [Plan(width=w, local_steps=1, batch_size=1, bits=self.bits, sparsity=0.0) for w in widths]
+        encoded = [self.for_plan(plan) for plan in plans]
+        return max(8 * len(payload) / max(places.schema.elements, 1) for payload, places in encoded)
+
+    def _channels(self, width: float) -> Channels:
+        groups = self.blueprint.groups
+        scores = magnitude_scores(groups, self.tensors) if self.window == "importance" else None
+        return select_channels(groups, width, self.window, self.round_number, scores)

@@ -1,0 +1,82 @@
+"""The world around the coordinator: what time it is, and which devices can be reached in what condition.
+
+A deployment lives in wall-clock time; a simulation brings its own world with virtual time. Both are parameters.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from slimfleet.compression import Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The condition of a device that can be reached."""
+
+    battery: float | None = None
+    """State of charge, 0..1; None on mains or unknown."""
+    charging: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Participation:
+    """What came of one device's work in a round."""
+
+    node: int
+    predicted: Cost
+    spent: Cost | None
+    """What the device reported; None when nothing usable came back."""
+
+
+class Environment(Protocol):
+    """Time and reachability."""
+
+    def now_s(self) -> float:
+        """Seconds since some fixed moment."""
+        ...
+
+    def status(self, node: int, round_number: int) -> Status | None:
+        """The condition of a device, or None when it cannot take work now."""
+        ...
+
+    def settle(self, participations: Sequence[Participation], round_number: int) -> float:
+        """A round is over: let the world move on. Returns the joules that silent devices spent, as far as known."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """What a checkpoint must keep of the world."""
+        ...
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Take back what `to_json` gave."""
+        ...
+
+
+class WallEnvironment:
+    """A deployment: time passes by itself, and every connected node counts as reachable."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+
+    def now_s(self) -> float:
+        """Wall-clock time."""
+        return self._clock()
+
+    def status(self, node: int, round_number: int) -> Status | None:
+        """Unknown battery: the device itself refuses work that it cannot do."""
+        return Status()
+
+    def settle(self, participations: Sequence[Participation], round_number: int) -> float:
+        """Nothing to do; what silent devices spent is not known."""
+        return 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The wall clock needs no checkpoint."""
+        return {}
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """The wall clock needs no checkpoint."""

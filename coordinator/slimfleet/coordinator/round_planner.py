@@ -1,0 +1,130 @@
+"""Who takes part in a round and what each is asked to do: selection, budgets and planning in one pass."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from slimfleet.compression import Assignment, Budget, DeviceProfile, Plan, Skip
+from slimfleet.compression.cost import CostModel
+from slimfleet.coordinator.calibration import Calibration
+from slimfleet.coordinator.dispatch import FLOAT32_BITS, Dispatch, Downlink
+from slimfleet.coordinator.environment import Environment, Status
+from slimfleet.coordinator.planner import POLICIES as PLANNERS
+from slimfleet.coordinator.planner import History
+from slimfleet.coordinator.registry import DeviceRecord, Registry
+from slimfleet.coordinator.selection import POLICIES as SELECTIONS
+from slimfleet.coordinator.selection import Candidate, eligible
+from slimfleet.coordinator.settings import CoordinatorSettings
+
+
+@dataclass(frozen=True, slots=True)
+class RoundPlanner:
+    """Plans rounds from what the coordinator knows; holds no state of its own."""
+
+    settings: CoordinatorSettings
+    registry: Registry
+    calibration: Calibration
+    environment: Environment
+
+    def plan_round(
+        self, number: int, nodes: Sequence[int], cost_model: CostModel, downlink: Downlink
+    ) -> tuple[list[Dispatch], dict[int, Skip]]:
+        """Go down the selected order until enough devices have a plan; the others on the way are skipped."""
+        planner = PLANNERS[self.settings.planner](self.settings.planner_settings)
+        statuses = {node: status for node in nodes if (status := self.environment.status(node, number))}
+        downlink_bits = downlink.most_bits_per_parameter(self.settings.planner_settings.widths)
+        dispatches: list[Dispatch] = []
+        skipped: dict[int, Skip] = {}
+        for node in self._order(number, statuses):
+            if len(dispatches) == self.settings.selection.per_round:
+                break
+            record = self.registry[node]
+            limits = self._limits(record, statuses[node], number)
+            history = History(
+                examples=record.examples,
+                correction=self.calibration.correction(str(node), record.profile.device_class),
+                downlink_bits=downlink_bits,
+            )
+            choice = planner.plan(record.profile, limits, cost_model, history)
+            record.last_reason = choice.reason
+            if isinstance(choice, Skip):
+                skipped[node] = choice
+            else:
+                dispatches.append(self._dispatch(number, record, choice, limits, cost_model, downlink))
+        return dispatches, skipped
+
+    def _order(self, number: int, statuses: dict[int, Status]) -> list[int]:
+        settings = self.settings.selection
+        candidates = []
+        for node, status in sorted(statuses.items()):
+            record = self.registry[node]
+            record.battery = status.battery
+            candidates.append(
+                Candidate(
+                    node=node,
+                    profile=record.profile,
+                    examples=record.examples,
+                    loss=record.loss,
+                    battery=status.battery,
+                    charging=status.charging,
+                )
+            )
+        rng = np.random.default_rng((self.settings.seed, number, 1))
+        return SELECTIONS[settings.policy](eligible(candidates, settings), settings, rng)
+
+    def _limits(self, record: DeviceRecord, status: Status, number: int) -> Budget:
+        """The device's budget, its memory and what its battery has to spare for this round, whichever is least."""
+        budget = self.settings.budget_of(record.profile.device_class)
+        ram = record.profile.ram_bytes
+        memory = ram if budget.memory_bytes is None else min(budget.memory_bytes, ram)
+        return replace(budget, memory_bytes=memory, energy_j=self._paced(budget.energy_j, record, status, number))
+
+    def _paced(self, energy_j: float | None, record: DeviceRecord, status: Status, number: int) -> float | None:
+        """Share what is above the battery floor evenly over the rounds that this device may still be asked for."""
+        capacity = record.profile.battery_j
+        if capacity is None or status.battery is None or status.charging:
+            return energy_j
+        rounds_left = max(self.settings.rounds - number + 1, 1)
+        turns = max(rounds_left * self.settings.selection.per_round / len(self.registry), 1.0)
+        spare = (status.battery - self.settings.selection.battery_floor) * capacity / turns
+        return spare if energy_j is None else min(energy_j, spare)
+
+    def _dispatch(
+        self,
+        number: int,
+        record: DeviceRecord,
+        plan: Plan,
+        limits: Budget,
+        cost_model: CostModel,
+        downlink: Downlink,
+    ) -> Dispatch:
+        payload, places = downlink.for_plan(plan)
+        decay = self.settings.learning_rate_decay ** (number - 1)
+        training = self.settings.training
+        assignment = Assignment(
+            round_number=number,
+            plan_id=plan_id(self.settings.seed, number, record.node),
+            plan=plan,
+            # The fixed policy is plain federated averaging, which knows no budgets: its devices do not stop early.
+            budget=Budget() if self.settings.planner == "fixed" else limits,
+            training=replace(training, learning_rate=training.learning_rate * decay),
+            acknowledged_round=record.acknowledged_round,
+        )
+        work = cost_model.works[plan.width]
+        uplink = (
+            places.schema.nbytes
+            if plan.bits == FLOAT32_BITS
+            else cost_model.sizes.predict(work.parameters, plan.bits, plan.sparsity)
+        )
+        predicted = cost_model.predict(record.profile, plan, work, uplink, len(payload), limits.power_w)
+        return Dispatch(record.node, assignment, payload, places, limits, predicted)
+
+
+def plan_id(seed: int, round_number: int, node: int) -> int:
+    """64 bits that no other device or round has; not a secret."""
+    digest = hashlib.sha256(f"{seed}/{round_number}/{node}".encode()).digest()
+    return int.from_bytes(digest[:8], "little")

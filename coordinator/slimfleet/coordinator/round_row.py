@@ -1,0 +1,63 @@
+"""Sum a closed round up into its row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from slimfleet.compression.task import Evaluation
+from slimfleet.coordinator.open_round import OpenRound
+from slimfleet.coordinator.outcome import RoundRow
+
+TRAILING = 5
+"""Rounds that an accuracy is averaged over: single rounds swing by several points under label skew."""
+
+
+def round_row(
+    opened: OpenRound,
+    *,
+    full_bytes: int,
+    silent_j: float,
+    virtual_time_s: float,
+    evaluation: Evaluation | None,
+    earlier: Sequence[RoundRow],
+    wall_time_s: float,
+) -> RoundRow:
+    """The row of one round. `full_bytes` is the plain float32 model, `silent_j` what unheard devices spent."""
+    reports = [opened.reports[node] for node in sorted(opened.reports)]
+    spent = [report.spent for report in reports]
+    used = [d.assignment.plan for d in opened.dispatches if d.node in opened.accepted]
+    accuracy = None if evaluation is None else evaluation.accuracy
+    known = [r.accuracy for r in earlier if r.accuracy is not None] + ([] if accuracy is None else [accuracy])
+    radio_j = sum(cost.radio_j for cost in spent)
+    energy_j = sum(cost.energy_j for cost in spent) + silent_j
+    return RoundRow(
+        round=opened.number,
+        selected=len(opened.dispatches),
+        completed=len(opened.accepted),
+        skipped=len(opened.skipped),
+        rejected=len(opened.rejected),
+        failed=len(opened.failed),
+        accuracy=accuracy,
+        loss=None if evaluation is None else evaluation.loss,
+        trailing_accuracy=fmean(known[-TRAILING:]) if known else None,
+        uplink_bytes=sum(cost.uplink_bytes for cost in spent),
+        uplink_bytes_float32=full_bytes * len(spent),
+        downlink_bytes=sum(len(d.payload) for d in opened.dispatches),
+        downlink_bytes_float32=full_bytes * len(opened.dispatches),
+        energy_j=energy_j,
+        compute_j=energy_j - radio_j,
+        radio_j=radio_j,
+        virtual_time_s=virtual_time_s,
+        mean_width=_mean([plan.width for plan in used]),
+        mean_bits=_mean([plan.bits for plan in used]),
+        mean_sparsity=_mean([plan.sparsity for plan in used]),
+        mean_steps=_mean([opened.reports[node].steps for node in sorted(opened.accepted)]),
+        predicted_energy_j=sum(d.predicted.energy_j for d in opened.dispatches if d.node in opened.reports),
+        violations=sum(len(broken) for broken in opened.violations.values()),
+        wall_time_s=wall_time_s,
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fmean(values) if values else 0.0

@@ -1,0 +1,41 @@
+"""How a coordinator runs a federation, as one frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from slimfleet.compression import Budget, Training
+from slimfleet.compression.pruning import WindowPolicy
+from slimfleet.coordinator.planner import PlannerSettings
+from slimfleet.coordinator.selection import SelectionSettings
+from slimfleet.coordinator.server_optimizer import ServerSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoordinatorSettings:
+    """Everything a federation is run by, apart from its task and its devices."""
+
+    rounds: int
+    seed: int = 0
+    training: Training = field(default_factory=lambda: Training(learning_rate=0.05))
+    learning_rate_decay: float = 1.0
+    """Factor on the devices' learning rate from round to round."""
+    budget: Budget = field(default_factory=Budget)
+    class_budgets: Mapping[str, Budget] = field(default_factory=dict)
+    """Budgets of the device classes that have one of their own."""
+    selection: SelectionSettings = field(default_factory=SelectionSettings)
+    planner: str = "enumerate"
+    planner_settings: PlannerSettings = field(default_factory=PlannerSettings)
+    window: WindowPolicy = "prefix"
+    downlink_bits: int = 6
+    server: ServerSettings = field(default_factory=ServerSettings)
+    runtime: str = "torch"
+    """Which memory model the devices' training runtime follows."""
+    evaluate_every: int = 1
+    round_timeout_s: float = 600.0
+    """Longest wait for the answers of one round, in wall-clock time."""
+
+    def budget_of(self, device_class: str) -> Budget:
+        """The budget of a device of this class."""
+        return self.class_budgets.get(device_class, self.budget)
