@@ -48,7 +48,7 @@ def open_window(
 
 
 def sample_in_thread(sample: Callable[[], None], interval_s: float) -> Callable[[], None]:
-    """Call `sample` every `interval_s` seconds in a daemon thread; return the function that ends and joins it.
+    """Call `sample` every `interval_s` seconds in a daemon thread; return what ends and joins it.
 
     The thread also ends when `sample` raises (the returned function raises the error again), when the
     process ends, and after six hours.
