@@ -17,8 +17,9 @@ INTERRUPTED = 130
 def run_app(app: typer.Typer) -> NoReturn:
     """Run a command line application over `sys.argv` and exit.
 
-    What a person got wrong (BadInput, or an option that does not parse) becomes one line on stderr and exit code 2, without a traceback. Ctrl-C becomes
-    exit code 130. Every other exception is a defect of ours: it keeps its traceback and exits with 1.
+    What a person got wrong (BadInput, or an option that does not parse) becomes one line on stderr and exit
+    code 2, without a traceback. Ctrl-C becomes exit code 130. Every other exception is a defect of ours: it
+    keeps its traceback and exits with 1.
     """
     try:
         status = app(standalone_mode=False)

@@ -1,0 +1,114 @@
+"""`slimfleet-compress`: what the codec does to an update of yours, and what is in a payload."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from slimfleet.compression.codec.files import load_update
+from slimfleet.compression.codec.search import OperatingPoint, meet_bytes, meet_nmse
+from slimfleet.compression.console import run_app
+from slimfleet.compression.errors import BadInput, PayloadError
+from slimfleet.compression.wire import read_header
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+
+
+@app.callback()
+def _commands() -> None:
+    """Compress updates of a model and look into payloads."""
+
+
+@app.command(context_settings={"allow_extra_args": True})
+def update(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="A .npz file: name -> float array.")],
+    nmse: Annotated[
+        list[float] | None, typer.Option(help="Targets of squared error / squared norm; several may follow.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option("--bytes", help="Also: the best update of at most so many bytes.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of results as JSON.")] = False,
+) -> None:
+    """Compress an update to each error asked for.
+
+    Counters and the running_mean and running_var of batch norms are left out.
+    """
+    targets = [*(nmse or []), *(_number(text) for text in context.args)]
+    if not targets and size is None:
+        targets = [0.3, 0.1, 0.03]
+    tensors = load_update(file)
+    points = [meet_nmse(tensors, target) for target in targets]
+    if size is not None:
+        points.append(meet_bytes(tensors, size))
+    if as_json:
+        print(json.dumps([point.as_dict() for point in points], indent=2))
+    else:
+        Console().print(_table(file.name, points))
+
+
+@app.command()
+def inspect(payload: Annotated[Path, typer.Argument(help="A file that holds one payload.")]) -> None:
+    """Show what the header of a payload says."""
+    try:
+        data = payload.read_bytes()
+    except OSError as error:
+        raise BadInput(f"cannot read {payload}: {error.strerror}") from error
+    try:
+        header = read_header(data)
+    except PayloadError as error:
+        raise BadInput(f"{payload} is not a sound payload ({error.reason}): {error}") from error
+    table = Table(title=payload.name, show_header=False)
+    for name, value in (
+        ("bytes", str(len(data))),
+        ("kind", header.kind.name.lower()),
+        ("coder", header.coder.name.lower()),
+        ("sections", ", ".join(s.name.lower() for s in header.sections if s.name) or "none: all zeros"),
+        ("schema", header.schema_digest.hex()),
+        ("tensors", str(header.tensors)),
+        ("elements", str(header.elements)),
+        ("base version", str(header.base_version)),
+        ("plan", str(header.plan_id)),
+        ("side bytes", str(len(header.side))),
+    ):
+        table.add_row(name, value)
+    Console().print(table)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise BadInput(f"{text!r} is not a number: --nmse takes numbers, as in --nmse 0.3 0.1 0.03") from None
+
+
+def _table(title: str, points: list[OperatingPoint]) -> Table:
+    table = Table(title=title)
+    for heading in ("target NMSE", "NMSE", "bytes", "bits/parameter", "ratio", "encode MB/s", "decode MB/s"):
+        table.add_column(heading, justify="right")
+    for point in points:
+        table.add_row(
+            "-" if point.target_nmse is None else f"{point.target_nmse:g}",
+            f"{point.nmse:.4f}",
+            f"{point.bytes:,}",
+            f"{point.bits_per_parameter:.4f}",
+            f"{32 / point.bits_per_parameter:.0f}x",
+            f"{point.encode_mb_per_s:.0f}",
+            f"{point.decode_mb_per_s:.0f}",
+        )
+    return table
+
+
+def main() -> None:
+    """Entry point of `slimfleet-compress`."""
+    run_app(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""The update codec: sparsify, quantise, entropy-code; with error feedback around it. No torch."""
+
+from slimfleet.compression.codec.codec import (
+    CodecSpec,
+    Decoded,
+    Encoded,
+    decode,
+    encode,
+    encode_within,
+    largest_payload,
+    stages,
+)
+from slimfleet.compression.codec.feedback import (
+    add_residual,
+    error_feedback,
+    residual_after,
+    zero_residual,
+)
+from slimfleet.compression.codec.quantise import quantise_deadzone, quantise_stochastic
+from slimfleet.compression.codec.sparsify import sparsify_threshold, sparsify_top_k
+from slimfleet.compression.codec.stage import Stage, chain
+
+__all__ = [
+    "CodecSpec",
+    "Decoded",
+    "Encoded",
+    "Stage",
+    "add_residual",
+    "chain",
+    "decode",
+    "encode",
+    "encode_within",
+    "error_feedback",
+    "largest_payload",
+    "quantise_deadzone",
+    "quantise_stochastic",
+    "residual_after",
+    "sparsify_threshold",
+    "sparsify_top_k",
+    "stages",
+    "zero_residual",
+]

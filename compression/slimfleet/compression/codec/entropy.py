@@ -1,0 +1,73 @@
+"""Entropy coding of integers with constriction's ANS coder: 64-bit state, 32-bit words, 24-bit quantiles.
+
+A table's frequencies sum to a power of two, so constriction's fixed-point conversion is exact in float64
+and the coder amounts to integers: symbol k of n owns the quantiles from `c_k * (2**24 - n) // 2**16 + k`
+on, where c_k is the sum of the frequencies before k. ANS decodes garbage without complaint: the caller
+checks that nothing is left over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import constriction
+import numpy as np
+from numpy.typing import NDArray
+
+from slimfleet.compression.codec.frequencies import TOTAL_BITS, Counts
+from slimfleet.compression.errors import PayloadError
+
+Levels = NDArray[np.int32]
+_WORD = 4
+
+
+class Table:
+    """A frequency table as an entropy model of the magnitudes 0 .. n - 1, n >= 2."""
+
+    __slots__ = ("model",)
+
+    def __init__(self, frequencies: Counts) -> None:
+        probabilities = frequencies / float(1 << TOTAL_BITS)
+        self.model = constriction.stream.model.Categorical(probabilities, perfect=False)
+
+
+_SIGN = Table(np.array([1 << (TOTAL_BITS - 1)] * 2))
+
+
+def encode_levels(tensors: Iterable[tuple[Levels, Table]]) -> bytes:
+    """Code flat signed levels, each tensor with its table: all magnitudes, then the signs of those not zero.
+
+    Little-endian words without the zero bytes at their end.
+    """
+    coder = constriction.stream.stack.AnsCoder()
+    # What is pushed last is decoded first.
+    for levels, table in reversed(list(tensors)):
+        coder.encode_reverse((levels[levels != 0] < 0).astype(np.int32), _SIGN.model)
+        coder.encode_reverse(np.abs(levels), table.model)
+    return bytes(coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0"))
+
+
+class LevelDecoder:
+    """Reads levels back, tensor by tensor."""
+
+    def __init__(self, data: bytes) -> None:
+        """Start on what `encode_levels` gave; raises PayloadError("entropy") when it cannot have given it."""
+        if data.endswith(b"\0"):
+            raise PayloadError("entropy", "entropy-coded words end in a zero byte")
+        words = np.frombuffer(data + bytes(-len(data) % _WORD), "<u4").astype(np.uint32)
+        self._coder = constriction.stream.stack.AnsCoder(words)
+
+    def read(self, size: int, table: Table) -> Levels:
+        """The next `size` signed levels. Garbage in gives garbage out, of that size."""
+        levels: Levels = self._coder.decode(table.model, size)
+        used = levels != 0
+        signs: Levels = self._coder.decode(_SIGN.model, int(np.count_nonzero(used)))
+        signs *= -2
+        signs += 1
+        levels[used] *= signs
+        return levels
+
+    def finish(self) -> None:
+        """Raise PayloadError("entropy") unless everything was consumed."""
+        if not self._coder.is_empty():
+            raise PayloadError("entropy", "entropy-coded words are left over: they are not what was encoded")

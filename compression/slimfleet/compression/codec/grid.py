@@ -1,0 +1,106 @@
+"""The grid of values a decoder can produce, and the integers that point into it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimfleet.compression.errors import PayloadError
+from slimfleet.compression.schema import ModelSchema, TensorSpec
+from slimfleet.compression.types import Tensors
+
+FRACTION = 256
+"""Steps of a level's offset within one quantiser step."""
+LEAST_UNIT = 2.0**-120
+"""A unit stays clear of subnormal numbers, which some processors flush to zero."""
+MAX_LEVEL = 1 << 10
+_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Level k > 0 is `(k * 256 + offsets[min(k, len(offsets)) - 1]) * unit`, level -k its negative.
+
+    The integer factor is below 2**24 in magnitude, so its product with the float32 `unit` is rounded once:
+    every machine gets the same float32.
+    """
+
+    units: tuple[float, ...]
+    """Quantiser step / 256, float32: one for all weight tensors, or one for each in schema order."""
+    offsets: tuple[int, ...]
+    """int16 corrections of the levels towards the means of what they stand for; the last serves the rest."""
+    vector_shift: int
+    """Tensors of fewer than two dimensions use `unit * 2 ** -vector_shift`; 0..3."""
+
+    def unit(self, index: int, spec: TensorSpec) -> np.float32:
+        """Unit of the weight tensor that is number `index` among the weights."""
+        unit = np.float32(self.units[index if len(self.units) > 1 else 0])
+        return unit * np.float32(2.0**-self.vector_shift) if len(spec.shape) < 2 else unit
+
+    def values(self, top: int, unit: np.float32) -> NDArray[np.float32]:
+        """The values of the levels 0, 1 .. top, -top .. -1, so that a signed level indexes them directly.
+
+        Raises PayloadError("nonfinite") when a level overflows, ("grid") when one has changed its sign.
+        """
+        factors = np.arange(top + 1, dtype=np.int32) * FRACTION
+        if self.offsets and top:
+            which = np.minimum(np.arange(1, top + 1), len(self.offsets)) - 1
+            factors[1:] += np.array(self.offsets, np.int32)[which]
+        if top and factors[1:].min() <= 0:
+            raise PayloadError("grid", "a quantiser level is not positive")
+        with np.errstate(over="ignore"):
+            positive = factors.astype(np.float32) * unit
+        if not np.isfinite(positive[-1:]).all() or not np.isfinite(positive).all():
+            raise PayloadError("nonfinite", "a quantiser level overflows float32")
+        return np.concatenate([positive, -positive[:0:-1]])
+
+
+@dataclass(frozen=True, slots=True)
+class Quantised:
+    """An update as the wire carries it: integers on a grid, and what travels plainly."""
+
+    levels: dict[str, NDArray[np.int32]]
+    """Signed levels of the weight tensors in their shapes; empty when the weights travel as float32."""
+    grid: Grid | None
+    plain: Tensors
+    """Everything else: buffers in float16 or float32, integers in their own dtype, float32 weights."""
+
+
+def dequantise(quantised: Quantised, schema: ModelSchema) -> Tensors:
+    """What the decoder makes of a quantised update, in the dtypes of the schema and in its order.
+
+    Raises PayloadError: grid or nonfinite.
+    """
+    tensors: Tensors = {}
+    index = 0
+    for spec in schema.tensors:
+        if spec.kind == "weight" and quantised.grid is not None:
+            levels = quantised.levels[spec.name]
+            tensors[spec.name] = _look_up(levels, quantised.grid, quantised.grid.unit(index, spec), spec)
+        else:
+            tensors[spec.name] = _cast(quantised.plain[spec.name], spec)
+        index += spec.kind == "weight"
+    return tensors
+
+
+def _look_up(
+    levels: NDArray[np.int32], grid: Grid, unit: np.float32, spec: TensorSpec
+) -> NDArray[np.float32]:
+    """Values of `levels`, in blocks: indexing casts to int64, which must not cost eight bytes an element."""
+    flat = levels.reshape(-1)
+    top = max(int(flat.max()), -int(flat.min())) if flat.size else 0
+    values = _cast(grid.values(top, unit), spec)
+    result = np.empty(flat.size, values.dtype)
+    for start in range(0, flat.size, _BLOCK):
+        result[start : start + _BLOCK] = values[flat[start : start + _BLOCK]]
+    return result.reshape(spec.shape)
+
+
+def _cast(array: NDArray[np.generic], spec: TensorSpec) -> NDArray[np.generic]:
+    with np.errstate(over="ignore"):
+        cast = array.astype(spec.dtype)
+    if spec.kind != "integer" and not np.isfinite(cast).all():
+        raise PayloadError("nonfinite", f"tensor {spec.name!r} holds values that {spec.dtype} cannot")
+    return cast

@@ -1,0 +1,129 @@
+"""The terminal packer: a quantised update to the bytes of a body, and strictly back.
+
+A body holds up to three sections, in this order, each present only when it is not all zeros: integers,
+buffers, weights. Sizes follow from the schema; the few numbers that a body declares are bounded before use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimfleet.compression.codec import tables_section
+from slimfleet.compression.codec.grid import Quantised
+from slimfleet.compression.codec.reader import Reader
+from slimfleet.compression.errors import PayloadError
+from slimfleet.compression.schema import Kind, ModelSchema, TensorSpec
+from slimfleet.compression.types import Tensors
+from slimfleet.compression.wire import Coder, Sections
+
+_WIDTHS = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The bytes of the tensors, and what the header must say for reading them."""
+
+    coder: Coder
+    sections: Sections
+    data: bytes
+
+
+def pack(quantised: Quantised, schema: ModelSchema) -> Body:
+    """Write a quantised update as bytes."""
+    sections = Sections(0)
+    parts: list[bytes] = []
+    plain = quantised.plain
+    integers = [plain[spec.name] for spec in _of_kind(schema, "integer")]
+    if any(array.any() for array in integers):
+        sections |= Sections.INTEGERS
+        parts.append(_write_integers(integers))
+    buffers = [plain[spec.name] for spec in _of_kind(schema, "buffer")]
+    if any(array.any() for array in buffers):
+        sections |= Sections.BUFFERS
+        parts.append(_write_floats(buffers))
+    coder = Coder.FLOAT32 if quantised.grid is None else Coder.TABLES
+    weights = quantised.levels if quantised.grid is not None else plain
+    arrays = [weights[spec.name] for spec in _of_kind(schema, "weight")]
+    if any(array.any() for array in arrays):
+        sections |= Sections.WEIGHTS
+        if quantised.grid is None:
+            parts.append(b"".join(array.astype("<f4").tobytes() for array in arrays))
+        else:
+            parts.append(tables_section.write(arrays, quantised.grid))
+    return Body(coder, sections, b"".join(parts))
+
+
+def unpack(body: memoryview, coder: Coder, sections: Sections, schema: ModelSchema) -> Quantised:
+    """Read a quantised update back.
+
+    Raises PayloadError: counts, grid, entropy or nonfinite.
+    """
+    reader = Reader(body)
+    plain = {
+        **_read_integers(reader if sections & Sections.INTEGERS else None, _of_kind(schema, "integer")),
+        **_read_floats(reader if sections & Sections.BUFFERS else None, _of_kind(schema, "buffer")),
+    }
+    weights = _of_kind(schema, "weight")
+    present = reader if sections & Sections.WEIGHTS else None
+    if coder is Coder.FLOAT32:
+        plain |= {s.name: _array(present, "<f4", s) for s in weights}
+        reader.finish()
+        return Quantised({}, None, plain)
+    levels, grid = tables_section.read(present, weights)
+    reader.finish()
+    return Quantised(levels, grid, plain)
+
+
+def _of_kind(schema: ModelSchema, kind: Kind) -> list[TensorSpec]:
+    return [spec for spec in schema.tensors if spec.kind == kind]
+
+
+def _write_integers(arrays: list[NDArray[np.generic]]) -> bytes:
+    """The width in bytes of the narrowest signed integer that holds all, then all, little-endian."""
+    wide = [array.astype(np.int64) for array in arrays]
+    width = next(w for w in _WIDTHS if all((a == a.astype(f"i{w}")).all() for a in wide))
+    return bytes([width]) + b"".join(array.astype(f"<i{width}").tobytes() for array in wide)
+
+
+def _read_integers(reader: Reader | None, specs: list[TensorSpec]) -> Tensors:
+    if reader is None:
+        return {spec.name: np.zeros(spec.shape, spec.dtype) for spec in specs}
+    width = reader.byte()
+    if width not in _WIDTHS:
+        raise PayloadError("counts", f"integers of {width} bytes")
+    tensors: Tensors = {}
+    for spec in specs:
+        array = _array(reader, f"<i{width}", spec)
+        # Casting wraps uint64 back into its range; for the other dtypes it must change nothing.
+        tensors[spec.name] = array.astype(spec.dtype)
+        if spec.dtype != "uint64" and not np.array_equal(tensors[spec.name], array):
+            raise PayloadError("counts", f"tensor {spec.name!r} holds values that {spec.dtype} cannot")
+    return tensors
+
+
+def _write_floats(arrays: list[NDArray[np.generic]]) -> bytes:
+    """A bit for each tensor that is float32 rather than float16, then all, little-endian."""
+    flags = np.packbits([array.dtype == np.float32 for array in arrays], bitorder="little")
+    return flags.tobytes() + b"".join(a.astype(a.dtype.newbyteorder("<")).tobytes() for a in arrays)
+
+
+def _read_floats(reader: Reader | None, specs: list[TensorSpec]) -> Tensors:
+    if reader is None:
+        return {spec.name: np.zeros(spec.shape, np.float16) for spec in specs}
+    flags = np.frombuffer(reader.take(-(-len(specs) // 8)), np.uint8)
+    single = np.unpackbits(flags, bitorder="little")
+    if single[len(specs) :].any():
+        raise PayloadError("counts", "a flag is set for a buffer that is not there")
+    return {
+        s.name: _array(reader, "<f4" if wide else "<f2", s) for s, wide in zip(specs, single, strict=False)
+    }
+
+
+def _array(reader: Reader | None, dtype: str, spec: TensorSpec) -> NDArray[np.generic]:
+    if reader is None:
+        return np.zeros(spec.shape, dtype)
+    data = reader.take(spec.size * np.dtype(dtype).itemsize)
+    return np.frombuffer(data, dtype).reshape(spec.shape)

@@ -1,0 +1,197 @@
+"""The envelope of every payload: header, optional side section, body, checksum (docs/wire-format.md).
+
+Whoever sends bytes is not trusted: nothing here allocates by a number that came with the payload, and every
+refusal is a `PayloadError` whose `reason` is one of `REASONS`.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+
+import xxhash
+
+from slimfleet.compression.errors import PayloadError
+from slimfleet.compression.schema import ModelSchema
+from slimfleet.compression.types import Payload
+
+MAGIC = b"SF"
+FORMAT_VERSION = 1
+MAX_SIDE_BYTES = 4096
+
+REASONS = frozenset(
+    {
+        "truncated",  # fewer or more bytes than declared
+        "oversized",  # more bytes than any payload of this schema needs
+        "magic",  # not a slimfleet payload
+        "version",  # a format version or coder this end does not know
+        "header",  # a header field outside its range
+        "checksum",  # bytes changed on the way
+        "schema",  # made for another model
+        "counts",  # declared or decoded sizes disagree with the schema
+        "grid",  # a quantiser step or level that cannot be
+        "entropy",  # frequency tables or entropy-coded words that cannot be
+        "nonfinite",  # NaN or infinity
+        "stale",  # refers to a model version that is no longer accepted
+        "replay",  # this device has already delivered for this round
+        "channels",  # the channels named are not those of the plan
+        "norm",  # the update is implausibly large
+    }
+)
+"""Every word that `PayloadError.reason` may hold. Bounded, so that it can label a metric."""
+
+
+class Kind(IntEnum):
+    """What the tensors are: a change of a model (sent up), or a model itself (sent down)."""
+
+    UPDATE = 0
+    MODEL = 1
+
+
+class Coder(IntEnum):
+    """How the section of the weights is coded."""
+
+    FLOAT32 = 0
+    TABLES = 1
+    """Quantised integers under static integer frequency tables, asymmetric numeral system of 64-bit state."""
+
+
+class Sections(IntFlag):
+    """Sections that are present in the body. An absent section stands for zeros."""
+
+    WEIGHTS = 1
+    BUFFERS = 2
+    INTEGERS = 4
+
+
+_HEADER = struct.Struct("<2sBBBHIII8sQH")
+# magic, version, kind << 4 | coder, sections, tensors, elements, length, base version, digest, plan id, side
+# length
+_CHECKSUM = struct.Struct("<Q")
+
+OVERHEAD_BYTES = _HEADER.size + _CHECKSUM.size
+"""Bytes of a payload with neither side section nor body: what an all-zero update costs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What a payload says about itself."""
+
+    schema_digest: bytes
+    """`ModelSchema.digest` of the tensors inside, 8 bytes."""
+    tensors: int
+    elements: int
+    base_version: int
+    """Model version (u32) the payload refers to: the number of the round."""
+    plan_id: int
+    """Number (u64) of the plan, unique per device and round."""
+    kind: Kind
+    coder: Coder
+    sections: Sections
+    side: bytes = b""
+    """Section beside the tensors, at most `MAX_SIDE_BYTES`; the downlink carries channel masks there."""
+
+
+def seal(header: Header, body: bytes) -> Payload:
+    """Put header, side section, body and checksum together.
+
+    Raises ValueError when a field does not fit its place on the wire.
+    """
+    if len(header.side) > MAX_SIDE_BYTES:
+        raise ValueError(f"side section of {len(header.side)} bytes, the limit is {MAX_SIDE_BYTES}")
+    if len(header.schema_digest) != 8:
+        raise ValueError(f"schema digest of {len(header.schema_digest)} bytes, it has 8")
+    try:
+        head = _HEADER.pack(
+            MAGIC,
+            FORMAT_VERSION,
+            header.kind << 4 | header.coder,
+            header.sections,
+            header.tensors,
+            header.elements,
+            OVERHEAD_BYTES + len(header.side) + len(body),
+            header.base_version,
+            header.schema_digest,
+            header.plan_id,
+            len(header.side),
+        )
+    except struct.error as error:
+        raise ValueError(f"a header field does not fit the wire: {error}") from error
+    content = head + header.side + body
+    return Payload(content + _CHECKSUM.pack(xxhash.xxh64_intdigest(content)))
+
+
+def unseal(payload: bytes) -> tuple[Header, memoryview]:
+    """Check the envelope and return the header and a view of the body.
+
+    Raises PayloadError: truncated, magic, version, checksum or header.
+    """
+    if len(payload) < OVERHEAD_BYTES:
+        raise PayloadError("truncated", f"payload of {len(payload)} bytes, the least is {OVERHEAD_BYTES}")
+    (magic, version, how, sections, tensors, elements, length, base_version, digest, plan_id, side_bytes) = (
+        _HEADER.unpack_from(payload)
+    )
+    if magic != MAGIC:
+        raise PayloadError("magic", "not a slimfleet payload")
+    if version != FORMAT_VERSION:
+        raise PayloadError("version", f"format version {version}, this end speaks {FORMAT_VERSION}")
+    if length != len(payload):
+        raise PayloadError("truncated", f"payload of {len(payload)} bytes declares {length}")
+    end = length - _CHECKSUM.size
+    view = memoryview(payload)
+    if _CHECKSUM.unpack_from(payload, end)[0] != xxhash.xxh64_intdigest(view[:end]):
+        raise PayloadError("checksum", "the checksum does not match: bytes changed on the way")
+    if side_bytes > min(MAX_SIDE_BYTES, length - OVERHEAD_BYTES):
+        raise PayloadError("header", f"side section of {side_bytes} bytes does not fit")
+    if sections & ~0b111:
+        raise PayloadError("header", f"unknown sections {sections:#04x}")
+    body = _HEADER.size + side_bytes
+    header = Header(
+        schema_digest=digest,
+        tensors=tensors,
+        elements=elements,
+        base_version=base_version,
+        plan_id=plan_id,
+        kind=_kind(how >> 4),
+        coder=_coder(how & 0b1111),
+        sections=Sections(sections),
+        side=bytes(view[_HEADER.size : body]),
+    )
+    return header, view[body:end]
+
+
+def read_header(payload: bytes) -> Header:
+    """The header of a payload whose envelope is sound; the tensors are not touched.
+
+    Raises PayloadError as `unseal` does.
+    """
+    return unseal(payload)[0]
+
+
+def check_schema(header: Header, schema: ModelSchema) -> None:
+    """Raise PayloadError when the payload was made for another model: schema or counts."""
+    if header.schema_digest != schema.digest:
+        raise PayloadError(
+            "schema", f"payload for schema {header.schema_digest.hex()}, expected {schema.digest.hex()}"
+        )
+    if (header.tensors, header.elements) != (len(schema.tensors), schema.elements):
+        raise PayloadError(
+            "counts",
+            f"payload declares {header.tensors} tensors with {header.elements} elements, "
+            f"the schema has {len(schema.tensors)} with {schema.elements}",
+        )
+
+
+def _kind(number: int) -> Kind:
+    try:
+        return Kind(number)
+    except ValueError:
+        raise PayloadError("header", f"unknown kind {number}") from None
+
+
+def _coder(number: int) -> Coder:
+    try:
+        return Coder(number)
+    except ValueError:
+        raise PayloadError("version", f"unknown coder {number}: a newer slimfleet may know it") from None
