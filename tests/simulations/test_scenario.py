@@ -1,0 +1,183 @@
+"""Scenario files: what is right resolves and reads back, what is wrong gives one line that helps."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from slimfleet.compression import BadInput, Budget
+from slimfleet.simulations.profiles import load_profiles
+from slimfleet.simulations.scenario import load_scenario, scenario_names
+from slimfleet.simulations.settings import Scenario
+
+
+def complaint(path: Path | str, overrides: dict[str, str] | None = None) -> str:
+    with pytest.raises(BadInput) as caught:
+        load_scenario(str(path), overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion_mnist"])
+def test_every_shipped_scenario_loads_and_reads_back_the_same(name: str, tmp_path: Path) -> None:
+    scenario = load_scenario(name)
+    assert scenario.name == name
+    assert load_scenario(str(written(tmp_path, scenario.to_toml()))) == scenario
+
+
+def test_the_default_is_the_quickstart() -> None:
+    scenario = load_scenario()
+    assert (scenario.fleet.devices, scenario.rounds, scenario.selection.per_round) == (200, 20, 20)
+    assert scenario_names() == ["digits", "fashion_mnist"]
+    assert load_scenario("fashion-mnist") == load_scenario("fashion_mnist")
+
+
+def test_a_file_gets_its_name_from_itself_unless_it_has_one(tmp_path: Path) -> None:
+    assert load_scenario(str(written(tmp_path, ""))).name == "mine"
+    assert load_scenario(str(written(tmp_path, 'name = "pilot"'))).name == "pilot"
+
+
+def test_overrides_reach_every_depth_and_keep_toml_types() -> None:
+    scenario = load_scenario(
+        "digits",
+        {
+            "seed": "7",
+            "fleet.mix.pi_5": "3",
+            "planner.widths": "[1.0, 0.5]",
+            "task.name": "my_package.tasks:Birds",
+            "task.options.folder": '"data"',
+            "budget.class.phone-low.uplink_bytes": "5_000",
+        },
+    )
+    assert scenario.seed == 7
+    assert scenario.fleet.mix == {"pi_5": 3.0}
+    assert scenario.planner.widths == (1.0, 0.5)
+    assert scenario.task.name == "my_package.tasks:Birds"
+    assert scenario.task.options == {"folder": "data"}
+    assert scenario.budget.of("phone-low") == Budget(uplink_bytes=5000)
+
+
+def test_a_class_changes_only_the_limits_it_names_and_may_lift_one(tmp_path: Path) -> None:
+    text = """
+        [budget]
+        energy_j = 5
+        memory_bytes = 300_000_000
+        [budget.class.sbc-low]
+        memory_bytes = 100_000_000
+        [budget.class.edge-gpu]
+        energy_j = "none"
+    """
+    scenario = load_scenario(str(written(tmp_path, text)))
+    again = load_scenario(str(written(tmp_path, scenario.to_toml())))
+    for budget in (scenario.budget, again.budget):
+        assert budget.of("phone-mid") == Budget(energy_j=5, memory_bytes=300_000_000)
+        assert budget.of("sbc-low") == Budget(energy_j=5, memory_bytes=100_000_000)
+        assert budget.of("edge-gpu") == Budget(memory_bytes=300_000_000)
+
+
+def test_a_scenario_is_frozen() -> None:
+    scenario = load_scenario()
+    with pytest.raises(ValidationError, match="frozen"):
+        scenario.fleet.devices = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("widhts = 1", ["unknown key 'widhts'", "a scenario takes name, seed, rounds"]),
+        ("[planner]\nwidhts = [1.0]", ["unknown key 'planner.widhts'", "did you mean 'planner.widths'?"]),
+        ("devices = 5", ["unknown key 'devices'", "did you mean 'fleet.devices'?"]),
+        ("[budget.class.sbc-low]\nenergi_j = 1", ["did you mean 'budget.class.sbc-low.energy_j'?"]),
+        ("rounds = '3'", ['rounds = "3"', "must be a valid integer"]),
+        ("rounds = true", ["rounds = true", "integer"]),
+        ("seed = -1", ["seed = -1", "greater than or equal to 0"]),
+        ("fleet = 3", ["fleet = 3", "must be a table"]),
+        ("[fleet]\ndropout = 1.0", ["fleet.dropout = 1.0", "less than 1"]),
+        ("[fleet]\nspeed_noise = nan", ["fleet.speed_noise = NaN", "finite"]),
+        ("[planner]\nwidths = []", ["planner.widths = []", "at least one value"]),
+        ("[planner]\nwidths = 0.5", ["planner.widths = 0.5", "must be a list"]),
+        ("[planner]\nwidths = [0.5, 2.0]", ["planner.widths.1 = 2.0", "less than or equal to 1"]),
+        ("[planner]\nbits = [9]", ["planner.bits.0 = 9", "8 or 32"]),
+        ("[selection]\npolicy = 'magic'", ['selection.policy = "magic"', "'uniform' or 'utility'"]),
+        ("[budget]\nenergy_j = 'soon'", ['budget.energy_j = "soon"', "number"]),
+        ("seed = -1\nrounds = 0\n", ["seed = -1", "(and 1 more)"]),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_the_file_and_the_limit(
+    tmp_path: Path, text: str, said: list[str]
+) -> None:
+    path = written(tmp_path, text)
+    message = complaint(path)
+    for part in [str(path), *said]:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[fleet]\ndevices = 0", "fleet.devices = 0"),
+        ("[fleet]\ndevices = 10", "selection.per_round = 20 is more than fleet.devices = 10"),
+        ("[fleet.mix]\npi_5 = 0", "every weight of fleet.mix is zero"),
+        ("[fleet.mix]\npi_5 = -1", "fleet.mix.pi_5 = -1"),
+        ("[fleet.mix]\npi_six = 1", "fleet.mix has no 'pi_six'; did you mean 'pi_5'?"),
+        ("[budget.class.phones]\nenergy_j = 1", "budget.class has no 'phones'"),
+    ],
+)
+def test_an_impossible_fleet_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    assert said in complaint(written(tmp_path, text))
+
+
+def test_a_file_that_is_not_toml_names_the_line(tmp_path: Path) -> None:
+    message = complaint(written(tmp_path, "rounds = 3\nseed = = 4\n"))
+    assert "mine.toml" in message
+    assert "line 2" in message
+
+
+def test_unreadable_files_say_why(tmp_path: Path) -> None:
+    assert "No such file" in complaint(tmp_path / "absent.toml")
+    assert "s a directory" in complaint(tmp_path)
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    assert "UTF-8" in complaint(tmp_path / "binary.toml")
+    assert "did you mean 'digits'?" in complaint("digit")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("planner.widhts", "[1.0]", "did you mean 'planner.widths'?"),
+        ("fleet.devices", "[1", "the value is not TOML"),
+        ("fleet.devices", "1\nseed = 2", "give one value"),
+        ("fleet.devices.x", "1", "fleet.devices is a value, not a table"),
+        ("", "3", "unknown key ''"),
+    ],
+)
+def test_a_wrong_option_is_blamed_on_the_option(key: str, value: str, said: str) -> None:
+    message = complaint("digits", {key: value})
+    assert message.startswith(f"--set {key}")
+    assert said in message
+
+
+names = st.text(min_size=1, max_size=20)
+profiles = st.sampled_from([row.name for row in load_profiles()])
+
+
+@given(
+    name=names,
+    mix=st.dictionaries(profiles, st.floats(1e-3, 1e3), max_size=5),
+    options=st.dictionaries(names, st.one_of(names, st.booleans(), st.lists(st.integers(0, 9)))),
+)
+def test_whatever_a_scenario_holds_reads_back_the_same(
+    tmp_path_factory: pytest.TempPathFactory, name: str, mix: dict[str, float], options: dict[str, object]
+) -> None:
+    scenario = Scenario.model_validate({"name": name, "fleet": {"mix": mix}, "task": {"options": options}})
+    path = written(tmp_path_factory.mktemp("scenario"), scenario.to_toml())
+    assert load_scenario(str(path)) == scenario
