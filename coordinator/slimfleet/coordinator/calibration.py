@@ -54,8 +54,11 @@ class CalibrationSettings:
     """A ratio spent/predicted outside 1/this..this is no measurement."""
     outlier_mads: float = 5.0
     """A ratio further than this many median absolute deviations (scaled) from its class is rejected."""
-    least_mad: float = 0.1
-    """Floor of that deviation (of a natural log), so that a uniform class does not reject small surprises."""
+    least_deviation: float = 0.3
+    """Floor of that deviation (of a natural log): a class whose first devices happen to be alike stays open
+    to the spread that real devices of one class show."""
+    least_spread: float = 0.1
+    """Floor of the spread that a class lends to a newcomer."""
     class_size: int = 5
     """Devices of a class needed before it can reject or lend its spread."""
     prior_spread: float = 0.3
@@ -186,7 +189,7 @@ class Calibration:
         for quantity in QUANTITIES:
             prior, spread = self._prior(device_class, quantity), self.settings.prior_spread
             if prior.devices >= self.settings.class_size:
-                spread = max(prior.deviation, self.settings.least_mad)
+                spread = max(prior.deviation, self.settings.least_spread)
             # Memory is a property of the runtime, not of the chip: no spread until one is seen.
             residual = 0.0 if quantity == "memory" else spread**2
             tracks[quantity] = Track(prior.centre, self.settings.initial_variance, residual)
@@ -197,7 +200,7 @@ class Calibration:
             if abs(value) > log(self.settings.largest_ratio):
                 return False
             prior = self._prior(device_class, quantity)
-            reach = self.settings.outlier_mads * max(prior.deviation, self.settings.least_mad)
+            reach = self.settings.outlier_mads * max(prior.deviation, self.settings.least_deviation)
             if prior.devices >= self.settings.class_size and abs(value - prior.centre) > reach:
                 return False
         return True

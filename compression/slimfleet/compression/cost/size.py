@@ -8,7 +8,7 @@ from itertools import groupby
 from math import exp, fsum, log
 from typing import Any
 
-from slimfleet.compression.cost.laplace import bits_per_value
+from slimfleet.compression.cost.laplace import FLOAT32_BITS, bits_per_value
 
 Cell = tuple[int, float]
 """(bits, sparsity) of a plan."""
@@ -44,7 +44,7 @@ class UpdateSizeModel:
 
     def bytes_per_parameter(self, bits: int, sparsity: float) -> float:
         """Corrected bytes that each parameter adds to the payload."""
-        return bits_per_value(bits, sparsity) / 8 * exp(self.cells.get((bits, sparsity), self.overall))
+        return bits_per_value(bits, sparsity) / 8 * exp(self._correction((bits, sparsity)))
 
     def predict(self, parameters: int, bits: int, sparsity: float) -> float:
         """Predicted bytes of a payload."""
@@ -63,8 +63,7 @@ class UpdateSizeModel:
             now = _mean(of_cell)
             cells[cell] = now if before is None else before + self.gain * (now - before)
         misses = [
-            abs(ratio - self.cells.get((o.bits, o.sparsity), self.overall))
-            for o, ratio in zip(seen, ratios, strict=True)
+            abs(ratio - self._correction((o.bits, o.sparsity))) for o, ratio in zip(seen, ratios, strict=True)
         ]
         first = self.observed == 0
         return UpdateSizeModel(
@@ -93,6 +92,10 @@ class UpdateSizeModel:
         """Undo `to_json`."""
         cells = {(int(bits), float(sparsity)): float(value) for bits, sparsity, value in values["cells"]}
         return cls(**{**values, "cells": cells})
+
+    def _correction(self, cell: Cell) -> float:
+        # Nothing is coded in plain float32: other cells teach nothing about it.
+        return self.cells.get(cell, 0.0 if cell[0] == FLOAT32_BITS else self.overall)
 
     def _log_ratio(self, seen: SizeObservation) -> float:
         """Log of the actual payload over the bare formula, the overhead taken off both."""

@@ -25,9 +25,9 @@ class PlannerSettings:
     0.25 in equal shares needed 37 rounds for what full width reached in 30 (Fashion-MNIST CNN)."""
     quality_exponent: float = 0.25
     """Weight of the update's fidelity: far below 1, since error feedback sends later what is lost now."""
-    energy_exponent: float = 0.1
+    energy_exponent: float = 0.15
     """Price of energy: 0 spends whatever the budget allows, 1 maximises progress per joule."""
-    uplink_exponent: float = 0.1
+    uplink_exponent: float = 0.05
     """Price of uplink bytes, likewise."""
 
     margin: float = 0.15

@@ -1,0 +1,211 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from slimfleet.compression.cost import RUNTIMES, CostModel, Work, measure_work
+from slimfleet.compression.types import Budget, Cost, DeviceProfile, Plan, Skip
+from slimfleet.coordinator.calibration import Correction, Factor
+from slimfleet.coordinator.planner import POLICIES, EnumeratingPlanner, FixedPlanner, History, PlannerSettings
+from slimfleet.coordinator.planner.candidates import candidates
+
+
+def work_at(width: float) -> Work:
+    first, second, hidden = int(16 * width), int(32 * width), int(56 * width)
+    model = nn.Sequential(
+        *(nn.Conv2d(1, first, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(first, second, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(second * 49, hidden), nn.ReLU(), nn.Linear(hidden, 10)),
+    )
+    return measure_work(model, (torch.zeros(1, 1, 28, 28),), nn.functional.cross_entropy)
+
+
+SETTINGS = PlannerSettings()
+MODEL = CostModel(RUNTIMES["lite"], {width: work_at(width) for width in SETTINGS.widths})
+PLANNER = EnumeratingPlanner(SETTINGS)
+HISTORY = History(examples=600)
+PHONE = DeviceProfile(
+    name="phone",
+    device_class="phone-mid",
+    ram_bytes=4 * 2**30,
+    train_flops_per_s=4e9,
+    idle_w=0.3,
+    train_w=4.5,
+    uplink_bytes_per_s=675_000,
+    downlink_bytes_per_s=1_790_000,
+    radio_j_per_byte_up=9e-7,
+    radio_j_per_byte_down=4.3e-7,
+    radio_j_per_burst=0.5,
+    battery_j=55_440,
+)
+
+
+def predicted(plan: Plan, history: History = HISTORY, power_w: float | None = None) -> Cost:
+    """The plan's cost, worked out apart from the planner's columns."""
+    work = MODEL.works[plan.width]
+    up = MODEL.sizes.predict(work.parameters, plan.bits, plan.sparsity)
+    return MODEL.predict(PHONE, plan, work, up, work.parameters * history.downlink_bits / 8, power_w)
+
+
+def of_budget(name: str) -> Callable[[Cost], float]:
+    field = {"deadline_s": "time_s"}.get(name, name)
+    return lambda cost: float(getattr(cost, field))
+
+
+def planned(budget: Budget, history: History = HISTORY) -> Plan:
+    plan = PLANNER.plan(PHONE, budget, MODEL, history)
+    assert isinstance(plan, Plan)
+    return plan
+
+
+LIMITS = ("energy_j", "memory_bytes", "deadline_s", "uplink_bytes", "downlink_bytes")
+budgets = st.builds(
+    Budget,
+    energy_j=st.none() | st.floats(0.3, 30),
+    power_w=st.none() | st.floats(0.2, 8),
+    memory_bytes=st.none() | st.integers(40_000_000, 120_000_000),
+    deadline_s=st.none() | st.floats(0.4, 20),
+    uplink_bytes=st.none() | st.integers(100, 500_000),
+    downlink_bytes=st.none() | st.integers(10_000, 500_000),
+)
+factors = st.builds(Factor, st.floats(0.3, 3), st.floats(0, 0.5))
+histories = st.builds(
+    History,
+    examples=st.none() | st.integers(1, 5000),
+    correction=st.builds(Correction, factors, factors, factors),
+    downlink_bits=st.floats(1, 32),
+)
+
+
+@given(budgets, histories)
+def test_a_plan_keeps_every_limit_under_the_corrected_cost_model(budget: Budget, history: History) -> None:
+    plan = PLANNER.plan(PHONE, budget, MODEL, history)
+    if isinstance(plan, Skip):
+        assert plan.needed > plan.limit
+        return
+    cost, correction = predicted(plan, history, budget.power_w), history.correction
+    scale = {"energy_j": correction.energy, "deadline_s": correction.time, "memory_bytes": correction.memory}
+    for name in LIMITS:
+        factor = scale.get(name, Factor())
+        margin = max(1.15, float(np.exp(2 * factor.spread))) if name in scale else 1.0
+        limit = getattr(budget, name)
+        # Cost rounds bytes up to whole ones.
+        assert limit is None or (of_budget(name)(cost) - 1e-9) * factor.value * margin <= limit * 1.000001 + 1
+    most = -(-(history.examples or SETTINGS.unknown_examples) // plan.batch_size)
+    assert 1 <= plan.local_steps <= most
+
+
+@given(budgets, st.sampled_from(LIMITS), st.floats(0.05, 0.99))
+def test_tightening_a_limit_never_raises_its_cost(budget: Budget, name: str, share: float) -> None:
+    before = PLANNER.plan(PHONE, budget, MODEL, HISTORY)
+    if isinstance(before, Skip):
+        return
+    spent = of_budget(name)
+    now = spent(predicted(before, power_w=budget.power_w))
+    limit = getattr(budget, name)
+    tight = replace(budget, **{name: share * (now if limit is None else limit)})
+    after = PLANNER.plan(PHONE, tight, MODEL, HISTORY)
+    if isinstance(after, Plan):
+        assert spent(predicted(after, power_w=budget.power_w)) <= now
+    else:
+        assert after.constraint == name
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_an_impossible_limit_is_named(name: str) -> None:
+    skip = PLANNER.plan(PHONE, Budget(**{name: 1e-3}), MODEL, HISTORY)  # type: ignore[arg-type]
+    assert isinstance(skip, Skip)
+    assert skip.constraint == name
+    assert skip.limit == 1e-3
+    least = Plan(width=0.25, local_steps=1, batch_size=8, bits=1, sparsity=0.98)
+    assert skip.needed >= of_budget(name)(predicted(least)) - 1
+    # What it says is needed is enough.
+    enough = PLANNER.plan(PHONE, Budget(**{name: skip.needed * 1.001}), MODEL, HISTORY)  # type: ignore[arg-type]
+    assert isinstance(enough, Plan)
+
+
+def test_no_power_at_all_is_named() -> None:
+    skip = PLANNER.plan(PHONE, Budget(power_w=0.0), MODEL, HISTORY)
+    assert isinstance(skip, Skip)
+    assert skip.constraint == "power_w"
+
+
+def test_a_quarter_of_the_memory_narrows_the_model() -> None:
+    planner = EnumeratingPlanner(
+        PlannerSettings(batch_sizes=(32, 16), energy_exponent=0.0, uplink_exponent=0.0)
+    )
+    roomy = planner.plan(PHONE, Budget(memory_bytes=4 * 54_000_000), MODEL, HISTORY)
+    quarter = planner.plan(PHONE, Budget(memory_bytes=54_000_000), MODEL, HISTORY)
+    assert isinstance(roomy, Plan)
+    assert isinstance(quarter, Plan)
+    assert roomy.width == 1.0
+    assert quarter.width < 1.0
+    assert "memory" in quarter.reason
+    assert quarter.reason.endswith("binds")
+
+
+def test_each_limit_moves_what_it_should() -> None:
+    free = planned(Budget())
+    few_bytes = planned(Budget(uplink_bytes=500))
+    little_energy = planned(Budget(energy_j=0.8))
+    assert (few_bytes.width, few_bytes.sparsity) < (free.width, 0.0) or few_bytes.sparsity > free.sparsity
+    assert predicted(little_energy).energy_j < 0.8 < predicted(free).energy_j
+    # Narrower costs less accuracy than fewer steps (section on widths in docs/cost-model.md).
+    assert little_energy.width < 1.0
+
+
+def test_the_reason_names_the_limit_that_binds() -> None:
+    assert planned(Budget()).reason.endswith("no limit set")
+    assert "no limit binds" in planned(Budget(energy_j=1e6, deadline_s=1e5)).reason
+    assert "uplink" in planned(Budget(uplink_bytes=400, deadline_s=1e5)).reason
+
+
+def test_a_slow_device_is_planned_as_slow() -> None:
+    slow = replace(HISTORY, correction=Correction(time=Factor(4.0, 0.0)))
+    budget = Budget(deadline_s=3.0)
+    assert (
+        predicted(planned(budget, slow)).time_s * 4 * 1.15
+        <= 3.0
+        < predicted(planned(budget)).time_s * 4 * 1.15
+    )
+
+
+def test_coverage_pressure_widens_plans() -> None:
+    assert planned(Budget(), replace(HISTORY, coverage_pressure=5.0)).width > planned(Budget()).width
+
+
+def test_ties_go_to_the_first_candidate() -> None:
+    twice = EnumeratingPlanner(replace(SETTINGS, local_steps=(4096, 2048), batch_sizes=(32,)))
+    # Both are cut to one epoch.
+    assert twice.plan(PHONE, Budget(), MODEL, HISTORY) == replace(
+        planned(Budget()), local_steps=19, batch_size=32
+    )
+
+
+def test_bfloat16_where_the_device_says_so() -> None:
+    plan = PLANNER.plan(replace(PHONE, bfloat16=True), Budget(), MODEL, HISTORY)
+    assert isinstance(plan, Plan)
+    assert plan.precision == "bfloat16"
+
+
+def test_candidates_are_the_product_of_the_grids() -> None:
+    grid = candidates(SETTINGS)
+    assert len(grid.width) == 5 * 8 * 3 * 4 * 6
+    assert all(grid.cells[c] == (b, s) for c, b, s in zip(grid.cell, grid.bits, grid.sparsity, strict=True))
+    assert all(grid.widths[i] == w for i, w in zip(grid.width_index, grid.width, strict=True))
+
+
+def test_the_baseline_is_one_float32_epoch_whatever_the_budget() -> None:
+    plan = FixedPlanner(SETTINGS).plan(PHONE, Budget(energy_j=1e-6), MODEL, HISTORY)
+    assert isinstance(plan, Plan)
+    assert (plan.width, plan.local_steps, plan.batch_size, plan.bits, plan.sparsity) == (1.0, 19, 32, 32, 0.0)
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_every_policy_plans(name: str) -> None:
+    assert isinstance(POLICIES[name](SETTINGS).plan(PHONE, Budget(), MODEL, History()), Plan)
