@@ -18,8 +18,8 @@ def dirichlet_partition(
     Every class is shared out in proportions drawn from a symmetric Dirichlet(alpha), so that devices differ
     in their labels and in how much they hold: small `alpha` gives devices of one or two classes, `alpha =
     inf` an even split. The prior is that of Hsu, Qi and Brown, "Measuring the effects of non-identical data
-    distribution for federated visual classification", 2019 (arXiv 1909.06335, section 2), drawn class by
-    class as in Yurochkin et al., 2019 (arXiv 1905.12022, section 4). Devices left under `minimum` examples
+    distribution for federated visual classification", 2019 (arXiv 1909.06335), drawn class by
+    class as in Yurochkin et al., 2019 (arXiv 1905.12022). Devices left under `minimum` examples
     then take some from the largest.
 
     Returns one sorted int64 index array a device; they are disjoint and together hold every example. Raises
