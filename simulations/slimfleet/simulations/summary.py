@@ -1,0 +1,112 @@
+"""The numbers of a run, and what it cost to be as good as plain federated averaging: `summary.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from math import isfinite
+from typing import Any
+
+from slimfleet.simulations.outcome import RoundRow, RunRecord
+
+TRAILING = 5
+"""Evaluated rounds that an accuracy is averaged over: single ones swing by points under label skew."""
+
+COSTS = ("uplink_bytes", "downlink_bytes", "energy_j", "compute_j", "radio_j", "virtual_time_s")
+"""What a run costs: fields of `RoundRow` that add up over rounds."""
+
+
+def summarise(record: RunRecord, baseline: RunRecord | None = None) -> dict[str, Any]:
+    """The run in plain JSON values; numbers that are not known or not finite are None.
+
+    With `baseline`, the same fields of that run stand under `baseline`. Both then have `to_target`: the cost
+    up to the first round whose trailing accuracy reaches the baseline's final one, None where it never does.
+    And `savings` holds, for each of those costs, how many times less this run needed.
+    """
+    summary = _totals(record)
+    if baseline is None:
+        return summary
+    summary["baseline"] = _totals(baseline)
+    target = summary["baseline"]["accuracy_last5"]
+    ours, theirs = cost_to_reach(record.rows, target), cost_to_reach(baseline.rows, target)
+    summary["to_target"], summary["baseline"]["to_target"] = ours, theirs
+    summary["savings"] = {cost: _ratio(theirs[cost], ours[cost]) for cost in ("rounds", *COSTS)}
+    return summary
+
+
+def cost_to_reach(rows: Sequence[RoundRow], target: float | None) -> dict[str, float | int | None]:
+    """Rounds and costs up to the first round whose trailing accuracy reaches `target`, None where none does.
+
+    An average over fewer than `TRAILING` evaluated rounds counts only if the whole run has no more.
+    """
+    reached = None if target is None else _first_reaching(rows, target)
+    if reached is None:
+        return {"accuracy": target, "rounds": None, **dict.fromkeys(COSTS)}
+    until = rows[: reached + 1]
+    return {"accuracy": target, "rounds": len(until), **{cost: total(until, cost) for cost in COSTS}}
+
+
+def total(rows: Sequence[RoundRow], field: str) -> Any:
+    """The sum of a numeric field over rounds."""
+    return sum(getattr(row, field) for row in rows)
+
+
+def final_accuracy(rows: Sequence[RoundRow]) -> float | None:
+    """Accuracy of the last evaluated round; None where none was."""
+    return next((row.accuracy for row in reversed(rows) if row.accuracy is not None), None)
+
+
+def accuracy_last5(rows: Sequence[RoundRow]) -> float | None:
+    """Mean accuracy of the last five evaluated rounds, of all where there are fewer; None where none was."""
+    return rows[-1].trailing_accuracy if rows else None
+
+
+def _first_reaching(rows: Sequence[RoundRow], target: float) -> int | None:
+    """Index of the first round with a full trailing window that reaches the target."""
+    evaluated = [index for index, row in enumerate(rows) if row.accuracy is not None]
+    first_full = min(TRAILING, len(evaluated)) - 1
+    for index in islice(evaluated, max(first_full, 0), None):
+        trailing = rows[index].trailing_accuracy
+        if trailing is not None and trailing >= target:
+            return index
+    return None
+
+
+def _totals(record: RunRecord) -> dict[str, Any]:
+    rows = record.rows
+    known_losses = [row.loss for row in rows if row.loss is not None]
+    return {
+        "scenario": record.scenario,
+        "seed": record.seed,
+        "backend": record.backend,
+        "rounds": len(rows),
+        "devices": record.devices,
+        "participations": total(rows, "completed"),
+        "accuracy": _finite(final_accuracy(rows)),
+        "accuracy_last5": _finite(accuracy_last5(rows)),
+        "loss": _finite(known_losses[-1] if known_losses else None),
+        "uplink_bytes": total(rows, "uplink_bytes"),
+        "uplink_bytes_float32": total(rows, "uplink_bytes_float32"),
+        "downlink_bytes": total(rows, "downlink_bytes"),
+        "downlink_bytes_float32": total(rows, "downlink_bytes_float32"),
+        "energy_j": _finite(total(rows, "energy_j")),
+        "compute_j": _finite(total(rows, "compute_j")),
+        "radio_j": _finite(total(rows, "radio_j")),
+        "predicted_energy_j": _finite(total(rows, "predicted_energy_j")),
+        "energy_source": record.energy_source,
+        "virtual_time_s": _finite(total(rows, "virtual_time_s")),
+        "wall_time_s": _finite(record.wall_time_s),
+        "budget_violations": sum(record.violations.values()),
+        "violations": dict(record.violations),
+        "skipped": dict(record.skipped),
+        "rejected": dict(record.rejected),
+        "failed": dict(record.failed),
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and isfinite(value) else None
+
+
+def _ratio(theirs: float | int | None, ours: float | int | None) -> float | None:
+    return None if theirs is None or not ours else theirs / ours
