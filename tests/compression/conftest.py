@@ -1,0 +1,27 @@
+"""A small update with everything in it: matrices, vectors, batch-norm statistics, a counter."""
+
+import numpy as np
+import pytest
+
+from slimfleet.compression.schema import ModelSchema
+from slimfleet.compression.types import Tensors
+
+
+@pytest.fixture
+def update() -> Tensors:
+    rng = np.random.default_rng(11)
+    return {
+        "conv.weight": rng.laplace(0, 0.01, (8, 1, 3, 3)).astype(np.float32),
+        "conv.bias": rng.laplace(0, 0.01, 8).astype(np.float32),
+        "norm.weight": rng.laplace(0, 0.003, 8).astype(np.float32),
+        "norm.running_mean": rng.normal(0, 0.1, 8).astype(np.float32),
+        "norm.running_var": rng.normal(0, 0.1, 8).astype(np.float32),
+        "norm.num_batches_tracked": np.array(12, np.int64),
+        "head.weight": rng.laplace(0, 0.002, (40, 72)).astype(np.float32),
+        "head.bias": rng.laplace(0, 0.004, 40).astype(np.float32),
+    }
+
+
+@pytest.fixture
+def schema(update: Tensors) -> ModelSchema:
+    return ModelSchema.of(update, {name for name in update if name.endswith(("weight", "bias"))})

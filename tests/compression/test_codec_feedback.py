@@ -1,0 +1,73 @@
+"""Error feedback: nothing is lost, it only comes later."""
+
+import numpy as np
+import pytest
+
+from slimfleet.compression.codec import (
+    CodecSpec,
+    add_residual,
+    decode,
+    encode,
+    error_feedback,
+    residual_after,
+    stages,
+    zero_residual,
+)
+
+
+def updates(update, rounds):
+    rng = np.random.default_rng(1)
+    for _ in range(rounds):
+        yield {name: (a * rng.normal(1, 0.5, a.shape)).astype(a.dtype) for name, a in update.items()}
+
+
+@pytest.mark.parametrize("spec", [CodecSpec(bits=1, sparsity=0.99), CodecSpec(bits=3, sparsity=0.8)])
+def test_what_was_decoded_plus_the_residual_is_what_was_put_in(update, schema, spec):
+    residual, given, got = zero_residual(schema), {}, {}
+    for delta in updates(update, 12):
+        sent = add_residual(delta, residual)
+        payload = encode(sent, schema, spec).payload
+        decoded = decode(payload, schema).tensors
+        residual = residual_after(sent, decoded, schema)
+        for name in residual:
+            given[name] = given.get(name, 0) + delta[name].astype(np.float64)
+            got[name] = got.get(name, 0) + decoded[name].astype(np.float64)
+    for name in residual:
+        assert residual[name].shape == update[name].shape
+        assert np.allclose(got[name] + residual[name], given[name], atol=1e-6)
+        assert not np.allclose(got[name], given[name], atol=1e-4)
+
+
+def test_as_a_stage_it_gives_the_same(update, schema):
+    stage = error_feedback(schema, stages(schema, CodecSpec(bits=2, sparsity=0.9)))
+    state, residual = stage.init(schema), zero_residual(schema)
+    for delta in updates(update, 3):
+        coded, state = stage.encode(delta, state)
+        sent = add_residual(delta, residual)
+        encoded = encode(sent, schema, CodecSpec(bits=2, sparsity=0.9))
+        residual = residual_after(sent, encoded.decoded, schema)
+        for name in residual:
+            assert np.array_equal(stage.decode(coded)[name], encoded.decoded[name])
+            assert np.array_equal(state[0][name], residual[name])
+
+
+def test_buffers_and_counters_have_no_residual(update, schema):
+    residual = zero_residual(schema)
+    assert sorted(residual) == sorted(name for name in update if name.endswith(("weight", "bias")))
+    added = add_residual(update, {name: array + 1 for name, array in residual.items()})
+    assert added["norm.running_var"] is update["norm.running_var"]
+    assert np.array_equal(added["conv.bias"], update["conv.bias"] + 1)
+
+
+def test_an_old_residual_counts_less(update, schema):
+    residual = {name: np.ones_like(array) for name, array in zero_residual(schema).items()}
+    for age, share in ((1, 1.0), (2, 0.5), (4, 0.125)):
+        added = add_residual(update, residual, age=age, decay=0.5)
+        assert np.allclose(added["head.bias"] - update["head.bias"], share, atol=1e-6)
+
+
+def test_the_residual_is_bounded_by_the_norm_of_the_update():
+    update = {"w": np.array([[3.0, 4.0]], np.float32)}
+    residual = {"w": np.array([[0.0, 1000.0]], np.float32)}
+    assert np.allclose(add_residual(update, residual, max_norm=2.0)["w"], [[3.0, 14.0]])
+    assert np.allclose(add_residual(update, {"w": residual["w"] / 1000}, max_norm=2.0)["w"], [[3.0, 5.0]])
