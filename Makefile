@@ -1,0 +1,48 @@
+# The two commands a newcomer needs. Both set up what they use on first call; after that they start at once.
+#
+#   make run                              the quickstart: 200 virtual devices learn handwritten digits
+#   make run ARGS="fashion_mnist --baseline"
+#   make test                             every check: formatting, types, import rules, tests
+#
+# PYTHON names the interpreter to set up with, VENV the folder of the environment.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SOURCES := client compression coordinator simulations
+INSTALL_INPUTS := pyproject.toml constraints.txt
+
+.PHONY: run test clean
+.DELETE_ON_ERROR:
+
+run: $(VENV)/.installed-simulation
+	@$(BIN)/slimfleet-simulate $(ARGS)
+
+test: $(VENV)/.installed-dev
+	@bash tests/setup-debian.sh
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# torch comes first and exactly: see constraints.txt.
+$(VENV)/.installed-%: $(INSTALL_INPUTS) | $(BIN)/pip
+	@echo "Setting up $(VENV) for '$*', once; this takes some minutes."
+	$(PIP) install --constraint constraints.txt torch
+	$(PIP) install --constraint constraints.txt --editable ".[$*]"
+	@touch $@
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: slimfleet needs Python 3.11 or newer, and '$(PYTHON)' is not that; name another one:"; \
+	  echo "       make $(firstword $(MAKECMDGOALS) run) PYTHON=python3.12"; exit 1; } >&2
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "error: '$(PYTHON)' cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv"; \
+	  exit 1; } >&2

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Install the Debian packages that some tests need, where that is possible; say loudly what stays untested elsewhere.
+set -euo pipefail
+
+declare -A needed=(
+  [dataset-fashion-mnist]=/usr/share/datasets/fashion-mnist
+  [prometheus]=/usr/bin/prometheus
+)
+
+missing=()
+for package in "${!needed[@]}"; do
+  [[ -e ${needed[$package]} ]] || missing+=("$package")
+done
+[[ ${#missing[@]} -gt 0 ]] || exit 0
+
+if [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null; then
+  echo "Installing Debian packages for the tests: ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  if apt-get update -qq && apt-get install -qq --yes --no-install-recommends "${missing[@]}" >/dev/null; then
+    exit 0
+  fi
+fi
+
+echo "##########################################################################" >&2
+echo "# NOT INSTALLED: ${missing[*]}" >&2
+echo "# The tests that need them are skipped. As root: apt-get install ${missing[*]}" >&2
+echo "##########################################################################" >&2
