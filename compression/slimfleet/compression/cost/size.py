@@ -8,7 +8,7 @@ from itertools import groupby
 from math import exp, fsum, log
 from typing import Any
 
-from slimfleet.compression.cost.laplace import FLOAT32_BITS, bits_per_value
+from slimfleet.compression.cost.distortion import FLOAT32_BITS, bits_per_value
 
 Cell = tuple[int, float]
 """(bits, sparsity) of a plan."""
