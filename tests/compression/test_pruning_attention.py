@@ -91,6 +91,11 @@ def test_names_and_shapes_are_those_of_the_map() -> None:
     assert list(tensors_of(slim)) == list(tensors_of(attention))
 
 
+@pytest.mark.parametrize("extra", ["add_bias_kv", "add_zero_attn"])
+def test_attention_with_extra_positions_is_left_whole(extra: str) -> None:
+    assert not list(transformer_groups(seeded(nn.MultiheadAttention, 12, 4, **{extra: True})))
+
+
 def test_dropout_acts_in_training_only() -> None:
     slim, _ = slim_and_silenced(seeded(nn.MultiheadAttention, 12, 4, dropout=0.5, batch_first=True), [0, 1])
     x = states(1, 6, 12)

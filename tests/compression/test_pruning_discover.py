@@ -192,22 +192,23 @@ class SelfAttending(nn.Module):
 
 
 class Tied(nn.Module):
+    """Two layers with one weight read the same units: shrunk one by one they would train apart."""
+
     def __init__(self) -> None:
         super().__init__()
         self.encode = nn.Linear(3, 6)
-        self.decode = nn.Linear(6, 6)
-        self.decode.weight = nn.Parameter(torch.randn(6, 6))
-        self.again = nn.Linear(6, 6)
-        self.again.weight = self.decode.weight
-        self.out = nn.Linear(6, 2)
+        self.a = nn.Linear(6, 2)
+        self.b = nn.Linear(6, 2)
+        self.b.weight = self.a.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(torch.relu(self.again(torch.relu(self.decode(torch.relu(self.encode(x)))))))
+        units = torch.relu(self.encode(x))
+        return self.a(units) + self.b(units).square()
 
 
 WHOLE: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
     "a single layer": (lambda: nn.Linear(3, 4), sequence(3)),
-    "the model is recurrent": (lambda: Returned(), sequence(3)),
+    "the model is recurrent": (Returned, sequence(3)),
     "sum of hidden states": (Added, sequence(3)),
     "dot products of hidden states": (SelfAttending, sequence(3)),
     "layer norm": (lambda: nn.Sequential(nn.Linear(3, 8), nn.LayerNorm(8), nn.Linear(8, 2)), sequence(3)),

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from slimfleet.compression.errors import BadInput, PayloadError
@@ -41,6 +41,7 @@ def test_every_window_is_sorted_distinct_and_as_wide_as_asked(
 
 
 @given(st.integers(1, 100), widths)
+@example(64, 0.01)
 def test_rolling_windows_cover_every_channel(size: int, width: float) -> None:
     seen = set()
     for round_number in range(size):

@@ -8,8 +8,6 @@ by `chunk`, grouped convolutions, group norms) become one channel.
 
 from __future__ import annotations
 
-from collections import Counter
-
 import torch_pruning
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -25,7 +23,7 @@ def dependency_groups(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Chan
     """Groups rooted in the convolutions and linear layers of `model`, which must be in evaluation mode.
 
     Channels that reach an output, a layer norm, an embedding, a bare parameter or the inside of an opaque
-    layer are in no group, nor are tied parameters.
+    layer are in no group.
     """
     graph = _trace(model, inputs)
     sites = _Sites(model)
@@ -68,10 +66,7 @@ class _Sites:
 
     def __init__(self, model: nn.Module) -> None:
         self._paths: dict[object, str] = {module: name for name, module in model.named_modules()}
-        parameters = list(model.named_parameters(remove_duplicate=False))
-        uses = Counter(id(parameter) for _, parameter in parameters)
-        tied = {name for name, parameter in parameters if uses[id(parameter)] > 1}
-        self._shapes = {name: t.shape for name, t in model.state_dict().items() if name not in tied}
+        self._shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
 
     def of(self, node: object, is_output: bool, channel: int) -> list[Site]:
         """What `channel` of one side of a node of the graph owns; `FIXED` for what must stay whole."""
