@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +28,6 @@ def discover(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> tuple[Chan
     correctness.
     """
     names = list(model.state_dict())
-    tied = _tied_parameters(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         probe = copy.deepcopy(model).eval().requires_grad_(True)
@@ -38,15 +36,7 @@ def discover(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> tuple[Chan
             *recurrent_groups(probe, example_inputs),
             *transformer_groups(probe),
         ]
-        found = [group for group in found if tied.isdisjoint(member.tensor for member in group.members)]
         found.sort(key=lambda group: names.index(group.members[0].tensor))
         if not removable(probe, found, example_inputs):
             found = [group for group in found if removable(probe, [group], example_inputs)]
     return tuple(found)
-
-
-def _tied_parameters(model: nn.Module) -> set[str]:
-    """Names that share their parameter with another name: slicing one by one would cut the tie."""
-    parameters = list(model.named_parameters(remove_duplicate=False))
-    uses = Counter(id(parameter) for _, parameter in parameters)
-    return {name for name, parameter in parameters if uses[id(parameter)] > 1}

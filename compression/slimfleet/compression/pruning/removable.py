@@ -48,8 +48,10 @@ def removable(model: nn.Module, groups: Sequence[ChannelGroup], inputs: tuple[Te
 
 
 def _random_tensors(model: nn.Module, rng: np.random.Generator) -> Tensors:
-    """Values that keep activations of order one: matrices by fan-in, vectors (norms, biases, variances)
-    near one."""
+    """Matrices scaled by fan-in, vectors (norms, biases, variances) near one: activations stay of order one.
+
+    Names of one tied parameter get different values, so that a group which would cut the tie fails the test.
+    """
     tensors: Tensors = {}
     for name, tensor in model.state_dict().items():
         array = tensor.detach().cpu().numpy().copy()
