@@ -129,6 +129,32 @@ def test_an_impossible_limit_is_named(name: str) -> None:
     assert isinstance(enough, Plan)
 
 
+@pytest.mark.parametrize("left", [0.0, -5.0])
+def test_a_battery_below_its_floor_fits_no_plan(left: float) -> None:
+    skip = PLANNER.plan(PHONE, Budget(energy_j=left, deadline_s=60.0), MODEL, HISTORY)
+    assert isinstance(skip, Skip)
+    assert (skip.constraint, skip.limit) == ("energy_j", left)
+    assert 0.5 < skip.needed < 1.0  # the least plan: the radio's burst and little more
+
+
+@given(budgets)
+def test_a_device_is_skipped_only_when_the_least_plan_does_not_fit(budget: Budget) -> None:
+    if isinstance(PLANNER.plan(PHONE, budget, MODEL, HISTORY), Plan):
+        return
+    bits, sparsity = min(
+        ((b, s) for b in SETTINGS.bits for s in SETTINGS.sparsities),
+        key=lambda cell: MODEL.sizes.predict(1, *cell),
+    )
+    least = predicted(
+        Plan(width=0.25, local_steps=1, batch_size=8, bits=bits, sparsity=sparsity), power_w=budget.power_w
+    )
+    assert any(
+        1.15 * of_budget(name)(least) > limit
+        for name in LIMITS
+        if (limit := getattr(budget, name)) is not None
+    )
+
+
 def test_no_power_at_all_is_named() -> None:
     skip = PLANNER.plan(PHONE, Budget(power_w=0.0), MODEL, HISTORY)
     assert isinstance(skip, Skip)

@@ -53,11 +53,12 @@ class EnumeratingPlanner:
         steps = self._candidates.steps(examples, self.settings.max_epochs)
         demand = self._demand(cost_model, steps, history.downlink_bits)
         costs = cost_model.costs(profile, demand, budget.power_w)
-        shares = used(needs(costs, demand, history.correction, cost_model.sizes, self.settings), budget)
+        needed = needs(costs, demand, history.correction, cost_model.sizes, self.settings)
+        shares = used(needed, budget)
         value = self._value(costs, demand, steps, examples, history.coverage_pressure)
         chosen = _best(value, feasible(shares, len(value)))
         if chosen is None:
-            return _skip(shares, budget)
+            return _skip(needed, shares, budget)
         grid = self._candidates
         return Plan(
             width=float(grid.width[chosen]),
@@ -99,14 +100,13 @@ def _best(value: Floats, fits: NDArray[np.bool_]) -> int | None:
     return int(np.argmax(np.where(fits, value, -np.inf))) if fits.any() else None
 
 
-def _skip(shares: Mapping[str, Floats], budget: Budget) -> Skip:
+def _skip(needed: Mapping[str, Floats], shares: Mapping[str, Floats], budget: Budget) -> Skip:
     """The limit broken by the candidate that breaks its limits least."""
     names = list(shares)
     table = np.array([shares[name] for name in names])
     least = int(np.argmin(table.max(axis=0)))
-    worst = int(np.argmax(table[:, least]))
-    limit = float(getattr(budget, names[worst]))
-    return Skip(constraint=names[worst], needed=float(table[worst, least]) * limit, limit=limit)
+    worst = names[int(np.argmax(table[:, least]))]
+    return Skip(constraint=worst, needed=float(needed[worst][least]), limit=float(getattr(budget, worst)))
 
 
 def _reason(width: float, chosen: int, value: Floats, shares: Mapping[str, Floats]) -> str:

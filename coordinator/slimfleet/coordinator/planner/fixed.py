@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 from slimfleet.compression.cost import CostModel
 from slimfleet.compression.types import Budget, DeviceProfile, Plan, Skip
 from slimfleet.coordinator.planner.history import History
@@ -22,7 +24,7 @@ class FixedPlanner:
         batch_size = self.settings.batch_sizes[0]
         return Plan(
             width=1.0,
-            local_steps=max(-(-examples // batch_size), 1),
+            local_steps=max(ceil(self.settings.max_epochs * examples / batch_size), 1),
             batch_size=batch_size,
             bits=32,
             sparsity=0.0,

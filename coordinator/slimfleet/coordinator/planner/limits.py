@@ -16,6 +16,8 @@ from slimfleet.coordinator.planner.settings import PlannerSettings
 Floats = NDArray[np.float64]
 
 LEAST_MEMORY_FACTOR = 1.1
+LEAST_LIMIT = 1e-9
+"""A limit of nothing, or less (a battery below its floor), counts as this: no plan keeps it."""
 
 
 def needs(
@@ -43,8 +45,9 @@ def needs(
 def used(needed: Mapping[str, Floats], budget: Budget) -> dict[str, Floats]:
     """Need over limit of every limit that is set; 1 is exactly at the limit."""
     limits = {name: getattr(budget, name) for name in needed}
-    with np.errstate(divide="ignore"):
-        return {name: needed[name] / limits[name] for name in needed if limits[name] is not None}
+    return {
+        name: needed[name] / max(limits[name], LEAST_LIMIT) for name in needed if limits[name] is not None
+    }
 
 
 def feasible(
