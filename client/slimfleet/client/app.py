@@ -37,7 +37,8 @@ def client_app(device_of: Callable[[Context], Device]) -> ClientApp:
             text = ConfigRecord({"reason": reason, "message": str(refusal)})
             return Message(RecordDict({"refusal": text}), reply_to=message)
         array = Array(dtype="uint8", shape=(len(payload),), stype="slimfleet.payload", data=payload)
-        answer = {"update": ArrayRecord({"payload": array}), "report": ConfigRecord({"json": text_of(report)})}
-        return Message(RecordDict(answer), reply_to=message)
+        answer = RecordDict({"update": ArrayRecord({"payload": array})})
+        answer["report"] = ConfigRecord({"json": text_of(report)})
+        return Message(answer, reply_to=message)
 
     return app

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -37,7 +37,8 @@ class Device:
         """
         torch.set_num_threads(1)  # one thread a worker: the same seed gives the same bytes everywhere
         training = assignment.training
-        residual = self.store.load(self.number, assignment.acknowledged_round, assignment.round_number)
+        store = replace(self.store, decay=training.feedback_decay, max_age=training.feedback_max_age)
+        residual = store.load(self.number, assignment.acknowledged_round, assignment.round_number)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed((training.seed * 1_000_003 + assignment.plan_id) % 2**63)
             encoded, report, leftover = run_round(
@@ -50,5 +51,5 @@ class Device:
                 self.open_ledger(assignment),
             )
         if training.feedback:
-            self.store.save(self.number, assignment.round_number, residual, leftover)
+            store.save(self.number, assignment.round_number, residual, leftover)
         return encoded, report

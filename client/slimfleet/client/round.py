@@ -6,6 +6,11 @@ budget; the change goes through the codec, and what the codec drops becomes the 
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from slimfleet.client.guard import BudgetGuard, dearest, difference
 from slimfleet.client.ledger import Balance, Ledger
 from slimfleet.client.training import Trained, local_sgd
@@ -20,7 +25,7 @@ from slimfleet.compression import (
     Report,
     Tensors,
 )
-from slimfleet.compression.codec import CodecSpec, encode_within
+from slimfleet.compression.codec import CodecSpec, add_residual, encode_within, residual_after
 from slimfleet.compression.cost import Work, peak_memory_bytes
 from slimfleet.compression.tensors import tensors_of
 
@@ -120,8 +125,7 @@ def _encode(sub: SubModel, assignment: Assignment, residual: Tensors) -> tuple[P
     update = {name: _changed(now[name], old) for name, old in sub.tensors.items()}
     unsent = sub.places.shrink(residual)
     if training.feedback:
-        for name in weights:
-            update[name] += unsent[name]
+        update = add_residual(update, {name: unsent[name] for name in weights}, max_norm=training.feedback_max_norm)
     encoded = encode_within(
         update,
         schema,
@@ -131,13 +135,12 @@ def _encode(sub: SubModel, assignment: Assignment, residual: Tensors) -> tuple[P
         plan_id=assignment.plan_id,
         rng=np.random.default_rng((training.seed, assignment.plan_id, 1)),
     )
-    for name in weights:
-        unsent[name] = update[name] - encoded.decoded[name]
     leftover = {name: value.copy() for name, value in residual.items()}
-    sub.places.assign(leftover, unsent)
+    sub.places.assign(leftover, unsent | residual_after(update, encoded.decoded, schema))
     return encoded.payload, leftover
 
 
 def _changed(now: NDArray[Any], old: NDArray[Any]) -> NDArray[Any]:
     """What training changed, in the dtype of the tensor; flags differ by exclusive or."""
-    return np.logical_xor(now, old) if now.dtype == np.bool_ else np.subtract(now, old)
+    change: NDArray[Any] = now ^ old if now.dtype == np.bool_ else now - old
+    return change

@@ -9,7 +9,9 @@ from torch import nn
 from slimfleet.compression import Payload, Task, Tensors
 from slimfleet.compression.codec import decode
 from slimfleet.compression.cost import Runtime, Work, measure_work
-from slimfleet.compression.pruning import Blueprint, IndexMap, shrink_model, unpack_channels
+from slimfleet.compression.pruning import IndexMap, unpack_channels
+from slimfleet.compression.pruning.blueprint import Blueprint
+from slimfleet.compression.pruning.shrink import shrink_model
 from slimfleet.compression.tensors import load_tensors
 from slimfleet.compression.wire import read_header
 

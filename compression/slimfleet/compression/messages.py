@@ -8,8 +8,8 @@ finite raises `PayloadError("message")`.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
 from math import isfinite
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -17,13 +17,12 @@ from annotated_types import Ge, Le, Lt
 from pydantic import TypeAdapter, ValidationError
 
 from slimfleet.compression.errors import PayloadError
-from slimfleet.compression.types import Budget, Count, DeviceProfile, NotNegative, Plan, Positive, Share
+from slimfleet.compression.types import Budget, Count, DeviceProfile, NotNegative, Plan, Positive, Report, Share
 
 MAX_TEXT = 16_384
 """Longest JSON text accepted from the other end, in characters."""
 
 Rounding = Literal["deadzone", "stochastic"]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +40,8 @@ class Training:
     """Factor on the kept residual for every further round that it waits."""
     feedback_max_age: Count = 1_000
     """Rounds after which a residual is dropped."""
+    feedback_max_norm: Positive = 4.0
+    """Largest norm of the residual, in norms of the update that it is added to."""
     seed: Count = 0
 
 
@@ -67,29 +68,32 @@ class Assignment:
     """Last round whose update of this device was accepted: tells the device which residual holds."""
 
 
-def text_of(message: object) -> str:
-    """A dataclass as JSON. Raises ValueError where a number is not finite."""
-    return json.dumps(asdict(message), allow_nan=False)  # type: ignore[call-overload]
+Message = Enrolment | Assignment | Report
+M = TypeVar("M", Enrolment, Assignment, Report)
+
+_ADAPTERS: Mapping[type[Message], TypeAdapter[Any]] = {
+    kind: TypeAdapter(kind) for kind in (Enrolment, Assignment, Report)
+}
 
 
-def parse(kind: type[T], text: str) -> T:
+def text_of(message: Message) -> str:
+    """A message as JSON. Raises ValueError where a number is not finite."""
+    return json.dumps(asdict(message), allow_nan=False)
+
+
+def parse(kind: type[M], text: str) -> M:
     """Rebuild an `Enrolment`, `Assignment` or `Report` from JSON that may be hostile."""
     what = kind.__name__
     if len(text) > MAX_TEXT:
         raise PayloadError("message", f"a {what} of {len(text)} characters: the limit is {MAX_TEXT}")
     try:
         fields = json.loads(text, parse_constant=_finite, parse_float=_finite)
-        message = _adapter(kind).validate_json(text, strict=True)
+        message: M = _ADAPTERS[kind].validate_json(text, strict=True)
     except (ValidationError, ValueError, RecursionError) as error:
         raise PayloadError("message", f"not an acceptable {what}: {_first(error)}") from error
-    if not isinstance(fields, dict) or _unknown(fields, asdict(message)):  # type: ignore[call-overload]
+    if not isinstance(fields, dict) or _unknown(fields, asdict(message)):
         raise PayloadError("message", f"not an acceptable {what}: it has fields that are not known")
     return message
-
-
-@cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    return TypeAdapter(kind)
 
 
 def _finite(digits: str) -> float:

@@ -59,4 +59,5 @@ class CoverageMean:
 
 
 def _fixed_point(values: NDArray[np.generic]) -> NDArray[np.int64]:
-    return np.rint(values.astype(np.float64) * 2**FRACTION_BITS).astype(np.int64)
+    scaled: NDArray[np.float64] = values.astype(np.float64) * 2**FRACTION_BITS
+    return np.rint(scaled).astype(np.int64)

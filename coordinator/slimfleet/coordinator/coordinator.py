@@ -11,9 +11,11 @@ import torch
 
 from slimfleet.compression import Cost, DeviceProfile, Report, Task, Tensors
 from slimfleet.compression.cost import RUNTIMES, CostModel, SizeObservation, Work, measure_work
-from slimfleet.compression.pruning import Blueprint, blueprint, select_channels, shrink_model
-from slimfleet.compression.tensors import load_tensors, tensors_of
+from slimfleet.compression.pruning import select_channels
+from slimfleet.compression.pruning.blueprint import Blueprint, blueprint
+from slimfleet.compression.pruning.shrink import shrink_model
 from slimfleet.compression.task import Evaluation
+from slimfleet.compression.tensors import load_tensors, tensors_of
 from slimfleet.coordinator.aggregate import CoverageMean
 from slimfleet.coordinator.calibration import Calibration
 from slimfleet.coordinator.dispatch import FLOAT32_BITS, Dispatch, Downlink

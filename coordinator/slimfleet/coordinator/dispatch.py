@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from slimfleet.compression import Assignment, Budget, Channels, Cost, Payload, Plan, Tensors
 from slimfleet.compression.codec import CodecSpec, encode
 from slimfleet.compression.pruning import (
-    Blueprint,
     IndexMap,
     WindowPolicy,
     magnitude_scores,
     pack_channels,
     select_channels,
 )
+from slimfleet.compression.pruning.blueprint import Blueprint
+from slimfleet.compression.wire import Kind
 
 FLOAT32_BITS = 32
 
@@ -59,10 +58,9 @@ class Downlink:
                 places.shrink(self.tensors),
                 places.schema,
                 CodecSpec(bits=FLOAT32_BITS if plain else self.bits),
+                kind=Kind.MODEL,
                 base_version=self.round_number,
-                plan_id=0,
                 side=pack_channels(self.blueprint.groups, channels),
-                rng=np.random.default_rng(0),
             )
             self._encoded[key] = encoded.payload, places
         return self._encoded[key]

@@ -62,7 +62,7 @@ class OpenRound:
             self.mean.add(update, dispatch.places, min(report.examples, LARGEST_EXAMPLES))
         except PayloadError as error:
             self.rejected[node] = error.reason
-            log.warning("round %d: update of device %d rejected (%s): %s", self.number, node, error.reason, error)
+            log.warning("round %d: update of node %d rejected (%s): %s", self.number, node, error.reason, error)
         else:
             self.accepted.add(node)
 
@@ -70,7 +70,7 @@ class OpenRound:
         """A device answered that it could not, or its transport failed."""
         if self._take(node) is not None:
             self.failed[node] = reason
-            log.info("round %d: device %d failed (%s): %s", self.number, node, reason, message)
+            log.info("round %d: node %d failed (%s): %s", self.number, node, reason, message)
 
     def close(self, reason: str = "timeout") -> None:
         """Count every device still silent under `reason`."""
@@ -90,7 +90,7 @@ class OpenRound:
     def _take(self, node: int) -> Dispatch | None:
         dispatch = self._waiting.pop(node, None)
         if dispatch is None:
-            log.warning("round %d: ignored a second or unasked answer of device %d", self.number, node)
+            log.warning("round %d: ignored a second or unasked answer of node %d", self.number, node)
         return dispatch
 
     def _judge(self, dispatch: Dispatch, report: Report) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from slimfleet.compression import Assignment, Budget, DeviceProfile, Plan, Skip
+from slimfleet.compression import Assignment, Budget, Plan, Skip
 from slimfleet.compression.cost import CostModel
 from slimfleet.coordinator.calibration import Calibration
 from slimfleet.coordinator.dispatch import FLOAT32_BITS, Dispatch, Downlink

@@ -192,11 +192,14 @@ class RunSection(Section):
     """How the simulation itself is run; none of it changes the model's bytes."""
 
     evaluate_every: Count = 1
-    checkpoint_every: int = Field(default=1, ge=0)
-    """Rounds between checkpoints; 0 writes none."""
     workers: int = Field(default=0, ge=0)
     """Processes that train devices; 0 is one per processor core."""
     runtime: Literal["torch", "lite"] = "torch"
+    """Whose memory model the devices follow."""
+    baseline_rounds: Count = 30
+    """Rounds of plain float32 federated averaging that `--baseline` runs for comparison."""
+    round_timeout_s: Positive = 600.0
+    """Longest wait for the answers of one round, in wall-clock time."""
 
 
 class Scenario(Section):

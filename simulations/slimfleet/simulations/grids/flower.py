@@ -1,0 +1,141 @@
+"""All that slimfleet touches of Flower's internals, in one place.
+
+Flower has no public way to run apps on an engine of one's own: messages carry an id that only its own grids set, and
+the process must know which task it runs. `tests/simulations/test_flower_contract.py` says what is relied on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from math import inf
+from typing import Protocol
+from uuid import uuid4
+
+from flwr.app import Context, Error, Message, Metadata, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from slimfleet.simulations.virtual_client import DeviceLost
+
+RUN_ID = 1
+
+
+def identify_process() -> None:
+    """Tell Flower which task this process runs: without it no message can be made."""
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, 1, 1
+
+
+def give_id(message: Message) -> str:
+    """Give a message the id that Flower's own grids give when they store it."""
+    message_id = str(uuid4())
+    message.metadata.__dict__["_message_id"] = message_id
+    return message_id
+
+
+def rebuilt(metadata: Metadata, content: RecordDict) -> Message:
+    """A message put together again on the far side of a process boundary."""
+    return Message(metadata=metadata, content=content)  # type: ignore[call-overload, no-any-return]
+
+
+def answer(app: ClientApp, message: Message, context: Context) -> Message:
+    """Run a client app on one message. What it raises becomes an error reply, as in Flower's engine."""
+    try:
+        return app(message, context)
+    except DeviceLost as lost:
+        return error_reply(message, ErrorCode.NODE_UNAVAILABLE, str(lost))
+    except Exception as error:  # noqa: BLE001 - whatever a device's code raises must not end the round
+        return error_reply(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, f"{type(error).__name__}: {error}")
+
+
+def error_reply(message: Message, code: int, reason: str) -> Message:
+    """A reply that says why there is no answer."""
+    return Message(Error(code=code, reason=reason[:500]), reply_to=message)
+
+
+def context_of(node: int, node_config: Mapping[str, int | str | float | bool]) -> Context:
+    """A fresh context of a node."""
+    return Context(run_id=RUN_ID, node_id=node, node_config=dict(node_config), state=RecordDict(), run_config={})
+
+
+class Engine(Protocol):
+    """Something that does devices' work: in this process, or on Ray."""
+
+    def submit(self, messages: Sequence[Message]) -> None:
+        """Take work. Whatever an earlier submission has not finished is given up."""
+        ...
+
+    def collect(self, timeout_s: float) -> list[Message]:
+        """Answers that are ready, waiting for the first at most so long."""
+        ...
+
+    def close(self) -> None:
+        """Let go of processes and memory."""
+        ...
+
+
+class EngineGrid(Grid):
+    """Flower's view of an engine: a fixed set of nodes, messages out, answers in."""
+
+    def __init__(self, nodes: Iterable[int], engine: Engine) -> None:
+        identify_process()
+        self._nodes = list(nodes)
+        self._engine = engine
+        self._run = Run.create_empty(RUN_ID)
+        self._answers: dict[str, Message] = {}
+
+    @property
+    def run(self) -> Run:
+        """Flower's description of the run; empty here."""
+        return self._run
+
+    def set_run(self, run: Run) -> None:
+        """Take another description."""
+        self._run = run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """Make a message the way older apps do."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> list[int]:
+        """Every node of the fleet; who can be reached in a round is the environment's to say."""
+        return list(self._nodes)
+
+    def get_nodes(self) -> list[NodeInfo]:
+        """The same as Flower's records."""
+        return [NodeInfo(node_id=node) for node in self._nodes]
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Hand messages to the engine; the ids returned are what `pull_messages` takes."""
+        batch = list(messages)
+        ids = [give_id(message) for message in batch]
+        self._answers.clear()
+        self._engine.submit(batch)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Answers to these messages that have come; waits a moment for the first."""
+        return self._pull(message_ids, timeout_s=0.1)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Push, and wait for all answers or for `timeout` seconds."""
+        waiting = set(self.push_messages(messages))
+        until = time.monotonic() + (inf if timeout is None else timeout)
+        answers: list[Message] = []
+        while waiting and time.monotonic() < until:
+            for reply in self._pull(waiting, timeout_s=0.1):
+                waiting.discard(reply.metadata.reply_to_message_id)
+                answers.append(reply)
+        return answers
+
+    def _pull(self, message_ids: Iterable[str], timeout_s: float) -> list[Message]:
+        for reply in self._engine.collect(timeout_s):
+            give_id(reply)
+            self._answers[reply.metadata.reply_to_message_id] = reply
+        return [self._answers.pop(i) for i in list(message_ids) if i in self._answers]

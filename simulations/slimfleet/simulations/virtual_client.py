@@ -1,0 +1,64 @@
+"""Virtual devices as a Flower ClientApp: the real device logic under simulated conditions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.clientapp import ClientApp
+
+from slimfleet.client.app import client_app
+from slimfleet.client.device import Device
+from slimfleet.client.ledger import Ledger
+from slimfleet.client.state import ResidualStore
+from slimfleet.client.workbench import Workbench
+from slimfleet.compression import Assignment, SlimfleetError
+from slimfleet.compression.cost import RUNTIMES, CostModel
+from slimfleet.compression.pruning.blueprint import blueprint
+from slimfleet.simulations.fleet import VirtualDevice, build_fleet
+from slimfleet.simulations.ledger import SimulatedLedger
+from slimfleet.simulations.settings import Scenario
+from slimfleet.simulations.wiring import fleet_settings, task_of
+
+
+class DeviceLost(SlimfleetError):
+    """A virtual device vanished in mid-round; nothing comes back from it."""
+
+
+class VirtualDevices:
+    """Every device of a scenario's fleet, made when first asked for. One task and one workbench serve them all."""
+
+    def __init__(self, scenario: Scenario, state: Path) -> None:
+        task = task_of(scenario)
+        architecture = blueprint(task, scenario.seed)
+        self._fleet = build_fleet(fleet_settings(scenario), scenario.seed)
+        self._workbench = Workbench(task, architecture, RUNTIMES[scenario.run.runtime])
+        self._store = ResidualStore(state, architecture.schema, fsync=False)
+
+    def device(self, number: int) -> Device:
+        """The device that holds partition `number` of the task's data."""
+        virtual = self._fleet[number]
+        return Device(number, virtual.profile, self._workbench, self._store, lambda a: _open_ledger(virtual, a))
+
+
+def virtual_client_app(scenario: Scenario, state: Path) -> ClientApp:
+    """A ClientApp that answers for any device of the fleet, by the `partition-id` of its node's config.
+
+    `state` is the folder where devices keep what must outlast a round.
+    """
+    devices = VirtualDevices(scenario, state)
+
+    def device_of(context: Context) -> Device:
+        return devices.device(int(context.node_config["partition-id"]))
+
+    return client_app(device_of)
+
+
+def _open_ledger(virtual: VirtualDevice, assignment: Assignment) -> Ledger:
+    """The ledger of one round; raises DeviceLost where the round's draw says that the device vanishes."""
+    conditions = virtual.conditions(assignment.round_number)
+    if conditions.drops_out_at is not None:
+        share = f"{conditions.drops_out_at:.0%}"
+        raise DeviceLost(f"device {virtual.number} vanished after {share} of round {assignment.round_number}")
+    truth = conditions.applied(virtual.profile)
+    return SimulatedLedger(truth, assignment.budget.power_w, CostModel.startup_s)

@@ -1,0 +1,79 @@
+"""The virtual world: what time it is, who can be reached, and how full the batteries are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from slimfleet.coordinator.environment import Participation, Status
+from slimfleet.simulations.battery import Battery
+from slimfleet.simulations.fleet import VirtualDevice
+
+BETWEEN_ROUNDS_S = 60.0
+"""Virtual time from the close of a round to the next: selection, aggregation, and devices going idle again."""
+
+
+def node_of(device_number: int) -> int:
+    """The node by which Flower reaches a device; node 0 is no node."""
+    return device_number + 1
+
+
+class VirtualWorld:
+    """Virtual time over a fleet. A round lasts as long as its slowest device, or as its deadline where one is lost."""
+
+    def __init__(self, fleet: Sequence[VirtualDevice], deadline_s: float | None) -> None:
+        self._fleet = {node_of(device.number): device for device in fleet}
+        self._batteries = {node: d.battery for node, d in self._fleet.items() if d.battery is not None}
+        self._deadline_s = deadline_s
+        self._now_s = 0.0
+
+    def now_s(self) -> float:
+        """Virtual seconds since the run began."""
+        return self._now_s
+
+    def status(self, node: int, round_number: int) -> Status | None:
+        """The condition of a device, or None when this round finds it out of reach."""
+        if not self._fleet[node].conditions(round_number).available:
+            return None
+        battery = self._batteries.get(node)
+        if battery is None:
+            return Status()
+        now = battery.at(self._now_s)
+        return Status(battery=now.level, charging=now.charging)
+
+    def settle(self, participations: Sequence[Participation], round_number: int) -> float:
+        """Drain batteries and let the round's time pass; returns the joules of devices that were lost under way."""
+        silent_j, longest_s = 0.0, 0.0
+        for part in participations:
+            spent_j, spent_s = self._spent(part, round_number)
+            if part.spent is None:
+                silent_j += spent_j
+            longest_s = max(longest_s, spent_s)
+            battery = self._batteries.get(part.node)
+            if battery is not None:
+                self._batteries[part.node] = battery.at(self._now_s).drained(spent_j)
+        self._now_s += longest_s + BETWEEN_ROUNDS_S
+        return silent_j
+
+    def battery_level(self, node: int) -> float | None:
+        """State of charge now, 0..1; None on mains."""
+        battery = self._batteries.get(node)
+        return None if battery is None else battery.at(self._now_s).level
+
+    def to_json(self) -> dict[str, Any]:
+        """Time and charge: all of the world that is not drawn from the seed."""
+        return {"now_s": self._now_s, "batteries": {str(n): asdict(b) for n, b in self._batteries.items()}}
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Take back what `to_json` gave."""
+        self._now_s = values["now_s"]
+        self._batteries = {int(node): Battery(**battery) for node, battery in values["batteries"].items()}
+
+    def _spent(self, part: Participation, round_number: int) -> tuple[float, float]:
+        """Joules and seconds. A lost device worked for a share of what was predicted, and is waited for."""
+        if part.spent is not None:
+            return part.spent.energy_j, part.spent.time_s
+        share = self._fleet[part.node].conditions(round_number).drops_out_at
+        joules = part.predicted.energy_j * (1.0 if share is None else share)
+        return joules, part.predicted.time_s if self._deadline_s is None else self._deadline_s
