@@ -206,6 +206,31 @@ class Tied(nn.Module):
         return self.a(units) + self.b(units).square()
 
 
+class Repeated(nn.Module):
+    """One layer under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.TransformerEncoderLayer(4, 2, 6, batch_first=True)
+        self.second = self.first
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x))
+
+
+class Rotated(nn.Module):
+    """Units are read in another order in each half of the sequence, without any bias to see it by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(3, 6, bias=False)
+        self.down = nn.Linear(6, 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        units = torch.relu(self.up(x))
+        return self.down(torch.cat([units[:, :3], units[:, 3:].roll(1, dims=2)], dim=1))
+
+
 WHOLE: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
     "a single layer": (lambda: nn.Linear(3, 4), sequence(3)),
     "the model is recurrent": (Returned, sequence(3)),
@@ -216,6 +241,8 @@ WHOLE: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
         lambda: nn.Sequential(nn.Embedding(5, 8), nn.ReLU(), nn.Linear(8, 2)),
         (torch.tensor([[0, 1]]),),
     ),
+    "a layer under two names": (Repeated, sequence(4)),
+    "units in another order, zeros for input": (Rotated, (torch.zeros(1, 7, 3),)),
     "tied parameters": (Tied, sequence(3)),
     "group norm without parameters": (lambda: conv_then(nn.GroupNorm(4, 8, affine=False)), image(1)),
 }

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.pruning.groups import ChannelGroup
 from slimfleet.compression.pruning.index_map import index_map
 from slimfleet.compression.pruning.nested import tensors_in
@@ -23,10 +24,11 @@ _TOLERANCE = 1e-4
 def removable(model: nn.Module, groups: Sequence[ChannelGroup], inputs: tuple[Tensor, ...]) -> bool:
     """Whether `model` without half of the channels of `groups` computes what it does with these set to zero.
 
-    Uses random weights, since untrained ones may hide a fault (zero-initialised last layers do). `model`
-    must be in evaluation mode; it is not changed.
+    Uses random weights, and noise for inputs that are all zero, since zeros hide faults. `model` must be in
+    evaluation mode; it is not changed.
     """
     rng = np.random.default_rng(0)
+    inputs = tuple(_noise_for_zeros(tensor, rng) for tensor in inputs)
     schema = schema_of(model)
     full = _random_tensors(model, rng)
     halves = {g.name: np.sort(rng.permutation(g.size)[: max(g.min_channels, g.size // 2)]) for g in groups}
@@ -39,12 +41,18 @@ def removable(model: nn.Module, groups: Sequence[ChannelGroup], inputs: tuple[Te
         load_tensors(small, kept.shrink(full))
         with torch.no_grad():
             got = list(tensors_in(small(*inputs)))
-    except (RuntimeError, ValueError, IndexError):
-        # Layers whose sizes no longer fit each other: that is the answer.
+    except (RuntimeError, ValueError, IndexError, PayloadError):
+        # Layers whose sizes no longer fit one another, or the map: that is the answer.
         return False
     with torch.no_grad():
         expected = list(tensors_in(zeroed(*inputs)))
     return len(got) == len(expected) and all(_agree(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def _noise_for_zeros(tensor: Tensor, rng: np.random.Generator) -> Tensor:
+    if not tensor.is_floating_point() or bool(tensor.any()):
+        return tensor
+    return torch.from_numpy(rng.normal(size=tuple(tensor.shape))).to(tensor)
 
 
 def _random_tensors(model: nn.Module, rng: np.random.Generator) -> Tensors:
