@@ -1,0 +1,119 @@
+"""What a person reads in the terminal when a run is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from slimfleet.simulations import units
+from slimfleet.simulations.outcome import RunRecord
+from slimfleet.simulations.reasons import explain, tally
+from slimfleet.simulations.summary import summarise
+
+
+def closing_table(record: RunRecord, baseline: RunRecord | None = None) -> Group:
+    """Accuracy, traffic against float32, joules and their source, time; then who was left out and why.
+
+    With `baseline`, its numbers stand beside, and below what both needed for the baseline's final accuracy.
+    """
+    summary = summarise(record, baseline)
+    parts: list[Table | Text] = [_results(summary)]
+    if baseline is not None:
+        parts.append(_to_target(summary))
+    parts.append(_left_out(record))
+    return Group(*parts)
+
+
+def _results(summary: Mapping[str, Any]) -> Table:
+    plain = summary.get("baseline")
+    table = _table(f"{summary['scenario']}: {summary['devices']} devices, {summary['rounds']} rounds")
+    table.add_column("")
+    table.add_column("slimfleet", justify="right", style="bold")
+    if plain is not None:
+        table.add_column("FedAvg float32", justify="right")
+    runs = [summary] if plain is None else [summary, plain]
+
+    def row(name: str, show: Any) -> None:
+        table.add_row(name, *(show(run) for run in runs))
+
+    row("accuracy (mean of last five rounds)", lambda run: units.percent(run["accuracy_last5"]))
+    for name, direction in (("sent by devices", "uplink"), ("sent to devices", "downlink")):
+        row(name, lambda run, key=f"{direction}_bytes": units.data(run[key]))
+        row("  in float32 it would be", lambda run, key=f"{direction}_bytes": _against(run, key))
+    row(f"energy ({summary['energy_source']})", lambda run: units.energy(run["energy_j"]))
+    row(
+        "  computing / radio",
+        lambda run: f"{units.energy(run['compute_j'])} / {units.energy(run['radio_j'])}",
+    )
+    row("virtual time", lambda run: units.duration(run["virtual_time_s"]))
+    row("real time", lambda run: units.duration(run["wall_time_s"]))
+    row("updates used", lambda run: units.count(run["participations"]))
+    row("budgets broken", lambda run: _violations(run["violations"]))
+    return table
+
+
+def _to_target(summary: Mapping[str, Any]) -> Table | Text:
+    ours, theirs, ratios = summary["to_target"], summary["baseline"]["to_target"], summary["savings"]
+    target = units.percent(ours["accuracy"])
+    if ours["rounds"] is None:
+        return Text(
+            f"\nFedAvg's final accuracy of {target} was not reached: no cost to compare.", style="yellow"
+        )
+    table = _table(f"The cost of reaching FedAvg's {target}")
+    table.add_column("")
+    table.add_column("slimfleet", justify="right", style="bold")
+    table.add_column("FedAvg float32", justify="right")
+    table.add_column("less by", justify="right", style="bold cyan")
+    for name, key, show in (
+        ("rounds", "rounds", str),
+        ("sent by devices", "uplink_bytes", units.data),
+        ("sent to devices", "downlink_bytes", units.data),
+        (f"energy ({summary['energy_source']})", "energy_j", units.energy),
+        ("  computing", "compute_j", units.energy),
+        ("  radio", "radio_j", units.energy),
+        ("virtual time", "virtual_time_s", units.duration),
+    ):
+        table.add_row(name, show(ours[key]), show(theirs[key]), units.times(ratios[key]))
+    return table
+
+
+def _left_out(record: RunRecord) -> Table | Text:
+    rows = tally(record.skipped, record.rejected, record.failed)
+    if not rows:
+        return Text("\nNobody was skipped, rejected or lost.", style="dim")
+    table = _table("Who was left out, and why")
+    table.add_column("")
+    table.add_column("times", justify="right", style="bold")
+    table.add_column("reason")
+    table.add_column("", style="dim")
+    for what, reason, times in rows:
+        table.add_row(what, units.count(times), Text(reason), explain(reason))
+    return table
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=Text(f"\n{title}"),
+        title_style="bold",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        header_style="dim",
+    )
+
+
+def _against(run: Mapping[str, Any], key: str) -> str:
+    spent, plain = run[key], run[f"{key}_float32"]
+    less = f" ({units.times(plain / spent)})" if spent else ""
+    return units.data(plain) + less
+
+
+def _violations(violations: Mapping[str, int]) -> str:
+    if not violations:
+        return "0"
+    named = ", ".join(f"{name} {times}" for name, times in sorted(violations.items()))
+    return f"{sum(violations.values())} ({named})"

@@ -1,0 +1,6 @@
+"""What a run leaves for people to look at: a page, and a picture."""
+
+from slimfleet.simulations.report.page import report_html
+from slimfleet.simulations.report.panels import save_picture
+
+__all__ = ["report_html", "save_picture"]

@@ -1,0 +1,82 @@
+"""What the terminal shows during and after a run."""
+
+import io
+from collections.abc import Callable
+
+from rich.console import Console, RenderableType
+
+from slimfleet.simulations.closing import closing_table
+from slimfleet.simulations.outcome import RunRecord
+from slimfleet.simulations.progress import RoundProgress
+
+MakeRecord = Callable[..., RunRecord]
+
+
+def printed(what: RenderableType) -> str:
+    text = io.StringIO()
+    Console(file=text, width=100).print(what)
+    return text.getvalue()
+
+
+def line(text: str, start: str) -> str:
+    return next(found for found in text.splitlines() if found.strip().startswith(start))
+
+
+def test_the_table_has_what_a_person_asks(make_record: MakeRecord) -> None:
+    text = printed(closing_table(make_record([0.5, 0.7])))
+    assert "60.0 %" in line(text, "accuracy")
+    assert "2 kB" in line(text, "sent by devices")
+    assert "60 kB (30×)" in text
+    assert "8 J" in line(text, "energy (simulated)")
+    assert "6 J / 2 J" in line(text, "computing / radio")
+    assert "20 s" in line(text, "virtual time")
+    assert line(text, "skipped").split()[:3] == ["skipped", "4", "memory_bytes"]
+    assert line(text, "failed").split()[:3] == ["failed", "2", "dropout"]
+    assert line(text, "budgets broken").split()[-1] == "0"
+    assert "FedAvg" not in text
+
+
+def test_the_table_names_what_was_broken(make_record: MakeRecord) -> None:
+    text = printed(closing_table(make_record(violations={"energy_j": 2, "deadline_s": 1})))
+    assert "3 (deadline_s 1, energy_j 2)" in line(text, "budgets broken")
+
+
+def test_the_table_compares_at_the_target(make_record: MakeRecord) -> None:
+    ours, baseline = make_record([0.7] * 5), make_record([0.6] * 5, rows={"uplink_bytes": 57_000})
+    text = printed(closing_table(ours, baseline))
+    target = text[text.index("The cost of reaching") :]
+    assert line(target, "sent by devices").split() == ["sent", "by", "devices", "5", "kB", "285", "kB", "57×"]
+
+
+def test_the_table_says_when_the_target_was_not_reached(make_record: MakeRecord) -> None:
+    assert "90.0 % was not reached" in printed(closing_table(make_record([0.1] * 5), make_record([0.9] * 5)))
+
+
+def test_names_with_brackets_are_names(make_record: MakeRecord) -> None:
+    record = make_record(scenario="[red]x[/]", skipped={"[/bold]": 1})
+    text = printed(closing_table(record))
+    assert "[red]x[/]" in text
+    assert "[/bold]" in text
+
+
+def test_progress_is_a_few_lines_where_there_is_no_terminal(make_record: MakeRecord) -> None:
+    text = io.StringIO()
+    record = make_record([0.5] * 40)
+    with RoundProgress(Console(file=text, width=60)) as progress:
+        progress.began("[digits]", 0, 40)
+        for row in record.rows:
+            progress.closed(row)
+    lines = text.getvalue().splitlines()
+    assert len(lines) == 10
+    assert lines[-1] == "[digits]: round 40 of 40, accuracy 50.0 %, sent 40 kB, 160 J"
+
+
+def test_progress_is_live_on_a_terminal(make_record: MakeRecord) -> None:
+    text = io.StringIO()
+    with RoundProgress(Console(file=text, width=100, force_terminal=True)) as progress:
+        progress.began("[digits]", 0, 2)
+        for row in make_record([0.5, 0.5]).rows:
+            progress.closed(row)
+    assert "2/2" in text.getvalue()
+    assert "[digits]" in text.getvalue()
+    assert "round 2 of 2" not in text.getvalue()
