@@ -37,10 +37,10 @@ def test_every_file_reads_back(make_record: MakeRecord, tmp_path: Path) -> None:
         np.testing.assert_array_equal(model[name], array)
         assert model[name].shape == array.shape
 
-    rounds = list(csv.DictReader((tmp_path / "rounds.csv").open()))
+    rounds = list(csv.DictReader((tmp_path / "rounds.csv").read_text().splitlines()))
     assert [row["accuracy"] for row in rounds] == ["0.5", ""]
     assert [int(row["uplink_bytes"]) for row in rounds] == [1_000, 1_000]
-    devices = list(csv.DictReader((tmp_path / "devices.csv").open()))
+    devices = list(csv.DictReader((tmp_path / "devices.csv").read_text().splitlines()))
     assert [row["name"] for row in devices] == ["pi_5", "phone_mid_2019", "phone_mid_2019"]
     assert [row["battery_left"] for row in devices] == ["", "0.8", "0.8"]
 

@@ -8,7 +8,8 @@ from slimfleet.simulations import units
 @pytest.mark.parametrize(
     ("value", "said"),
     [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1234, "1.23 kB"), (999_600, "1 MB"),
-     (12_345_678, "12.3 MB"), (123_456_789, "123 MB"), (5e15, "5000 TB"), (None, "–"), (nan, "–"), (inf, "–")],
+     (12_345_678, "12.3 MB"), (123_456_789, "123 MB"), (5e15, "5000 TB"), (None, "–"),
+     (nan, "–"), (inf, "–")],
 )  # fmt: skip
 def test_bytes(value: float | None, said: str) -> None:
     assert units.data(value) == said
