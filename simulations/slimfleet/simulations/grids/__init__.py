@@ -1,0 +1,1 @@
+"""Engines that run devices, and the Flower grid in front of them."""
