@@ -51,8 +51,8 @@ def tracked_files() -> list[Path]:
 
 
 def test_the_outer_folders_are_source_roots_and_not_packages() -> None:
-    """`compression/__init__.py` would break `import gzip` from Python 3.14 on, a `slimfleet/__init__.py` would
-    hide the other three parts, and a module beside them would be importable by its bare name."""
+    """`compression/__init__.py` would break `import gzip` from Python 3.14 on, a `slimfleet/__init__.py`
+    would hide the other three parts, and a module beside them would be importable by its bare name."""
     for part in PARTS:
         assert [path.name for path in (ROOT / part).iterdir() if path.name != "__pycache__"] == ["slimfleet"]
         inside = {path.name for path in (ROOT / part / "slimfleet").iterdir()} - {"__pycache__"}
