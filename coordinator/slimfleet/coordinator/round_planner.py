@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from slimfleet.compression import Assignment, Budget, Plan, Skip
-from slimfleet.compression.cost import CostModel
+from slimfleet.compression.cost import CostModel, Work
 from slimfleet.coordinator.calibration import Calibration
 from slimfleet.coordinator.dispatch import FLOAT32_BITS, Dispatch, Downlink
 from slimfleet.coordinator.environment import Environment, Status
@@ -39,7 +39,7 @@ class RoundPlanner:
         downlink_bits = downlink.most_bits_per_parameter(self.settings.planner_settings.widths)
         dispatches: list[Dispatch] = []
         skipped: dict[int, Skip] = {}
-        for node in self._order(number, statuses):
+        for node in self._order(number, statuses, cost_model.works[1.0]):
             if len(dispatches) == self.settings.selection.per_round:
                 break
             record = self.registry[node]
@@ -57,7 +57,7 @@ class RoundPlanner:
                 dispatches.append(self._dispatch(number, record, choice, limits, cost_model, downlink))
         return dispatches, skipped
 
-    def _order(self, number: int, statuses: dict[int, Status]) -> list[int]:
+    def _order(self, number: int, statuses: dict[int, Status], work: Work) -> list[int]:
         settings = self.settings.selection
         candidates = []
         for node, status in sorted(statuses.items()):
@@ -66,8 +66,7 @@ class RoundPlanner:
             candidates.append(
                 Candidate(
                     node=node,
-                    profile=record.profile,
-                    examples=record.examples,
+                    round_j=_full_round_j(record, work),
                     loss=record.loss,
                     battery=status.battery,
                     charging=status.charging,
@@ -122,6 +121,12 @@ class RoundPlanner:
         )
         predicted = cost_model.predict(record.profile, plan, work, uplink, len(payload), limits.power_w)
         return Dispatch(record.node, assignment, payload, places, limits, predicted)
+
+
+def _full_round_j(record: DeviceRecord, work: Work) -> float:
+    profile = record.profile
+    flops = work.flops_per_example * record.examples
+    return profile.train_w * flops / profile.train_flops_per_s + profile.radio_j_per_burst
 
 
 def plan_id(seed: int, round_number: int, node: int) -> int:

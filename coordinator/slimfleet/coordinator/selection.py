@@ -8,8 +8,6 @@ from math import log
 
 import numpy as np
 
-from slimfleet.compression import DeviceProfile
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectionSettings:
@@ -18,7 +16,7 @@ class SelectionSettings:
     policy: str = "utility"
     per_round: int = 20
     energy_exponent: float = 0.5
-    """How much a device's joules per floating-point operation count against it; 0 ignores them."""
+    """How much the joules of a full-width round on a device count against it; 0 ignores them."""
     utility_exponent: float = 0.0
     """How much its training loss counts for it; 0 ignores it."""
     battery_floor: float = 0.2
@@ -30,8 +28,8 @@ class Candidate:
     """A reachable device, as selection sees it."""
 
     node: int
-    profile: DeviceProfile
-    examples: int
+    round_j: float
+    """Nominal energy of one epoch of the full model, radio burst included."""
     loss: float | None
     battery: float | None
     charging: bool
@@ -49,7 +47,7 @@ def utility(candidates: Sequence[Candidate], settings: SelectionSettings, rng: n
     """Sample without replacement with weights utility x efficiency x battery.
 
     Utility is the mean training loss (Oort, Lai et al. 2021, arXiv 2010.06081, eq. 1, without the number of examples,
-    which already weighs in the mean update); efficiency is joules per operation to a negative power; a half-empty battery halves the weight
+    which already weighs in the mean update); efficiency is the joules of a nominal round to a negative power; a half-empty battery halves the weight
     (EAFL, Arouj & Abdelmoniem 2022, orders by battery likewise). The order is the descending order of
     log weight + Gumbel noise, which samples exactly by weight (Efraimidis & Spirakis 2006).
     """
@@ -76,11 +74,7 @@ def _log_weights(candidates: Sequence[Candidate], settings: SelectionSettings) -
     for c in candidates:
         loss = best if c.loss is None else c.loss
         worth = settings.utility_exponent * log(max(loss, 1e-3))
-        price = settings.energy_exponent * log(_joules_per_flop(c.profile))
+        price = settings.energy_exponent * log(c.round_j)
         charge = 1.0 if c.battery is None or c.charging else max(c.battery, 1e-3)
         rows.append(worth - price + log(charge))
     return np.array(rows, np.float64)
-
-
-def _joules_per_flop(profile: DeviceProfile) -> float:
-    return profile.train_w / profile.train_flops_per_s
