@@ -48,7 +48,9 @@ class Ledger(Protocol):
         ...
 
 
-def transfer(profile: DeviceProfile, *, down: int = 0, up: int = 0, burst: bool = False) -> tuple[float, float]:
+def transfer(
+    profile: DeviceProfile, *, down: int = 0, up: int = 0, burst: bool = False
+) -> tuple[float, float]:
     """Seconds and joules that moving bytes takes at the profile's nominal rates."""
     seconds = down / profile.downlink_bytes_per_s + up / profile.uplink_bytes_per_s
     joules = down * profile.radio_j_per_byte_down + up * profile.radio_j_per_byte_up
@@ -70,7 +72,13 @@ class DeviceLedger:
         clock: Callable[[], float],
         sleep: Callable[[float], None],
     ) -> None:
-        self._profile, self._power_w, self._meter, self._clock, self._sleep = profile, power_w, meter, clock, sleep
+        self._profile, self._power_w, self._meter, self._clock, self._sleep = (
+            profile,
+            power_w,
+            meter,
+            clock,
+            sleep,
+        )
         self._transfer_s = self._radio_j = self._busy_s = 0.0
         self._began = self._step_began = clock()
         meter.start()

@@ -76,7 +76,9 @@ def _memory_within(workbench: Workbench, work: Work, assignment: Assignment) -> 
     needed = peak_memory_bytes(workbench.runtime, work, assignment.plan.batch_size)
     limit = assignment.budget.memory_bytes
     if limit is not None and needed > limit:
-        raise BudgetExceeded("memory_bytes", f"training needs {needed} bytes of memory, the budget is {limit}")
+        raise BudgetExceeded(
+            "memory_bytes", f"training needs {needed} bytes of memory, the budget is {limit}"
+        )
     return needed
 
 
@@ -125,7 +127,9 @@ def _encode(sub: SubModel, assignment: Assignment, residual: Tensors) -> tuple[P
     update = {name: _changed(now[name], old) for name, old in sub.tensors.items()}
     unsent = sub.places.shrink(residual)
     if training.feedback:
-        update = add_residual(update, {name: unsent[name] for name in weights}, max_norm=training.feedback_max_norm)
+        update = add_residual(
+            update, {name: unsent[name] for name in weights}, max_norm=training.feedback_max_norm
+        )
     encoded = encode_within(
         update,
         schema,

@@ -17,7 +17,16 @@ from annotated_types import Ge, Le, Lt
 from pydantic import TypeAdapter, ValidationError
 
 from slimfleet.compression.errors import PayloadError
-from slimfleet.compression.types import Budget, Count, DeviceProfile, NotNegative, Plan, Positive, Report, Share
+from slimfleet.compression.types import (
+    Budget,
+    Count,
+    DeviceProfile,
+    NotNegative,
+    Plan,
+    Positive,
+    Report,
+    Share,
+)
 
 MAX_TEXT = 16_384
 """Longest JSON text accepted from the other end, in characters."""

@@ -80,7 +80,9 @@ class ModelSchema:
         missing = [t.name for t in self.tensors if t.name not in tensors]
         extra = [name for name in tensors if name not in {t.name for t in self.tensors}]
         if missing or extra:
-            raise PayloadError("schema", f"tensors differ from the schema: missing {missing}, unexpected {extra}")
+            raise PayloadError(
+                "schema", f"tensors differ from the schema: missing {missing}, unexpected {extra}"
+            )
         for spec in self.tensors:
             array = tensors[spec.name]
             if array.shape != spec.shape or array.dtype.name != spec.dtype:

@@ -75,7 +75,9 @@ def resolve(reference: str) -> object:
     """
     module_name, _, attribute = reference.partition(":")
     if not module_name or not attribute:
-        raise BadInput(f"{reference!r} is not of the form module:object (for example my_package.my_task:MyTask)")
+        raise BadInput(
+            f"{reference!r} is not of the form module:object (for example my_package.my_task:MyTask)"
+        )
     try:
         return cast(object, getattr(importlib.import_module(module_name), attribute))
     except (ImportError, AttributeError) as error:

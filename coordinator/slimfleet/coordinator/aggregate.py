@@ -38,7 +38,9 @@ class CoverageMean:
         largest = max((float(np.max(np.abs(v))) for v in update.values() if v.size), default=0.0)
         bound = self._bound + weight * (int(largest * 2**FRACTION_BITS) + 1)
         if bound >= _HEADROOM:
-            raise PayloadError("norm", f"values up to {largest:.3g} from {weight} examples would overflow the sum")
+            raise PayloadError(
+                "norm", f"values up to {largest:.3g} from {weight} examples would overflow the sum"
+            )
         self._bound = bound
         places.add_into(self._sum, {name: _fixed_point(v) * weight for name, v in update.items()})
         places.add_scalar(self._weight, weight)

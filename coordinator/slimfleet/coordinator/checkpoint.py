@@ -74,7 +74,9 @@ def restore_checkpoint(root: Path, coordinator: Coordinator) -> None:
     if state["format"] != FORMAT:
         raise BadInput(f"{found[-1]} has checkpoint format {state['format']}, this version reads {FORMAT}")
     if state["schema"] != coordinator.blueprint.schema.digest.hex():
-        raise BadInput(f"{found[-1]} holds another model than the task builds: resume with the scenario it began with")
+        raise BadInput(
+            f"{found[-1]} holds another model than the task builds: resume with the scenario it began with"
+        )
     coordinator.server.restore(load_file(found[-1] / "server.safetensors"))
     coordinator.rows = [RoundRow(**row) for row in state["rows"]]
     coordinator.registry = Registry.from_json(state["registry"])

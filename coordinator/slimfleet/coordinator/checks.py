@@ -39,7 +39,9 @@ def checked_update(
         raise PayloadError("oversized", f"{len(payload)} bytes, the limit is {limit}")
     header = read_header(payload)
     if header.base_version != round_number:
-        raise PayloadError("stale", f"an update of model version {header.base_version}, expected {round_number}")
+        raise PayloadError(
+            "stale", f"an update of model version {header.base_version}, expected {round_number}"
+        )
     if header.plan_id != plan_id:
         raise PayloadError("replay", f"an answer to plan {header.plan_id:#x}, expected {plan_id:#x}")
     if report.steps > plan.local_steps or report.steps == 0:

@@ -47,7 +47,9 @@ class Coordinator:
         self.environment = environment
         self.metrics = NoMetrics() if metrics is None else metrics
         self.blueprint = blueprint(task, settings.seed)
-        self.server = ServerOptimizer(tensors_of(self.blueprint.model), self.blueprint.schema, settings.server)
+        self.server = ServerOptimizer(
+            tensors_of(self.blueprint.model), self.blueprint.schema, settings.server
+        )
         self.registry = Registry()
         self.calibration = Calibration()
         widths = {1.0, *settings.planner_settings.widths}

@@ -62,7 +62,9 @@ class OpenRound:
             self.mean.add(update, dispatch.places, min(report.examples, LARGEST_EXAMPLES))
         except PayloadError as error:
             self.rejected[node] = error.reason
-            log.warning("round %d: update of node %d rejected (%s): %s", self.number, node, error.reason, error)
+            log.warning(
+                "round %d: update of node %d rejected (%s): %s", self.number, node, error.reason, error
+            )
         else:
             self.accepted.add(node)
 

@@ -80,9 +80,13 @@ class RoundPlanner:
         budget = self.settings.budget_of(record.profile.device_class)
         ram = record.profile.ram_bytes
         memory = ram if budget.memory_bytes is None else min(budget.memory_bytes, ram)
-        return replace(budget, memory_bytes=memory, energy_j=self._paced(budget.energy_j, record, status, number))
+        return replace(
+            budget, memory_bytes=memory, energy_j=self._paced(budget.energy_j, record, status, number)
+        )
 
-    def _paced(self, energy_j: float | None, record: DeviceRecord, status: Status, number: int) -> float | None:
+    def _paced(
+        self, energy_j: float | None, record: DeviceRecord, status: Status, number: int
+    ) -> float | None:
         """Share what is above the battery floor evenly over the rounds that this device may still be asked for."""
         capacity = record.profile.battery_j
         if capacity is None or status.battery is None or status.charging:

@@ -38,12 +38,16 @@ class Candidate:
 Order = Callable[[Sequence[Candidate], SelectionSettings, np.random.Generator], list[int]]
 
 
-def uniform(candidates: Sequence[Candidate], settings: SelectionSettings, rng: np.random.Generator) -> list[int]:
+def uniform(
+    candidates: Sequence[Candidate], settings: SelectionSettings, rng: np.random.Generator
+) -> list[int]:
     """Every order equally likely: plain federated averaging."""
     return [candidates[i].node for i in rng.permutation(len(candidates))]
 
 
-def utility(candidates: Sequence[Candidate], settings: SelectionSettings, rng: np.random.Generator) -> list[int]:
+def utility(
+    candidates: Sequence[Candidate], settings: SelectionSettings, rng: np.random.Generator
+) -> list[int]:
     """Sample without replacement with weights utility x efficiency x battery.
 
     Utility is the mean training loss (Oort, Lai et al. 2021, arXiv 2010.06081, eq. 1, without the number of examples,
@@ -61,12 +65,12 @@ POLICIES: Mapping[str, Order] = {"uniform": uniform, "utility": utility}
 
 def eligible(candidates: Sequence[Candidate], settings: SelectionSettings) -> list[Candidate]:
     """Leave out devices whose battery is below the floor and does not charge."""
-    return [
-        c for c in candidates if c.battery is None or c.charging or c.battery >= settings.battery_floor
-    ]
+    return [c for c in candidates if c.battery is None or c.charging or c.battery >= settings.battery_floor]
 
 
-def _log_weights(candidates: Sequence[Candidate], settings: SelectionSettings) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _log_weights(
+    candidates: Sequence[Candidate], settings: SelectionSettings
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     known = [c.loss for c in candidates if c.loss is not None]
     # A device never heard of counts as the most promising one heard of: it is asked early.
     best = max(known, default=1.0)

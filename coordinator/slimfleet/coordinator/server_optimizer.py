@@ -74,7 +74,9 @@ class ServerOptimizer:
     def model(self) -> Tensors:
         """The global model that devices continue from."""
         trained = {name: p.detach().numpy().copy() for name, p in self._trained.items()}
-        return {t.name: trained[t.name] if t.name in trained else self._rest[t.name] for t in self._schema.tensors}
+        return {
+            t.name: trained[t.name] if t.name in trained else self._rest[t.name] for t in self._schema.tensors
+        }
 
     def published(self) -> Tensors:
         """The model that is evaluated and shipped: the average over rounds, or the last one."""

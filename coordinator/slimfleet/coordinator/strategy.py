@@ -26,7 +26,16 @@ TRANSPORT_ERRORS: Mapping[int, str] = {5: "dropout", 8: "worker"}
 """Flower's error codes NODE_UNAVAILABLE and CLIENT_APP_CRASHED; any other is counted as `error`."""
 
 REFUSALS = frozenset(
-    {"energy_j", "deadline_s", "memory_bytes", "uplink_bytes", "local_steps", "schema", "checksum", "channels"}
+    {
+        "energy_j",
+        "deadline_s",
+        "memory_bytes",
+        "uplink_bytes",
+        "local_steps",
+        "schema",
+        "checksum",
+        "channels",
+    }
 )
 """Reasons a device may give for not doing a round; any other word is counted as `refused`."""
 
@@ -34,14 +43,20 @@ REFUSALS = frozenset(
 class BudgetStrategy(Strategy):
     """Runs a coordinator's rounds over a Flower grid, taking every answer as it comes."""
 
-    def __init__(self, coordinator: Coordinator, after_round: Callable[[RoundRow], None] | None = None) -> None:
+    def __init__(
+        self, coordinator: Coordinator, after_round: Callable[[RoundRow], None] | None = None
+    ) -> None:
         self.coordinator = coordinator
         self._after_round = after_round
         self._opened: OpenRound | None = None
         self._models: dict[int, ArrayRecord] = {}
 
     def start(  # type: ignore[override]
-        self, grid: Grid, initial_arrays: ArrayRecord | None = None, num_rounds: int | None = None, **_: object
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord | None = None,
+        num_rounds: int | None = None,
+        **_: object,
     ) -> Result:
         """Run the rounds that are left. The coordinator holds the model, so `initial_arrays` is not looked at."""
         self.summary()

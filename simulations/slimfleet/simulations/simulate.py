@@ -8,8 +8,6 @@ import time
 from pathlib import Path
 from typing import Literal, Protocol
 
-from flwr.app import Context, RecordDict
-
 from slimfleet.compression import BadInput
 from slimfleet.compression.files import write_atomically
 from slimfleet.coordinator import Coordinator
@@ -18,13 +16,13 @@ from slimfleet.coordinator.checkpoint import checkpoints, restore_checkpoint, sa
 from slimfleet.coordinator.metrics import Metrics
 from slimfleet.coordinator.outcome import RoundRow
 from slimfleet.simulations.fleet import build_fleet
-from slimfleet.simulations.grids.flower import RUN_ID, Engine, EngineGrid
+from slimfleet.simulations.grids.client_app import virtual_client_app
+from slimfleet.simulations.grids.flower import SERVER_NODE, Engine, EngineGrid, context_of
 from slimfleet.simulations.grids.local import LocalEngine
 from slimfleet.simulations.outcome import DeviceRow, RunRecord
 from slimfleet.simulations.outputs import write_outputs
 from slimfleet.simulations.scenario import load_scenario
 from slimfleet.simulations.settings import Scenario
-from slimfleet.simulations.virtual_client import virtual_client_app
 from slimfleet.simulations.wiring import coordinator_settings, fleet_settings, task_of, without_budgets
 from slimfleet.simulations.world import VirtualWorld, node_of
 
@@ -105,8 +103,7 @@ def _run(
     engine = _engine(scenario, out / "devices", backend)
     try:
         grid = EngineGrid([node_of(device.number) for device in fleet], engine)
-        context = Context(run_id=RUN_ID, node_id=1, node_config={}, state=RecordDict(), run_config={})
-        server_app(lambda _: coordinator, after_round)(grid=grid, context=context)
+        server_app(lambda _: coordinator, after_round)(grid=grid, context=context_of(SERVER_NODE, {}))
     finally:
         engine.close()
     return _record(scenario, backend, coordinator, world, time.perf_counter() - began), coordinator
@@ -127,13 +124,22 @@ def _prepare(out: Path, scenario: Scenario, resume: bool) -> None:
     if resume:
         began_with = resumed_scenario(out)
         if began_with != scenario:
-            raise BadInput(f"the run in {out} was started with another scenario: resume it with --resume {out} alone")
+            raise BadInput(
+                f"the run in {out} was started with another scenario: resume it with --resume {out} alone"
+            )
         return
     if out.exists() and any(out.iterdir()) and not (out / "scenario.toml").is_file():
         raise BadInput(f"{out} is not empty and holds no earlier run: choose another folder with --out")
     for stale in ("checkpoint", "devices", "baseline"):
         shutil.rmtree(out / stale, ignore_errors=True)
-    for stale in ("summary.json", "rounds.csv", "devices.csv", "baseline_rounds.csv", "report.html", "model.safetensors"):
+    for stale in (
+        "summary.json",
+        "rounds.csv",
+        "devices.csv",
+        "baseline_rounds.csv",
+        "report.html",
+        "model.safetensors",
+    ):
         (out / stale).unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "scenario.toml", scenario.to_toml().encode())

@@ -18,7 +18,9 @@ LARGEST_NORM = 1e3
 def task_of(scenario: Scenario) -> Task:
     """The task, its examples spread over the fleet."""
     section = scenario.task
-    return build_task(section.name, scenario.fleet.devices, scenario.seed, alpha=section.alpha, **section.options)
+    return build_task(
+        section.name, scenario.fleet.devices, scenario.seed, alpha=section.alpha, **section.options
+    )
 
 
 def fleet_settings(scenario: Scenario) -> FleetSettings:
@@ -112,4 +114,3 @@ def without_budgets(scenario: Scenario) -> Scenario:
             "server": type(scenario.server)(max_update_norm=scenario.server.max_update_norm),
         }
     )
-

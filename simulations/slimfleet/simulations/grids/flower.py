@@ -20,14 +20,15 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from slimfleet.simulations.virtual_client import DeviceLost
+from slimfleet.simulations.virtual_devices import DeviceLost
 
 RUN_ID = 1
+SERVER_NODE = 1
 
 
 def identify_process() -> None:
     """Tell Flower which task this process runs: without it no message can be made."""
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, 1, 1
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, SERVER_NODE, 1
 
 
 def give_id(message: Message) -> str:
@@ -59,7 +60,9 @@ def error_reply(message: Message, code: int, reason: str) -> Message:
 
 def context_of(node: int, node_config: Mapping[str, int | str | float | bool]) -> Context:
     """A fresh context of a node."""
-    return Context(run_id=RUN_ID, node_id=node, node_config=dict(node_config), state=RecordDict(), run_config={})
+    return Context(
+        run_id=RUN_ID, node_id=node, node_config=dict(node_config), state=RecordDict(), run_config={}
+    )
 
 
 class Engine(Protocol):
@@ -98,7 +101,12 @@ class EngineGrid(Grid):
         self._run = run
 
     def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
     ) -> Message:
         """Make a message the way older apps do."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)

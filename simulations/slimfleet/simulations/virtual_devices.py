@@ -1,13 +1,9 @@
-"""Virtual devices as a Flower ClientApp: the real device logic under simulated conditions."""
+"""Virtual devices: the real device logic under the conditions that each round draws."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from flwr.app import Context
-from flwr.clientapp import ClientApp
-
-from slimfleet.client.app import client_app
 from slimfleet.client.device import Device
 from slimfleet.client.ledger import Ledger
 from slimfleet.client.state import ResidualStore
@@ -26,7 +22,10 @@ class DeviceLost(SlimfleetError):
 
 
 class VirtualDevices:
-    """Every device of a scenario's fleet, made when first asked for. One task and one workbench serve them all."""
+    """Every device of a scenario's fleet. One task and one workbench serve them all.
+
+    `state` is the folder where devices keep what must outlast a round.
+    """
 
     def __init__(self, scenario: Scenario, state: Path) -> None:
         task = task_of(scenario)
@@ -38,20 +37,9 @@ class VirtualDevices:
     def device(self, number: int) -> Device:
         """The device that holds partition `number` of the task's data."""
         virtual = self._fleet[number]
-        return Device(number, virtual.profile, self._workbench, self._store, lambda a: _open_ledger(virtual, a))
-
-
-def virtual_client_app(scenario: Scenario, state: Path) -> ClientApp:
-    """A ClientApp that answers for any device of the fleet, by the `partition-id` of its node's config.
-
-    `state` is the folder where devices keep what must outlast a round.
-    """
-    devices = VirtualDevices(scenario, state)
-
-    def device_of(context: Context) -> Device:
-        return devices.device(int(context.node_config["partition-id"]))
-
-    return client_app(device_of)
+        return Device(
+            number, virtual.profile, self._workbench, self._store, lambda a: _open_ledger(virtual, a)
+        )
 
 
 def _open_ledger(virtual: VirtualDevice, assignment: Assignment) -> Ledger:
