@@ -121,9 +121,9 @@ def test_every_command_answers_help() -> None:
         )
         for name in scripts
     }
-    for name, process in running.items():
-        said, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, f"{name}: {said}"
+    answers = {name: process.communicate(timeout=120)[0] for name, process in running.items()}
+    for name, said in answers.items():
+        assert running[name].returncode == 0, f"{name}: {said}"
         assert "Usage" in said
         assert name in said
 
