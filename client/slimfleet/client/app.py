@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from slimfleet.client.device import Device
-from slimfleet.compression import Assignment, BudgetExceeded, Payload, PayloadError
-from slimfleet.compression.messages import parse, text_of
+from slimfleet.compression import Assignment, BudgetExceeded, Payload, PayloadError, Report
+from slimfleet.compression.messages import Enrolment, parse, text_of
 
 
-def client_app(device_of: Callable[[Context], Device]) -> ClientApp:
+class Participant(Protocol):
+    """What answers for a device: a `Device`, or something that stands in front of one."""
+
+    def enrolment(self) -> Enrolment:
+        """How it introduces itself."""
+        ...
+
+    def do_round(self, assignment: Assignment, payload: Payload) -> tuple[Payload, Report]:
+        """Train and encode."""
+        ...
+
+
+def client_app(device_of: Callable[[Context], Participant]) -> ClientApp:
     """A ClientApp that answers for whichever device `device_of` finds for a Flower context.
 
     `query` answers with the device's enrolment, `train` with the encoded update and the report, or, when no step fits

@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 POLL_S = 0.05
 """Pause between two looks for answers, where none had come."""
 
-TRANSPORT_ERRORS: Mapping[int, str] = {5: "dropout", 8: "worker"}
-"""Flower's error codes NODE_UNAVAILABLE and CLIENT_APP_CRASHED; any other is counted as `error`."""
+TRANSPORT_ERRORS: Mapping[int, str] = {4: "timeout", 5: "dropout", 8: "worker"}
+"""Flower's codes for a reply that never came, a node that is gone, a worker that crashed; others count as `error`."""
 
 REFUSALS = frozenset(
     {

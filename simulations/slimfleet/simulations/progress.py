@@ -46,10 +46,10 @@ class RoundProgress:
         self._live.stop()
 
     def began(self, title: str, first_round: int, rounds: int) -> None:
-        """A run of `rounds` rounds is about to open `first_round` (from 0; later when it is resumed)."""
+        """A run of `rounds` rounds is about to open `first_round` (1, or later when it is resumed)."""
         self._title, self._rounds = title, rounds
         self._uplink_bytes, self._energy_j = 0, 0.0
-        self._task = self._live.add_task(escape(title), total=rounds, completed=first_round, state="")
+        self._task = self._live.add_task(escape(title), total=rounds, completed=first_round - 1, state="")
 
     def closed(self, row: RoundRow) -> None:
         """A round has been closed."""
@@ -61,7 +61,7 @@ class RoundProgress:
         )
         if self._task is not None:
             self._live.update(self._task, advance=1, state=state)
-        done = row.round + 1
+        done = row.round
         if not self._console.is_terminal and self._is_worth_a_line(done):
             line = f"{self._title}: round {done} of {self._rounds}, {state}"
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -81,6 +81,8 @@ class FleetSection(Section):
     """Of network rates, device to device."""
     network_noise: Noise = 0.25
     """Of network rates, round to round."""
+    faults: dict[str, Share] = Field(default_factory=dict)
+    """Kind of misbehaviour -> share of the devices that show it; `simulations.faults` has the kinds."""
 
     @model_validator(mode="after")
     def _some_weight(self) -> Self:
@@ -189,7 +191,7 @@ class ServerSection(Section):
 
 
 class RunSection(Section):
-    """How the simulation itself is run; none of it changes the model's bytes."""
+    """How the simulation itself is run."""
 
     evaluate_every: Count = 1
     workers: int = Field(default=0, ge=0)
@@ -200,6 +202,8 @@ class RunSection(Section):
     """Rounds of plain float32 federated averaging that `--baseline` runs for comparison."""
     round_timeout_s: Positive = 600.0
     """Longest wait for the answers of one round, in wall-clock time."""
+    device_timeout_s: Positive = 120.0
+    """Longest real time one device may work on the Ray backend before it is given up."""
 
 
 class Scenario(Section):

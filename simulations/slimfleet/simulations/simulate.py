@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -116,11 +116,12 @@ def _engine(scenario: Scenario, state: Path, backend: Backend) -> Engine:
     from slimfleet.simulations.grids.ray import RayEngine
 
     workers = scenario.run.workers or os.cpu_count() or 1
-    return RayEngine(lambda: virtual_client_app(scenario, state), workers)
+    make_app = partial(virtual_client_app, scenario, state.absolute())
+    return RayEngine(make_app, workers, scenario.run.device_timeout_s)
 
 
 def _prepare(out: Path, scenario: Scenario, resume: bool) -> None:
-    """Make the folder ready: a fresh run starts with a clean slate, a resumed one must be the same scenario."""
+    """Make the folder ready: a fresh run wants an empty one, a resumed one the same scenario."""
     if resume:
         began_with = resumed_scenario(out)
         if began_with != scenario:
@@ -128,19 +129,8 @@ def _prepare(out: Path, scenario: Scenario, resume: bool) -> None:
                 f"the run in {out} was started with another scenario: resume it with --resume {out} alone"
             )
         return
-    if out.exists() and any(out.iterdir()) and not (out / "scenario.toml").is_file():
-        raise BadInput(f"{out} is not empty and holds no earlier run: choose another folder with --out")
-    for stale in ("checkpoint", "devices", "baseline"):
-        shutil.rmtree(out / stale, ignore_errors=True)
-    for stale in (
-        "summary.json",
-        "rounds.csv",
-        "devices.csv",
-        "baseline_rounds.csv",
-        "report.html",
-        "model.safetensors",
-    ):
-        (out / stale).unlink(missing_ok=True)
+    if out.exists() and any(out.iterdir()):
+        raise BadInput(f"{out} is not empty: choose another folder for the results")
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "scenario.toml", scenario.to_toml().encode())
 

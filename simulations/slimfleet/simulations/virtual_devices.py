@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from slimfleet.client.device import Device
@@ -11,6 +12,7 @@ from slimfleet.client.workbench import Workbench
 from slimfleet.compression import Assignment, SlimfleetError
 from slimfleet.compression.cost import RUNTIMES, CostModel
 from slimfleet.compression.pruning.blueprint import blueprint
+from slimfleet.simulations.faults import FaultyDevice, assign_faults
 from slimfleet.simulations.fleet import VirtualDevice, build_fleet
 from slimfleet.simulations.ledger import SimulatedLedger
 from slimfleet.simulations.settings import Scenario
@@ -33,13 +35,13 @@ class VirtualDevices:
         self._fleet = build_fleet(fleet_settings(scenario), scenario.seed)
         self._workbench = Workbench(task, architecture, RUNTIMES[scenario.run.runtime])
         self._store = ResidualStore(state, architecture.schema, fsync=False)
+        self._faults = assign_faults(scenario.fleet.faults, scenario.fleet.devices, scenario.seed)
 
-    def device(self, number: int) -> Device:
+    def device(self, number: int) -> Device | FaultyDevice:
         """The device that holds partition `number` of the task's data."""
         virtual = self._fleet[number]
-        return Device(
-            number, virtual.profile, self._workbench, self._store, lambda a: _open_ledger(virtual, a)
-        )
+        device = Device(number, virtual.profile, self._workbench, self._store, partial(_open_ledger, virtual))
+        return FaultyDevice(device, self._faults[number]) if number in self._faults else device
 
 
 def _open_ledger(virtual: VirtualDevice, assignment: Assignment) -> Ledger:

@@ -25,6 +25,11 @@ from slimfleet.simulations.virtual_devices import DeviceLost
 RUN_ID = 1
 SERVER_NODE = 1
 
+NO_REPLY: int = ErrorCode.REPLY_MESSAGE_UNAVAILABLE
+NODE_GONE: int = ErrorCode.NODE_UNAVAILABLE
+WORKER_CRASHED: int = ErrorCode.CLIENT_APP_CRASHED
+APP_RAISED: int = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+
 
 def identify_process() -> None:
     """Tell Flower which task this process runs: without it no message can be made."""
@@ -48,9 +53,9 @@ def answer(app: ClientApp, message: Message, context: Context) -> Message:
     try:
         return app(message, context)
     except DeviceLost as lost:
-        return error_reply(message, ErrorCode.NODE_UNAVAILABLE, str(lost))
+        return error_reply(message, NODE_GONE, str(lost))
     except Exception as error:  # noqa: BLE001 - whatever a device's code raises must not end the round
-        return error_reply(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, f"{type(error).__name__}: {error}")
+        return error_reply(message, APP_RAISED, f"{type(error).__name__}: {error}")
 
 
 def error_reply(message: Message, code: int, reason: str) -> Message:

@@ -1,29 +1,37 @@
-"""Devices on Ray: a few actors, each doing many devices' work, handed to them in small batches.
+"""Devices on Ray: a few actors, each doing many devices' work.
 
-A round is handed over as a whole and models shared by devices are stored once, so its cost does not depend on the
-size of the fleet (Flower's own engine polls every node for every message). An actor that dies takes the batch it was
-working on with it: those devices are answered for with an error, and Ray starts the actor again.
+A round is handed over as a whole and models that devices share are stored once, so its cost does not depend on the
+size of the fleet (Flower's own engine polls every node for every message).
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.constant import ErrorCode
 from ray.exceptions import RayActorError
 
-from slimfleet.simulations.grids.flower import answer, context_of, error_reply, identify_process, rebuilt
+from slimfleet.simulations.grids.flower import (
+    NO_REPLY,
+    WORKER_CRASHED,
+    answer,
+    context_of,
+    error_reply,
+    identify_process,
+    rebuilt,
+)
 
 log = logging.getLogger(__name__)
 
-BATCH = 2
-"""Devices an actor is handed at a time: two batches wait at each actor, so it never idles."""
+IN_FLIGHT = 2
+"""Devices that wait at an actor, the one it works on included, so that it never idles."""
 
 Shared = dict[str, Any]
 Parcel = tuple[Any, Shared, dict[str, int]]
@@ -39,11 +47,8 @@ class Worker:
         self._app = make_app()
         self._contexts: dict[int, Context] = {}
 
-    def work(self, shared: Sequence[Any], batch: Sequence[Parcel]) -> list[Message]:
-        """Answer a batch of messages."""
-        return [self._answer(shared, parcel) for parcel in batch]
-
-    def _answer(self, shared: Sequence[Any], parcel: Parcel) -> Message:
+    def work(self, shared: Sequence[Any], parcel: Parcel) -> Message:
+        """Answer one message."""
         metadata, own, keys = parcel
         content = RecordDict({**own, **{name: shared[place] for name, place in keys.items()}})
         node = metadata.dst_node_id
@@ -51,19 +56,34 @@ class Worker:
         return answer(self._app, rebuilt(metadata, content), context)
 
 
-class RayEngine:
-    """Keeps `workers` actors busy. Starts Ray on this machine alone, unless it is already running here."""
+@dataclass(slots=True)
+class Task:
+    """One device's work at an actor."""
 
-    def __init__(self, make_app: Callable[[], ClientApp], workers: int) -> None:
+    reference: Any
+    message: Message
+    since_s: float
+    """When the actor could begin: a device is given its time from here."""
+
+
+class RayEngine:
+    """Keeps `workers` actors busy. Starts Ray on this machine alone, unless it already runs in this process.
+
+    A device that works longer than `device_timeout_s` of real time is given up and its actor replaced; when an actor
+    dies, the device it worked on is lost. Whoever waited behind either is handed to an actor again.
+    """
+
+    def __init__(self, make_app: Callable[[], ClientApp], workers: int, device_timeout_s: float) -> None:
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
             ray.init(address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False)
         self._make_app = make_app
+        self._timeout_s = device_timeout_s
         self._workers = [self._start() for _ in range(workers)]
-        self._line: deque[list[Message]] = deque()
+        self._queues: list[deque[Task]] = [deque() for _ in range(workers)]
+        self._line: deque[Message] = deque()
         self._shared: Any = None
         self._places: dict[int, int] = {}
-        self._running: dict[Any, tuple[int, list[Message]]] = {}
 
     @property
     def workers(self) -> list[Any]:
@@ -71,32 +91,25 @@ class RayEngine:
         return list(self._workers)
 
     def submit(self, messages: Sequence[Message]) -> None:
-        """Hand over a round. Actors still busy with an earlier one are hanging: they are replaced."""
-        for worker, _ in list(self._running.values()):
-            log.warning("worker %d did not finish the last round in time and is replaced", worker)
-            ray.kill(self._workers[worker], no_restart=True)
-            self._workers[worker] = self._start()
-        self._running.clear()
+        """Hand over a round. An actor still at work on an earlier one is replaced."""
+        for worker, queue in enumerate(self._queues):
+            if queue:
+                queue.clear()
+                self._replace(worker)
         self._store_shared(messages)
-        self._line = deque(list(messages[i : i + BATCH]) for i in range(0, len(messages), BATCH))
-        for worker in [*range(len(self._workers))] * 2:
-            self._feed(worker)
+        self._line = deque(messages)
+        for _ in range(IN_FLIGHT):
+            for worker in range(len(self._workers)):
+                self._feed(worker)
 
     def collect(self, timeout_s: float) -> list[Message]:
-        """Answers of the batches that are done; errors for those that died with their actor."""
-        if not self._running:
+        """Answers that are ready; errors for devices that were lost with their actor or took too long."""
+        running = {task.reference: worker for worker, queue in enumerate(self._queues) for task in queue}
+        if not running:
             return []
-        ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
-        answers: list[Message] = []
-        for reference in ready:
-            worker, batch = self._running.pop(reference)
-            try:
-                answers += ray.get(reference)
-            except RayActorError as death:
-                reason = f"the worker died: {type(death).__name__}"
-                answers += [error_reply(m, ErrorCode.CLIENT_APP_CRASHED, reason) for m in batch]
-            self._feed(worker)
-        return answers
+        ready, _ = ray.wait(list(running), num_returns=1, timeout=timeout_s)
+        answers = [reply for reference in ready for reply in self._take(running[reference], reference)]
+        return answers + self._give_up_hanging()
 
     def close(self) -> None:
         """End the actors, and Ray where it was started here."""
@@ -105,23 +118,58 @@ class RayEngine:
         if self._owns_ray:
             ray.shutdown()
 
+    def _take(self, worker: int, reference: Any) -> list[Message]:
+        queue = self._queues[worker]
+        task = next(task for task in queue if task.reference == reference)
+        try:
+            reply = ray.get(reference)
+        except RayActorError as death:
+            log.warning("worker %d died: %s", worker, type(death).__name__)
+            # It worked on the first in its queue; Ray starts it again, and the others are handed out again.
+            return [self._lose(worker, WORKER_CRASHED, "the worker died")]
+        queue.remove(task)
+        if queue:
+            queue[0].since_s = time.monotonic()
+        self._feed(worker)
+        return [reply]
+
+    def _give_up_hanging(self) -> list[Message]:
+        late = time.monotonic() - self._timeout_s
+        answers = []
+        for worker, queue in enumerate(self._queues):
+            if queue and queue[0].since_s < late:
+                log.warning("worker %d hangs for more than %g s and is replaced", worker, self._timeout_s)
+                self._replace(worker)
+                reason = f"no answer within {self._timeout_s:g} s"
+                answers.append(self._lose(worker, NO_REPLY, reason))
+        return answers
+
+    def _lose(self, worker: int, code: int, reason: str) -> Message:
+        """Answer for the device that an actor worked on; the devices behind it go back to the head of the line."""
+        lost, *others = self._queues[worker]
+        self._queues[worker].clear()
+        self._line.extendleft(task.message for task in reversed(others))
+        for _ in range(IN_FLIGHT):
+            self._feed(worker)
+        return error_reply(lost.message, code, reason)
+
+    def _replace(self, worker: int) -> None:
+        ray.kill(self._workers[worker], no_restart=True)
+        self._workers[worker] = self._start()
+
     def _start(self) -> Any:
         return Worker.remote(self._make_app)  # type: ignore[attr-defined]
 
     def _feed(self, worker: int) -> None:
         if self._line:
-            batch = self._line.popleft()
-            parcels = [self._parcel(message) for message in batch]
-            self._running[self._workers[worker].work.remote(self._shared, parcels)] = worker, batch
+            message = self._line.popleft()
+            reference = self._workers[worker].work.remote(self._shared, self._parcel(message))
+            self._queues[worker].append(Task(reference, message, time.monotonic()))
 
     def _store_shared(self, messages: Sequence[Message]) -> None:
         """Put records that several messages hold into Ray's store once."""
-        uses: dict[int, int] = {}
-        records: dict[int, Any] = {}
-        for message in messages:
-            for record in message.content.values():
-                uses[id(record)] = uses.get(id(record), 0) + 1
-                records[id(record)] = record
+        records = {id(record): record for message in messages for record in message.content.values()}
+        uses = Counter(id(record) for message in messages for record in message.content.values())
         common = [key for key, count in uses.items() if count > 1]
         self._places = {key: place for place, key in enumerate(common)}
         self._shared = ray.put([records[key] for key in common])

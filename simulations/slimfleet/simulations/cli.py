@@ -1,0 +1,135 @@
+"""`slimfleet-simulate`: run a scenario over a virtual fleet and see what it costs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from slimfleet.compression.console import run_app
+from slimfleet.compression.errors import BadInput
+from slimfleet.coordinator.metrics import serve_metrics
+from slimfleet.simulations.closing import closing_table
+from slimfleet.simulations.progress import RoundProgress
+from slimfleet.simulations.scenario import DEFAULT, load_scenario, scenario_names
+from slimfleet.simulations.settings import Scenario
+from slimfleet.simulations.simulate import Backend, resumed_scenario, simulate
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+
+OUTPUT_ROOT = Path("slimfleet-out")
+
+
+@app.command()
+def run(
+    scenario: Annotated[
+        str, typer.Argument(help=f"One of {', '.join(scenario_names())}, or the path of a TOML file.")
+    ] = DEFAULT,
+    rounds: Annotated[int | None, typer.Option(help="Rounds to run.")] = None,
+    devices: Annotated[int | None, typer.Option(help="Devices in the fleet.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same model, byte for byte.")] = None,
+    backend: Annotated[
+        str, typer.Option(help="local: in this process. ray: on all cores, through Ray actors.")
+    ] = "local",
+    out: Annotated[
+        Path | None, typer.Option(help="Empty folder for the results [slimfleet-out/NAME].")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the run that was interrupted in this folder.")
+    ] = None,
+    baseline: Annotated[
+        bool,
+        typer.Option("--baseline", help="Also run plain float32 FedAvg on the same devices and compare."),
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the scenario; repeatable."),
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve Prometheus metrics on this port of the loopback address.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Name every device that fails.")] = False,
+) -> None:
+    """Train one model on many virtual devices under their budgets.
+
+    Without arguments: handwritten digits on 200 phones and boards.
+
+        slimfleet-simulate fashion_mnist --baseline
+        slimfleet-simulate digits --set budget.energy_j=3 --set fleet.dropout=0.1
+        slimfleet-simulate --resume slimfleet-out/digits
+    """
+    _log(verbose)
+    if backend not in ("local", "ray"):
+        raise BadInput(f"--backend {backend!r} is not known: give local or ray")
+    chosen: Backend = "ray" if backend == "ray" else "local"
+    if resume is None:
+        resolved = _scenario(
+            scenario, {"rounds": rounds, "fleet.devices": devices, "seed": seed}, settings or []
+        )
+        folder = _folder(out, resolved.name)
+    else:
+        if any(option is not None for option in (rounds, devices, seed, out, settings)):
+            raise BadInput("--resume goes on with the scenario of its folder: give it without other settings")
+        resolved, folder = resumed_scenario(resume), resume
+        baseline = baseline or (resume / "baseline").is_dir()
+    metrics, server = (None, None) if metrics_port is None else serve_metrics(metrics_port)
+    try:
+        with RoundProgress() as progress:
+            record, plain = simulate(
+                resolved,
+                folder,
+                backend=chosen,
+                baseline=baseline,
+                resume=resume is not None,
+                watcher=progress,
+                metrics=metrics,
+            )
+    except KeyboardInterrupt:
+        print(f"interrupted; go on with: slimfleet-simulate --resume {folder}", file=sys.stderr)
+        raise
+    finally:
+        if server is not None:
+            server.close()
+    console = Console()
+    console.print(closing_table(record, plain))
+    console.print(
+        f"\nResults in {folder}, pictures in {folder / 'report.html'}", highlight=False, soft_wrap=True
+    )
+
+
+def _scenario(name: str, options: dict[str, int | None], settings: list[str]) -> Scenario:
+    overrides = {key: str(value) for key, value in options.items() if value is not None}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise BadInput(
+                f"--set {setting!r} is not of the form key=value (for example --set fleet.dropout=0.1)"
+            )
+        overrides[key] = value
+    return load_scenario(name, overrides)
+
+
+def _folder(out: Path | None, name: str) -> Path:
+    """The folder asked for, which must hold no run yet, or the first free one of the scenario's name."""
+    if out is not None:
+        if (out / "scenario.toml").exists():
+            raise BadInput(
+                f"{out} holds a run already: give another --out, or go on with it by --resume {out}"
+            )
+        return out
+    tries = (OUTPUT_ROOT / (name if i == 1 else f"{name}-{i}") for i in range(1, 10_000))
+    return next(folder for folder in tries if not folder.exists())
+
+
+def _log(verbose: bool) -> None:
+    logging.basicConfig(format="%(message)s", level=logging.INFO if verbose else logging.ERROR)
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    run_app(app)
