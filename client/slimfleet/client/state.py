@@ -16,7 +16,6 @@ generations: `before`, what held when the round started, and `after`, what holds
 from __future__ import annotations
 
 import logging
-import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from slimfleet.compression.files import write_atomically
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Tensors
 
@@ -87,7 +87,8 @@ class ResidualStore:
         """
         header = HEADER.pack(MAGIC, self.schema.digest, round_number, self.schema.elements)
         content = header + self._flat(before).tobytes() + self._flat(after).tobytes()
-        _write(self.path(device_id), content + xxhash.xxh3_64_digest(content), self.fsync)
+        sealed = content + xxhash.xxh3_64_digest(content)
+        write_atomically(self.path(device_id), sealed, durable=self.fsync)
 
     def forget_older_than(self, round_number: int) -> int:
         """Delete the files written before `round_number`; return how many."""
@@ -156,25 +157,3 @@ class _Generations:
     round_number: int
     before: Flat
     after: Flat
-
-
-def _write(path: Path, content: bytes, fsync: bool) -> None:
-    """Write beside `path` and rename. With `fsync`, bytes and name have reached the disk on return."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            if fsync:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if fsync:
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
