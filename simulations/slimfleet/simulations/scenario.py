@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from slimfleet.compression.errors import BadInput
+from slimfleet.compression.import_path import existing_folders
 from slimfleet.simulations.profiles import load_profiles
 from slimfleet.simulations.settings import Limits, Scenario
 
@@ -56,7 +57,20 @@ def load_scenario(path_or_name: str = DEFAULT, overrides: Mapping[str, str] | No
     source = _source(path, overrides)
     _check_known(source, "fleet.mix", scenario.fleet.mix, {row.name for row in rows})
     _check_known(source, "budget.class", scenario.budget.by_class, {row.device_class for row in rows})
-    return scenario
+    beside = Path() if path.parent == SCENARIOS or "task.import_from" in overrides else path.parent
+    return _with_folders(scenario, beside)
+
+
+def _with_folders(scenario: Scenario, beside: Path) -> Scenario:
+    """The same scenario, which says in full where the code of a task of one's own is.
+
+    Workers in other processes and a resumed run, which reads the resolved scenario, then find the same code.
+    """
+    if ":" not in scenario.task.name:
+        return scenario
+    given = [beside / folder for folder in scenario.task.import_from]
+    folders = existing_folders(given or [beside, Path()])
+    return scenario.model_copy(update={"task": scenario.task.model_copy(update={"import_from": folders})})
 
 
 def _find(path_or_name: str) -> Path:

@@ -54,6 +54,9 @@ class TaskSection(Section):
 
     name: str = Field(default="digits", min_length=1)
     """`digits`, `fashion-mnist`, or the `module:object` of a task of your own."""
+    import_from: tuple[str, ...] = Field(default=(), strict=False)
+    """Folders that hold the module of a task of your own, relative to the scenario's file; left out, it is looked for
+    beside that file and in the current folder."""
     alpha: Positive = 0.5
     """Concentration of the Dirichlet distribution over labels: the smaller, the more devices differ."""
     options: dict[str, JsonValue] = Field(default_factory=dict)

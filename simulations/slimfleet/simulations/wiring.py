@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from slimfleet.client.tasks import build_task
 from slimfleet.compression import Task, Training
+from slimfleet.compression.import_path import make_importable
 from slimfleet.coordinator.planner import PlannerSettings
 from slimfleet.coordinator.selection import SelectionSettings
 from slimfleet.coordinator.server_optimizer import ServerSettings
@@ -16,8 +17,9 @@ LARGEST_NORM = 1e3
 
 
 def task_of(scenario: Scenario) -> Task:
-    """The task, its examples spread over the fleet."""
+    """The task, its examples spread over the fleet; called in every process that trains."""
     section = scenario.task
+    make_importable(section.import_from)
     return build_task(
         section.name, scenario.fleet.devices, scenario.seed, alpha=section.alpha, **section.options
     )
