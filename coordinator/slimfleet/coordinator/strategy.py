@@ -10,7 +10,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Met
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from slimfleet.compression import PayloadError
+from slimfleet.compression import PayloadError, SlimfleetError
 from slimfleet.compression.messages import Enrolment, parse, text_of
 from slimfleet.coordinator.coordinator import Coordinator
 from slimfleet.coordinator.dispatch import Dispatch
@@ -76,7 +76,7 @@ class BudgetStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Enrol devices that are new, open the round, and pack each device's work."""
-        nodes = list(grid.get_node_ids())
+        nodes = self._reachable(grid)
         self._enrol(grid, nodes)
         self._opened = self.coordinator.open_round(nodes)
         self._models = {}
@@ -122,6 +122,16 @@ class BudgetStrategy(Strategy):
             settings.selection.policy,
         )
 
+    def _reachable(self, grid: Grid) -> list[int]:
+        """The grid's nodes, once there are enough of them or the round's time is up."""
+        settings = self.coordinator.settings
+        until = time.monotonic() + settings.round_timeout_s
+        nodes = list(grid.get_node_ids())
+        while len(nodes) < settings.selection.min_devices and time.monotonic() < until:
+            time.sleep(POLL_S)
+            nodes = list(grid.get_node_ids())
+        return nodes
+
     def _enrol(self, grid: Grid, nodes: list[int]) -> None:
         asked = [
             Message(RecordDict({}), dst_node_id=node, message_type=MessageType.QUERY)
@@ -129,15 +139,18 @@ class BudgetStrategy(Strategy):
         ]
         if not asked:
             return
+        problem = "nothing"
         for reply in grid.send_and_receive(asked, timeout=self.coordinator.settings.round_timeout_s):
             node = reply.metadata.src_node_id
             try:
-                text = str(reply.content.config_records["enrolment"]["json"]) if reply.has_content() else ""
-                enrolment = parse(Enrolment, text)
-            except (PayloadError, KeyError) as error:
+                enrolment = _enrolment(reply)
+            except PayloadError as error:
+                problem = str(error)
                 log.warning("node %d could not enrol: %s", node, error)
             else:
                 self.coordinator.enrol(node, enrolment.profile, enrolment.examples)
+        if not len(self.coordinator.registry):
+            raise SlimfleetError(f"none of {len(asked)} devices could enrol; the last one said: {problem}")
 
     def _message(self, dispatch: Dispatch) -> Message:
         # Devices of one width share one record, so that a grid stores and sends its bytes once.
@@ -164,6 +177,13 @@ class BudgetStrategy(Strategy):
                 yield reply
             if not some:
                 time.sleep(POLL_S)
+
+
+def _enrolment(reply: Message) -> Enrolment:
+    if reply.has_error():
+        raise PayloadError("message", str(reply.error.reason)[:500])
+    record = reply.content.config_records.get("enrolment", ConfigRecord())
+    return parse(Enrolment, str(record.get("json", "")))
 
 
 def _deliver(opened: OpenRound, reply: Message) -> None:

@@ -133,3 +133,7 @@ def _log(verbose: bool) -> None:
 def main() -> None:
     """Entry point of the command."""
     run_app(app)
+
+
+if __name__ == "__main__":
+    main()

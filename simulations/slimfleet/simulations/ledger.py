@@ -34,6 +34,10 @@ class SimulatedLedger:
         """What has been spent so far, exactly."""
         return Balance(energy_j=self._compute_j + self._radio_j, radio_j=self._radio_j, time_s=self._time_s)
 
+    def peak_memory_bytes(self, predicted: int) -> int:
+        """As predicted: the cost model is what a virtual device takes."""
+        return predicted
+
     def close(self) -> tuple[Balance, EnergySource]:
         """The final balance; its joules are simulated."""
         return self.balance(), "simulated"

@@ -15,6 +15,7 @@ from slimfleet.coordinator.app import server_app
 from slimfleet.coordinator.checkpoint import checkpoints, restore_checkpoint, save_checkpoint
 from slimfleet.coordinator.metrics import Metrics
 from slimfleet.coordinator.outcome import RoundRow
+from slimfleet.simulations.faults import assign_faults
 from slimfleet.simulations.fleet import build_fleet
 from slimfleet.simulations.grids.client_app import virtual_client_app
 from slimfleet.simulations.grids.flower import SERVER_NODE, Engine, EngineGrid, context_of
@@ -58,6 +59,7 @@ def simulate(
 
     Returns the run's record and the baseline's. Raises BadInput where the scenario or the folder cannot be used.
     """
+    _check(scenario)
     _prepare(out, scenario, resume)
     reference = None
     if baseline:
@@ -118,6 +120,13 @@ def _engine(scenario: Scenario, state: Path, backend: Backend) -> Engine:
     workers = scenario.run.workers or os.cpu_count() or 1
     make_app = partial(virtual_client_app, scenario, state.absolute())
     return RayEngine(make_app, workers, scenario.run.device_timeout_s)
+
+
+def _check(scenario: Scenario) -> None:
+    """Find out what a scenario file cannot know before anything is written: data, task, fleet and faults."""
+    task_of(scenario).load(0)
+    build_fleet(fleet_settings(scenario), scenario.seed)
+    assign_faults(scenario.fleet.faults, scenario.fleet.devices, scenario.seed)
 
 
 def _prepare(out: Path, scenario: Scenario, resume: bool) -> None:

@@ -38,7 +38,7 @@ Parcel = tuple[Any, Shared, dict[str, int]]
 """Metadata of a message, its own records, and which stored records it shares with others."""
 
 
-@ray.remote(num_cpus=1, max_restarts=-1)
+@ray.remote(num_cpus=1)
 class Worker:
     """One process, many devices, one at a time."""
 
@@ -124,8 +124,8 @@ class RayEngine:
         try:
             reply = ray.get(reference)
         except RayActorError as death:
-            log.warning("worker %d died: %s", worker, type(death).__name__)
-            # It worked on the first in its queue; Ray starts it again, and the others are handed out again.
+            log.warning("worker %d died and is replaced: %s", worker, type(death).__name__)
+            self._replace(worker)
             return [self._lose(worker, WORKER_CRASHED, "the worker died")]
         queue.remove(task)
         if queue:
