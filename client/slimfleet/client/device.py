@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import torch
@@ -34,12 +35,14 @@ class Device:
 
         The residual of a round is kept beside the one before it: which of the two holds is known when the
         coordinator says, with the next assignment, whether it accepted the update.
+
+        Raises what `run_round` raises; the residual then stays as it was.
         """
         torch.set_num_threads(1)  # one thread a worker: the same seed gives the same bytes everywhere
         training = assignment.training
         store = replace(self.store, decay=training.feedback_decay, max_age=training.feedback_max_age)
         residual = store.load(self.number, assignment.acknowledged_round, assignment.round_number)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), closing(self.open_ledger(assignment)) as ledger:
             torch.manual_seed((training.seed * 1_000_003 + assignment.plan_id) % 2**63)
             encoded, report, leftover = run_round(
                 self.workbench,
@@ -48,7 +51,7 @@ class Device:
                 assignment,
                 payload,
                 residual,
-                self.open_ledger(assignment),
+                ledger,
             )
         if training.feedback:
             store.save(self.number, assignment.round_number, residual, leftover)

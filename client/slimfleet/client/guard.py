@@ -2,56 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from slimfleet.client.ledger import Balance, transfer
 from slimfleet.compression import Budget, DeviceProfile
 
+FIRST_STEP_SLACK = 6.0
+"""The first step may cost this many times its nominal cost: a slow device of a class runs at a quarter of the nominal
+speed, a fifth slower under other load, at a fifth more power."""
+
 STEP_SLACK = 1.25
-"""The next step may cost this much more than the dearest so far."""
+"""Every further step may cost this much more than the dearest so far."""
 
 UPLOAD_SLACK = 4.0
 """The upload may take this many times its nominal duration: rates stray that far from device to device."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetGuard:
-    """Says, before every local step, whether the step and the upload that must follow still fit."""
+    """Says, before every local step, whether the step and the upload that must follow still fit.
 
-    budget: Budget
-    upload_s: float
-    upload_j: float
+    `step_flops` is the work of a full local step, `largest_upload` the most bytes that will be sent at the end, `spent`
+    the balance before training. Link and speed may turn out slower than the profile says, see the slacks above.
+    """
 
-    @classmethod
-    def of(cls, budget: Budget, profile: DeviceProfile, largest_upload: int) -> BudgetGuard:
-        """Keep enough back to send `largest_upload` bytes over a slow link."""
-        seconds, joules = transfer(profile, up=largest_upload)
-        return cls(budget=budget, upload_s=UPLOAD_SLACK * seconds, upload_j=joules)
+    def __init__(
+        self, budget: Budget, profile: DeviceProfile, step_flops: float, largest_upload: int, spent: Balance
+    ) -> None:
+        self._budget, self._spent = budget, spent
+        upload_s, self._upload_j = transfer(profile, up=largest_upload)
+        self._upload_s = UPLOAD_SLACK * upload_s
+        step_j = profile.train_w * step_flops / profile.train_flops_per_s
+        watts = profile.train_w if budget.power_w is None else min(budget.power_w, profile.train_w)
+        self._next_j, self._next_s = FIRST_STEP_SLACK * step_j, FIRST_STEP_SLACK * step_j / watts
+        self._dearest_j = self._dearest_s = 0.0
 
-    def binding(self, spent: Balance, step: Balance) -> str | None:
-        """The constraint that another step as dear as `step` could break, or None."""
-        energy_j = spent.energy_j + STEP_SLACK * step.energy_j + self.upload_j
-        if self.budget.energy_j is not None and energy_j > self.budget.energy_j:
+    def stepped(self, spent: Balance) -> None:
+        """A step is done, and `spent` is the balance now."""
+        self._dearest_j = max(self._dearest_j, spent.energy_j - self._spent.energy_j)
+        self._dearest_s = max(self._dearest_s, spent.time_s - self._spent.time_s)
+        self._next_j, self._next_s = STEP_SLACK * self._dearest_j, STEP_SLACK * self._dearest_s
+        self._spent = spent
+
+    def binding(self) -> str | None:
+        """The constraint that one more step could break, or None."""
+        energy_j = self._spent.energy_j + self._next_j + self._upload_j
+        if self._budget.energy_j is not None and energy_j > self._budget.energy_j:
             return "energy_j"
-        time_s = spent.time_s + STEP_SLACK * step.time_s + self.upload_s
-        if self.budget.deadline_s is not None and time_s > self.budget.deadline_s:
+        time_s = self._spent.time_s + self._next_s + self._upload_s
+        if self._budget.deadline_s is not None and time_s > self._budget.deadline_s:
             return "deadline_s"
         return None
-
-
-def dearest(a: Balance, b: Balance) -> Balance:
-    """The larger of each quantity."""
-    return Balance(
-        energy_j=max(a.energy_j, b.energy_j),
-        radio_j=max(a.radio_j, b.radio_j),
-        time_s=max(a.time_s, b.time_s),
-    )
-
-
-def difference(later: Balance, earlier: Balance) -> Balance:
-    """What was spent between two readings."""
-    return Balance(
-        energy_j=later.energy_j - earlier.energy_j,
-        radio_j=later.radio_j - earlier.radio_j,
-        time_s=later.time_s - earlier.time_s,
-    )

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from slimfleet.client.meters import Meter
+from slimfleet.client.meters import Meter, net_of_idle, peak_memory_bytes, reset_peak_memory
+from slimfleet.client.meters.memory import PROC
 from slimfleet.compression import DeviceProfile
 from slimfleet.compression.types import EnergySource
 
@@ -43,8 +45,12 @@ class Ledger(Protocol):
         """What has been spent so far; an estimate where the meter reads only at the end."""
         ...
 
+    def peak_memory_bytes(self, predicted: int) -> int:
+        """Peak memory of the round so far: measured, or `predicted` where nothing real trains."""
+        ...
+
     def close(self) -> tuple[Balance, EnergySource]:
-        """End the round: the final balance, and where its joules come from."""
+        """End the round: the final balance, and where its joules come from. Closing again does no harm."""
         ...
 
 
@@ -60,8 +66,10 @@ def transfer(
 class DeviceLedger:
     """A real device: time from a clock, training energy from a meter, radio energy from the profile.
 
-    Without a reading the training energy is the profile's power times the time, and the source is `estimated`.
-    Radio time and energy are always the profile's estimate: the transfer happens outside this process.
+    Meters read the whole device; a round is charged what it drew above idle, as `train_w` is meant. Without a
+    reading the training energy is the profile's power times the time, and the source is `estimated`. Radio time and
+    energy are always the profile's estimate: the transfer happens outside this process. `clock` and `sleep` are in
+    seconds; `proc` is where the kernel tells about this process.
     """
 
     def __init__(
@@ -71,45 +79,53 @@ class DeviceLedger:
         meter: Meter,
         clock: Callable[[], float],
         sleep: Callable[[float], None],
+        proc: Path = PROC,
     ) -> None:
-        self._profile, self._power_w, self._meter, self._clock, self._sleep = (
-            profile,
-            power_w,
-            meter,
-            clock,
-            sleep,
-        )
+        self._profile, self._power_w = profile, power_w
+        self._meter, self._clock, self._sleep, self._proc = meter, clock, sleep, proc
         self._transfer_s = self._radio_j = self._busy_s = 0.0
-        self._began = self._step_began = clock()
+        self._began = self._resumed = clock()
+        reset_peak_memory(proc)
         meter.start()
 
     def download(self, size_bytes: int) -> None:
-        """Account for the received model at nominal rates, and for waking the radio."""
+        """Account for the received model at nominal rates, for waking the radio, and for work done since opening."""
         self._transfer(*transfer(self._profile, down=size_bytes, burst=True))
-        self._step_began = self._clock()
+        self._work()
 
     def train(self, flops: float) -> None:
         """Account for one step by the clock, then pause so that mean power stays within the budget."""
-        busy = self._clock() - self._step_began
-        self._busy_s += busy
+        busy = self._work()
         if self._power_w is not None and self._profile.train_w > self._power_w:
             self._sleep(busy * (self._profile.train_w / self._power_w - 1.0))
-        self._step_began = self._clock()
+            self._resumed = self._clock()
 
     def upload(self, size_bytes: int) -> None:
-        """Account for the update at nominal rates."""
+        """Account for the update at nominal rates, and for encoding it."""
+        self._work()
         self._transfer(*transfer(self._profile, up=size_bytes))
 
     def balance(self) -> Balance:
         """Elapsed time, and energy by the profile's power until the meter is read."""
         return self._at(self._profile.train_w * self._busy_s)
 
+    def peak_memory_bytes(self, predicted: int) -> int:
+        """The largest resident set of this process since the ledger was opened."""
+        return peak_memory_bytes(self._proc)
+
     def close(self) -> tuple[Balance, EnergySource]:
         """Read the meter; without a reading keep the estimate."""
         reading = self._meter.stop()
         if reading is None:
             return self.balance(), "estimated"
-        return self._at(reading.energy_j), reading.source
+        return self._at(net_of_idle(reading, self._profile.idle_w).energy_j), reading.source
+
+    def _work(self) -> float:
+        """Count the time since the device last resumed as busy; returns it in seconds."""
+        now = self._clock()
+        busy, self._resumed = now - self._resumed, now
+        self._busy_s += busy
+        return busy
 
     def _transfer(self, seconds: float, joules: float) -> None:
         self._transfer_s += seconds

@@ -6,13 +6,14 @@ budget; the change goes through the codec, and what the codec drops becomes the 
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slimfleet.client.guard import BudgetGuard, dearest, difference
-from slimfleet.client.ledger import Balance, Ledger
+from slimfleet.client.guard import BudgetGuard
+from slimfleet.client.ledger import Ledger
 from slimfleet.client.training import Trained, local_sgd
 from slimfleet.client.workbench import SubModel, Workbench
 from slimfleet.compression import (
@@ -22,6 +23,7 @@ from slimfleet.compression import (
     DeviceProfile,
     Examples,
     Payload,
+    PayloadError,
     Report,
     Tensors,
 )
@@ -44,20 +46,22 @@ def run_round(
     `payload` is the shrunk global model; `residual` is what earlier rounds left unsent, float32 in full shapes.
     Neither it nor the workbench's blueprint is changed.
 
-    Raises PayloadError when the model cannot be decoded, BudgetExceeded when not even one step fits the budget.
+    Raises PayloadError when the model cannot be decoded or training diverges, BudgetExceeded when not even one step
+    fits the budget or the coarsest update is too large.
     """
-    ledger.download(len(payload))
     sub = workbench.open(payload)
-    memory = _memory_within(workbench, sub.work, assignment)
+    ledger.download(len(payload))  # after building the model, which is not part of any step
+    memory_bytes = _memory_within(workbench, sub.work, assignment)
     trained = _train(workbench, sub, profile, examples, assignment, ledger)
     encoded, leftover = _encode(sub, assignment, residual)
     ledger.upload(len(encoded))
+    memory_bytes = ledger.peak_memory_bytes(predicted=memory_bytes)
     balance, source = ledger.close()
     spent = Cost(
         energy_j=balance.energy_j,
         radio_j=balance.radio_j,
         time_s=balance.time_s,
-        memory_bytes=memory,
+        memory_bytes=memory_bytes,
         uplink_bytes=len(encoded),
         downlink_bytes=len(payload),
     )
@@ -73,6 +77,7 @@ def run_round(
 
 
 def _memory_within(workbench: Workbench, work: Work, assignment: Assignment) -> int:
+    """Predicted peak memory of training, which must fit before it begins."""
     needed = peak_memory_bytes(workbench.runtime, work, assignment.plan.batch_size)
     limit = assignment.budget.memory_bytes
     if limit is not None and needed > limit:
@@ -90,18 +95,20 @@ def _train(
     assignment: Assignment,
     ledger: Ledger,
 ) -> Trained:
-    plan, budget = assignment.plan, assignment.budget
-    largest_upload = sub.places.schema.nbytes if budget.uplink_bytes is None else budget.uplink_bytes
-    guard = BudgetGuard.of(budget, profile, largest_upload)
-    before = ledger.balance()
-    seconds = sub.work.flops_per_example * plan.batch_size / profile.train_flops_per_s
-    step = Balance(energy_j=seconds * profile.train_w, radio_j=0.0, time_s=seconds)
+    """Local training, held to energy and time before every step."""
+    plan = assignment.plan
+    batch = min(plan.batch_size, len(examples))
+    guard = BudgetGuard(
+        assignment.budget,
+        profile,
+        sub.work.flops_per_example * batch,
+        assignment.uplink_limit(sub.places.schema),
+        ledger.balance(),
+    )
 
     def stepped(batch_examples: int) -> None:
-        nonlocal before, step
         ledger.train(sub.work.flops_per_example * batch_examples)
-        now = ledger.balance()
-        before, step = now, dearest(step, difference(now, before))
+        guard.stepped(ledger.balance())
 
     trained = local_sgd(
         sub.model,
@@ -110,12 +117,16 @@ def _train(
         plan,
         assignment.training,
         np.random.default_rng((assignment.training.seed, assignment.plan_id, 0)),
-        lambda: guard.binding(before, step),
+        guard.binding,
         stepped,
     )
     if trained.steps == 0:
         constraint = trained.stopped_by or "local_steps"
         raise BudgetExceeded(constraint, f"not one local step fits the budget: {constraint} binds")
+    if not isfinite(trained.loss):
+        raise PayloadError(
+            "nonfinite", f"training diverged, its loss is {trained.loss}: lower the learning rate"
+        )
     return trained
 
 
@@ -134,7 +145,7 @@ def _encode(sub: SubModel, assignment: Assignment, residual: Tensors) -> tuple[P
         update,
         schema,
         CodecSpec(bits=plan.bits, sparsity=plan.sparsity, rounding=training.rounding),
-        assignment.budget.uplink_bytes,
+        assignment.uplink_limit(schema),
         base_version=assignment.round_number,
         plan_id=assignment.plan_id,
         rng=np.random.default_rng((training.seed, assignment.plan_id, 1)),

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from slimfleet.compression import Payload, Task, Tensors
+from slimfleet.compression import Payload, PayloadError, Task, Tensors
 from slimfleet.compression.codec import decode
 from slimfleet.compression.cost import Runtime, Work, measure_work
 from slimfleet.compression.pruning import IndexMap, unpack_channels
 from slimfleet.compression.pruning.blueprint import Blueprint
 from slimfleet.compression.pruning.shrink import shrink_model
 from slimfleet.compression.tensors import load_tensors
-from slimfleet.compression.wire import read_header
+from slimfleet.compression.wire import Kind, read_header
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,10 @@ class Workbench:
 
     def open(self, payload: Payload) -> SubModel:
         """Decode a downlink payload and build its model. Raises PayloadError when it is not acceptable."""
-        channels = unpack_channels(self.blueprint.groups, read_header(payload).side)
+        header = read_header(payload)
+        if header.kind is not Kind.MODEL:
+            raise PayloadError("header", "this payload holds an update, a device needs a model")
+        channels = unpack_channels(self.blueprint.groups, header.side)
         places = self.blueprint.places(channels)
         tensors = decode(payload, places.schema).tensors
         model, work = self._build(places)

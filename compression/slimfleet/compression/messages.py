@@ -17,6 +17,7 @@ from annotated_types import Ge, Le, Lt
 from pydantic import TypeAdapter, ValidationError
 
 from slimfleet.compression.errors import PayloadError
+from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import (
     Budget,
     Count,
@@ -30,6 +31,9 @@ from slimfleet.compression.types import (
 
 MAX_TEXT = 16_384
 """Longest JSON text accepted from the other end, in characters."""
+
+WRAPPING_BYTES = 8_192
+"""What an answer may take beyond its plain arrays, where the budget sets no limit: headers and tables."""
 
 Rounding = Literal["deadzone", "stochastic"]
 
@@ -75,6 +79,12 @@ class Assignment:
     training: Training
     acknowledged_round: Count | None = None
     """Last round whose update of this device was accepted: tells the device which residual holds."""
+
+    def uplink_limit(self, schema: ModelSchema) -> int:
+        """Most bytes of the answer, a change of a model of `schema`: the budget's, else the plain arrays and a
+        little. The device keeps to it and the coordinator holds it to it."""
+        limit = self.budget.uplink_bytes
+        return schema.nbytes + WRAPPING_BYTES if limit is None else limit
 
 
 Message = Enrolment | Assignment | Report

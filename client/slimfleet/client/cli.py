@@ -1,0 +1,211 @@
+"""`slimfleet-device`: what this machine can do for a fleet, and what a task asks of it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from slimfleet.client.anatomy import at_width
+from slimfleet.client.benchmark import Benchmark, idle_w, measure_training, train_w
+from slimfleet.client.figures import cores, profile_figures, profile_of, ram_bytes
+from slimfleet.client.meters import METERS, Meter, Reading, build_meter
+from slimfleet.client.meters.battery import read_batteries
+from slimfleet.client.printing import (
+    batteries_table,
+    benchmark_text,
+    figures_table,
+    groups_table,
+    meters_table,
+    toml_of,
+    whole_text,
+    widths_table,
+)
+from slimfleet.client.tasks import build_task
+from slimfleet.compression import BadInput, Task
+from slimfleet.compression.console import run_app
+from slimfleet.compression.cost import RUNTIMES
+from slimfleet.compression.import_path import existing_folders, make_importable
+from slimfleet.compression.pruning.blueprint import blueprint
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False
+)
+
+TaskName = Annotated[
+    str,
+    typer.Argument(metavar="TASK", help="digits, fashion-mnist, or module:object for a task of your own."),
+]
+Option = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="KEY=VALUE", help="An argument of the task, as JSON; repeatable."),
+]
+ImportFrom = Annotated[
+    list[Path] | None,
+    typer.Option(help="Folder that holds the module of your task [the current one]; repeatable."),
+]
+Batch = Annotated[int, typer.Option(min=1, help="Examples in one step of training.")]
+
+
+@app.callback()
+def _commands() -> None:
+    """What this machine can do for a fleet, and what a task asks of it."""
+
+
+@app.command()
+def inspect(
+    task: TaskName,
+    width: Annotated[
+        list[float] | None, typer.Option(help="A width to look at; repeatable [1.0 0.75 0.5 0.25].")
+    ] = None,
+    batch_size: Batch = 16,
+    runtime: Annotated[str, typer.Option(help=f"Whose memory model: {' or '.join(RUNTIMES)}.")] = "torch",
+    option: Option = None,
+    import_from: ImportFrom = None,
+) -> None:
+    """Show which channels of a task's model a narrow device can do without, and what each width costs.
+
+    slimfleet-device inspect digits
+    slimfleet-device inspect keyboard:Keyboard --import-from docs/examples/own_task
+    """
+    if runtime not in RUNTIMES:
+        raise BadInput(f"no runtime is called {runtime!r}; there are {', '.join(RUNTIMES)}")
+    loaded = _task(task, option, import_from)
+    architecture = blueprint(loaded, seed=0)
+    rows = [
+        at_width(loaded, architecture, each, RUNTIMES[runtime], batch_size)
+        for each in width or (1.0, 0.75, 0.5, 0.25)
+    ]
+    console = Console()
+    console.print(groups_table(loaded.name, architecture))
+    console.print(whole_text(architecture), highlight=False)
+    console.print(widths_table(rows, runtime, batch_size))
+
+
+@app.command()
+def profile(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="What to train: as for `inspect`.")] = "digits",
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="How long to train.")] = 5.0,
+    batch_size: Batch = 16,
+    meter: Annotated[str, typer.Option(help=f"{', '.join(METERS)}.")] = "power-supply",
+    name: Annotated[str | None, typer.Option(help="Of the device [this computer's].")] = None,
+    device_class: Annotated[
+        str, typer.Option(help="Alike devices share a class: budgets and calibration go by it.")
+    ] = "device",
+    idle_watt: Annotated[
+        float | None, typer.Option("--idle-w", min=0, help="Power at rest, where no meter tells.")
+    ] = None,
+    train_watt: Annotated[
+        float | None, typer.Option("--train-w", min=0, help="Power of training, above idle.")
+    ] = None,
+    uplink_bytes_per_s: Annotated[float | None, typer.Option(min=0, help="Speed of sending.")] = None,
+    downlink_bytes_per_s: Annotated[float | None, typer.Option(min=0, help="Speed of receiving.")] = None,
+    radio_j_per_byte_up: Annotated[float | None, typer.Option(min=0, help="Energy of sending.")] = None,
+    radio_j_per_byte_down: Annotated[float | None, typer.Option(min=0, help="Energy of receiving.")] = None,
+    radio_j_per_burst: Annotated[
+        float | None, typer.Option(min=0, help="Energy of waking the radio.")
+    ] = None,
+    battery_j: Annotated[float | None, typer.Option(min=0, help="Capacity [on mains].")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the profile as JSON.")] = False,
+    as_toml: Annotated[bool, typer.Option("--toml", help="Print the profile as TOML.")] = False,
+    option: Option = None,
+    import_from: ImportFrom = None,
+) -> None:
+    """Measure this machine by training a task for some seconds, and print its device profile.
+
+    Speed, memory and, where a meter reads, power are measured; the link is assumed to be slow wifi unless it is given;
+    power is never guessed. `slimfleet-coordinator plan --profile FILE` reads what --json prints.
+
+        slimfleet-device profile digits --train-w 3 --idle-w 2 --json > this.json
+    """
+    given = {
+        "device_class": device_class,
+        "idle_w": idle_watt,
+        "train_w": train_watt,
+        "uplink_bytes_per_s": uplink_bytes_per_s,
+        "downlink_bytes_per_s": downlink_bytes_per_s,
+        "radio_j_per_byte_up": radio_j_per_byte_up,
+        "radio_j_per_byte_down": radio_j_per_byte_down,
+        "radio_j_per_burst": radio_j_per_burst,
+        "battery_j": battery_j,
+        "name": name,
+    }
+    sensor = build_meter(meter)
+    benchmark = measure_training(_task(task, option, import_from), batch_size, seconds, sensor)
+    measured: dict[str, object] = {
+        "name": platform.node() or "device",
+        "ram_bytes": ram_bytes(),
+        "train_flops_per_s": benchmark.flops_per_s,
+        **_power(benchmark, sensor, seconds),
+    }
+    figures = profile_figures(measured, given)
+    if as_json:
+        print(json.dumps(asdict(profile_of(figures))))
+    elif as_toml:
+        print(toml_of(profile_of(figures)))
+    else:
+        console = Console()
+        console.print(benchmark_text(benchmark, cores()), highlight=False)
+        console.print(figures_table(figures))
+
+
+@app.command()
+def meters(
+    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="How long to listen.")] = 2.0,
+) -> None:
+    """Show which meters give a reading on this machine, and what they say.
+
+    A meter without a reading is no fault: a machine on mains has no battery to ask. Joules are then estimated from
+    the device's profile, and called estimated.
+    """
+    console = Console()
+    console.print(batteries_table(read_batteries()))
+    console.print(meters_table(listen(seconds)))
+
+
+def listen(seconds: float, sleep: Callable[[float], None] = time.sleep) -> dict[str, Reading | None]:
+    """What every real meter reads over the next `seconds`, all at once."""
+    sensors = {name: build_meter(name) for name in METERS if name not in ("none", "simulated")}
+    for sensor in sensors.values():
+        sensor.start()
+    sleep(seconds)
+    return {name: sensor.stop() for name, sensor in sensors.items()}
+
+
+def _task(name: str, options: list[str] | None, folders: list[Path] | None) -> Task:
+    make_importable(existing_folders(folders or [Path()]))
+    return build_task(name, partitions=1, seed=0, **dict(map(_argument, options or [])))
+
+
+def _argument(text: str) -> tuple[str, object]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise BadInput(f"--option {text!r} is not of the form key=value")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def _power(benchmark: Benchmark, sensor: Meter, seconds: float) -> dict[str, float | None]:
+    """Power at rest and of training, where the meter tells."""
+    if benchmark.reading is None:
+        return {}
+    idle = idle_w(sensor, seconds)
+    return {} if idle is None else {"idle_w": idle, "train_w": train_w(benchmark.reading, idle)}
+
+
+def main() -> None:
+    """Entry point of `slimfleet-device`."""
+    run_app(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The figures of a device's profile, each with where it comes from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from slimfleet.compression import BadInput, DeviceProfile
+
+Origin = Literal["measured", "given", "assumed", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One field of a `DeviceProfile`."""
+
+    value: Any
+    origin: Origin
+
+
+ASSUMED: Mapping[str, float | bool] = MappingProxyType(
+    {
+        "uplink_bytes_per_s": 2.5e6,
+        "downlink_bytes_per_s": 2.5e6,
+        "radio_j_per_byte_up": 5e-7,
+        "radio_j_per_byte_down": 2.4e-7,
+        "radio_j_per_burst": 0.5,
+        "bfloat16": False,
+    }
+)
+"""What is assumed where nobody says: slow wifi, 20 Mbit/s, as of a Raspberry Pi Zero 2 W; training in float32."""
+
+
+def profile_figures(measured: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Figure]:
+    """Every field of a profile: as given, else as measured, else assumed, else unknown.
+
+    A value of None counts as not given, or not measured.
+    """
+    sources: tuple[tuple[Mapping[str, Any], Origin], ...] = (
+        (given, "given"),
+        (measured, "measured"),
+        (ASSUMED, "assumed"),
+    )
+    figures = {}
+    for name in (field.name for field in fields(DeviceProfile)):
+        found = (Figure(s[name], origin) for s, origin in sources if s.get(name) is not None)
+        figures[name] = next(found, Figure(None, "unknown"))
+    return figures
+
+
+def profile_of(figures: Mapping[str, Figure]) -> DeviceProfile:
+    """The profile. Raises BadInput naming what is neither measured nor given, or what is out of bounds."""
+    unknown = [name for name, figure in figures.items() if figure.value is None and name != "battery_j"]
+    if unknown:
+        options = " and ".join(f"--{name.replace('_', '-')}" for name in unknown)
+        raise BadInput(
+            f"{' and '.join(unknown)} could not be measured here: give {options}, "
+            f"from a power meter or from what is published of such a device"
+        )
+    try:
+        values = {name: figure.value for name, figure in figures.items()}
+        return TypeAdapter(DeviceProfile).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadInput(f"{first['loc'][0]} is {first['input']!r}: {first['msg']}") from None
+
+
+def ram_bytes() -> int | None:
+    """Installed memory; None where the operating system does not say so."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not on Windows
+        return None
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

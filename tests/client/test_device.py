@@ -1,0 +1,141 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+
+from slimfleet.client.app import client_app
+from slimfleet.client.device import Device
+from slimfleet.client.ledger import DeviceLedger
+from slimfleet.client.meters import SimulatedMeter
+from slimfleet.client.state import ResidualStore
+from slimfleet.compression import Budget, PayloadError, Report, Training
+from slimfleet.compression.codec import decode
+from slimfleet.compression.messages import Enrolment, parse, text_of
+from slimfleet.simulations.grids.flower import context_of, identify_process
+from slimfleet.simulations.ledger import SimulatedLedger
+
+
+@pytest.fixture
+def device(tmp_path, workbench, architecture, phone):
+    store = ResidualStore(tmp_path, architecture.schema, fsync=False)
+    return Device(2, phone, workbench, store, lambda a: SimulatedLedger(phone, a.budget.power_w, 0.5))
+
+
+def unsent(device, acknowledged_round, round_number):
+    return device.store.load(device.number, acknowledged_round, round_number)["4.weight"]
+
+
+def test_a_device_introduces_itself(device, phone):
+    assert device.enrolment() == Enrolment(profile=phone, examples=40)
+
+
+def test_an_accepted_update_keeps_its_residual_and_a_rejected_one_rolls_it_back(device, send):
+    device.do_round(*send(round_number=1))
+    first = unsent(device, 1, 2)
+    assert first.any()
+    device.do_round(*send(round_number=2, acknowledged_round=1, plan_id=8))
+    second = unsent(device, 2, 3)
+    assert not np.array_equal(second, first)
+    # Round 2 was rejected: the coordinator still acknowledges round 1.
+    assert np.array_equal(unsent(device, 1, 3), first)
+
+
+def test_after_a_rejection_the_next_update_is_as_if_it_had_never_been(device, send, tmp_path):
+    device.do_round(*send(round_number=1))
+    device.do_round(*send(round_number=2, acknowledged_round=1, plan_id=8))
+    rejected = device.do_round(*send(round_number=3, acknowledged_round=1, plan_id=9))[0]
+    twin = replace(device, store=replace(device.store, root=tmp_path / "twin"))
+    twin.do_round(*send(round_number=1))
+    assert twin.do_round(*send(round_number=3, acknowledged_round=1, plan_id=9))[0] == rejected
+    accepted = device.do_round(*send(round_number=4, acknowledged_round=3, plan_id=10))[0]
+    assert accepted != twin.do_round(*send(round_number=4, acknowledged_round=1, plan_id=10))[0]
+
+
+def test_a_round_done_again_gives_the_same_bytes(device, send):
+    """A coordinator that was killed opens the same round once more."""
+    device.do_round(*send(round_number=1))
+    again = [device.do_round(*send(round_number=2, acknowledged_round=1, plan_id=8)) for _ in range(2)]
+    assert again[0] == again[1]
+
+
+def test_a_refused_round_leaves_the_residual_as_it_was(device, send):
+    device.do_round(*send(round_number=1))
+    before = device.store.path(2).read_bytes()
+    assignment, payload = send(round_number=2, acknowledged_round=1)
+    with pytest.raises(PayloadError):
+        device.do_round(assignment, payload[:-1])
+    assert device.store.path(2).read_bytes() == before
+
+
+def test_without_feedback_nothing_is_kept(device, send):
+    device.do_round(*send(training=Training(learning_rate=0.1, feedback=False)))
+    assert not device.store.path(2).exists()
+
+
+def test_the_meter_is_stopped_whatever_happens(device, send, phone):
+    meter = SimulatedMeter()
+    open_ledger = lambda a: DeviceLedger(phone, None, meter, lambda: 0.0, lambda s: None)  # noqa: E731
+    assignment, payload = send()
+    with pytest.raises(PayloadError):
+        replace(device, open_ledger=open_ledger).do_round(assignment, payload[:-1])
+    assert meter.stop() is None, "the window is closed"
+
+
+@pytest.fixture
+def ask(device):
+    """Send a Flower message to the device's app."""
+    identify_process()
+    app = client_app(lambda context: device)
+
+    def send_message(content, kind=MessageType.TRAIN):
+        message = Message(content, dst_node_id=3, message_type=kind)
+        return app(message, context_of(3, {}))
+
+    return send_message
+
+
+def work(assignment_text, payload):
+    array = Array(dtype="uint8", shape=(len(payload),), stype="slimfleet.payload", data=payload)
+    model = ArrayRecord({"payload": array})
+    return RecordDict({"model": model, "assignment": ConfigRecord({"json": assignment_text})})
+
+
+def test_the_app_enrols(ask, device):
+    reply = ask(RecordDict({}), MessageType.QUERY)
+    assert parse(Enrolment, reply.content["enrolment"]["json"]) == device.enrolment()
+
+
+def test_the_app_answers_with_update_and_report(ask, send, architecture):
+    assignment, payload = send()
+    content = ask(work(text_of(assignment), payload)).content
+    update = content["update"]["payload"].data
+    report = parse(Report, content["report"]["json"])
+    assert report.spent.uplink_bytes == len(update)
+    assert decode(update, architecture.schema).header.plan_id == assignment.plan_id
+
+
+@pytest.mark.parametrize(
+    ("budget", "cut", "reason"),
+    [
+        (Budget(energy_j=0.1), None, "energy_j"),
+        (Budget(memory_bytes=1), None, "memory_bytes"),
+        (Budget(), -1, "truncated"),
+    ],
+)
+def test_the_app_refuses_with_a_reason(ask, send, budget, cut, reason):
+    assignment, payload = send(budget=budget)
+    content = ask(work(text_of(assignment), payload[:cut])).content
+    assert list(content) == ["refusal"]
+    assert content["refusal"]["reason"] == reason
+    assert content["refusal"]["message"]
+
+
+def test_the_app_refuses_an_assignment_out_of_bounds(ask, send):
+    assignment, payload = send()
+    fields = json.loads(text_of(assignment))
+    fields["plan"]["width"] = 2.0
+    content = ask(work(json.dumps(fields), payload)).content
+    assert content["refusal"]["reason"] == "message"
+    assert "width" in content["refusal"]["message"]
