@@ -15,6 +15,10 @@ FLEET = build_fleet(FleetSettings(devices=1_000, dropout=0.0), seed=3)
 SLOWEST = sorted(FLEET, key=lambda d: d.true_flops_per_s / d.profile.train_flops_per_s)[:20]
 WORST_LINKS = sorted(FLEET, key=lambda d: d.true_uplink_bytes_per_s / d.profile.uplink_bytes_per_s)[:20]
 STARTUP_S = 0.5
+SLOW = {
+    "device": SLOWEST[0], "round_number": 1, "step_s": 1.0, "steps": 3.2, "power_w": None, "uplink_bytes": 400,
+    "local_steps": 5, "width": 1.0, "bits": 4,
+}  # fmt: skip
 
 
 def spent(energy_j: float, time_s: float) -> Balance:
@@ -66,8 +70,8 @@ def test_pauses_for_mean_power_count_as_time(phone):
     width=st.sampled_from([1.0, 0.5]),
     bits=st.sampled_from([1, 4, 8, 32]),
 )
-@example(SLOWEST[0], 1, 1.0, ("energy_j",), 3.2, None, 400, 5, 1.0, 4)
-@example(SLOWEST[0], 1, 1.0, ("deadline_s",), 3.2, None, 400, 5, 1.0, 4)
+@example(**SLOW, limits=("energy_j",))
+@example(**SLOW, limits=("deadline_s",))
 def test_a_round_keeps_its_budget_whatever_the_device_really_is(
     device, round_number, step_s, limits, steps, power_w, uplink_bytes, local_steps, width, bits,
     workbench, task, send, no_residual,
