@@ -49,7 +49,9 @@ def predicted(plan: Plan, history: History = HISTORY, power_w: float | None = No
     """The plan's cost, worked out apart from the planner's columns."""
     work = MODEL.works[plan.width]
     up = MODEL.sizes.predict(work.parameters, plan.bits, plan.sparsity)
-    return MODEL.predict(PHONE, plan, work, up, work.parameters * history.downlink_bits / 8, power_w)
+    return MODEL.predict(
+        PHONE, plan, work, up, history.downlink_bytes.get(plan.width, work.parameter_bytes), power_w
+    )
 
 
 def of_budget(name: str) -> Callable[[Cost], float]:
@@ -78,7 +80,7 @@ histories = st.builds(
     History,
     examples=st.none() | st.integers(1, 5000),
     correction=st.builds(Correction, factors, factors, factors),
-    downlink_bits=st.floats(1, 32),
+    downlink_bytes=st.dictionaries(st.sampled_from(SETTINGS.widths), st.integers(1_000, 500_000)),
 )
 
 

@@ -65,11 +65,10 @@ class Downlink:
             self._encoded[key] = encoded.payload, places
         return self._encoded[key]
 
-    def most_bits_per_parameter(self, widths: Sequence[float]) -> float:
-        """The dearest of these widths, in payload bits per element."""
+    def sizes(self, widths: Sequence[float]) -> dict[float, int]:
+        """Bytes of the payload at each of these widths: what a planner need not guess."""
         plans = [Plan(width=w, local_steps=1, batch_size=1, bits=self.bits, sparsity=0.0) for w in widths]
-        encoded = [self.for_plan(plan) for plan in plans]
-        return max(8 * len(payload) / max(places.schema.elements, 1) for payload, places in encoded)
+        return {plan.width: len(self.for_plan(plan)[0]) for plan in plans}
 
     def _channels(self, width: float) -> Channels:
         groups = self.blueprint.groups

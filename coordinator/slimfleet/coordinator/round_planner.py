@@ -36,7 +36,7 @@ class RoundPlanner:
         """Go down the selected order until enough devices have a plan; the others on the way are skipped."""
         planner = PLANNERS[self.settings.planner](self.settings.planner_settings)
         statuses = {node: status for node in nodes if (status := self.environment.status(node, number))}
-        downlink_bits = downlink.most_bits_per_parameter(self.settings.planner_settings.widths)
+        downlink_bytes = downlink.sizes(self.settings.planner_settings.widths)
         dispatches: list[Dispatch] = []
         skipped: dict[int, Skip] = {}
         for node in self._order(number, statuses, cost_model.works[1.0]):
@@ -47,7 +47,7 @@ class RoundPlanner:
             history = History(
                 examples=record.examples,
                 correction=self.calibration.correction(str(node), record.profile.device_class),
-                downlink_bits=downlink_bits,
+                downlink_bytes=downlink_bytes,
             )
             choice = planner.plan(record.profile, limits, cost_model, history)
             record.last_reason = choice.reason

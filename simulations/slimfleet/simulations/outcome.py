@@ -36,7 +36,7 @@ class DeviceRow:
     """State of charge at the end, 0..1; None on mains."""
     violations: int
     last_reason: str = ""
-    """Why it was last skipped, rejected or lost; empty when it never was."""
+    """Why it last got the plan it got, or none; empty when it was never considered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

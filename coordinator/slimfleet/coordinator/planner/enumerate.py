@@ -51,7 +51,7 @@ class EnumeratingPlanner:
             return Skip(constraint="power_w", needed=profile.train_w, limit=budget.power_w)
         examples = history.examples or self.settings.unknown_examples
         steps = self._candidates.steps(examples, self.settings.max_epochs)
-        demand = self._demand(cost_model, steps, history.downlink_bits)
+        demand = self._demand(cost_model, steps, history.downlink_bytes)
         costs = cost_model.costs(profile, demand, budget.power_w)
         needed = needs(costs, demand, history.correction, cost_model.sizes, self.settings)
         shares = used(needed, budget)
@@ -70,9 +70,13 @@ class EnumeratingPlanner:
             reason=_reason(float(grid.width[chosen]), chosen, value, shares),
         )
 
-    def _demand(self, cost_model: CostModel, steps: NDArray[np.int64], downlink_bits: float) -> Demand:
+    def _demand(
+        self, cost_model: CostModel, steps: NDArray[np.int64], downlink_bytes: Mapping[float, int]
+    ) -> Demand:
         grid, sizes = self._candidates, cost_model.sizes
         works = [cost_model.works[width] for width in grid.widths]
+        sent = [downlink_bytes.get(w, cost_model.works[w].parameter_bytes) for w in grid.widths]
+        downlink = np.array(sent, np.float64)
         flops = np.array([w.flops_per_example for w in works])[grid.width_index]
         activations = np.array([w.activation_bytes_per_example for w in works])[grid.width_index]
         parameters = np.array([w.parameters for w in works])[grid.width_index]
@@ -82,7 +86,7 @@ class EnumeratingPlanner:
             activation_bytes=activations * grid.batch_size,
             parameter_bytes=np.array([w.parameter_bytes for w in works])[grid.width_index],
             uplink_bytes=sizes.overhead_bytes + parameters * per_parameter,
-            downlink_bytes=parameters * downlink_bits / 8,
+            downlink_bytes=downlink[grid.width_index],
         )
 
     def _value(

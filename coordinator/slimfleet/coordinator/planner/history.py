@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from slimfleet.coordinator.calibration import Correction
@@ -15,7 +16,7 @@ class History:
     """Number of local examples; None before the first report."""
     correction: Correction = field(default_factory=Correction)
     """How its costs differ from the nominal model, and how surely."""
-    downlink_bits: float = 32.0
-    """Bits that each parameter of the shrunk model takes on the downlink."""
+    downlink_bytes: Mapping[float, int] = field(default_factory=dict)
+    """Width -> bytes of the model that would be sent; a width left out is taken as plain float32."""
     coverage_pressure: float = 1.0
     """Above 1 where wide channels lack trainers: multiplies the planner's `width_exponent`."""
