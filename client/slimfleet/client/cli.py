@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -33,6 +34,7 @@ from slimfleet.compression import BadInput, Task
 from slimfleet.compression.console import run_app
 from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.import_path import existing_folders, make_importable
+from slimfleet.compression.options import ImportFrom, TaskArguments, keyword_arguments
 from slimfleet.compression.pruning.blueprint import blueprint
 
 app = typer.Typer(
@@ -42,14 +44,6 @@ app = typer.Typer(
 TaskName = Annotated[
     str,
     typer.Argument(metavar="TASK", help="digits, fashion-mnist, or module:object for a task of your own."),
-]
-Option = Annotated[
-    list[str] | None,
-    typer.Option("--option", metavar="KEY=VALUE", help="An argument of the task, as JSON; repeatable."),
-]
-ImportFrom = Annotated[
-    list[Path] | None,
-    typer.Option(help="Folder that holds the module of your task [the current one]; repeatable."),
 ]
 Batch = Annotated[int, typer.Option(min=1, help="Examples in one step of training.")]
 
@@ -67,13 +61,15 @@ def inspect(
     ] = None,
     batch_size: Batch = 16,
     runtime: Annotated[str, typer.Option(help=f"Whose memory model: {' or '.join(RUNTIMES)}.")] = "torch",
-    option: Option = None,
+    option: TaskArguments = None,
     import_from: ImportFrom = None,
 ) -> None:
     """Show which channels of a task's model a narrow device can do without, and what each width costs.
 
-    slimfleet-device inspect digits
-    slimfleet-device inspect keyboard:Keyboard --import-from docs/examples/own_task
+        slimfleet-device inspect digits
+        slimfleet-device inspect keyboard:Keyboard --import-from docs/examples/own_task
+
+    Costs are measured on the shrunk model itself, not scaled; only peak memory is predicted.
     """
     if runtime not in RUNTIMES:
         raise BadInput(f"no runtime is called {runtime!r}; there are {', '.join(RUNTIMES)}")
@@ -115,7 +111,7 @@ def profile(
     battery_j: Annotated[float | None, typer.Option(min=0, help="Capacity [on mains].")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the profile as JSON.")] = False,
     as_toml: Annotated[bool, typer.Option("--toml", help="Print the profile as TOML.")] = False,
-    option: Option = None,
+    option: TaskArguments = None,
     import_from: ImportFrom = None,
 ) -> None:
     """Measure this machine by training a task for some seconds, and print its device profile.
@@ -146,10 +142,11 @@ def profile(
         **_power(benchmark, sensor, seconds),
     }
     figures = profile_figures(measured, given)
-    if as_json:
-        print(json.dumps(asdict(profile_of(figures))))
-    elif as_toml:
-        print(toml_of(profile_of(figures)))
+    if as_json or as_toml:
+        found = profile_of(figures)
+        print(json.dumps(asdict(found), indent=2) if as_json else toml_of(found))
+        assumed = [name for name, figure in figures.items() if figure.origin == "assumed"]
+        print(f"assumed, as neither measured nor given: {', '.join(assumed)}", file=sys.stderr)
     else:
         console = Console()
         console.print(benchmark_text(benchmark, cores()), highlight=False)
@@ -181,17 +178,7 @@ def listen(seconds: float, sleep: Callable[[float], None] = time.sleep) -> dict[
 
 def _task(name: str, options: list[str] | None, folders: list[Path] | None) -> Task:
     make_importable(existing_folders(folders or [Path()]))
-    return build_task(name, partitions=1, seed=0, **dict(map(_argument, options or [])))
-
-
-def _argument(text: str) -> tuple[str, object]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise BadInput(f"--option {text!r} is not of the form key=value")
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value
+    return build_task(name, partitions=1, seed=0, **keyword_arguments(options))
 
 
 def _power(benchmark: Benchmark, sensor: Meter, seconds: float) -> dict[str, float | None]:

@@ -23,17 +23,18 @@ class Figure:
     origin: Origin
 
 
-ASSUMED: Mapping[str, float | bool] = MappingProxyType(
+ASSUMED: Mapping[str, float | bool | None] = MappingProxyType(
     {
         "uplink_bytes_per_s": 2.5e6,
         "downlink_bytes_per_s": 2.5e6,
         "radio_j_per_byte_up": 5e-7,
         "radio_j_per_byte_down": 2.4e-7,
         "radio_j_per_burst": 0.5,
+        "battery_j": None,
         "bfloat16": False,
     }
 )
-"""What is assumed where nobody says: slow wifi, 20 Mbit/s, as of a Raspberry Pi Zero 2 W; training in float32."""
+"""What is assumed where nobody says: slow wifi of 20 Mbit/s, as of a Raspberry Pi Zero 2 W; mains; float32."""
 
 
 def profile_figures(measured: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Figure]:
@@ -41,21 +42,22 @@ def profile_figures(measured: Mapping[str, Any], given: Mapping[str, Any]) -> di
 
     A value of None counts as not given, or not measured.
     """
-    sources: tuple[tuple[Mapping[str, Any], Origin], ...] = (
-        (given, "given"),
-        (measured, "measured"),
-        (ASSUMED, "assumed"),
-    )
     figures = {}
     for name in (field.name for field in fields(DeviceProfile)):
-        found = (Figure(s[name], origin) for s, origin in sources if s.get(name) is not None)
-        figures[name] = next(found, Figure(None, "unknown"))
+        if given.get(name) is not None:
+            figures[name] = Figure(given[name], "given")
+        elif measured.get(name) is not None:
+            figures[name] = Figure(measured[name], "measured")
+        elif name in ASSUMED:
+            figures[name] = Figure(ASSUMED[name], "assumed")
+        else:
+            figures[name] = Figure(None, "unknown")
     return figures
 
 
 def profile_of(figures: Mapping[str, Figure]) -> DeviceProfile:
     """The profile. Raises BadInput naming what is neither measured nor given, or what is out of bounds."""
-    unknown = [name for name, figure in figures.items() if figure.value is None and name != "battery_j"]
+    unknown = [name for name, figure in figures.items() if figure.origin == "unknown"]
     if unknown:
         options = " and ".join(f"--{name.replace('_', '-')}" for name in unknown)
         raise BadInput(

@@ -71,9 +71,10 @@ def figures_table(figures: Mapping[str, Figure]) -> Table:
     """A device profile, field by field, with the origin of each."""
     table = _table("Device profile", "field", "value", "origin")
     for name, figure in figures.items():
-        none = "mains" if name == "battery_j" else f"give --{name.replace('_', '-')}"
         value = f"{figure.value:.4g}" if isinstance(figure.value, float) else str(figure.value)
-        table.add_row(name, none if figure.value is None else value, figure.origin)
+        if figure.origin == "unknown":
+            value = f"give --{name.replace('_', '-')}"
+        table.add_row(name, value, figure.origin)
     return table
 
 

@@ -1,0 +1,135 @@
+"""`slimfleet-coordinator`: what the coordinator would ask of devices, and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from slimfleet.compression import BadInput, Budget, Skip
+from slimfleet.compression.console import run_app
+from slimfleet.compression.cost import RUNTIMES
+from slimfleet.compression.import_path import existing_folders, make_importable
+from slimfleet.compression.options import ImportFrom, TaskArguments, keyword_arguments
+from slimfleet.coordinator.edge import read_profiles, task_from
+from slimfleet.coordinator.explain import Explanation, explain
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False
+)
+
+Joules = Annotated[float | None, typer.Option(min=0, help="Most joules above idle, radio included.")]
+Watts = Annotated[float | None, typer.Option(min=1e-6, help="Most mean watts while training, above idle.")]
+Memory = Annotated[int | None, typer.Option(min=0, help="Most memory of the process, at its peak.")]
+Seconds = Annotated[float | None, typer.Option(min=0, help="Most seconds from plan to upload.")]
+Uplink = Annotated[int | None, typer.Option(min=0, help="Most bytes sent.")]
+Downlink = Annotated[int | None, typer.Option(min=0, help="Most bytes received.")]
+
+
+@app.callback()
+def _commands() -> None:
+    """What the coordinator would ask of devices, and why."""
+
+
+@app.command()
+def plan(
+    task: Annotated[
+        str, typer.Option(metavar="MODULE:OBJECT", help="For example slimfleet.client.tasks:Digits.")
+    ],
+    profile: Annotated[
+        list[Path], typer.Option(help="JSON file of one device profile or of a list; repeatable.")
+    ],
+    energy_j: Joules = None,
+    power_w: Watts = None,
+    memory_bytes: Memory = None,
+    deadline_s: Seconds = None,
+    uplink_bytes: Uplink = None,
+    downlink_bytes: Downlink = None,
+    examples: Annotated[int, typer.Option(min=1, help="Local examples of each device.")] = 256,
+    runtime: Annotated[
+        str, typer.Option(help=f"Whose memory model the devices follow: {' or '.join(RUNTIMES)}.")
+    ] = "torch",
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of plans as JSON.")] = False,
+    option: TaskArguments = None,
+    import_from: ImportFrom = None,
+) -> None:
+    """Show the plan that each device would get in its first round under a budget, or why it would be skipped.
+
+    Limits hold for one round on one device; a limit that is not given is none. Profiles come from
+    `slimfleet-device profile --json`, run on the device itself.
+
+        slimfleet-coordinator plan --task slimfleet.client.tasks:Digits --profile pi.json --energy-j 2
+    """
+    if runtime not in RUNTIMES:
+        raise BadInput(f"no runtime is called {runtime!r}; there are {', '.join(RUNTIMES)}")
+    profiles = [each for path in profile for each in read_profiles(path)]
+    make_importable(existing_folders(import_from or [Path()]))
+    budget = Budget(
+        energy_j=energy_j,
+        power_w=power_w,
+        memory_bytes=memory_bytes,
+        deadline_s=deadline_s,
+        uplink_bytes=uplink_bytes,
+        downlink_bytes=downlink_bytes,
+    )
+    loaded = task_from(task, keyword_arguments(option))
+    explanations = explain(loaded, profiles, budget, examples, runtime=runtime)
+    if as_json:
+        print(json.dumps([_record(each) for each in explanations], indent=2))
+    else:
+        Console().print(_table(explanations))
+
+
+def _record(each: Explanation) -> dict[str, Any]:
+    predicted = None if each.predicted is None else asdict(each.predicted)
+    kind = "skip" if isinstance(each.choice, Skip) else "plan"
+    return {
+        "device": each.profile.name,
+        kind: asdict(each.choice),
+        "reason": each.choice.reason,
+        "predicted": predicted,
+    }
+
+
+def _table(explanations: Sequence[Explanation]) -> Table:
+    table = Table(title="First round; costs as predicted from the profiles", title_justify="left")
+    table.add_column("device")
+    for heading in ("width", "steps", "batch", "bits", "sparsity", "J", "s", "MB", "bytes up", "bytes down"):
+        table.add_column(heading, justify="right")
+    table.add_column("reason")
+    for each in explanations:
+        table.add_row(each.profile.name, *_cells(each), each.choice.reason)
+    return table
+
+
+def _cells(each: Explanation) -> list[str]:
+    chosen, predicted = each.choice, each.predicted
+    if isinstance(chosen, Skip) or predicted is None:
+        return ["skip", *[""] * 9]
+    return [
+        f"{chosen.width:g}",
+        str(chosen.local_steps),
+        str(chosen.batch_size),
+        str(chosen.bits),
+        f"{chosen.sparsity:g}",
+        f"{predicted.energy_j:.3g}",
+        f"{predicted.time_s:.3g}",
+        f"{predicted.memory_bytes / 1e6:.0f}",
+        f"{predicted.uplink_bytes:,}",
+        f"{predicted.downlink_bytes:,}",
+    ]
+
+
+def main() -> None:
+    """Entry point of `slimfleet-coordinator`."""
+    run_app(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""slimfleet-device as a person calls it, on the machine that runs the tests."""
+
+import json
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from slimfleet.client import cli
+from slimfleet.client.anatomy import at_width, whole_tensors
+from slimfleet.client.benchmark import idle_w, mean_w, measure_training, train_w
+from slimfleet.client.figures import profile_figures, profile_of
+from slimfleet.client.meters import NoMeter, PowerSupplyMeter, Reading
+from slimfleet.client.tasks import Digits
+from slimfleet.compression import BadInput, DeviceProfile
+from slimfleet.compression.cost import RUNTIMES
+from slimfleet.compression.pruning.blueprint import blueprint
+
+# Flower holds typer at a version that uses names which Click has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:.*will be removed in Click 9:DeprecationWarning")
+
+Run = Callable[..., tuple[int, str, str]]
+
+GRU_TASK = """
+import torch
+from torch import nn
+from slimfleet.compression import Examples
+
+class Net(nn.Module):
+    def __init__(self, hidden):
+        super().__init__()
+        self.gru, self.out = nn.GRU(3, hidden, batch_first=True), nn.Linear(hidden, 2)
+    def forward(self, x):
+        return self.out(self.gru(x)[0][:, -1])
+
+class Sums:
+    name, partitions = "sums", 1
+    def __init__(self, partitions, seed, hidden=8):
+        self.hidden = hidden
+    def build_model(self):
+        return Net(self.hidden)
+    def example_inputs(self):
+        return (torch.zeros(1, 5, 3),)
+    def load(self, partition):
+        x = torch.randn(40, 5, 3, generator=torch.Generator().manual_seed(0))
+        return Examples(x, (x.sum((1, 2)) > 0).long())
+    def loss(self, outputs, targets):
+        return nn.functional.cross_entropy(outputs, targets)
+    def evaluate(self, model):
+        raise NotImplementedError
+"""
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command in this process: exit code, stdout, stderr."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["slimfleet-device", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        output = capsys.readouterr()
+        return int(caught.value.code or 0), output.out, output.err
+
+    return run
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    (tmp_path / "sums_task.py").write_text(GRU_TASK)
+    return tmp_path
+
+
+def test_inspect_counts_what_shrinks_of_a_task_of_ones_own(device: Run, own: Path) -> None:
+    code, out, _ = device("inspect", "sums_task:Sums", "--import-from", own, "--width", 1, "--width", 0.5)
+    assert code == 0
+    assert "Whole at every width: out.bias" in out
+    # GRU of 8 units over 3 inputs: 3·8·(3 + 8 + 2), and a linear layer of 8·2 + 2; of 4 units likewise.
+    assert "330" in out
+    assert "118" in out
+
+
+def test_options_reach_the_task(device: Run, own: Path) -> None:
+    code, out, _ = device(
+        "inspect", "sums_task:Sums", "--import-from", own, "--option", "hidden=4", "--width", 1
+    )
+    assert code == 0
+    assert "118" in out
+    assert "330" not in out
+
+
+def test_a_narrow_model_costs_less_of_everything() -> None:
+    task = Digits(1)
+    architecture = blueprint(task, seed=0)
+    wide, narrow = (at_width(task, architecture, width, RUNTIMES["lite"], 16) for width in (1.0, 1e-9))
+    assert wide.work.parameters == 7570
+    assert narrow.channels == sum(group.min_channels for group in architecture.groups)
+    assert narrow.peak_bytes <= wide.peak_bytes
+    assert whole_tensors(architecture) == ["fc.bias"]
+
+
+def test_a_profile_of_this_machine_as_json_and_toml(device: Run) -> None:
+    options = ("--seconds", 0.2, "--idle-w", 2, "--train-w", 3.5, "--name", "bench", "--meter", "none")
+    code, out, err = device("profile", "digits", *options, "--json")
+    profile = DeviceProfile(**json.loads(out))
+    assert code == 0
+    assert (profile.name, profile.idle_w, profile.train_w, profile.battery_j) == ("bench", 2.0, 3.5, None)
+    assert profile.train_flops_per_s > 1e6
+    assert profile.ram_bytes > 2**28
+    assert "assumed" in err
+    assert "uplink_bytes_per_s" in err
+    assert "train_w" not in err
+    code, out, _ = device("profile", "digits", *options, "--battery-j", 4e4, "--toml")
+    assert (code, tomllib.loads(out)["battery_j"]) == (0, 4e4)
+
+
+def test_power_that_nothing_tells_is_asked_for_and_never_guessed(device: Run) -> None:
+    code, out, _ = device("profile", "--seconds", 0.1, "--meter", "none")
+    assert code == 0
+    assert "give --train-w" in out
+    code, out, err = device("profile", "--seconds", 0.1, "--meter", "none", "--idle-w", 1, "--json")
+    assert (code, out) == (2, "")
+    assert "--train-w" in err
+    assert "--idle-w" not in err
+
+
+def test_meters_lists_the_real_ones(device: Run) -> None:
+    code, out, _ = device("meters", "--seconds", 0.1)
+    assert code == 0
+    assert "power-supply" in out
+    assert "charge-counter" in out
+    assert "simulated" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("inspect", "digit"), "'digits'"),
+        (("inspect", "absent_module:Task"), "absent_module"),
+        (("inspect", "digits", "--import-from", "nowhere"), "nowhere"),
+        (("inspect", "digits", "--width", "0"), "width"),
+        (("inspect", "digits", "--option", "alpha"), "key=value"),
+        (("inspect", "digits", "--option", "size=3"), "size"),
+        (("inspect", "digits", "--runtime", "jax"), "jax"),
+        (("profile", "--meter", "rapl"), "rapl"),
+        (("profile", "--seconds", "soon"), "soon"),
+        (
+            ("profile", "--seconds", "0.1", "--meter", "none", "--idle-w", "1", "--train-w", "0", "--json"),
+            "train_w",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(device: Run, arguments: tuple[str, ...], word: str) -> None:
+    code, out, err = device(*arguments)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert word in err
+
+
+def test_a_benchmark_counts_the_examples_it_trained_on() -> None:
+    """The clock moves by a second a look: it is asked as the run of 4 s begins, before each step, and at the end."""
+    looks = iter(range(1000))
+    state = torch.get_rng_state()
+    found = measure_training(Digits(1), 16, 4.0, NoMeter(), clock=lambda: float(next(looks)))
+    work = at_width(Digits(1), blueprint(Digits(1), 0), 1.0, RUNTIMES["torch"], 16).work
+    assert (found.steps, found.seconds) == (3, 5.0)
+    assert found.flops_per_s == pytest.approx(work.flops_per_example * 16 * 3 / 5)
+    assert found.reading is None
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_power_of_training_is_what_the_meter_shows_above_idle(tmp_path: Path) -> None:
+    battery = tmp_path / "BAT0"
+    battery.mkdir()
+    for name, text in (("type", "Battery"), ("status", "Discharging"), ("power_now", "4000000")):
+        (battery / name).write_text(text)
+    now = iter(range(100))
+
+    def at_once(sample: Callable[[], None], interval_s: float) -> Callable[[], None]:
+        for _ in range(20):
+            sample()
+        return lambda: None
+
+    meter = PowerSupplyMeter(tmp_path, clock=lambda: float(next(now)), sampler=at_once)
+    assert idle_w(meter, 1.0, sleep=lambda _: None) == pytest.approx(4.0)
+    reading = Reading(energy_j=70.0, duration_s=10.0, source="measured", samples=100)
+    assert mean_w(reading) == 7.0
+    assert train_w(reading, 4.0) == pytest.approx(3.0)
+    assert train_w(reading, 9.0) is None
+
+
+def test_what_is_given_comes_before_what_is_measured_and_that_before_what_is_assumed() -> None:
+    measured = {"name": "here", "ram_bytes": 10**9, "train_flops_per_s": 1e9, "idle_w": None}
+    given = {"device_class": "sbc", "train_flops_per_s": 2e9, "train_w": 3.0, "idle_w": None}
+    figures = profile_figures(measured, given)
+    assert {name: figure.origin for name, figure in figures.items()} == {
+        "name": "measured", "device_class": "given", "ram_bytes": "measured", "train_flops_per_s": "given",
+        "idle_w": "unknown", "train_w": "given", "uplink_bytes_per_s": "assumed",
+        "downlink_bytes_per_s": "assumed", "radio_j_per_byte_up": "assumed", "radio_j_per_byte_down": "assumed",
+        "radio_j_per_burst": "assumed", "battery_j": "assumed", "bfloat16": "assumed",
+    }  # fmt: skip
+    assert figures["train_flops_per_s"].value == 2e9
+    with pytest.raises(BadInput, match="idle_w could not be measured"):
+        profile_of(figures)
