@@ -40,7 +40,11 @@ def main(out: Path, state: Path) -> None:
         backend_config={"client_resources": {"num_cpus": 1}, "init_args": {"num_cpus": 2}},
     )
     rows = [{"completed": row.completed, "accuracy": row.accuracy} for row in coordinator.rows]
-    out.write_text(json.dumps({"rows": rows, "rejected": coordinator.rejected, "failed": coordinator.failed}))
+    out.write_text(
+        json.dumps(
+            {"rows": rows, "rejected": coordinator.totals.rejected, "failed": coordinator.totals.failed}
+        )
+    )
 
 
 class LateApp:

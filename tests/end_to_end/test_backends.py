@@ -76,7 +76,7 @@ def test_an_actor_killed_in_mid_round_costs_one_device_and_not_the_round(tmp_pat
         engine.close()
     assert engine.killed
     assert [row.completed for row in coordinator.rows] == [8, 7, 8]
-    assert coordinator.failed == {"worker": 1}
+    assert coordinator.totals.failed == {"worker": 1}
 
 
 def test_a_device_that_hangs_is_given_up_and_the_others_are_heard(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """Streaming mean of updates, weighted by coverage, that does not depend on the order of arrival.
 
-Every value is added as an integer multiple of 2**-28. Integer sums are exact and associative, so any order gives the
-same bytes; they stream, so memory does not grow with the number of devices; and they are what secure aggregation
-works on. Where devices train parts of the model, each element is divided by the examples of those that trained it
-(HeteroFL, Diao et al. 2021, arXiv 2010.01264, eq. 3; weights as in FedAvg, McMahan et al. 2017, alg. 1).
+Every value is added as an integer: a float as a multiple of 2**-28, a counter or flag as it is. Integer sums are exact
+and associative, so any order gives the same bytes; they stream, so memory does not grow with the number of devices; and
+they are what secure aggregation works on. Where devices train parts of the model, each element is divided by the
+examples of those that trained it (HeteroFL, Diao et al. 2021, arXiv 2010.01264, eq. 3; weights as in FedAvg, McMahan
+et al. 2017, alg. 1).
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,51 +18,70 @@ from slimfleet.compression import ModelSchema, PayloadError, Tensors
 from slimfleet.compression.pruning import IndexMap
 
 FRACTION_BITS = 28
-"""Resolution of the sum: 2**-28, some 16 times finer than float32 resolves a value near 1."""
+"""Resolution of the sum of floats: 2**-28, some 16 times finer than float32 resolves a value near 1."""
 
-_HEADROOM = 2**62
+HEADROOM = 2.0**62
+"""What a sum may hold at most: half of int64, so that rounding decides nothing."""
 
 
 class CoverageMean:
-    """Add updates in any order, then read their mean. Holds two int64 arrays a tensor, whatever the fleet."""
+    """Add at most `most_updates` updates in any order, then read their mean.
 
-    def __init__(self, schema: ModelSchema) -> None:
-        self._schema = schema
+    Holds two int64 arrays a tensor, whatever the fleet. Each update has an equal share of the sum's range, so that
+    whether one is refused does not depend on the others.
+    """
+
+    def __init__(self, schema: ModelSchema, most_updates: int) -> None:
+        self._kinds = {t.name: t.kind for t in schema.tensors}
         self._sum = {t.name: np.zeros(t.shape, np.int64) for t in schema.tensors}
         self._weight = {t.name: np.zeros(t.shape, np.int64) for t in schema.tensors}
-        self._bound = 0
+        self._share = HEADROOM / max(most_updates, 1)
+        self._most = most_updates
         self.updates = 0
 
     def add(self, update: Tensors, places: IndexMap, weight: int) -> None:
-        """Add one device's `update` (shrunk shapes, any real dtype) at its places, `weight` examples strong.
+        """Add one device's `update` (shrunk shapes, dtypes of the schema) at its places, `weight` examples strong.
 
-        Raises PayloadError("norm") where the sum could overflow; nothing is added then.
+        Raises PayloadError("norm") where its values are so large that the sum could overflow; nothing is added then.
         """
-        largest = max((float(np.max(np.abs(v))) for v in update.values() if v.size), default=0.0)
-        bound = self._bound + weight * (int(largest * 2**FRACTION_BITS) + 1)
-        if bound >= _HEADROOM:
-            raise PayloadError(
-                "norm", f"values up to {largest:.3g} from {weight} examples would overflow the sum"
-            )
-        self._bound = bound
-        places.add_into(self._sum, {name: _fixed_point(v) * weight for name, v in update.items()})
+        if self.updates == self._most:
+            raise ValueError(f"this mean was made for {self._most} updates, here is one more")
+        for name, values in update.items():
+            largest = float(np.max(np.abs(values.astype(np.float64)), initial=0.0))
+            # Written so that NaN fails too.
+            if not weight * (largest * 2.0 ** self._fraction_bits(name) + 1) <= self._share:
+                raise PayloadError(
+                    "norm",
+                    f"tensor {name!r}: values up to {largest:.3g} from {weight} examples overflow the sum",
+                )
+        places.add_into(self._sum, {name: self._units(name, v) * weight for name, v in update.items()})
         places.add_scalar(self._weight, weight)
         self.updates += 1
 
     def mean(self) -> Tensors:
-        """The mean update in full shapes, float64; zero where no device trained the element."""
-        result: Tensors = {}
-        for name, total in self._sum.items():
-            weight = self._weight[name]
-            result[name] = total / (np.maximum(weight, 1) * float(2**FRACTION_BITS))
-        return result
+        """The mean update in full shapes, float64; zero where no device trained the element.
+
+        Of a counter it is the mean change, of a flag the share of examples whose device flipped it.
+        """
+        return {
+            name: total / (np.maximum(self._weight[name], 1) * 2.0 ** self._fraction_bits(name))
+            for name, total in self._sum.items()
+        }
 
     def covered(self) -> float:
         """Share of the elements that at least one device trained, 0..1."""
-        trained = sum(int(np.count_nonzero(w)) for w in self._weight.values())
-        return trained / max(self._schema.elements, 1)
+        trained = sum(int(np.count_nonzero(weight)) for weight in self._weight.values())
+        return trained / max(sum(weight.size for weight in self._weight.values()), 1)
+
+    def _fraction_bits(self, name: str) -> int:
+        return 0 if self._kinds[name] == "integer" else FRACTION_BITS
+
+    def _units(self, name: str, values: NDArray[Any]) -> NDArray[np.int64]:
+        if self._kinds[name] == "integer":
+            return _signed(values).astype(np.int64)
+        return np.rint(values.astype(np.float64) * 2.0**FRACTION_BITS).astype(np.int64)
 
 
-def _fixed_point(values: NDArray[np.generic]) -> NDArray[np.int64]:
-    scaled: NDArray[np.float64] = values.astype(np.float64) * 2**FRACTION_BITS
-    return np.rint(scaled).astype(np.int64)
+def _signed(change: NDArray[Any]) -> NDArray[Any]:
+    """The change of an unsigned counter wraps around: 255 in a byte is one less."""
+    return change.view(f"i{change.itemsize}") if change.dtype.kind == "u" else change

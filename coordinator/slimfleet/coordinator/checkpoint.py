@@ -7,51 +7,36 @@ any moment leaves the previous one intact; resuming loses the open round and not
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
-from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from slimfleet.compression import BadInput
+from slimfleet.compression import BadInput, Tensors
 from slimfleet.compression.cost import UpdateSizeModel
 from slimfleet.coordinator.calibration import Calibration
 from slimfleet.coordinator.coordinator import Coordinator
 from slimfleet.coordinator.outcome import RoundRow
 from slimfleet.coordinator.registry import Registry
+from slimfleet.coordinator.tally import Totals
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2
 """Checkpoints kept: the newest, and one more in case the disk lies."""
+
+log = logging.getLogger(__name__)
 
 
 def save_checkpoint(root: Path, coordinator: Coordinator) -> Path:
     """Write the coordinator's state under `root` and drop checkpoints older than the last two."""
-    name = f"round-{len(coordinator.rows):06d}"
-    folder, partial = root / name, root / f"{name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file(coordinator.server.state(), partial / "server.safetensors")
-    state = {
-        "format": FORMAT,
-        "schema": coordinator.blueprint.schema.digest.hex(),
-        "rows": [asdict(row) for row in coordinator.rows],
-        "registry": coordinator.registry.to_json(),
-        "calibration": coordinator.calibration.to_json(),
-        "sizes": coordinator.cost_model.sizes.to_json(),
-        "environment": coordinator.environment.to_json(),
-        "counts": {
-            name: dict(getattr(coordinator, name)) for name in ("skipped", "rejected", "failed", "violations")
-        },
-    }
-    (partial / "state.json").write_text(json.dumps(state))
-    for file in (*partial.iterdir(), partial):
-        _flush(file)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
-    _flush(root)
+    with coordinator.observer.phase("checkpoint"):
+        folder = _write(root, coordinator)
+    coordinator.observer.checkpointed(sum(file.stat().st_size for file in folder.iterdir()))
     for old in checkpoints(root)[:-KEPT]:
         shutil.rmtree(old)
     return folder
@@ -59,32 +44,86 @@ def save_checkpoint(root: Path, coordinator: Coordinator) -> Path:
 
 def checkpoints(root: Path) -> list[Path]:
     """Complete checkpoints under `root`, oldest first."""
-    return sorted(p for p in root.glob("round-*") if p.is_dir() and p.suffix != ".partial")
+    return sorted(p for p in root.glob("round-*") if p.is_dir() and p.name.removeprefix("round-").isdigit())
 
 
 def restore_checkpoint(root: Path, coordinator: Coordinator) -> None:
-    """Put a freshly made coordinator back to where the newest checkpoint under `root` was written.
+    """Put a freshly made coordinator back to where the newest sound checkpoint under `root` was written.
 
-    Raises BadInput when there is none, or when it belongs to another model or version.
+    One that the disk has damaged is passed over with a warning. Raises BadInput when there is none, or when it belongs
+    to another model, optimiser or version.
     """
-    found = checkpoints(root)
-    if not found:
-        raise BadInput(f"no checkpoint under {root}: nothing to resume; run without --resume")
-    state = json.loads((found[-1] / "state.json").read_text())
-    if state["format"] != FORMAT:
-        raise BadInput(f"{found[-1]} has checkpoint format {state['format']}, this version reads {FORMAT}")
-    if state["schema"] != coordinator.blueprint.schema.digest.hex():
-        raise BadInput(
-            f"{found[-1]} holds another model than the task builds: resume with the scenario it began with"
-        )
-    coordinator.server.restore(load_file(found[-1] / "server.safetensors"))
+    for folder in reversed(checkpoints(root)):
+        try:
+            state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+            arrays = load_file(folder / "server.safetensors")
+        except (OSError, ValueError, SafetensorError) as error:
+            log.warning("the checkpoint %s is damaged (%s): going back to the one before it", folder, error)
+            continue
+        _check(folder, state, coordinator)
+        _restore(coordinator, state, arrays)
+        return
+    raise BadInput(f"no sound checkpoint under {root}: nothing to resume; run without --resume")
+
+
+def _write(root: Path, coordinator: Coordinator) -> Path:
+    name = f"round-{len(coordinator.rows):06d}"
+    folder, partial = root / name, root / f"{name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(coordinator.server.state(), partial / "server.safetensors")
+    (partial / "state.json").write_text(json.dumps(_state(coordinator)), encoding="utf-8")
+    for file in (*partial.iterdir(), partial):
+        _flush(file)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    _flush(root)
+    return folder
+
+
+def _state(coordinator: Coordinator) -> dict[str, Any]:
+    return {
+        **_identity(coordinator),
+        "rows": [asdict(row) for row in coordinator.rows],
+        "registry": coordinator.registry.to_json(),
+        "calibration": coordinator.calibration.to_json(),
+        "sizes": coordinator.cost_model.sizes.to_json(),
+        "environment": coordinator.environment.to_json(),
+        "totals": coordinator.totals.to_json(),
+    }
+
+
+def _identity(coordinator: Coordinator) -> dict[str, Any]:
+    """What a checkpoint and whoever takes it up must have in common."""
+    return {
+        "format": FORMAT,
+        "schema": coordinator.blueprint.schema.digest.hex(),
+        "optimizer": coordinator.settings.server.optimizer,
+    }
+
+
+def _check(folder: Path, state: dict[str, Any], coordinator: Coordinator) -> None:
+    what = {
+        "format": "checkpoint format",
+        "schema": "the model with schema",
+        "optimizer": "the server optimiser",
+    }
+    for key, expected in _identity(coordinator).items():
+        if state.get(key) != expected:
+            raise BadInput(
+                f"{folder} is of {what[key]} {state.get(key)}, expected is {expected}: "
+                f"resume with the version and scenario it began with"
+            )
+
+
+def _restore(coordinator: Coordinator, state: dict[str, Any], arrays: Tensors) -> None:
+    coordinator.server.restore(arrays)
     coordinator.rows = [RoundRow(**row) for row in state["rows"]]
     coordinator.registry = Registry.from_json(state["registry"])
     coordinator.calibration = Calibration.from_json(state["calibration"])
     coordinator.cost_model = replace(coordinator.cost_model, sizes=UpdateSizeModel.from_json(state["sizes"]))
     coordinator.environment.restore(state["environment"])
-    for name, counts in state["counts"].items():
-        setattr(coordinator, name, Counter(counts))
+    coordinator.totals = Totals.from_json(state["totals"])
 
 
 def _flush(path: Path) -> None:

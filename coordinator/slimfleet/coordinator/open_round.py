@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from slimfleet.compression import PayloadError, Report, Skip
 from slimfleet.compression.messages import parse
 from slimfleet.coordinator.aggregate import CoverageMean
-from slimfleet.coordinator.checks import LARGEST_EXAMPLES, broken_constraints, checked_update
+from slimfleet.coordinator.checks import LARGEST_EXAMPLES, broken_constraints, check_report, checked_update
 from slimfleet.coordinator.dispatch import Dispatch
 
 log = logging.getLogger(__name__)
@@ -25,14 +25,23 @@ class OpenRound:
     skipped: dict[int, Skip]
     mean: CoverageMean
     max_norm: float
+    opened_at: float = 0.0
+    """By the coordinator's stopwatch."""
+    opened_s: float = 0.0
+    """By the environment's time."""
     reports: dict[int, Report] = field(default_factory=dict)
-    """Reports that could be read, of accepted and of rejected updates."""
+    """Credible reports, of accepted, rejected and late updates."""
+    received: dict[int, int] = field(default_factory=dict)
+    """Node -> bytes of the payload that came, whatever became of it."""
     accepted: set[int] = field(default_factory=set)
     rejected: dict[int, str] = field(default_factory=dict)
     """Node -> reason why its update was not used."""
     failed: dict[int, str] = field(default_factory=dict)
     """Node -> why nothing usable came: a refusal, an error, late, silent."""
     violations: dict[int, list[str]] = field(default_factory=dict)
+    """Node -> constraints that its spent cost broke."""
+    surplus: int = 0
+    """Answers that came twice or were not asked for; not used, and no harm to the first."""
 
     def __post_init__(self) -> None:
         self._waiting = {d.node: d for d in self.dispatches}
@@ -42,23 +51,13 @@ class OpenRound:
         dispatch = self._take(node)
         if dispatch is None:
             return
+        self.received[node] = len(payload)
         try:
-            report = parse(Report, report_text)
-            self.reports[node] = report
-            self._judge(dispatch, report)
-            if node in self.failed:
+            report = self._report(dispatch, len(payload), report_text)
+            if _late(dispatch, report):
+                self._count_failed(node, "late", f"done after {report.spent.time_s:.4g} s")
                 return
-            assignment = dispatch.assignment
-            update = checked_update(
-                payload,
-                report,
-                round_number=self.number,
-                plan_id=assignment.plan_id,
-                plan=assignment.plan,
-                budget=assignment.budget,
-                schema=dispatch.places.schema,
-                max_norm=self.max_norm,
-            )
+            update = checked_update(payload, dispatch.assignment, dispatch.places.schema, self.max_norm)
             self.mean.add(update, dispatch.places, min(report.examples, LARGEST_EXAMPLES))
         except PayloadError as error:
             self.rejected[node] = error.reason
@@ -71,8 +70,7 @@ class OpenRound:
     def fail(self, node: int, reason: str, message: str = "") -> None:
         """A device answered that it could not, or its transport failed."""
         if self._take(node) is not None:
-            self.failed[node] = reason
-            log.info("round %d: node %d failed (%s): %s", self.number, node, reason, message)
+            self._count_failed(node, reason, message)
 
     def close(self, reason: str = "timeout") -> None:
         """Count every device still silent under `reason`."""
@@ -85,21 +83,36 @@ class OpenRound:
         return len(self._waiting)
 
     def counts(self) -> tuple[Counter[str], Counter[str], Counter[str]]:
-        """(skipped, rejected, failed), each reason -> devices."""
+        """(skipped, rejected, failed), each reason -> how often. A second answer is rejected as a replay."""
         skipped = Counter(skip.constraint for skip in self.skipped.values())
-        return skipped, Counter(self.rejected.values()), Counter(self.failed.values())
+        rejected = Counter(self.rejected.values()) + Counter(replay=self.surplus)
+        return skipped, rejected, Counter(self.failed.values())
 
     def _take(self, node: int) -> Dispatch | None:
         dispatch = self._waiting.pop(node, None)
         if dispatch is None:
-            log.warning("round %d: ignored a second or unasked answer of node %d", self.number, node)
+            self.surplus += 1
+            log.warning("round %d: node %d answered twice or unasked, rejected (replay)", self.number, node)
         return dispatch
 
-    def _judge(self, dispatch: Dispatch, report: Report) -> None:
-        """Note broken budgets; an answer after the deadline is not used."""
+    def _count_failed(self, node: int, reason: str, message: str) -> None:
+        self.failed[node] = reason
+        log.info("round %d: node %d failed (%s): %s", self.number, node, reason, message)
+
+    def _report(self, dispatch: Dispatch, uplink_bytes: int, text: str) -> Report:
+        """Read a report, keep it if it is credible, and note the budgets that were broken."""
+        report = parse(Report, text)
+        check_report(
+            report, dispatch.assignment, uplink_bytes=uplink_bytes, downlink_bytes=len(dispatch.payload)
+        )
+        self.reports[dispatch.node] = report
         broken = broken_constraints(report.spent, dispatch.limits)
         if broken:
             self.violations[dispatch.node] = broken
-        deadline_s = dispatch.assignment.budget.deadline_s
-        if deadline_s is not None and report.spent.time_s > deadline_s:
-            self.failed[dispatch.node] = "late"
+        return report
+
+
+def _late(dispatch: Dispatch, report: Report) -> bool:
+    """Whether the device took longer than it was told to."""
+    deadline_s = dispatch.assignment.budget.deadline_s
+    return deadline_s is not None and report.spent.time_s > deadline_s

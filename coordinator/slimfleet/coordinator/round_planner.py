@@ -20,10 +20,26 @@ from slimfleet.coordinator.selection import POLICIES as SELECTIONS
 from slimfleet.coordinator.selection import Candidate, eligible
 from slimfleet.coordinator.settings import CoordinatorSettings
 
+MEMORY_SHARE = 0.8
+"""Share of a device's memory that training may take. A board with 512 MB and no desktop keeps some 80 MB for its
+system; larger devices have more to spare."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundPlan:
+    """Who does what in a round, and who does nothing and why."""
+
+    dispatches: list[Dispatch]
+    skipped: dict[int, Skip]
+    """Node -> the constraint that left it without a plan."""
+    reachable: frozenset[int]
+    eligible: frozenset[int]
+    """Those of the reachable that selection may choose: none with a battery below its floor."""
+
 
 @dataclass(frozen=True, slots=True)
 class RoundPlanner:
-    """Plans rounds from what the coordinator knows; holds no state of its own."""
+    """Plans rounds from what the coordinator knows. What it finds out (battery, reason) it notes in the registry."""
 
     settings: CoordinatorSettings
     registry: Registry
@@ -32,14 +48,15 @@ class RoundPlanner:
 
     def plan_round(
         self, number: int, nodes: Sequence[int], cost_model: CostModel, downlink: Downlink
-    ) -> tuple[list[Dispatch], dict[int, Skip]]:
+    ) -> RoundPlan:
         """Go down the selected order until enough devices have a plan; the others on the way are skipped."""
         planner = PLANNERS[self.settings.planner](self.settings.planner_settings)
         statuses = {node: status for node in nodes if (status := self.environment.status(node, number))}
         downlink_bytes = downlink.sizes(self.settings.planner_settings.widths)
+        order = self._order(number, statuses, cost_model.works[1.0])
         dispatches: list[Dispatch] = []
         skipped: dict[int, Skip] = {}
-        for node in self._order(number, statuses, cost_model.works[1.0]):
+        for node in order:
             if len(dispatches) == self.settings.selection.per_round:
                 break
             record = self.registry[node]
@@ -55,9 +72,15 @@ class RoundPlanner:
                 skipped[node] = choice
             else:
                 dispatches.append(self._dispatch(number, record, choice, limits, cost_model, downlink))
-        return dispatches, skipped
+        return RoundPlan(
+            dispatches=dispatches,
+            skipped=skipped,
+            reachable=frozenset(statuses),
+            eligible=frozenset(order),
+        )
 
     def _order(self, number: int, statuses: dict[int, Status], work: Work) -> list[int]:
+        """The eligible nodes, in the order in which to ask them."""
         settings = self.settings.selection
         candidates = []
         for node, status in sorted(statuses.items()):
@@ -76,9 +99,9 @@ class RoundPlanner:
         return SELECTIONS[settings.policy](eligible(candidates, settings), settings, rng)
 
     def _limits(self, record: DeviceRecord, status: Status, number: int) -> Budget:
-        """The device's budget, its memory and what its battery has to spare for this round, whichever is least."""
+        """The device's budget, and for memory and energy what it and its battery have to spare, where that is less."""
         budget = self.settings.budget_of(record.profile.device_class)
-        ram = record.profile.ram_bytes
+        ram = int(MEMORY_SHARE * record.profile.ram_bytes)
         memory = ram if budget.memory_bytes is None else min(budget.memory_bytes, ram)
         return replace(
             budget, memory_bytes=memory, energy_j=self._paced(budget.energy_j, record, status, number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import fsum
 from statistics import fmean
 
 from slimfleet.compression.task import Evaluation
@@ -29,8 +30,8 @@ def round_row(
     used = [d.assignment.plan for d in opened.dispatches if d.node in opened.accepted]
     accuracy = None if evaluation is None else evaluation.accuracy
     known = [r.accuracy for r in earlier if r.accuracy is not None] + ([] if accuracy is None else [accuracy])
-    radio_j = sum(cost.radio_j for cost in spent)
-    energy_j = sum(cost.energy_j for cost in spent) + silent_j
+    radio_j = fsum(cost.radio_j for cost in spent)
+    energy_j = fsum(cost.energy_j for cost in spent) + silent_j
     return RoundRow(
         round=opened.number,
         selected=len(opened.dispatches),
@@ -41,8 +42,8 @@ def round_row(
         accuracy=accuracy,
         loss=None if evaluation is None else evaluation.loss,
         trailing_accuracy=fmean(known[-TRAILING:]) if known else None,
-        uplink_bytes=sum(cost.uplink_bytes for cost in spent),
-        uplink_bytes_float32=full_bytes * len(spent),
+        uplink_bytes=sum(opened.received.values()),
+        uplink_bytes_float32=full_bytes * len(opened.received),
         downlink_bytes=sum(len(d.payload) for d in opened.dispatches),
         downlink_bytes_float32=full_bytes * len(opened.dispatches),
         energy_j=energy_j,
@@ -53,7 +54,7 @@ def round_row(
         mean_bits=_mean([plan.bits for plan in used]),
         mean_sparsity=_mean([plan.sparsity for plan in used]),
         mean_steps=_mean([opened.reports[node].steps for node in sorted(opened.accepted)]),
-        predicted_energy_j=sum(d.predicted.energy_j for d in opened.dispatches if d.node in opened.reports),
+        predicted_energy_j=fsum(d.predicted.energy_j for d in opened.dispatches if d.node in opened.reports),
         violations=sum(len(broken) for broken in opened.violations.values()),
         wall_time_s=wall_time_s,
     )

@@ -15,6 +15,8 @@ class SelectionSettings:
 
     policy: str = "utility"
     per_round: int = 20
+    min_devices: int = 1
+    """Devices that must be connected before a round is opened."""
     energy_exponent: float = 0.5
     """How much the joules of a full-width round on a device count against it; 0 ignores them."""
     utility_exponent: float = 0.0
@@ -50,10 +52,11 @@ def utility(
 ) -> list[int]:
     """Sample without replacement with weights utility x efficiency x battery.
 
-    Utility is the mean training loss (Oort, Lai et al. 2021, arXiv 2010.06081, eq. 1, without the number of examples,
-    which already weighs in the mean update); efficiency is the joules of a nominal round to a negative power; a half-empty battery halves the weight
-    (EAFL, Arouj & Abdelmoniem 2022, orders by battery likewise). The order is the descending order of
-    log weight + Gumbel noise, which samples exactly by weight (Efraimidis & Spirakis 2006).
+    Utility is the mean training loss (Oort, Lai et al. 2021, arXiv 2010.06081, eq. 1, without the number of
+    examples, which already weighs in the mean update); efficiency is the joules of a nominal round to a negative
+    power; a half-empty battery halves the weight (EAFL, Arouj & Abdelmoniem 2022, orders by battery likewise). The
+    order is the descending order of log weight + Gumbel noise, which samples exactly by weight (Efraimidis &
+    Spirakis 2006).
     """
     weights = _log_weights(candidates, settings)
     keys = weights + rng.gumbel(size=len(candidates))

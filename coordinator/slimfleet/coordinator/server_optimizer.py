@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from slimfleet.compression import ModelSchema, Tensors
 
@@ -63,11 +64,9 @@ class ServerOptimizer:
     def step(self, mean_update: Tensors) -> None:
         """Move the global model by one round's mean update (full shapes, float64)."""
         for name, parameter in self._trained.items():
-            parameter.grad = -torch.from_numpy(mean_update[name].astype(np.float32))
+            parameter.grad = -torch.from_numpy(mean_update[name]).to(parameter.dtype)
         self._optimizer.step()
-        for name, value in self._rest.items():
-            moved = value.astype(np.float64) + mean_update[name]
-            self._rest[name] = (np.rint(moved) if value.dtype.kind != "f" else moved).astype(value.dtype)
+        self._rest = {name: _moved(value, mean_update[name]) for name, value in self._rest.items()}
         self._steps += 1
         self._update_average()
 
@@ -119,3 +118,13 @@ class ServerOptimizer:
                 slots.setdefault(names[name], {})[slot] = torch.from_numpy(value.copy())
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": slots, "param_groups": groups})
+
+
+def _moved(value: NDArray[Any], change: NDArray[np.float64]) -> NDArray[Any]:
+    """A buffer moves by the mean change, a counter by that rounded, a flag where more than half flipped it."""
+    if value.dtype == np.bool_:
+        return np.asarray(value ^ (change > 0.5))
+    if value.dtype.kind == "f":
+        return np.asarray(value + change, value.dtype)
+    # Added as integers, since float64 does not hold those beyond 2**53; unsigned ones wrap as on the device.
+    return np.asarray(value + np.rint(change).astype(np.int64).astype(value.dtype))
