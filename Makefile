@@ -46,3 +46,12 @@ $(BIN)/pip:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "error: '$(PYTHON)' cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv"; \
 	  exit 1; } >&2
+
+# The measurements behind docs/results; minutes, not part of the tests.
+.PHONY: bench-fashion bench-memory
+bench-fashion: $(VENV)/.installed-dev
+	@bash tests/setup-debian.sh
+	$(BIN)/python tests/benchmarks/fashion_mnist.py docs/results
+
+bench-memory: $(VENV)/.installed-dev
+	$(BIN)/python tests/benchmarks/memory_model.py

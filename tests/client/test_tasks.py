@@ -8,6 +8,9 @@ import torch
 from slimfleet.client.tasks import TASKS, Digits, build_task
 from slimfleet.client.tasks.images import Images, evaluate_images
 from slimfleet.compression.errors import BadInput
+from slimfleet.compression.pruning import select_channels
+from slimfleet.compression.pruning.blueprint import blueprint
+from slimfleet.compression.pruning.shrink import shrink_model
 from slimfleet.compression.task import Examples
 
 
@@ -65,16 +68,13 @@ def test_digits_learn_by_federated_averaging():
     assert trained.loss < untrained.loss
 
 
-def test_the_digits_model_shrinks_by_torch_pruning():
-    import torch_pruning
-
-    task = Digits(2, alpha=1.0, seed=0)
-    model = task.build_model()
-    graph = torch_pruning.DependencyGraph().build_dependency(model, task.example_inputs())
-    graph.get_pruning_group(model.conv1, torch_pruning.prune_conv_out_channels, [0, 5, 9]).prune()
-    graph.get_pruning_group(model.conv2, torch_pruning.prune_conv_out_channels, list(range(20))).prune()
-    assert model(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
-    assert sum(p.numel() for p in model.parameters()) < 7570 / 4
+def test_the_digits_model_shrinks_in_pairs_of_channels():
+    architecture = blueprint(Digits(2, alpha=1.0, seed=0), seed=0)
+    assert {group.name: group.size for group in architecture.groups} == {"conv1": 8, "conv2": 12}
+    channels = select_channels(architecture.groups, 0.25, "prefix")
+    small = shrink_model(architecture.model, architecture.places(channels))
+    assert small(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
+    assert sum(p.numel() for p in small.parameters()) < 7570 / 3
 
 
 def test_evaluation_does_not_depend_on_the_batches_and_keeps_the_mode():

@@ -26,7 +26,8 @@ def needs(
     """What each candidate may need of each limit of a `Budget`, margins included, (n,) each.
 
     Margins are factors: `safety` standard deviations of the logarithm of past errors, at least `margin`. The
-    codec cuts an update to its uplink limit, so uplink bytes get only the first; downlink bytes are known.
+    codec cuts an update to its uplink limit, so uplink bytes get only the first; downlink bytes are known, and
+    so is the energy of the radio, whose burst outweighs all else.
     """
     z, least = settings.safety, 1 + settings.margin
 
@@ -34,7 +35,7 @@ def needs(
         return predicted * factor.value * max(exp(z * factor.spread), least)
 
     return {
-        "energy_j": raised(costs.energy_j, correction.energy),
+        "energy_j": costs.radio_j + raised(costs.energy_j - costs.radio_j, correction.energy),
         "memory_bytes": raised(costs.memory_bytes, correction.memory, max(least, LEAST_MEMORY_FACTOR)),
         "deadline_s": raised(costs.time_s, correction.time),
         "uplink_bytes": np.asarray(demand.uplink_bytes) * exp(z * sizes.error),
