@@ -1,0 +1,106 @@
+"""The examples of docs/examples do what their README says, command by command."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from slimfleet.compression.pruning.discover import discover
+from slimfleet.simulations.scenario import load_scenario
+from slimfleet.simulations.simulate import simulate
+
+ROOT = Path(__file__).parent.parent.parent
+OWN_TASK = Path("docs/examples/own_task")
+SHORT = {"rounds": "1", "selection.per_round": "3", "planner.local_steps": "[2]", "run.workers": "1"}
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a copy of the example and nothing else: it must not lean on the checkout."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    shutil.copytree(ROOT / OWN_TASK, folder / OWN_TASK, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def readme_commands(page: Path) -> list[list[str]]:
+    """The indented command lines of a page."""
+    lines = re.findall(r"^    (slimfleet-.*?)(?:\s+#.*)?$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [line.split() for line in lines]
+
+
+def run(command: Sequence[str], folder: Path) -> str:
+    program, *arguments = command
+    done = subprocess.run(
+        [Path(sys.executable).parent / program, *arguments],
+        cwd=folder,
+        env=os.environ | {"COLUMNS": "160"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def summary(folder: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads((folder / "summary.json").read_text())
+    return found
+
+
+def test_a_task_of_ones_own_is_inspected_and_learns_within_its_budgets(elsewhere: Path) -> None:
+    inspect, simulate, *_ = readme_commands(ROOT / OWN_TASK / "README.md")
+    shown = run(inspect, elsewhere)
+    # GRU of 64 units over 16 inputs, embedding and output of 49 characters; then with 48 and 32 units.
+    for parameters in ("19,713", "12,689", "7,201"):
+        assert parameters in shown
+    assert "Whole at every width: embedding.weight, output.bias" in shown
+    run(simulate, elsewhere)
+    found = summary(elsewhere / "slimfleet-out" / "keyboard")
+    assert found["accuracy_last5"] > 0.40  # type: ignore[operator]
+    assert found["budget_violations"] == 0
+    assert found["failed"].keys() <= {"dropout"}  # type: ignore[attr-defined]
+    assert found["uplink_bytes"] < found["uplink_bytes_float32"] / 25  # type: ignore[operator]
+
+
+@pytest.mark.usefixtures("ray_running")
+def test_workers_find_the_task_and_learn_the_same_bytes(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray was started before the import path was widened here, so its workers must widen their own."""
+    *_, on_ray = readme_commands(ROOT / OWN_TASK / "README.md")
+    assert on_ray[-2:] == ["--backend", "ray"]
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    scenario = load_scenario(str(elsewhere / OWN_TASK / "scenario.toml"), SHORT)
+    local, _ = simulate(scenario, elsewhere / "local", backend="local")
+    spread, _ = simulate(scenario, elsewhere / "ray", backend="ray")
+    models = [(elsewhere / backend / "model.safetensors").read_bytes() for backend in ("local", "ray")]
+    assert models[0] == models[1]
+    assert local.rows[0].completed == spread.rows[0].completed > 0
+
+
+def test_a_tighter_budget_names_who_is_left_out(elsewhere: Path) -> None:
+    tighter = readme_commands(ROOT / OWN_TASK / "README.md")[2]
+    assert tighter[-2] == "--set"
+    run([*tighter, "--out", "tight"], elsewhere)
+    found = summary(elsewhere / "tight")
+    assert found["skipped"]["energy_j"] > 0  # type: ignore[index]
+    assert found["participations"] > 0  # type: ignore[operator]
+
+
+def test_group_norms_shrink_as_the_page_says() -> None:
+    """docs/own-task.md: one group is one channel, groups of two let pairs go."""
+    for groups, channels in ((1, 1), (4, 4), (8, 8)):
+        model = nn.Sequential(
+            nn.Conv2d(1, 8, 3), nn.GroupNorm(groups, 8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 4, 2)
+        )
+        found = discover(model, (torch.zeros(1, 1, 4, 4),))
+        assert [group.size for group in found] == [channels]
