@@ -75,7 +75,6 @@ PHONE = DeviceProfile(
     radio_j_per_byte_down=5e-6,
     radio_j_per_burst=0.5,
 )
-TIGHT = replace(PHONE, name="board", device_class="board-low")
 PLANNER = PlannerSettings(
     widths=(1.0, 0.75, 0.5, 0.25), local_steps=(4, 2, 1), batch_sizes=(8,), bits=(4,), sparsities=(0.0, 0.8)
 )
@@ -131,8 +130,11 @@ class Federation:
             rows.append(self.coordinator.close_round(opened))
         return rows
 
-    def bytes(self) -> bytes:
+    def state_bytes(self) -> bytes:
         return bytes_of(self.coordinator.server.state())
+
+    def model_bytes(self) -> bytes:
+        return bytes_of(self.coordinator.server.model())
 
 
 def bytes_of(tensors: Tensors) -> bytes:
@@ -140,6 +142,11 @@ def bytes_of(tensors: Tensors) -> bytes:
 
 
 Federate = Callable[..., Federation]
+
+
+@pytest.fixture(scope="session")
+def phone() -> DeviceProfile:
+    return PHONE
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,246 @@
+"""Bad answers are rejected for the right reason, and the rest of the round is as if they had not been."""
+
+import json
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from slimfleet.compression import Budget, Cost, ModelSchema
+from slimfleet.compression.codec import CodecSpec, encode
+from slimfleet.compression.codec.grid import Quantised
+from slimfleet.compression.codec.pack import pack
+from slimfleet.compression.wire import Coder, Header, Kind, seal
+from slimfleet.coordinator.checks import LARGEST_EXAMPLES, broken_constraints
+from slimfleet.coordinator.dispatch import Dispatch
+
+
+def header_of(dispatch: Dispatch, **changes: object) -> dict[str, object]:
+    schema = dispatch.places.schema
+    return {
+        "schema_digest": schema.digest,
+        "tensors": len(schema.tensors),
+        "elements": schema.elements,
+        "base_version": dispatch.assignment.round_number,
+        "plan_id": dispatch.assignment.plan_id,
+        "kind": Kind.UPDATE,
+        "coder": Coder.FLOAT32,
+    } | changes
+
+
+def plain_update(dispatch: Dispatch, value: float, name: str = "5.weight", **changes: object) -> bytes:
+    """A payload made by hand, in float32, that holds `value` in one tensor; sound in every other way."""
+    schema = dispatch.places.schema
+    plain = {t.name: np.zeros(t.shape, t.dtype) for t in schema.tensors}
+    plain[name][...] = value
+    body = pack(Quantised({}, None, plain), schema)
+    return seal(Header(**header_of(dispatch, sections=body.sections, **changes)), body.data)
+
+
+def of_another_schema(dispatch: Dispatch) -> bytes:
+    tensors = {"w": np.ones(4, np.float32)}
+    schema, asked = ModelSchema.of(tensors, ["w"]), dispatch.assignment
+    spec = CodecSpec(bits=8)
+    return encode(tensors, schema, spec, base_version=asked.round_number, plan_id=asked.plan_id).payload
+
+
+def flipped(payload: bytes, position: int) -> bytes:
+    return payload[:position] + bytes([payload[position] ^ 4]) + payload[position + 1 :]
+
+
+BAD = {
+    "cut short": ("truncated", lambda d, p: p[:-3]),
+    "empty": ("truncated", lambda d, p: b""),
+    "a bit flipped": ("checksum", lambda d, p: flipped(p, len(p) // 2)),
+    "not ours": ("magic", lambda d, p: b"PK" + p[2:]),
+    "too long": ("oversized", lambda d, p: p + bytes(100_000)),
+    "another model": ("schema", lambda d, p: of_another_schema(d)),
+    "an older round": ("stale", lambda d, p: plain_update(d, 0.1, base_version=0)),
+    "an answer to another plan": (
+        "replay",
+        lambda d, p: plain_update(d, 0.1, plan_id=d.assignment.plan_id ^ 1),
+    ),
+    "NaN": ("nonfinite", lambda d, p: plain_update(d, np.nan)),
+    "infinity": ("nonfinite", lambda d, p: plain_update(d, -np.inf)),
+    "NaN in the statistics": ("nonfinite", lambda d, p: plain_update(d, np.nan, "1.running_var")),
+    "huge": ("norm", lambda d, p: plain_update(d, 1e6)),
+    "a counter beyond the sum": ("norm", lambda d, p: plain_update(d, 2**62, "1.num_batches_tracked")),
+    "a whole model": ("header", lambda d, p: plain_update(d, 0.1, kind=Kind.MODEL)),
+}
+LIES = {
+    "no JSON": lambda r: "{",
+    "more steps than planned": lambda r: r | {"steps": 10_000},
+    "no step": lambda r: r | {"steps": 0},
+    "another size": lambda r: r | {"spent": r["spent"] | {"uplink_bytes": 1}},
+    "a smaller model": lambda r: r | {"spent": r["spent"] | {"downlink_bytes": 1}},
+    "more radio than energy": lambda r: r | {"spent": r["spent"] | {"radio_j": 1e4}},
+    "a power station": lambda r: r | {"spent": r["spent"] | {"energy_j": 1e300}},
+    "eternity": lambda r: r | {"spent": r["spent"] | {"time_s": 1e300}},
+    "no examples": lambda r: r | {"examples": 0},
+    "a word too many": lambda r: r | {"root": True},
+}
+
+
+@pytest.fixture
+def without_the_first(federate):
+    """The state after a round in which the first device fails, and the row."""
+    federation = federate(state="without")
+    opened = federation.open()
+    first, *others = opened.dispatches
+    opened.fail(first.node, "error")
+    for dispatch in others:
+        opened.receive(*federation.answer(dispatch))
+    federation.coordinator.close_round(opened)
+    return federation.state_bytes()
+
+
+def round_with(federation, tamper):
+    """One round in which the first device's answer is tampered with, first of all."""
+    opened = federation.open()
+    first, *others = opened.dispatches
+    node, payload, text = federation.answer(first)
+    opened.receive(node, *tamper(first, payload, text))
+    for dispatch in others:
+        opened.receive(*federation.answer(dispatch))
+    row = federation.coordinator.close_round(opened)
+    return opened, row
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_payload_is_rejected_for_its_reason_and_harms_nobody(name, federate, without_the_first, caplog):
+    reason, make = BAD[name]
+
+    def tamper(dispatch, payload, text):
+        bad = make(dispatch, payload)
+        report = json.loads(text)
+        report["spent"]["uplink_bytes"] = len(bad)
+        return bad, json.dumps(report)
+
+    federation = federate()
+    with caplog.at_level(logging.WARNING):
+        opened, row = round_with(federation, tamper)
+    node = opened.dispatches[0].node
+    assert opened.rejected == {node: reason}
+    assert f"node {node} rejected ({reason})" in caplog.text
+    assert federation.coordinator.totals.rejected == {reason: 1}
+    assert (row.completed, row.rejected, row.failed) == (len(federation.devices) - 1, 1, 0)
+    assert federation.state_bytes() == without_the_first
+    record = federation.coordinator.registry[node]
+    assert (record.rejections, record.participations, record.acknowledged_round) == (1, 0, None)
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_lying_report_is_rejected_and_not_counted_on(name, federate, without_the_first):
+    def tamper(dispatch, payload, text):
+        lie = LIES[name](json.loads(text))
+        return payload, lie if isinstance(lie, str) else json.dumps(lie)
+
+    federation = federate()
+    opened, row = round_with(federation, tamper)
+    node = opened.dispatches[0].node
+    assert opened.rejected == {node: "message"}
+    assert node not in opened.reports
+    assert row.energy_j < 1e4
+    assert federation.coordinator.registry[node].energy_j == 0.0
+    assert federation.state_bytes() == without_the_first
+
+
+def test_a_second_answer_is_a_replay_and_the_first_stands(federate, caplog):
+    federation, twin = federate(), federate(state="twin")
+    expected = twin.run()[0]
+    opened = federation.open()
+    answers = [federation.answer(dispatch) for dispatch in opened.dispatches]
+    for node, payload, text in answers:
+        opened.receive(node, payload, text)
+        opened.receive(node, payload[:-1], text)
+    opened.receive(999, answers[0][1], answers[0][2])
+    opened.fail(answers[0][0], "error")
+    row = federation.coordinator.close_round(opened)
+    assert opened.rejected == opened.failed == {}
+    assert federation.coordinator.totals.rejected == {"replay": len(federation.devices) + 2}
+    assert "node 999 answered twice or unasked" in caplog.text
+    assert replace(row, wall_time_s=0) == replace(expected, wall_time_s=0)
+    assert federation.state_bytes() == twin.state_bytes()
+
+
+def test_a_late_answer_is_not_used_but_its_cost_counts(federate):
+    federation = federate(budget=Budget(deadline_s=30))
+
+    def tamper(dispatch, payload, text):
+        report = json.loads(text)
+        report["spent"]["time_s"] = 31.0
+        return payload, json.dumps(report)
+
+    opened, row = round_with(federation, tamper)
+    node = opened.dispatches[0].node
+    assert opened.failed == {node: "late"}
+    assert opened.violations == {node: ["deadline_s"]}
+    assert federation.coordinator.registry[node].energy_j > 0
+    assert (row.violations, row.failed) == (1, 1)
+
+
+def test_silent_devices_time_out_and_their_energy_is_the_worlds_to_say(federate):
+    federation = federate()
+    opened = federation.open()
+    opened.receive(*federation.answer(opened.dispatches[0]))
+    silent = opened.dispatches[1:]
+    assert opened.waiting == len(silent)
+    row = federation.coordinator.close_round(opened)
+    assert opened.failed == {d.node: "timeout" for d in silent}
+    assert row.energy_j == pytest.approx(
+        opened.reports[opened.dispatches[0].node].spent.energy_j + sum(d.predicted.energy_j for d in silent)
+    )
+    assert row.virtual_time_s == 60.0
+
+
+def test_a_round_without_any_answer_leaves_the_model_alone(federate):
+    federation = federate()
+    before = federation.model_bytes()
+    opened = federation.open()
+    row = federation.coordinator.close_round(opened)
+    assert federation.model_bytes() == before
+    assert (row.completed, row.failed) == (0, len(opened.dispatches))
+
+
+def test_bytes_are_counted_as_they_came_not_as_reported(federate):
+    opened, row = round_with(federate(), lambda d, p, t: (p + b"more", t))
+    assert row.uplink_bytes == sum(opened.received.values())
+    assert opened.rejected == {opened.dispatches[0].node: "message"}
+    assert row.uplink_bytes_float32 == len(opened.received) * row.downlink_bytes_float32 // row.selected
+
+
+def test_no_device_weighs_more_than_the_cap(federate):
+    def tamper(dispatch, payload, text):
+        return payload, json.dumps(json.loads(text) | {"examples": 2**31})
+
+    federation = federate()
+    opened, _ = round_with(federation, tamper)
+    assert opened.rejected == {}
+    shares = opened.mean._weight["5.bias"]
+    honest = sum(r.examples for n, r in opened.reports.items() if n != opened.dispatches[0].node)
+    assert shares.tolist() == [LARGEST_EXAMPLES + honest] * 2
+
+
+COST = Cost(energy_j=10, radio_j=2, time_s=20, memory_bytes=100, uplink_bytes=50, downlink_bytes=60)
+
+
+@pytest.mark.parametrize(
+    ("limits", "broken"),
+    [
+        ({}, []),
+        (
+            {"energy_j": 10, "memory_bytes": 100, "deadline_s": 20, "uplink_bytes": 50, "downlink_bytes": 60},
+            [],
+        ),
+        ({"energy_j": 9.9}, ["energy_j"]),
+        ({"memory_bytes": 99}, ["memory_bytes"]),
+        ({"deadline_s": 19.9}, ["deadline_s"]),
+        ({"uplink_bytes": 49}, ["uplink_bytes"]),
+        ({"downlink_bytes": 59, "energy_j": 1}, ["energy_j", "downlink_bytes"]),
+        ({"power_w": 0.4}, []),
+        ({"power_w": 0.39}, ["power_w"]),
+    ],
+)
+def test_broken_constraints(limits, broken):
+    assert broken_constraints(COST, Budget(**limits)) == broken
