@@ -9,7 +9,6 @@ from slimfleet.compression import Task
 from slimfleet.compression.cost import Runtime, Work, measure_work, peak_memory_bytes
 from slimfleet.compression.pruning import select_channels
 from slimfleet.compression.pruning.blueprint import Blueprint
-from slimfleet.compression.pruning.shrink import shrink_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +26,7 @@ class AtWidth:
 def at_width(task: Task, architecture: Blueprint, width: float, runtime: Runtime, batch_size: int) -> AtWidth:
     """Build the task's model at `width` (0 < width <= 1) and measure its work."""
     channels = select_channels(architecture.groups, width, "prefix")
-    model = shrink_model(architecture.model, architecture.places(channels))
-    work = measure_work(model, task.example_inputs(), task.loss)
+    work = measure_work(architecture.shrunk(channels), task.example_inputs(), task.loss)
     kept = sum(len(chosen) for chosen in channels.values())
     return AtWidth(width, kept, work, peak_memory_bytes(runtime, work, batch_size))
 

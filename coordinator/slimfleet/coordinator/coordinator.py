@@ -11,7 +11,6 @@ from slimfleet.compression import DeviceProfile, Task, Tensors
 from slimfleet.compression.cost import RUNTIMES, CostModel, Work, measure_work
 from slimfleet.compression.pruning import select_channels
 from slimfleet.compression.pruning.blueprint import Blueprint, blueprint
-from slimfleet.compression.pruning.shrink import shrink_model
 from slimfleet.compression.task import Evaluation
 from slimfleet.compression.tensors import load_tensors, tensors_of
 from slimfleet.coordinator.aggregate import CoverageMean
@@ -127,15 +126,14 @@ class Coordinator:
         if number % self.settings.evaluate_every and number != self.settings.rounds:
             return None
         with self.observer.phase("evaluate"):
-            model = shrink_model(self.blueprint.model, self.blueprint.places({}))
+            model = self.blueprint.shrunk({})
             load_tensors(model, self.published())
             return self.task.evaluate(model.eval())
 
 
 def measured(task: Task, architecture: Blueprint, width: float) -> Work:
     """The work of the model at one width; the window does not matter for it."""
-    channels = select_channels(architecture.groups, width, "prefix", 0, None)
-    model = shrink_model(architecture.model, architecture.places(channels))
+    model = architecture.shrunk(select_channels(architecture.groups, width, "prefix"))
     return measure_work(model, task.example_inputs(), task.loss)
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from slimfleet.compression.pruning.discover import discover
 from slimfleet.compression.pruning.groups import ChannelGroup
 from slimfleet.compression.pruning.index_map import IndexMap, index_map
+from slimfleet.compression.pruning.shrink import shrink_model
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.task import Task
 from slimfleet.compression.tensors import schema_of
@@ -28,6 +29,10 @@ class Blueprint:
     def places(self, channels: Channels) -> IndexMap:
         """Where the elements of a model shrunk to `channels` stand in the full model."""
         return index_map(self.schema, self.groups, channels)
+
+    def shrunk(self, channels: Channels) -> nn.Module:
+        """A copy of the model, as initialised, that keeps `channels`."""
+        return shrink_model(self.model, self.places(channels))
 
 
 def blueprint(task: Task, seed: int) -> Blueprint:
