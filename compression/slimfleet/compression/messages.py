@@ -106,7 +106,7 @@ def parse(kind: type[M], text: str) -> M:
     if len(text) > MAX_TEXT:
         raise PayloadError("message", f"a {what} of {len(text)} characters: the limit is {MAX_TEXT}")
     try:
-        fields = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        fields = json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_finite)
         message: M = _ADAPTERS[kind].validate_json(text, strict=True)
     except (ValidationError, ValueError, RecursionError) as error:
         raise PayloadError("message", f"not an acceptable {what}: {_first(error)}") from error
