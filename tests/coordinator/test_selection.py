@@ -1,0 +1,62 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from slimfleet.coordinator.selection import POLICIES, Candidate, SelectionSettings, eligible
+
+SETTINGS = SelectionSettings(energy_exponent=1.0)
+
+
+def candidate(node: int, round_j: float = 1.0, loss=None, battery=None, charging=False) -> Candidate:
+    return Candidate(node=node, round_j=round_j, loss=loss, battery=battery, charging=charging)
+
+
+def first_places(policy: str, candidates, settings=SETTINGS, draws: int = 4_000) -> dict[int, float]:
+    """How often each node is asked first."""
+    rng = np.random.default_rng(0)
+    counts = Counter(POLICIES[policy](candidates, settings, rng)[0] for _ in range(draws))
+    return {c.node: counts[c.node] / draws for c in candidates}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_an_order_is_a_permutation_that_the_seed_decides(policy):
+    candidates = [candidate(node, round_j=node + 1.0) for node in range(30)]
+    orders = [POLICIES[policy](candidates, SETTINGS, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    assert sorted(orders[0]) == list(range(30))
+    assert orders[0] == orders[1] != orders[2]
+    assert POLICIES[policy]([], SETTINGS, np.random.default_rng(0)) == []
+
+
+def test_uniform_looks_at_nothing():
+    shares = first_places("uniform", [candidate(0, 1.0), candidate(1, 1e6), candidate(2, 1.0, battery=0.3)])
+    assert shares == pytest.approx({0: 1 / 3, 1: 1 / 3, 2: 1 / 3}, abs=0.03)
+
+
+def test_the_first_place_goes_by_weight():
+    """Efraimidis & Spirakis 2006: the first of the order is drawn in proportion to its weight."""
+    shares = first_places("utility", [candidate(0, 1.0), candidate(1, 3.0), candidate(2, 6.0)])
+    assert shares == pytest.approx({0: 6 / 9, 1: 2 / 9, 2: 1 / 9}, abs=0.03)
+
+
+def test_a_half_empty_battery_halves_the_weight_unless_it_charges():
+    full, half = candidate(0), candidate(1, battery=0.5)
+    charging = candidate(2, battery=0.5, charging=True)
+    shares = first_places("utility", [full, half, charging])
+    assert shares == pytest.approx({0: 0.4, 1: 0.2, 2: 0.4}, abs=0.03)
+
+
+def test_loss_counts_where_it_should_and_the_unknown_are_as_promising_as_the_best():
+    settings = SelectionSettings(energy_exponent=0.0, utility_exponent=1.0)
+    shares = first_places("utility", [candidate(0, loss=2.0), candidate(1, loss=0.5), candidate(2)], settings)
+    assert shares == pytest.approx({0: 4 / 9, 1: 1 / 9, 2: 4 / 9}, abs=0.03)
+
+
+def test_a_battery_below_the_floor_is_left_alone_unless_it_charges():
+    candidates = [
+        candidate(0),
+        candidate(1, battery=0.2),
+        candidate(2, battery=0.19),
+        candidate(3, battery=0.0, charging=True),
+    ]
+    assert [c.node for c in eligible(candidates, SelectionSettings(battery_floor=0.2))] == [0, 1, 3]
