@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from slimfleet.client.device import Device
 from slimfleet.client.state import ResidualStore
 from slimfleet.client.workbench import Workbench
-from slimfleet.compression import DeviceProfile, Evaluation, Examples
+from slimfleet.compression import Cost, DeviceProfile, Evaluation, Examples
 from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.messages import text_of
 from slimfleet.compression.types import Tensors
@@ -94,9 +94,9 @@ class World:
     def status(self, node: int, round_number: int) -> Status | None:
         return self.statuses.get(node, Status())
 
-    def settle(self, participations: Sequence[Participation], round_number: int) -> float:
+    def settle(self, participations: Sequence[Participation], round_number: int) -> list[Cost]:
         self.now += 60.0
-        return sum(p.predicted.energy_j for p in participations if p.spent is None)
+        return [p.predicted for p in participations if p.spent is None]
 
     def to_json(self) -> dict[str, Any]:
         return {"now": self.now}

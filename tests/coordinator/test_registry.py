@@ -37,6 +37,6 @@ def test_the_wall_clock_passes_by_itself(phone):
     world = WallEnvironment(lambda: now[0])
     assert world.now_s() == 5.0
     assert world.status(1, 1) == Status(battery=None, charging=False)
-    assert world.settle([], 1) == 0.0
+    assert not world.settle([], 1)
     world.restore(world.to_json())
     assert world.to_json() == {}

@@ -23,7 +23,7 @@ def make_rows(accuracies: Sequence[float | None], **fields: float) -> tuple[Roun
     )  # fmt: skip
     rows: list[RoundRow] = []
     known: list[float] = []
-    for number, accuracy in enumerate(accuracies):
+    for number, accuracy in enumerate(accuracies, start=1):
         known += [] if accuracy is None else [accuracy]
         trailing = fmean(known[-5:]) if known else None
         loss = None if accuracy is None else 1 - accuracy

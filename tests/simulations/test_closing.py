@@ -63,7 +63,7 @@ def test_progress_is_a_few_lines_where_there_is_no_terminal(make_record: MakeRec
     text = io.StringIO()
     record = make_record([0.5] * 40)
     with RoundProgress(Console(file=text, width=60)) as progress:
-        progress.began("[digits]", 0, 40)
+        progress.began("[digits]", 1, 40)
         for row in record.rows:
             progress.closed(row)
     lines = text.getvalue().splitlines()
@@ -74,7 +74,7 @@ def test_progress_is_a_few_lines_where_there_is_no_terminal(make_record: MakeRec
 def test_progress_is_live_on_a_terminal(make_record: MakeRecord) -> None:
     text = io.StringIO()
     with RoundProgress(Console(file=text, width=100, force_terminal=True)) as progress:
-        progress.began("[digits]", 0, 2)
+        progress.began("[digits]", 1, 2)
         for row in make_record([0.5, 0.5]).rows:
             progress.closed(row)
     assert "2/2" in text.getvalue()

@@ -55,7 +55,7 @@ def test_overrides_reach_every_depth_and_keep_toml_types() -> None:
             "planner.widths": "[1.0, 0.5]",
             "task.name": "my_package.tasks:Birds",
             "task.options.folder": '"data"',
-            "budget.class.phone-low.uplink_bytes": "5_000",
+            "budget.class.sbc-mid.uplink_bytes": "5_000",
         },
     )
     assert scenario.seed == 7
@@ -63,7 +63,7 @@ def test_overrides_reach_every_depth_and_keep_toml_types() -> None:
     assert scenario.planner.widths == (1.0, 0.5)
     assert scenario.task.name == "my_package.tasks:Birds"
     assert scenario.task.options == {"folder": "data"}
-    assert scenario.budget.of("phone-low") == Budget(uplink_bytes=5000)
+    assert scenario.budget.of("sbc-mid").uplink_bytes == 5_000
 
 
 def test_a_class_changes_only_the_limits_it_names_and_may_lift_one(tmp_path: Path) -> None:

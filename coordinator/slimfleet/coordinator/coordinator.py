@@ -100,7 +100,7 @@ class Coordinator:
         with self.observer.phase("aggregate"):
             if opened.mean.updates:
                 self.server.step(opened.mean.mean())
-        silent_j = self.environment.settle(_participations(opened), opened.number)
+        silent = self.environment.settle(_participations(opened), opened.number)
         self.cost_model = learn(opened, self.registry, self.calibration, self.cost_model)
         self.totals.add(opened)
         note_in_records(opened, self.registry)
@@ -108,7 +108,7 @@ class Coordinator:
         row = round_row(
             opened,
             full_bytes=self.blueprint.schema.nbytes,
-            silent_j=silent_j,
+            silent=silent,
             virtual_time_s=self.environment.now_s() - opened.opened_s,
             evaluation=evaluation,
             earlier=self.rows,

@@ -43,8 +43,8 @@ class Environment(Protocol):
         """The condition of a device, or None when it cannot take work now."""
         ...
 
-    def settle(self, participations: Sequence[Participation], round_number: int) -> float:
-        """A round is over: let the world move on. Returns the joules that silent devices spent, as far as known."""
+    def settle(self, participations: Sequence[Participation], round_number: int) -> Sequence[Cost]:
+        """A round is over: let the world move on. Returns what silent devices spent, as far as it is known."""
         ...
 
     def to_json(self) -> dict[str, Any]:
@@ -70,9 +70,9 @@ class WallEnvironment:
         """Unknown battery: the device itself refuses work that it cannot do."""
         return Status()
 
-    def settle(self, participations: Sequence[Participation], round_number: int) -> float:
+    def settle(self, participations: Sequence[Participation], round_number: int) -> Sequence[Cost]:
         """Nothing to do; what silent devices spent is not known."""
-        return 0.0
+        return ()
 
     def to_json(self) -> dict[str, Any]:
         """The wall clock needs no checkpoint."""

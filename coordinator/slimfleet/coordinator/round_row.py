@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import fsum
 from statistics import fmean
 
-from slimfleet.compression.task import Evaluation
+from slimfleet.compression import Cost, Evaluation
 from slimfleet.coordinator.open_round import OpenRound
 from slimfleet.coordinator.outcome import RoundRow
 
@@ -18,20 +18,20 @@ def round_row(
     opened: OpenRound,
     *,
     full_bytes: int,
-    silent_j: float,
+    silent: Sequence[Cost],
     virtual_time_s: float,
     evaluation: Evaluation | None,
     earlier: Sequence[RoundRow],
     wall_time_s: float,
 ) -> RoundRow:
-    """The row of one round. `full_bytes` is the plain float32 model, `silent_j` what unheard devices spent."""
+    """The row of one round. `full_bytes` is the plain float32 model, `silent` what unheard devices spent."""
     reports = [opened.reports[node] for node in sorted(opened.reports)]
     spent = [report.spent for report in reports]
     used = [d.assignment.plan for d in opened.dispatches if d.node in opened.accepted]
     accuracy = None if evaluation is None else evaluation.accuracy
     known = [r.accuracy for r in earlier if r.accuracy is not None] + ([] if accuracy is None else [accuracy])
-    radio_j = fsum(cost.radio_j for cost in spent)
-    energy_j = fsum(cost.energy_j for cost in spent) + silent_j
+    radio_j = fsum(cost.radio_j for cost in (*spent, *silent))
+    energy_j = fsum(cost.energy_j for cost in (*spent, *silent))
     return RoundRow(
         round=opened.number,
         selected=len(opened.dispatches),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+from slimfleet.compression import Cost
 from slimfleet.coordinator.environment import Participation, Status
 from slimfleet.simulations.battery import Battery
 from slimfleet.simulations.fleet import VirtualDevice
@@ -42,19 +43,20 @@ class VirtualWorld:
         now = battery.at(self._now_s)
         return Status(battery=now.level, charging=now.charging)
 
-    def settle(self, participations: Sequence[Participation], round_number: int) -> float:
-        """Drain batteries and let the round's time pass; returns the joules of devices that were lost under way."""
-        silent_j, longest_s = 0.0, 0.0
+    def settle(self, participations: Sequence[Participation], round_number: int) -> list[Cost]:
+        """Drain batteries and let the round's time pass; returns what devices spent that were lost under way."""
+        silent, longest_s = [], 0.0
         for part in participations:
-            spent_j, spent_s = self._spent(part, round_number)
-            if part.spent is None:
-                silent_j += spent_j
-            longest_s = max(longest_s, spent_s)
+            spent = part.spent
+            if spent is None:
+                spent = self._until_lost(part, round_number)
+                silent.append(spent)
+            longest_s = max(longest_s, spent.time_s)
             battery = self._batteries.get(part.node)
             if battery is not None:
-                self._batteries[part.node] = battery.at(self._now_s).drained(spent_j)
+                self._batteries[part.node] = battery.at(self._now_s).drained(spent.energy_j)
         self._now_s += longest_s + BETWEEN_ROUNDS_S
-        return silent_j
+        return silent
 
     def battery_level(self, node: int) -> float | None:
         """State of charge now, 0..1; None on mains."""
@@ -70,10 +72,14 @@ class VirtualWorld:
         self._now_s = values["now_s"]
         self._batteries = {int(node): Battery(**battery) for node, battery in values["batteries"].items()}
 
-    def _spent(self, part: Participation, round_number: int) -> tuple[float, float]:
-        """Joules and seconds. A lost device worked for a share of what was predicted, and is waited for."""
-        if part.spent is not None:
-            return part.spent.energy_j, part.spent.time_s
+    def _until_lost(self, part: Participation, round_number: int) -> Cost:
+        """A lost device woke its radio, computed for a share of what was predicted, sent nothing, and is waited for."""
         share = self._fleet[part.node].conditions(round_number).drops_out_at
-        joules = part.predicted.energy_j * (1.0 if share is None else share)
-        return joules, part.predicted.time_s if self._deadline_s is None else self._deadline_s
+        predicted = part.predicted
+        compute_j = (predicted.energy_j - predicted.radio_j) * (1.0 if share is None else share)
+        return replace(
+            predicted,
+            energy_j=compute_j + predicted.radio_j,
+            time_s=predicted.time_s if self._deadline_s is None else self._deadline_s,
+            uplink_bytes=0,
+        )
