@@ -24,9 +24,15 @@ FAULTY = 4
 
 
 def scenario_with(fault: str) -> Scenario:
+    unlimited = {
+        f"{table}.{limit}": '"none"'
+        for table in ("budget", "budget.class.phone-low")
+        for limit in ("energy_j", "uplink_bytes", "downlink_bytes")
+    }
     return load_scenario(
         "digits",
-        {
+        unlimited
+        | {
             "rounds": "1",
             "fleet.devices": "40",
             "selection.per_round": "40",

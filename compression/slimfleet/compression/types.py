@@ -121,7 +121,7 @@ class Report:
 
     spent: Cost
     source: EnergySource
-    loss: NotNegative
+    loss: float
     """Mean training loss over the local steps."""
     examples: Annotated[int, Ge(1), Le(2**31)]
     """Number of local examples: the weight of the update."""

@@ -12,6 +12,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from slimfleet.compression import PayloadError, SlimfleetError
 from slimfleet.compression.messages import Enrolment, parse, text_of
+from slimfleet.compression.wire import REASONS
 from slimfleet.coordinator.coordinator import Coordinator
 from slimfleet.coordinator.dispatch import Dispatch
 from slimfleet.coordinator.open_round import OpenRound
@@ -25,18 +26,7 @@ POLL_S = 0.05
 TRANSPORT_ERRORS: Mapping[int, str] = {4: "timeout", 5: "dropout", 8: "worker"}
 """Flower's codes for a reply that never came, a node that is gone, a worker that crashed; others count as `error`."""
 
-REFUSALS = frozenset(
-    {
-        "energy_j",
-        "deadline_s",
-        "memory_bytes",
-        "uplink_bytes",
-        "local_steps",
-        "schema",
-        "checksum",
-        "channels",
-    }
-)
+REFUSALS = REASONS | {"energy_j", "deadline_s", "memory_bytes", "uplink_bytes", "local_steps"}
 """Reasons a device may give for not doing a round; any other word is counted as `refused`."""
 
 
