@@ -17,7 +17,8 @@ from slimfleet.compression.console import run_app
 from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.import_path import existing_folders, make_importable
 from slimfleet.compression.options import ImportFrom, TaskArguments, keyword_arguments
-from slimfleet.coordinator.edge import read_profiles, task_from
+from slimfleet.compression.profile_file import read_profiles
+from slimfleet.coordinator.edge import task_from
 from slimfleet.coordinator.explain import Explanation, explain
 
 app = typer.Typer(

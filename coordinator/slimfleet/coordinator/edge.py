@@ -1,21 +1,13 @@
-"""What a person hands to the coordinator's command, read once and checked: tasks and device profiles."""
+"""The task that a person names to the coordinator, loaded once and checked."""
 
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
-from dataclasses import fields
-from pathlib import Path
 from typing import Any, cast
 
-from pydantic import TypeAdapter, ValidationError
-
-from slimfleet.compression import BadInput, DeviceProfile, Task
+from slimfleet.compression import BadInput, Task
 from slimfleet.compression.task import resolve
-
-_PROFILE = TypeAdapter(DeviceProfile)
-_FIELDS = frozenset(field.name for field in fields(DeviceProfile))
 
 
 def task_from(reference: str, options: Mapping[str, Any]) -> Task:
@@ -39,35 +31,3 @@ def task_from(reference: str, options: Mapping[str, Any]) -> Task:
     if not hasattr(found, "build_model"):
         raise BadInput(f"{reference!r} gives a {type(found).__name__}, which has no build_model: not a task")
     return cast(Task, found)
-
-
-def read_profiles(path: Path) -> list[DeviceProfile]:
-    """The device profile in a JSON file, or the list of them, as `slimfleet-device profile --json` prints it.
-
-    Raises BadInput naming the file and what is wrong in it.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except OSError as error:
-        raise BadInput(f"cannot read the profile {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise BadInput(f"the profile {path} is not JSON: {error}") from error
-    return [_profile(values, path) for values in (content if isinstance(content, list) else [content])]
-
-
-def _profile(values: object, path: Path) -> DeviceProfile:
-    unknown = sorted(values.keys() - _FIELDS) if isinstance(values, dict) else []
-    if unknown:
-        raise BadInput(
-            f"the profile {path} has the unknown field {unknown[0]!r}; there are {', '.join(sorted(_FIELDS))}"
-        )
-    try:
-        return _PROFILE.validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "profile"
-        raise BadInput(f"the profile {path} is not right: {place}: {first['msg']}") from None
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is not a finite number")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from slimfleet.compression import Budget, Cost, DeviceProfile, Plan, Skip, Task
 from slimfleet.coordinator.coordinator import Coordinator
 from slimfleet.coordinator.environment import WallEnvironment
+from slimfleet.coordinator.planner.settings import Bits
 from slimfleet.coordinator.selection import SelectionSettings
 from slimfleet.coordinator.settings import CoordinatorSettings
 
@@ -29,7 +30,7 @@ def explain(
     examples: int,
     *,
     runtime: str = "torch",
-    downlink_bits: int = 6,
+    downlink_bits: Bits = 6,
 ) -> list[Explanation]:
     """Plans for devices that the coordinator has not met before, each with so many local `examples`.
 

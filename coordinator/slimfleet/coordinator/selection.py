@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
+
+from slimfleet.compression.types import NotNegative, Share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,14 +18,14 @@ class SelectionSettings:
     """How to choose."""
 
     policy: str = "utility"
-    per_round: int = 20
-    min_devices: int = 1
+    per_round: Annotated[int, Ge(1)] = 20
+    min_devices: Annotated[int, Ge(1)] = 1
     """Devices that must be connected before a round is opened."""
-    energy_exponent: float = 0.5
+    energy_exponent: NotNegative = 0.5
     """How much the joules of a full-width round on a device count against it; 0 ignores them."""
-    utility_exponent: float = 0.0
+    utility_exponent: NotNegative = 0.0
     """How much its training loss counts for it; 0 ignores it."""
-    battery_floor: float = 0.2
+    battery_floor: Share = 0.2
     """Devices below this state of charge are left alone unless they charge."""
 
 

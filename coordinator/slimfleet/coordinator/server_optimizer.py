@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge, Lt
 from numpy.typing import NDArray
 
 from slimfleet.compression import ModelSchema, Tensors
+from slimfleet.compression.types import Positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +24,11 @@ class ServerSettings:
     """How the coordinator applies a round."""
 
     optimizer: Literal["fedavg", "fedadam"] = "fedavg"
-    learning_rate: float = 1.0
-    momentum: float = 0.0
-    averaging: float = 0.0
+    learning_rate: Positive = 1.0
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.0
+    averaging: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Decay of the exponential average of global models that is evaluated and published; 0 publishes the last."""
-    max_update_norm: float = 100.0
+    max_update_norm: Positive = 100.0
     """Largest accepted L2 norm of one device's update."""
 
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le
 
 from slimfleet.compression import Budget, Training
 from slimfleet.compression.pruning import WindowPolicy
+from slimfleet.compression.types import Count, Positive
 from slimfleet.coordinator.planner import PlannerSettings
+from slimfleet.coordinator.planner.settings import Bits
 from slimfleet.coordinator.selection import SelectionSettings
 from slimfleet.coordinator.server_optimizer import ServerSettings
 
@@ -16,10 +21,10 @@ from slimfleet.coordinator.server_optimizer import ServerSettings
 class CoordinatorSettings:
     """Everything a federation is run by, apart from its task and its devices."""
 
-    rounds: int
-    seed: int = 0
+    rounds: Annotated[int, Ge(1)]
+    seed: Count = 0
     training: Training = field(default_factory=lambda: Training(learning_rate=0.05))
-    learning_rate_decay: float = 1.0
+    learning_rate_decay: Annotated[float, Gt(0), Le(1)] = 1.0
     """Factor on the devices' learning rate from round to round."""
     budget: Budget = field(default_factory=Budget)
     class_budgets: Mapping[str, Budget] = field(default_factory=dict)
@@ -28,12 +33,12 @@ class CoordinatorSettings:
     planner: str = "enumerate"
     planner_settings: PlannerSettings = field(default_factory=PlannerSettings)
     window: WindowPolicy = "prefix"
-    downlink_bits: int = 6
+    downlink_bits: Bits = 6
     server: ServerSettings = field(default_factory=ServerSettings)
     runtime: str = "torch"
     """Which memory model the devices' training runtime follows."""
-    evaluate_every: int = 1
-    round_timeout_s: float = 600.0
+    evaluate_every: Annotated[int, Ge(1)] = 1
+    round_timeout_s: Positive = 600.0
     """Longest wait for the answers of one round, in wall-clock time."""
 
     def budget_of(self, device_class: str) -> Budget:

@@ -10,10 +10,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import save
-
 from slimfleet.compression.files import write_atomically
 from slimfleet.compression.types import Tensors
+from slimfleet.coordinator.model_file import write_model
 from slimfleet.simulations.outcome import DeviceRow, RoundRow, RunRecord
 from slimfleet.simulations.report import report_html
 from slimfleet.simulations.summary import summarise
@@ -36,9 +35,7 @@ def write_outputs(
     for stale in ("summary.json", "baseline_rounds.csv"):
         (out / stale).unlink(missing_ok=True)
     write_atomically(out / "scenario.toml", scenario_toml.encode())
-    # safetensors writes the memory of a transposed array as if it were in C order.
-    in_order = {name: array.copy(order="C") for name, array in model_tensors.items()}
-    write_atomically(out / "model.safetensors", save(in_order))
+    write_model(out / "model.safetensors", model_tensors)
     write_atomically(out / "rounds.csv", _csv(RoundRow, record.rows))
     write_atomically(out / "devices.csv", _csv(DeviceRow, record.device_rows))
     if baseline is not None:

@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+
+from slimfleet.compression.types import NotNegative, Positive
+
+Bits = Literal[1, 2, 3, 4, 5, 6, 7, 8, 32]
+"""Bits of a quantised value; 32 sends plain float32."""
+
+PositiveInt = Annotated[int, Ge(1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,28 +22,35 @@ class PlannerSettings:
     Among candidates of equal value the first wins: values stand in order of preference.
     """
 
-    widths: tuple[float, ...] = (1.0, 0.75, 0.5, 0.375, 0.25)
-    local_steps: tuple[int, ...] = (128, 64, 32, 16, 8, 4, 2, 1)
-    max_epochs: float = 1.0
+    widths: Annotated[tuple[Annotated[float, Gt(0), Le(1)], ...], MinLen(1)] = (1.0, 0.75, 0.5, 0.375, 0.25)
+    local_steps: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (128, 64, 32, 16, 8, 4, 2, 1)
+    max_epochs: Positive = 1.0
     """Most passes over the local examples: longer candidates are cut to it."""
-    batch_sizes: tuple[int, ...] = (32, 16, 8)
-    bits: tuple[int, ...] = (1, 2, 4, 8)
-    sparsities: tuple[float, ...] = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98)
+    batch_sizes: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (32, 16, 8)
+    bits: Annotated[tuple[Bits, ...], MinLen(1)] = (1, 2, 4, 8)
+    sparsities: Annotated[tuple[Annotated[float, Ge(0), Lt(1)], ...], MinLen(1)] = (
+        0.0,
+        0.5,
+        0.8,
+        0.9,
+        0.95,
+        0.98,
+    )
 
-    width_exponent: float = 0.3
+    width_exponent: NotNegative = 0.3
     """Progress of a round at width w is w to this power. 0.3 fits a measurement: a fleet of widths 1, 0.5 and
     0.25 in equal shares needed 37 rounds for what full width reached in 30 (Fashion-MNIST CNN)."""
-    quality_exponent: float = 0.25
+    quality_exponent: NotNegative = 0.25
     """Weight of the update's fidelity: far below 1, since error feedback sends later what is lost now."""
-    energy_exponent: float = 0.15
+    energy_exponent: NotNegative = 0.15
     """Price of energy: 0 spends whatever the budget allows, 1 maximises progress per joule."""
-    uplink_exponent: float = 0.05
+    uplink_exponent: NotNegative = 0.05
     """Price of uplink bytes, likewise."""
 
-    margin: float = 0.15
+    margin: NotNegative = 0.15
     """Least share by which predicted time, energy and memory are raised before they are held to a limit; at
     least 0.1 on memory, whose held-out predictions fell short by up to 8%."""
-    safety: float = 2.0
+    safety: NotNegative = 2.0
     """Standard deviations of past prediction errors kept free below a limit, where that is more."""
-    unknown_examples: int = 256
+    unknown_examples: PositiveInt = 256
     """Local examples assumed of a device that has never reported."""
