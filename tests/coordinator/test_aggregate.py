@@ -153,3 +153,16 @@ def test_more_updates_than_there_is_room_for_are_an_error():
     everywhere = places(0, 1, 2, 3)
     with pytest.raises(ValueError, match="one more"):
         mean_of([(change(everywhere, 1.0), everywhere, 1)] * 3, most=2)
+
+
+@pytest.mark.parametrize(("absent_weight", "expected"), [(0.0, 2.0), (0.5, 1.0), (1.0, 2.0 / 3)])
+def test_devices_that_did_not_train_an_element_hold_it_back(absent_weight: float, expected: float) -> None:
+    full = {"w": np.zeros(2, np.float32)}
+    schema = ModelSchema.of(full, {"w"})
+    group = ChannelGroup("w", 2, (Member("w", 0, np.array([[0], [1]])),))
+    mean = CoverageMean(schema, 2)
+    mean.add({"w": np.array([2.0, 2.0], np.float32)}, index_map(schema, [group], {}), 10)
+    mean.add({"w": np.array([4.0], np.float32)}, index_map(schema, [group], {"w": np.array([0])}), 20)
+    first, second = mean.mean(absent_weight)["w"]
+    assert first == pytest.approx((2.0 * 10 + 4.0 * 20) / 30)
+    assert second == pytest.approx(expected)

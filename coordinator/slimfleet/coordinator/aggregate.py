@@ -35,6 +35,7 @@ class CoverageMean:
         self._kinds = {t.name: t.kind for t in schema.tensors}
         self._sum = {t.name: np.zeros(t.shape, np.int64) for t in schema.tensors}
         self._weight = {t.name: np.zeros(t.shape, np.int64) for t in schema.tensors}
+        self._examples = 0
         self._share = HEADROOM / max(most_updates, 1)
         self._most = most_updates
         self.updates = 0
@@ -56,17 +57,23 @@ class CoverageMean:
                 )
         places.add_into(self._sum, {name: self._units(name, v) * weight for name, v in update.items()})
         places.add_scalar(self._weight, weight)
+        self._examples += weight
         self.updates += 1
 
-    def mean(self) -> Tensors:
+    def mean(self, absent_weight: float = 0.0) -> Tensors:
         """The mean update in full shapes, float64; zero where no device trained the element.
 
-        Of a counter it is the mean change, of a flag the share of examples whose device flipped it.
+        `absent_weight`, 0..1, is how much a device that did not train an element counts as one that left it where it
+        was: 0 is HeteroFL's mean over those that trained it, which for rarely trained elements is the mean of a few
+        skewed devices; 1 pads with zeros. Of a counter it is the mean change, of a flag the share of examples whose
+        device flipped it.
         """
-        return {
-            name: total / (np.maximum(self._weight[name], 1) * 2.0 ** self._fraction_bits(name))
-            for name, total in self._sum.items()
-        }
+        mean: Tensors = {}
+        for name, total in self._sum.items():
+            weight = self._weight[name]
+            counted = weight + absent_weight * (self._examples - weight)
+            mean[name] = total / (np.maximum(counted, 1) * 2.0 ** self._fraction_bits(name))
+        return mean
 
     def covered(self) -> float:
         """Share of the elements that at least one device trained, 0..1."""

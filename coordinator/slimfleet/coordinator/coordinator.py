@@ -99,7 +99,7 @@ class Coordinator:
         self.observer.answered()
         with self.observer.phase("aggregate"):
             if opened.mean.updates:
-                self.server.step(opened.mean.mean())
+                self.server.step(opened.mean.mean(self.settings.server.absent_weight))
         silent = self.environment.settle(_participations(opened), opened.number)
         self.cost_model = learn(opened, self.registry, self.calibration, self.cost_model)
         self.totals.add(opened)

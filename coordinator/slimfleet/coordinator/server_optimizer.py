@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Le, Lt
 from numpy.typing import NDArray
 
 from slimfleet.compression import ModelSchema, Tensors
@@ -28,6 +28,8 @@ class ServerSettings:
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.0
     averaging: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Decay of the exponential average of global models that is evaluated and published; 0 publishes the last."""
+    absent_weight: Annotated[float, Ge(0), Le(1)] = 0.0
+    """How much a device that did not train an element counts in its mean as one that left it as it was."""
     max_update_norm: Positive = 100.0
     """Largest accepted L2 norm of one device's update."""
 

@@ -187,6 +187,8 @@ class ServerSection(Section):
     optimizer: Literal["fedavg", "fedadam"] = "fedavg"
     learning_rate: Positive = 1.0
     momentum: BelowOne = 0.0
+    absent_weight: Share = 0.0
+    """How much a device too narrow for an element counts in its mean as one that left it as it was."""
     averaging: BelowOne = 0.0
     """Decay of the exponential average of models that is published; 0 publishes the last model."""
     max_update_norm: Positive = 100.0

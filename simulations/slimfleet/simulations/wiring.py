@@ -73,6 +73,7 @@ def coordinator_settings(scenario: Scenario) -> CoordinatorSettings:
             learning_rate=server.learning_rate,
             momentum=server.momentum,
             averaging=server.averaging,
+            absent_weight=server.absent_weight,
             max_update_norm=LARGEST_NORM if server.max_update_norm is None else server.max_update_norm,
         ),
         runtime=scenario.run.runtime,
