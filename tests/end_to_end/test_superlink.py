@@ -1,0 +1,193 @@
+"""The app in deploy/flower on a real SuperLink with real SuperNodes, as an operator starts them, on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from slimfleet.client.tasks import Digits
+from slimfleet.compression import DeviceProfile
+from slimfleet.compression.tensors import tensors_of
+
+APP = Path(__file__).parents[2] / "deploy" / "flower"
+BIN = Path(sys.executable).parent
+DEVICES = 2
+PATIENCE_S = 150
+
+SETTINGS = f"""round_timeout_s = 60.0
+training.learning_rate = 0.05
+selection = {{policy = "uniform", per_round = {DEVICES}, min_devices = {DEVICES}}}
+planner_settings = {{widths = [1.0, 0.5], local_steps = [8], batch_sizes = [8], bits = [4], sparsities = [0.5]}}
+"""
+
+BOARD = DeviceProfile(
+    name="board", device_class="sbc", ram_bytes=4 * 2**30, train_flops_per_s=1e9, idle_w=1.0, train_w=2.0,
+    uplink_bytes_per_s=1e6, downlink_bytes_per_s=1e6,
+    radio_j_per_byte_up=1e-6, radio_j_per_byte_down=1e-6, radio_j_per_burst=0.1,
+)  # fmt: skip
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Each process keeps Flower's files in a folder of its own, and calls nobody."""
+    quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "OMP_NUM_THREADS": "1"}
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"  # Flower starts its helpers by name
+    return os.environ | quiet | {"FLWR_HOME": str(home), "PATH": path}
+
+
+@contextmanager
+def running(name: str, folder: Path, command: str, *options: str) -> Iterator[Path]:
+    """A process in a session of its own, ended with all that it has started; gives the file of its output."""
+    home, log = folder / name, folder / f"{name}.log"
+    home.mkdir(exist_ok=True)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [BIN / command, *options],
+            cwd=home,
+            env=environment(home),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            yield log
+        finally:
+            end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask the process to stop; whatever of its session is left after ten seconds is killed."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(10)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(10)
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A SuperLink and its SuperNodes; gives their folder and the name under which `flwr` knows the SuperLink."""
+    link, *nodes = free_ports(1 + DEVICES)
+    (tmp_path / "board.json").write_text(json.dumps(asdict(BOARD)))
+    (tmp_path / "flwr").mkdir()
+    connection = f'[superlink.loopback]\naddress = "127.0.0.1:{link}"\ninsecure = true\n'
+    (tmp_path / "flwr" / "config.toml").write_text(connection)
+    with ExitStack() as stack:
+        stack.enter_context(
+            running(
+                "superlink", tmp_path, "flower-superlink", "--insecure", "--host=127.0.0.1", f"--port={link}",
+                f"--database={tmp_path / 'state.db'}", "--disable-runtime-dependency-installation",
+            )
+        )  # fmt: skip
+        eventually(lambda: connects(link), "the SuperLink listens", tmp_path)
+        for number, port in enumerate(nodes):
+            says = (
+                f"partition-id={number} num-partitions={DEVICES} meter='none' "
+                f"profile='{tmp_path / 'board.json'}' state='{tmp_path / 'residuals'}'"
+            )
+            stack.enter_context(
+                running(
+                    f"node{number}", tmp_path, "flower-supernode", "--insecure", f"--superlink=127.0.0.1:{link}",
+                    "--host=127.0.0.1", f"--port={port}", "--node-config", says,
+                )
+            )  # fmt: skip
+        yield tmp_path, "loopback"
+
+
+def connects(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def eventually(holds: Callable[[], bool], what: str, folder: Path) -> None:
+    """Look until it holds; fail with the ends of all logs."""
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        if holds():
+            return
+        time.sleep(0.2)
+    pytest.fail(f"{what}: not after {PATIENCE_S} s\n{logs(folder)}")
+
+
+def logs(folder: Path) -> str:
+    return "\n".join(f"== {log.name}\n{log.read_text()[-3_000:]}" for log in sorted(folder.glob("*.log")))
+
+
+def estimated_j(port: int) -> float:
+    """Joules that the coordinator's metrics call estimated."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+    except (urllib.error.URLError, ConnectionError):
+        return 0.0  # not up yet
+    lines = [line for line in text.splitlines() if line.startswith("slimfleet_client_energy_joules_total{")]
+    joules = {line: float(line.rsplit(" ", 1)[1]) for line in lines}
+    assert sum(value for line, value in joules.items() if 'source="estimated"' not in line) == 0
+    return sum(joules.values())
+
+
+@contextmanager
+def flwr_run(folder: Path, superlink: str, rounds: int, metrics_port: int = 0) -> Iterator[None]:
+    """The command of an operator at work, for a federation of so many rounds that leaves its results in `out`."""
+    settings = folder / "federation.toml"
+    settings.write_text(f"rounds = {rounds}\n{SETTINGS}")
+    says = f"server.settings='{settings}' server.out='{folder / 'out'}' server.metrics-port={metrics_port}"
+    with running("flwr", folder, "flwr", "run", str(APP), superlink, "--stream", "--run-config", says):
+        yield
+
+
+def checkpointed(folder: Path, rounds: int) -> dict[str, Any]:
+    """The state after so many rounds."""
+    state = json.loads((folder / "out" / "checkpoint" / f"round-{rounds:06d}" / "state.json").read_text())
+    assert [row["completed"] for row in state["rows"]] == [DEVICES] * rounds, logs(folder)
+    assert state["totals"]["rejected"] == state["totals"]["failed"] == {}
+    return state
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(4 * PATIENCE_S)
+def test_two_rounds_on_a_real_superlink_and_a_third_from_their_checkpoint(
+    federation: tuple[Path, str],
+) -> None:
+    folder, superlink = federation
+    published = folder / "out" / "model.safetensors"
+    (port,) = free_ports(1)
+    with flwr_run(folder, superlink, rounds=2, metrics_port=port):
+        eventually(lambda: estimated_j(port) > 0, "the metrics count estimated joules", folder)
+        eventually(published.exists, "the model is published", folder)
+        eventually(lambda: "round 2 of 2: 2 of 2 devices" in logs(folder), "flwr streams the rounds", folder)
+    two = checkpointed(folder, 2)
+    model, fresh = load_file(published), tensors_of(Digits(1).build_model())
+    assert {name: value.shape for name, value in model.items()} == {n: v.shape for n, v in fresh.items()}
+    assert all(np.isfinite(value).all() for value in model.values())
+    assert sorted(path.name for path in (folder / "residuals").iterdir()) == ["0.residual", "1.residual"]
+
+    published.unlink()
+    with flwr_run(folder, superlink, rounds=3):
+        eventually(published.exists, "the model of the third round is published", folder)
+    assert checkpointed(folder, 3)["rows"][:2] == two["rows"]
+    assert not all(np.array_equal(value, model[name]) for name, value in load_file(published).items())
