@@ -1,6 +1,7 @@
 """The server's side: a coordinator in wall-clock time that goes on from its checkpoint and publishes its model."""
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ class ServerConfig:
     federation: str = "default"
     metrics_port: int = 0
     metrics_host: str = "127.0.0.1"
+    metrics_linger_s: float = 0.0
+    """Longer than Prometheus' scrape interval, lest the end of a run look like its death."""
 
 
 @app.main()
@@ -52,8 +55,8 @@ def main(grid: Grid, context: Context) -> None:
             log.info("%s", line_of(row, coordinator.settings.rounds))
 
         server_app(lambda _: coordinator, after_round)(grid, context)
-    write_model(out / "model.safetensors", coordinator.published())
-    log.info("%s is written", out / "model.safetensors")
+        write_model(out / "model.safetensors", coordinator.published())
+        log.info("%s is written", out / "model.safetensors")
 
 
 def line_of(row: RoundRow, rounds: int) -> str:
@@ -67,10 +70,11 @@ def line_of(row: RoundRow, rounds: int) -> str:
 
 @contextmanager
 def metrics_of(config: ServerConfig) -> Iterator[Metrics]:
-    """Metrics on their port while the run lasts, or none for port 0."""
+    """Metrics on their port while the run lasts and, where it ends well, a little longer; none for port 0."""
     if config.metrics_port == 0:
         yield NoMetrics()
         return
     metrics, server = serve_metrics(config.metrics_port, config.metrics_host, config.federation)
     with server:
         yield metrics
+        time.sleep(config.metrics_linger_s)

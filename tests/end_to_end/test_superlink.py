@@ -155,7 +155,10 @@ def flwr_run(folder: Path, superlink: str, rounds: int, metrics_port: int = 0) -
     """The command of an operator at work, for a federation of so many rounds that leaves its results in `out`."""
     settings = folder / "federation.toml"
     settings.write_text(f"rounds = {rounds}\n{SETTINGS}")
-    says = f"server.settings='{settings}' server.out='{folder / 'out'}' server.metrics-port={metrics_port}"
+    says = (
+        f"server.settings='{settings}' server.out='{folder / 'out'}' "
+        f"server.metrics-port={metrics_port} server.metrics-linger-s=0.0"
+    )
     with running("flwr", folder, "flwr", "run", str(APP), superlink, "--stream", "--run-config", says):
         yield
 
