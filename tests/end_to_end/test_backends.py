@@ -86,6 +86,7 @@ def test_a_device_that_hangs_is_given_up_and_the_others_are_heard(tmp_path: Path
         fleet__availability="1.0",
         fleet__devices="20",
         selection__per_round="20",
+        selection__battery_floor="0.0",
         fleet__faults="{ hang = 0.05 }",
         run__device_timeout_s="4.0",
     )

@@ -47,6 +47,9 @@ class Worker:
         self._app = make_app()
         self._contexts: dict[int, Context] = {}
 
+    def ready(self) -> None:
+        """Answers once the app has been made."""
+
     def work(self, shared: Sequence[Any], parcel: Parcel) -> Message:
         """Answer one message."""
         metadata, own, keys = parcel
@@ -80,6 +83,7 @@ class RayEngine:
         self._make_app = make_app
         self._timeout_s = device_timeout_s
         self._workers = [self._start() for _ in range(workers)]
+        ray.get([worker.ready.remote() for worker in self._workers])
         self._queues: list[deque[Task]] = [deque() for _ in range(workers)]
         self._line: deque[Message] = deque()
         self._shared: Any = None
@@ -137,7 +141,7 @@ class RayEngine:
         late = time.monotonic() - self._timeout_s
         answers = []
         for worker, queue in enumerate(self._queues):
-            if queue and queue[0].since_s < late:
+            if queue and queue[0].since_s < late and not _is_done(queue[0]):
                 log.warning("worker %d hangs for more than %g s and is replaced", worker, self._timeout_s)
                 self._replace(worker)
                 reason = f"no answer within {self._timeout_s:g} s"
@@ -156,6 +160,7 @@ class RayEngine:
     def _replace(self, worker: int) -> None:
         ray.kill(self._workers[worker], no_restart=True)
         self._workers[worker] = self._start()
+        ray.get(self._workers[worker].ready.remote())  # a device's time begins when its actor can work
 
     def _start(self) -> Any:
         return Worker.remote(self._make_app)  # type: ignore[attr-defined]
@@ -178,3 +183,7 @@ class RayEngine:
         own = {k: r for k, r in message.content.items() if id(r) not in self._places}
         keys = {k: self._places[id(r)] for k, r in message.content.items() if id(r) in self._places}
         return message.metadata, own, keys
+
+
+def _is_done(task: Task) -> bool:
+    return bool(ray.wait([task.reference], timeout=0)[0])
