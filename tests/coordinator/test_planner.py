@@ -205,10 +205,6 @@ def test_a_slow_device_is_planned_as_slow() -> None:
     )
 
 
-def test_coverage_pressure_widens_plans() -> None:
-    assert planned(Budget(), replace(HISTORY, coverage_pressure=5.0)).width > planned(Budget()).width
-
-
 def test_ties_go_to_the_first_candidate() -> None:
     twice = EnumeratingPlanner(replace(SETTINGS, local_steps=(4096, 2048), batch_sizes=(32,)))
     # Both are cut to one epoch.

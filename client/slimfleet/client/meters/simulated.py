@@ -32,6 +32,11 @@ class SimulatedMeter:
         """The radio took this much energy, and this much time where nothing else went on."""
         self.advance(radio_j, seconds)
 
+    @property
+    def energy_j(self) -> float:
+        """What the window has come to so far; a virtual device may look at any time."""
+        return self._energy_j
+
     def stop(self) -> Reading | None:
         """What was told since `start`; None when no window is open."""
         if not self._open:

@@ -55,7 +55,7 @@ class EnumeratingPlanner:
         costs = cost_model.costs(profile, demand, budget.power_w)
         needed = needs(costs, demand, history.correction, cost_model.sizes, self.settings)
         shares = used(needed, budget)
-        value = self._value(costs, demand, steps, examples, history.coverage_pressure)
+        value = self._value(costs, demand, steps, examples)
         chosen = _best(value, feasible(shares, len(value)))
         if chosen is None:
             return _skip(needed, shares, budget)
@@ -89,12 +89,10 @@ class EnumeratingPlanner:
             downlink_bytes=downlink[grid.width_index],
         )
 
-    def _value(
-        self, costs: Costs, demand: Demand, steps: NDArray[np.int64], examples: int, pressure: float
-    ) -> Floats:
+    def _value(self, costs: Costs, demand: Demand, steps: NDArray[np.int64], examples: int) -> Floats:
         grid, settings = self._candidates, self.settings
         progress = -np.expm1(-steps * grid.batch_size / examples)
-        width = np.array(grid.widths)[grid.width_index] ** (settings.width_exponent * pressure)
+        width = np.array(grid.widths)[grid.width_index] ** settings.width_exponent
         price = costs.energy_j**settings.energy_exponent * demand.uplink_bytes**settings.uplink_exponent
         return np.asarray(progress * width * self._quality / price, np.float64)
 

@@ -18,5 +18,3 @@ class History:
     """How its costs differ from the nominal model, and how surely."""
     downlink_bytes: Mapping[float, int] = field(default_factory=dict)
     """Width -> bytes of the model that would be sent; a width left out is taken as plain float32."""
-    coverage_pressure: float = 1.0
-    """Above 1 where wide channels lack trainers: multiplies the planner's `width_exponent`."""
