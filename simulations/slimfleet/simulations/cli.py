@@ -19,7 +19,7 @@ from slimfleet.simulations.scenario import DEFAULT, load_scenario, scenario_name
 from slimfleet.simulations.settings import Scenario
 from slimfleet.simulations.simulate import Backend, resumed_scenario, simulate
 
-app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
 OUTPUT_ROOT = Path("slimfleet-out")
 
@@ -56,11 +56,14 @@ def run(
 ) -> None:
     """Train one model on many virtual devices under their budgets.
 
-    Without arguments: handwritten digits on 200 phones and boards.
+    SCENARIO is digits, fashion_mnist, or the path of a TOML file. Without it: handwritten digits on 200 phones and
+    boards.
 
-        slimfleet-simulate fashion_mnist --baseline
-        slimfleet-simulate digits --set budget.energy_j=3 --set fleet.dropout=0.1
-        slimfleet-simulate --resume slimfleet-out/digits
+    For example: [bold]slimfleet-simulate fashion_mnist --baseline[/bold]
+
+    or: [bold]slimfleet-simulate digits --set budget.energy_j=3 --set fleet.dropout=0.1[/bold]
+
+    or, after an interruption: [bold]slimfleet-simulate --resume slimfleet-out/digits[/bold]
     """
     _log(verbose)
     if backend not in ("local", "ray"):
