@@ -56,8 +56,9 @@ def run(
 ) -> None:
     """Train one model on many virtual devices under their budgets.
 
-    SCENARIO is digits, fashion_mnist, or the path of a TOML file. Without it: handwritten digits on 200 phones and
-    boards.
+    SCENARIO is digits, fashion_mnist, or the path of a TOML file.
+
+    Without it: handwritten digits on 200 phones and boards.
 
     For example: [bold]slimfleet-simulate fashion_mnist --baseline[/bold]
 

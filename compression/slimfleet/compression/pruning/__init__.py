@@ -1,4 +1,4 @@
-"""Structured pruning: channel groups, windows over them, and maps between a model and its sub-models.
+"""Pruning: channel groups, windows over them, maps between a model and its sub-models; and masks of single weights.
 
 Everything named here needs numpy alone. What touches torch models is imported from its own module:
 `discover` finds the groups of a model, `shrink` makes the smaller one.
@@ -7,6 +7,7 @@ Everything named here needs numpy alone. What touches torch models is imported f
 from slimfleet.compression.pruning.groups import ChannelGroup, Member
 from slimfleet.compression.pruning.importance import magnitude_scores
 from slimfleet.compression.pruning.index_map import IndexMap, index_map
+from slimfleet.compression.pruning.mask import Masks, density, magnitude_masks, masked
 from slimfleet.compression.pruning.windows import (
     WindowPolicy,
     pack_channels,
@@ -17,10 +18,14 @@ from slimfleet.compression.pruning.windows import (
 __all__ = [
     "ChannelGroup",
     "IndexMap",
+    "Masks",
     "Member",
     "WindowPolicy",
+    "density",
     "index_map",
+    "magnitude_masks",
     "magnitude_scores",
+    "masked",
     "pack_channels",
     "select_channels",
     "unpack_channels",

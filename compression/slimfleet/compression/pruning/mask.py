@@ -1,0 +1,52 @@
+"""Unstructured pruning: masks over single weights.
+
+A mask lowers bytes and nothing else: a dense kernel multiplies by zero as fast as by anything. What lowers work and
+memory is structured pruning, in the modules beside this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimfleet.compression.codec.sparsify import magnitudes, sparsify_top_k
+from slimfleet.compression.errors import BadInput
+from slimfleet.compression.schema import ModelSchema
+from slimfleet.compression.types import Tensors
+
+Masks = Mapping[str, NDArray[np.bool_]]
+"""Tensor -> which of its elements are kept; a tensor without a mask is kept whole."""
+
+
+def magnitude_masks(tensors: Tensors, schema: ModelSchema, sparsity: float) -> Masks:
+    """Masks that keep the share 1 - `sparsity` (0 <= sparsity < 1) of the matrix and kernel weights together.
+
+    The largest magnitudes of the whole model stay (Han et al. 2015, "Learning both Weights and Connections for
+    Efficient Neural Networks"), so layers end up as dense as they need to be. Vectors, that is biases and the scales of
+    norms, are not masked. Raises BadInput on a sparsity outside its range.
+    """
+    if not 0 <= sparsity < 1:
+        raise BadInput(f"sparsity is {sparsity}, must be at least 0 and below 1")
+    matrices = ModelSchema(tuple(t for t in schema.tensors if t.kind == "weight" and len(t.shape) >= 2))
+    weights = {t.name: tensors[t.name] for t in matrices.tensors}
+    if not sparsity or not magnitudes(weights, matrices, 0).size:
+        return {name: np.ones(value.shape, np.bool_) for name, value in weights.items()}
+    kept = sparsify_top_k(matrices, sparsity).encode(weights, None)[0]
+    return {name: value != 0 for name, value in kept.items()}
+
+
+def masked(tensors: Mapping[str, NDArray[Any]], masks: Masks) -> Tensors:
+    """Copies of `tensors` with what their masks drop at zero; shapes and dtypes are kept."""
+    return {
+        name: value * masks[name].astype(value.dtype) if name in masks else value.copy()
+        for name, value in tensors.items()
+    }
+
+
+def density(masks: Masks) -> float:
+    """Share of the masked elements that are kept, 0..1; 1 without any mask."""
+    size = sum(mask.size for mask in masks.values())
+    return sum(int(np.count_nonzero(mask)) for mask in masks.values()) / size if size else 1.0
