@@ -1,6 +1,6 @@
 """The format is frozen: golden payloads are written byte for byte, read value for value, here and by hand.
 
-`Plain` below is a second decoder, written from docs/wire-format.md alone, without numpy or constriction.
+`Plain` below is a second decoder of the format that docs/wire-format.md describes, without numpy or constriction.
 """
 
 import struct
