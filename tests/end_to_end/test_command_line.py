@@ -99,14 +99,23 @@ def test_a_bad_scenario_file_names_the_file_and_the_key(tmp_path: Path) -> None:
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     command = [*SIMULATE, "--rounds", "5000", "--out", "out"]
-    run = subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-    until = time.monotonic() + 60
-    while not list(tmp_path.glob("out/checkpoint/round-*")) and time.monotonic() < until:
-        time.sleep(0.1)
-    run.send_signal(signal.SIGINT)
-    _, stderr = run.communicate(timeout=60)
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        # A shell that runs tests in the background makes its children ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as run:
+        try:
+            until = time.monotonic() + 60
+            while not list(tmp_path.glob("out/checkpoint/round-*")) and time.monotonic() < until:
+                time.sleep(0.1)
+            run.send_signal(signal.SIGINT)
+            _, stderr = run.communicate(timeout=60)
+        finally:
+            run.kill()
     assert run.returncode == 130
     assert "slimfleet-simulate --resume out" in stderr
     assert "Traceback" not in stderr
