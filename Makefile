@@ -13,7 +13,8 @@ ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := client compression coordinator simulations
-INSTALL_INPUTS := pyproject.toml constraints.txt
+NATIVE := compression/slimfleet/compression/codec/native
+INSTALL_INPUTS := pyproject.toml constraints.txt hatch_build.py $(NATIVE)/build.py $(wildcard $(NATIVE)/*.[ch])
 
 .PHONY: run test clean
 .DELETE_ON_ERROR:

@@ -1,7 +1,7 @@
 """Every error that slimfleet raises on purpose, in one tree.
 
     SlimfleetError
-    ├── BadInput            what a person gave is wrong (a scenario, an option, a data folder): exit code 2
+    ├── BadInput            what a person gave is wrong (a scenario, an option, an installation): exit code 2
     ├── PayloadError        bytes from the other end are not an acceptable payload; carries a `reason`
     └── BudgetExceeded      a device cannot go on without breaking its budget; carries the `constraint`
 

@@ -4,21 +4,39 @@ A table's frequencies sum to a power of two, so constriction's fixed-point conve
 and the coder amounts to integers: symbol k of n owns the quantiles from `c_k * (2**24 - n) // 2**16 + k`
 on, where c_k is the sum of the frequencies before k. ANS decodes garbage without complaint: the caller
 checks that nothing is left over.
+
+constriction is imported when something is coded, not before: there is no wheel of it for every machine.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
+from typing import Any
 
-import constriction
 import numpy as np
 from numpy.typing import NDArray
 
 from slimfleet.compression.codec.frequencies import TOTAL_BITS, Counts
-from slimfleet.compression.errors import PayloadError
+from slimfleet.compression.codec.native.build import INSTALL_COMPILER
+from slimfleet.compression.errors import BadInput, PayloadError
 
 Levels = NDArray[np.int32]
 _WORD = 4
+
+
+@functools.cache
+def _stream() -> Any:
+    """constriction's stream coders; raises BadInput where it is not installed."""
+    try:
+        from constriction import stream
+    except ImportError as error:
+        raise BadInput(
+            "slimfleet's portable coder needs the package constriction, which is not installed and on PyPI has no "
+            "wheel for Linux on ARM. The native coder does without: "
+            f"{INSTALL_COMPILER}, with SLIMFLEET_PORTABLE unset"
+        ) from error
+    return stream
 
 
 class Table:
@@ -28,10 +46,12 @@ class Table:
 
     def __init__(self, frequencies: Counts) -> None:
         probabilities = frequencies / float(1 << TOTAL_BITS)
-        self.model = constriction.stream.model.Categorical(probabilities, perfect=False)
+        self.model = _stream().model.Categorical(probabilities, perfect=False)
 
 
-_SIGN = Table(np.array([1 << (TOTAL_BITS - 1)] * 2))
+@functools.cache
+def _signs() -> Table:
+    return Table(np.array([1 << (TOTAL_BITS - 1)] * 2))
 
 
 def encode_levels(tensors: Iterable[tuple[Levels, Table]]) -> bytes:
@@ -39,10 +59,10 @@ def encode_levels(tensors: Iterable[tuple[Levels, Table]]) -> bytes:
 
     Little-endian words without the zero bytes at their end.
     """
-    coder = constriction.stream.stack.AnsCoder()
+    coder = _stream().stack.AnsCoder()
     # What is pushed last is decoded first.
     for levels, table in reversed(list(tensors)):
-        coder.encode_reverse((levels[levels != 0] < 0).astype(np.int32), _SIGN.model)
+        coder.encode_reverse((levels[levels != 0] < 0).astype(np.int32), _signs().model)
         coder.encode_reverse(np.abs(levels), table.model)
     return bytes(coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0"))
 
@@ -55,13 +75,13 @@ class LevelDecoder:
         if data.endswith(b"\0"):
             raise PayloadError("entropy", "entropy-coded words end in a zero byte")
         words = np.frombuffer(data + bytes(-len(data) % _WORD), "<u4").astype(np.uint32)
-        self._coder = constriction.stream.stack.AnsCoder(words)
+        self._coder = _stream().stack.AnsCoder(words)
 
     def read(self, size: int, table: Table) -> Levels:
         """The next `size` signed levels. Garbage in gives garbage out, of that size."""
         levels: Levels = self._coder.decode(table.model, size)
         used = levels != 0
-        signs: Levels = self._coder.decode(_SIGN.model, int(np.count_nonzero(used)))
+        signs: Levels = self._coder.decode(_signs().model, int(np.count_nonzero(used)))
         signs *= -2
         signs += 1
         levels[used] *= signs

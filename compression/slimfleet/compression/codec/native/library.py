@@ -1,0 +1,64 @@
+"""Finds and loads the native coder's shared library; compiles nothing."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from slimfleet.compression.codec.native.build import BESIDE, LIBRARY_VARIABLE, PORTABLE_VARIABLE, WAYS_OUT
+from slimfleet.compression.errors import BadInput
+
+ABI = 1
+"""What `slimcodec_abi()` must answer; the same number as SLIMCODEC_ABI in slimcodec.h."""
+
+
+@functools.cache
+def load() -> ctypes.CDLL | None:
+    """The native coder's library, or None where there is none: then the portable coder does the work.
+
+    Looked up once, see `find`. Raises BadInput when a library is there and cannot be used: a stale or foreign file
+    is a mistake, not a reason to be slow in silence.
+    """
+    path = find(os.environ)
+    return None if path is None else open_library(path)
+
+
+def require() -> ctypes.CDLL:
+    """`load`, where nothing else will do; raises BadInput that says how to get the library."""
+    library = load()
+    if library is None:
+        raise BadInput(f"slimfleet's native coder is not installed: {WAYS_OUT}")
+    return library
+
+
+def find(environ: Mapping[str, str], beside: Path = BESIDE) -> Path | None:
+    """The library that the environment asks for, or None.
+
+    SLIMFLEET_NATIVE_LIBRARY names one; it must exist. SLIMFLEET_PORTABLE=1 means none. Without either it is the file
+    that the installation put beside this module, if it did.
+    """
+    if named := environ.get(LIBRARY_VARIABLE):
+        return Path(named)
+    if environ.get(PORTABLE_VARIABLE, "0") not in ("", "0"):
+        return None
+    return beside if beside.exists() else None
+
+
+def open_library(path: Path) -> ctypes.CDLL:
+    """The library at `path`; raises BadInput when it does not load, is none of ours or has another ABI."""
+    try:
+        library = ctypes.CDLL(str(path))
+        library.slimcodec_abi.argtypes = []
+        library.slimcodec_abi.restype = ctypes.c_uint32
+        abi = library.slimcodec_abi()
+    except (OSError, AttributeError) as error:
+        raise BadInput(
+            f"the native coder {path} cannot be loaded on {sys.platform}: {error}; {WAYS_OUT}"
+        ) from error
+    if abi != ABI:
+        raise BadInput(f"the native coder {path} has ABI {abi}, this slimfleet needs {ABI}; {WAYS_OUT}")
+    return library

@@ -1,0 +1,3 @@
+#include "slimcodec.h"
+
+uint32_t slimcodec_abi(void) { return SLIMCODEC_ABI; }
