@@ -5,6 +5,9 @@ set -euo pipefail
 declare -A needed=(
   [dataset-fashion-mnist]=/usr/share/datasets/fashion-mnist
   [prometheus]=/usr/bin/prometheus
+  [gcc-aarch64-linux-gnu]=/usr/bin/aarch64-linux-gnu-gcc
+  [libc6-dev-arm64-cross]=/usr/aarch64-linux-gnu/include/stdint.h
+  [qemu-user-static]=/usr/bin/qemu-aarch64-static
 )
 
 missing=()
