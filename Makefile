@@ -57,3 +57,19 @@ bench-fashion: $(VENV)/.installed-dev
 
 bench-memory: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/memory_model.py
+
+# Coverage-guided fuzzing of the decoder with sanitisers; needs clang. `make fuzz-corpus` keeps what it found for the tests.
+SECONDS ?= 60
+FUZZ_VENV ?= .venv-fuzz
+.PHONY: fuzz fuzz-corpus
+fuzz: $(FUZZ_VENV)/.installed
+	bash tests/fuzz/run.sh $(FUZZ_VENV)/bin/python $(SECONDS)
+
+fuzz-corpus: $(FUZZ_VENV)/.installed
+	bash tests/fuzz/run.sh $(FUZZ_VENV)/bin/python $(SECONDS) pack
+
+# What the codec needs, and atheris; no torch.
+$(FUZZ_VENV)/.installed:
+	$(PYTHON) -m venv $(FUZZ_VENV)
+	$(FUZZ_VENV)/bin/python -m pip --disable-pip-version-check install atheris numpy xxhash annotated-types pydantic constriction
+	@touch $@

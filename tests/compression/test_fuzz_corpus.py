@@ -1,0 +1,95 @@
+"""Ten thousand inputs that a fuzzer found, or that a seeded mutator made from them, with and without sanitisers.
+
+tests/fuzz/ has the inputs, and what finds more: `make fuzz SECONDS=600`, `make fuzz-corpus SECONDS=600`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slimfleet.compression.codec.native import build
+
+ROOT = Path(__file__).parents[2]
+FUZZ = ROOT / "tests" / "fuzz"
+MOST_CORPUS_BYTES = 300_000
+INPUTS = 10_000
+EXPECTED = {"None", "checksum", "counts", "entropy", "grid", "header", "nonfinite", "schema", "truncated"}
+"""Reached by so many inputs on any day: the inner decoder was, and the envelope's checks were."""
+SANITISED = [
+    "-O1",
+    "-g",
+    "-fno-omit-frame-pointer",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+]
+
+
+def replay(count: int, **environ: str) -> dict:
+    """What tests/fuzz/replay.py prints; a finding fails with its traceback or the sanitiser's report."""
+    done = subprocess.run(
+        [sys.executable, str(FUZZ / "replay.py"), str(count)],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "compression"), **environ},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr[-6000:]
+    return json.loads(done.stdout)
+
+
+def test_the_committed_corpus_is_small():
+    assert (FUZZ / "corpus.tar.xz").stat().st_size < MOST_CORPUS_BYTES
+
+
+@pytest.mark.slow
+def test_ten_thousand_inputs_are_read_or_refused():
+    reasons = replay(INPUTS)["reasons"]
+    assert sum(reasons.values()) == INPUTS
+    assert reasons.keys() >= EXPECTED
+
+
+@pytest.fixture(scope="module")
+def sanitised(tmp_path_factory) -> dict[str, str]:
+    """Environment in which Python loads the native coder with gcc's address and undefined-behaviour sanitisers."""
+    found = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True)
+    runtime = Path(found.stdout.strip()).resolve()
+    if found.returncode != 0 or not runtime.is_absolute() or not runtime.exists():
+        pytest.skip("NOT TESTED with sanitisers: gcc has no libasan here (Debian: apt-get install gcc)")
+    library = build.compile_library(tmp_path_factory.mktemp("native") / build.LIBRARY, ["gcc"], SANITISED)
+    return {
+        "LD_PRELOAD": str(runtime),
+        "ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=16",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "SLIMFLEET_NATIVE_LIBRARY": str(library),
+    }
+
+
+@pytest.mark.slow
+def test_ten_thousand_inputs_leave_the_sanitisers_silent(sanitised):
+    replayed = replay(INPUTS, **sanitised)
+    assert replayed["native"]
+    assert sum(replayed["reasons"].values()) == INPUTS
+
+
+def test_the_sanitisers_would_speak(sanitised, tmp_path, monkeypatch):
+    """The same build of a library that reads past an allocation ends the process."""
+    source = tmp_path / "wrong.c"
+    source.write_text(
+        '#include <stdlib.h>\n#include "slimcodec.h"\n'
+        "static __attribute__((noinline)) char at(volatile char *p, int n) { return p[n]; }\n"
+        "uint32_t slimcodec_abi(void) { return (uint32_t)at(calloc(4, 1), 4); }\n"
+    )
+    monkeypatch.setattr(build, "sources", lambda: [source])
+    library = build.compile_library(tmp_path / build.LIBRARY, ["gcc"], [f"-I{build.HERE}", *SANITISED])
+    done = subprocess.run(
+        [sys.executable, "-c", f"import ctypes; ctypes.CDLL({str(library)!r}).slimcodec_abi()"],
+        env={**os.environ, **sanitised},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "heap-buffer-overflow" in done.stderr
