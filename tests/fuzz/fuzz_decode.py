@@ -6,6 +6,7 @@ Any exception but PayloadError, and every `Finding`, ends the run and leaves
 its input behind. The native coder's library, where there is one, adds its own coverage and sanitisers.
 """
 
+import random
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ with atheris.instrument_imports(include=["slimfleet"]):
 
     from slimfleet.compression.codec.native import library
 
+SEEDS = cases.seeds()
 CHECK_EVERY = 10_000
 LIMIT_LEAK_BYTES = 256 << 20
 
@@ -39,6 +41,14 @@ class Leaks:
             )
 
 
+def mutated(data: bytes, size: int, seed: int) -> bytes:
+    """Half of the time by libFuzzer, else by the mutator of the tests with an honest input as the other."""
+    rng = random.Random(seed)
+    if rng.random() < 0.5:
+        return atheris.Mutate(data, size)
+    return cases.mutate(data or SEEDS[0], rng.choice(SEEDS), rng)[:size]
+
+
 def main() -> None:
     native = library.load()
     print(f"native coder: {native._name if native else 'none'}", file=sys.stderr)
@@ -49,7 +59,7 @@ def main() -> None:
         leaks.watch()
 
     # libFuzzer starts itself anew, by this name, to merge folders.
-    atheris.Setup([f"{sys.executable} {__file__}", *sys.argv[1:]], one)
+    atheris.Setup([f"{sys.executable} {__file__}", *sys.argv[1:]], one, custom_mutator=mutated)
     atheris.Fuzz()
 
 
