@@ -12,7 +12,7 @@ from pathlib import Path
 from slimfleet.compression.codec.native.build import BESIDE, LIBRARY_VARIABLE, PORTABLE_VARIABLE, WAYS_OUT
 from slimfleet.compression.errors import BadInput
 
-ABI = 1
+ABI = 2
 """What `slimcodec_abi()` must answer; the same number as SLIMCODEC_ABI in slimcodec.h."""
 
 
@@ -61,4 +61,21 @@ def open_library(path: Path) -> ctypes.CDLL:
         ) from error
     if abi != ABI:
         raise BadInput(f"the native coder {path} has ABI {abi}, this slimfleet needs {ABI}; {WAYS_OUT}")
+    _declare(library)
     return library
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    """Arguments and results, as slimcodec.h has them."""
+    pointer, size, number, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_float
+    declared = {
+        "encode": (size, [pointer, size, number, real, pointer, size]),
+        "decode": (number, [pointer, size, number, pointer, size]),
+        "start_class": (number, [pointer, size]),
+        "expected_class": (number, [pointer, size]),
+        "dequantise": (None, [pointer, size, real, pointer, number, pointer]),
+        "tally": (None, [pointer, pointer, size, number, pointer, pointer, pointer]),
+    }
+    for name, (result, arguments) in declared.items():
+        function = getattr(library, f"slimcodec_{name}")
+        function.restype, function.argtypes = result, arguments

@@ -1,4 +1,8 @@
-/* The C interface of the native coder. Plain C11: no Python headers, no libm, no hidden allocation. */
+/* The C interface of the native coder: integers on a grid to bytes and back, and the quantiser that knows their price.
+ *
+ * docs/wire-format.md is the contract of the decoder, which uses integers only: the same bytes give the same levels on
+ * every machine. Plain C11 without Python, libm or state between calls, so that the same files build into any client.
+ */
 #ifndef SLIMCODEC_H
 #define SLIMCODEC_H
 
@@ -11,7 +15,53 @@
 #endif
 
 /* Raised whenever a function below changes its meaning or its arguments; library.py has the same number. */
-#define SLIMCODEC_ABI 1
+#define SLIMCODEC_ABI 2
+
+/* Magnitudes of levels are at most this. */
+#define SLIMCODEC_MAX_LEVEL 32767
+
+enum { SLIMCODEC_FAST = 0, SLIMCODEC_SMALL = 1 };
+
+enum {
+    SLIMCODEC_NO_MEMORY = -1,
+    SLIMCODEC_NO_ROOM = -2,  /* the output is too small */
+    SLIMCODEC_CORRUPT = -3   /* the bytes cannot be what was encoded */
+};
+
+/* A tensor as the coder sees it: a matrix, row by row. */
+typedef struct {
+    int64_t rows, cols;
+    int64_t kernel;      /* elements of a convolution's window, which repeats along a row; 1 where there is none */
+    int32_t states;      /* of the trellis: 1 (levels are free) or 8 (levels follow docs/wire-format.md) */
+    int32_t start;       /* class of the mean magnitude; 0: all levels are zero and nothing is coded */
+    int32_t *levels;     /* rows * cols: read by the encoder, written by the decoder and the quantiser */
+    const float *values; /* encoder: what to quantise, in steps; NULL to code `levels` as they are */
+    const int32_t *side; /* rows * cols: a guess that both ends know, in levels * 256; or NULL */
+} slimcodec_tensor;
+
+/* Codes `count` tensors into `out`. Those with values are quantised first, at the price of `lambda` squared steps a
+ * bit. Returns the number of bytes, or NO_MEMORY or NO_ROOM. */
+SLIMCODEC_API int64_t slimcodec_encode(const slimcodec_tensor *tensors, int64_t count, int32_t profile, float lambda,
+                                       uint8_t *out, int64_t capacity);
+
+/* Reads back what slimcodec_encode wrote, whatever the bytes are. Returns 0, NO_MEMORY or CORRUPT. */
+SLIMCODEC_API int32_t slimcodec_decode(const slimcodec_tensor *tensors, int64_t count, int32_t profile,
+                                       const uint8_t *data, int64_t size);
+
+/* The class of the mean magnitude of `levels`, for `start`: 0 where all are zero, else 1..63. */
+SLIMCODEC_API int32_t slimcodec_start_class(const int32_t *levels, int64_t size);
+
+/* The same for the levels that `values` (in steps) will have, before they are quantised. */
+SLIMCODEC_API int32_t slimcodec_expected_class(const float *values, int64_t size);
+
+/* out[i] = sign(level) * float32((256 * |level| + offset) * unit), offset = offsets[min(|level|, count) - 1]. */
+SLIMCODEC_API void slimcodec_dequantise(const int32_t *levels, int64_t size, float unit, const int16_t *offsets,
+                                        int32_t count, float *out);
+
+/* For every magnitude k <= top: how many levels have it, and the sums of |value| towards the level's sign, and of
+ * value squared, of what it stands for. The arrays hold top + 1 numbers, to which this adds. */
+SLIMCODEC_API void slimcodec_tally(const int32_t *levels, const float *values, int64_t size, int32_t top,
+                                   double *counts, double *sums, double *squares);
 
 SLIMCODEC_API uint32_t slimcodec_abi(void);
 

@@ -1,0 +1,175 @@
+"""The native coder for numpy: ctypes over `slimcodec.h`, with every size checked on this side."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimfleet.compression.codec.native.library import require
+from slimfleet.compression.errors import PayloadError
+
+Levels = NDArray[np.int32]
+NativeProfile = Literal["fast", "small"]
+
+MAX_LEVEL = 32_767
+"""Largest magnitude of a level; SLIMCODEC_MAX_LEVEL of slimcodec.h."""
+MAX_CLASS = 63
+
+_PROFILES: dict[NativeProfile, int] = {"fast": 0, "small": 1}
+_NO_ROOM = -2
+_CORRUPT = -3
+_BYTES_A_LEVEL = (4, 36)
+"""What sane levels take, and the most that any can: 25 bits of up to 11 bits each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One tensor for the coder, as a matrix: rows are the first dimension, columns all others."""
+
+    shape: tuple[int, ...]
+    start: int
+    """Class of its mean magnitude, 0..63; 0 says that it is all zeros."""
+    states: Literal[1, 8] = 1
+    """Of the trellis that its levels follow; 1 is none."""
+    values: NDArray[np.float32] | None = None
+    """What to quantise, in steps."""
+    side: Levels | None = None
+    """A guess that both ends know, in levels * 256."""
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = (
+        ("rows", ctypes.c_int64),
+        ("cols", ctypes.c_int64),
+        ("kernel", ctypes.c_int64),
+        ("states", ctypes.c_int32),
+        ("start", ctypes.c_int32),
+        ("levels", ctypes.c_void_p),
+        ("values", ctypes.c_void_p),
+        ("side", ctypes.c_void_p),
+    )
+
+
+def encode_parts(
+    parts: Sequence[Part], levels: Sequence[Levels], profile: NativeProfile, price: float = 0.0
+) -> bytes:
+    """Code `levels`, int32 C-order arrays, one for each part.
+
+    Parts with values are quantised first: their levels are written into the arrays, at the price of `price` squared
+    steps a bit. Raises ValueError for a level beyond MAX_LEVEL.
+    """
+    for array in levels:
+        if array.size and max(int(array.max()), -int(array.min())) > MAX_LEVEL:
+            raise ValueError(f"a level beyond {MAX_LEVEL}: take a coarser step")
+    tensors = _tensors(parts, levels)
+    for bytes_a_level in _BYTES_A_LEVEL:
+        room = np.empty(64 + bytes_a_level * sum(array.size for array in levels), np.uint8)
+        size = require().slimcodec_encode(
+            tensors, len(parts), _PROFILES[profile], price, room.ctypes.data, room.size
+        )
+        if size >= 0:
+            return room[:size].tobytes()
+        if size != _NO_ROOM:
+            break
+    raise MemoryError("the native coder had no memory")
+
+
+def decode_parts(parts: Sequence[Part], data: bytes | memoryview, profile: NativeProfile) -> list[Levels]:
+    """The levels of each part. Garbage in gives garbage out, of the parts' sizes.
+
+    Raises PayloadError("entropy") when the bytes do not end where they should or hold a level beyond MAX_LEVEL.
+    """
+    levels = [np.empty(part.shape, np.int32) for part in parts]
+    received = np.frombuffer(data, np.uint8)
+    status = require().slimcodec_decode(
+        _tensors(parts, levels), len(parts), _PROFILES[profile], received.ctypes.data, received.size
+    )
+    if status not in (0, _CORRUPT):
+        raise MemoryError("the native coder had no memory")
+    if status or any(
+        array.size and max(int(array.max()), -int(array.min())) > MAX_LEVEL for array in levels
+    ):
+        raise PayloadError("entropy", "entropy-coded bytes are not what was encoded")
+    return levels
+
+
+def start_class(levels: Levels) -> int:
+    """Class of the mean magnitude of levels, for `Part.start`."""
+    return int(require().slimcodec_start_class(levels.ctypes.data, levels.size))
+
+
+def expected_class(values: NDArray[np.float32]) -> int:
+    """Class of the levels that `values` (in steps) will have."""
+    return int(require().slimcodec_expected_class(values.ctypes.data, values.size))
+
+
+def dequantise_levels(levels: Levels, unit: np.float32, offsets: NDArray[np.int16]) -> NDArray[np.float32]:
+    """`sign * float32((256 * |level| + offset) * unit)`, offset = offsets[min(|level|, n) - 1], 0 without offsets."""
+    flat = np.ascontiguousarray(levels)
+    out = np.empty(levels.shape, np.float32)
+    require().slimcodec_dequantise(
+        flat.ctypes.data, flat.size, unit, offsets.ctypes.data, offsets.size, out.ctypes.data
+    )
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """By magnitude 0..top: how many levels, and sums of what they stand for, in steps, float64 (top + 1,)."""
+
+    counts: NDArray[np.float64]
+    sums: NDArray[np.float64]
+    squares: NDArray[np.float64]
+
+    @classmethod
+    def empty(cls, top: int) -> Tally:
+        """Nothing counted yet."""
+        return cls(np.zeros(top + 1), np.zeros(top + 1), np.zeros(top + 1))
+
+    def add(self, levels: Levels, values: NDArray[np.float32]) -> None:
+        """Count one tensor."""
+        require().slimcodec_tally(
+            levels.ctypes.data,
+            values.ctypes.data,
+            levels.size,
+            self.counts.size - 1,
+            self.counts.ctypes.data,
+            self.sums.ctypes.data,
+            self.squares.ctypes.data,
+        )
+
+
+def _tensors(parts: Sequence[Part], levels: Sequence[Levels]) -> ctypes.Array[_Tensor]:
+    tensors = (_Tensor * len(parts))()
+    for tensor, part, array in zip(tensors, parts, levels, strict=True):
+        _check(part, array)
+        tensor.rows, tensor.cols, tensor.kernel = as_matrix(part.shape)
+        tensor.states, tensor.start, tensor.levels = part.states, part.start, array.ctypes.data
+        tensor.values = None if part.values is None else part.values.ctypes.data
+        tensor.side = None if part.side is None else part.side.ctypes.data
+    return tensors
+
+
+def as_matrix(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(rows, columns, elements of a convolution's window); a vector is one row."""
+    if len(shape) < 2:
+        return 1, prod(shape), 1
+    return shape[0], prod(shape[1:]), prod(shape[2:])
+
+
+def _check(part: Part, levels: Levels) -> None:
+    """What C takes on trust."""
+    arrays = ((levels, np.int32), (part.values, np.float32), (part.side, np.int32))
+    for array, dtype in arrays:
+        if array is not None and not (
+            array.shape == part.shape and array.dtype == dtype and array.flags.c_contiguous
+        ):
+            raise ValueError(f"{array.dtype}{list(array.shape)} for a part of shape {list(part.shape)}")
+    if not 0 <= part.start <= MAX_CLASS:
+        raise ValueError(f"start class {part.start}, the limit is {MAX_CLASS}")

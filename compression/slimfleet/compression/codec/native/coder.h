@@ -1,0 +1,176 @@
+/* Whole tensors through the coder. Each file that includes this is compiled for its own instruction set, and says with
+ * CODER(name) what its two functions are called. */
+#ifndef SLIMCODEC_CODER_H
+#define SLIMCODEC_CODER_H
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "hot.h"
+#include "level.h"
+#include "model.h"
+#include "predict.h"
+#include "quantise.h"
+#include "range.h"
+#include "slimcodec.h"
+
+static const int64_t FLAGGED_FROM = 8;   /* rows at least this long begin with a flag: all zeros */
+static const float SURELY_ZERO = 0.6f;   /* a row of smaller values is left out before the prices are known */
+
+static HOT int32_t code_row(const stream *z, const int inputs, const int decoding, field *f, int64_t r, int32_t state)
+{
+    const int32_t states = f->tensor->states;
+    const float *values = f->tensor->values;
+    int32_t *levels = f->tensor->levels + r * f->cols;
+    const int choosing = !decoding && values && states == 1;
+    course w = start_course(f);
+    for (int64_t c = 0; c < f->cols; c++) {
+        prediction p = predict(f, r, c);
+        contexts x = contexts_of(f, &w, &p, r, c, inputs);
+        if (choosing) levels[c] = greedy(z, inputs, &x, values[r * f->cols + c]);
+        int32_t level = code_level(z, inputs, decoding, &x, states, state, decoding ? 0 : levels[c]);
+        if (decoding) levels[c] = level;
+        state = state_after(states, state, level);
+        adapt(f, c, &p, level);
+        advance(f, &w, r, c, level, p.value);
+    }
+    return state;
+}
+
+/* Whether a row is all zeros: of levels, or of values too small to be worth a level. */
+static int empty_row(const field *f, int64_t r)
+{
+    const slimcodec_tensor *t = f->tensor;
+    if (t->values && t->states == 1) {
+        const float *values = t->values + r * f->cols;
+        for (int64_t c = 0; c < f->cols; c++)
+            if (values[c] >= SURELY_ZERO || values[c] <= -SURELY_ZERO) return 0;
+    } else {
+        for (int64_t c = 0; c < f->cols; c++)
+            if (t->levels[r * f->cols + c]) return 0;
+    }
+    return 1;
+}
+
+static HOT void code_field(const stream *z, const int inputs, const int decoding, field *f)
+{
+    const slimcodec_tensor *t = f->tensor;
+    int32_t state = 0;
+    for (int64_t r = 0; r < f->rows; r++) {
+        begin_row(f, r);
+        if (!decoding && inputs > 1 && t->values && t->states == 8) quantise_row(z, inputs, f, r, state);
+        int empty = 0;
+        if (f->cols >= FLAGGED_FROM) {
+            if (!decoding) empty = empty_row(f, r);
+            empty = code_alone(z, decoding, &z->model->empty_row[f->after_empty], empty, QUICKER);
+        }
+        if (empty) {
+            memset(f->here, 0, (size_t)f->cols * sizeof *f->here);
+            memset(t->levels + r * f->cols, 0, (size_t)f->cols * sizeof *t->levels);
+        } else {
+            state = code_row(z, inputs, decoding, f, r, state);
+        }
+        end_row(f, r, empty);
+    }
+}
+
+/* The magnitude, Q16, that a class of octave4 begins with; at least 1/64. */
+static int64_t general_of(int32_t start)
+{
+    int32_t v = start + 8;
+    int64_t general = ((((int64_t)4 | (v & 3)) << ((v >> 2) - 2)) - 4) * 256;
+    return general < 1024 ? 1024 : general;
+}
+
+/* Everything that a tensor needs lies in one block, which the caller frees; NULL without memory. */
+static void *open_field(field *f, const slimcodec_tensor *t, int64_t window, int quantising)
+{
+    memset(f, 0, sizeof *f);
+    f->tensor = t;
+    f->rows = t->rows;
+    f->cols = t->cols;
+    f->kernel = t->kernel;
+    f->window = window;
+    f->general = general_of(t->start);
+    int64_t kept = t->rows - 1 < window ? t->rows - 1 : window; /* the last row predicts nobody */
+    f->stride = (kept + 7) / 8 * 8;
+    size_t cols = (size_t)t->cols, wide = cols + 2 * MARGIN;
+    size_t words = 3 * wide + 2 * cols + (quantising ? 9 * cols : 0);
+    int32_t *block = calloc(words * sizeof *block + cols * (size_t)f->stride + 1, 1);
+    if (!block) return NULL;
+    int32_t *at = block;
+    f->here = at + MARGIN;
+    f->up = (at += wide) + MARGIN;
+    f->up2 = (at += wide) + MARGIN;
+    f->power = (uint32_t *)(at += wide);
+    f->column = (uint32_t *)(at += cols);
+    at += cols;
+    if (quantising) {
+        f->column_before = (uint32_t *)at;
+        f->path = at += cols;
+        at += 8 * cols;
+    }
+    f->history = (int8_t *)at;
+    for (size_t c = 0; c < cols; c++) f->column[c] = (uint32_t)(f->general >> 4);
+    return block;
+}
+
+/* All tensors, in either direction. Returns 0, or NO_MEMORY. */
+static HOT int32_t code_tensors(const slimcodec_tensor *tensors, int64_t count, int32_t profile, const int decoding,
+                                stream *z)
+{
+    z->model = malloc(sizeof *z->model);
+    if (!z->model) return SLIMCODEC_NO_MEMORY;
+    model_start(z->model);
+    int32_t status = 0;
+    for (int64_t i = 0; i < count && !status; i++) {
+        const slimcodec_tensor *t = &tensors[i];
+        if (t->rows <= 0 || t->cols <= 0) continue;
+        if (t->start == 0) {
+            memset(t->levels, 0, (size_t)(t->rows * t->cols) * sizeof *t->levels);
+            continue;
+        }
+        field f;
+        void *block = open_field(&f, t, profile == SLIMCODEC_FAST ? FAST_WINDOW : WINDOW,
+                                 !decoding && t->values && t->states == 8);
+        if (!block) {
+            status = SLIMCODEC_NO_MEMORY;
+        } else if (profile == SLIMCODEC_FAST) {
+            code_field(z, 1, decoding, &f);
+        } else if (t->side) {
+            code_field(z, 6, decoding, &f);
+        } else {
+            code_field(z, 5, decoding, &f);
+        }
+        free(block);
+    }
+    free(z->model);
+    return status;
+}
+
+int64_t CODER(slimcodec_encode)(const slimcodec_tensor *tensors, int64_t count, int32_t profile, float lambda,
+                                uint8_t *out, int64_t capacity)
+{
+    encoder e;
+    if (capacity < 16) return SLIMCODEC_NO_ROOM;
+    encoder_start(&e, out, capacity);
+    stream z = {&e, NULL, NULL, lambda};
+    int32_t status = code_tensors(tensors, count, profile, 0, &z);
+    if (status) return status;
+    int64_t size = encoder_finish(&e);
+    return size < 0 ? SLIMCODEC_NO_ROOM : size;
+}
+
+int32_t CODER(slimcodec_decode)(const slimcodec_tensor *tensors, int64_t count, int32_t profile, const uint8_t *data,
+                                int64_t size)
+{
+    decoder d;
+    decoder_start(&d, data, size);
+    stream z = {NULL, &d, NULL, 0};
+    int32_t status = code_tensors(tensors, count, profile, 1, &z);
+    if (status) return status;
+    return decoder_finished(&d) ? 0 : SLIMCODEC_CORRUPT;
+}
+
+#endif

@@ -1,0 +1,24 @@
+/* The coder, compiled for each instruction set. All give the same bytes. */
+#ifndef SLIMCODEC_CODERS_H
+#define SLIMCODEC_CODERS_H
+
+#include "slimcodec.h"
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define SLIMCODEC_HAS_AVX2 1
+#else
+#define SLIMCODEC_HAS_AVX2 0
+#endif
+
+int64_t slimcodec_encode_any(const slimcodec_tensor *tensors, int64_t count, int32_t profile, float lambda,
+                             uint8_t *out, int64_t capacity);
+int32_t slimcodec_decode_any(const slimcodec_tensor *tensors, int64_t count, int32_t profile, const uint8_t *data,
+                             int64_t size);
+#if SLIMCODEC_HAS_AVX2
+int64_t slimcodec_encode_avx2(const slimcodec_tensor *tensors, int64_t count, int32_t profile, float lambda,
+                              uint8_t *out, int64_t capacity);
+int32_t slimcodec_decode_avx2(const slimcodec_tensor *tensors, int64_t count, int32_t profile, const uint8_t *data,
+                              int64_t size);
+#endif
+
+#endif

@@ -1,0 +1,153 @@
+/* Linear prediction of a level from earlier rows of its column and from its neighbours.
+ *
+ * Changes that training makes are close to low rank: a row resembles a mixture of the rows before it. The mixture is
+ * learned along the row by normalised least mean squares (Widrow and Hoff 1960; Nagumo and Noda 1967), from what the
+ * decoder has too. Sums are modulo 2**32, so their order does not matter and nothing overflows.
+ */
+#ifndef SLIMCODEC_PREDICT_H
+#define SLIMCODEC_PREDICT_H
+
+#include <stdint.h>
+#include <string.h>
+
+#include "hot.h"
+#include "slimcodec.h"
+
+enum {
+    WINDOW = 256,     /* earlier rows that predict, in the small profile */
+    FAST_WINDOW = 64,
+    NEIGHBOURS = 8,   /* the last is always 0, for a multiple of 8 */
+    RATE = 38,        /* Q8: 0.15 of the way to the level */
+    MARGIN = 4,       /* zeros on either side of a row */
+    CAP = 255         /* magnitudes count up to here in means */
+};
+
+/* A tensor on its way through the coder. */
+typedef struct {
+    const slimcodec_tensor *tensor;
+    int64_t rows, cols, kernel, window;
+    int64_t stride;              /* bytes of history a column */
+    int64_t active;              /* of them, those in use, in steps of 8 */
+    int32_t *here, *up, *up2;    /* levels of this row and of the two before, between margins */
+    int8_t *history;             /* cols x stride: levels of the last rows in a ring, clipped to a byte */
+    uint32_t *power;             /* by column, the sum of squares in history */
+    uint32_t *column;            /* by column, the mean magnitude, Q12 */
+    int32_t weight[WINDOW];      /* of history, Q16 */
+    int32_t near_weight[NEIGHBOURS];
+    int64_t general;             /* mean magnitude of all, Q16 */
+    uint64_t inverse;            /* 2**32 / general in Q12, as the row begins */
+    int32_t after_empty;         /* whether the row before was all zeros */
+    int32_t *path;               /* of the quantiser: 8 a column */
+    uint32_t *column_before;
+} field;
+
+typedef struct {
+    int32_t value;               /* Q8 */
+    uint32_t norm;               /* sum of squares of what it was made of */
+    int8_t near[NEIGHBOURS];
+} prediction;
+
+static HOT int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
+static HOT int32_t magnitude(int32_t v) { return v < 0 ? -v : v; }
+static HOT int8_t clip8(int32_t v) { return (int8_t)(v > 127 ? 127 : v < -127 ? -127 : v); }
+
+/* Sums of products of 32-bit and 8-bit integers, `n` a multiple of 8. Written out for AVX2, since compilers widen bytes
+ * badly; elsewhere they do well enough. */
+#if defined(SLIMCODEC_AVX2)
+static HOT __m256i widened(const int8_t *x) { return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)x)); }
+
+static HOT uint32_t weighted(const int32_t *w, const int8_t *x, int64_t n)
+{
+    __m256i sum = _mm256_setzero_si256();
+    for (int64_t i = 0; i < n; i += 8)
+        sum = _mm256_add_epi32(sum, _mm256_mullo_epi32(_mm256_loadu_si256((const __m256i *)(w + i)), widened(x + i)));
+    __m128i half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1));
+    return (uint32_t)_mm_cvtsi128_si32(half);
+}
+
+static HOT void add_scaled(int32_t *w, const int8_t *x, int32_t by, int64_t n)
+{
+    const __m256i step = _mm256_set1_epi32(by);
+    for (int64_t i = 0; i < n; i += 8) {
+        __m256i *at = (__m256i *)(w + i);
+        _mm256_storeu_si256(at, _mm256_add_epi32(_mm256_loadu_si256(at), _mm256_mullo_epi32(step, widened(x + i))));
+    }
+}
+#else
+static HOT uint32_t weighted(const int32_t *w, const int8_t *x, int64_t n)
+{
+    uint32_t sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += (uint32_t)w[i] * (uint32_t)x[i];
+    return sum;
+}
+
+static HOT void add_scaled(int32_t *w, const int8_t *x, int32_t by, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) w[i] = (int32_t)((uint32_t)w[i] + (uint32_t)by * (uint32_t)x[i]);
+}
+#endif
+
+static HOT prediction predict(const field *f, int64_t r, int64_t c)
+{
+    prediction p;
+    const int32_t *here = f->here + c, *up = f->up + c;
+    p.near[0] = clip8(here[-1]);
+    p.near[1] = clip8(here[-2]);
+    p.near[2] = f->kernel > 1 && c >= f->kernel ? clip8(here[-f->kernel]) : 0;
+    p.near[3] = f->kernel > 1 && c >= 2 * f->kernel ? clip8(here[-2 * f->kernel]) : 0;
+    p.near[4] = clip8(up[-1]);
+    p.near[5] = clip8(up[1]);
+    p.near[6] = f->tensor->side ? clip8((f->tensor->side[r * f->cols + c] + 128) >> 8) : 0;
+    p.near[7] = 0;
+    uint32_t sum = weighted(f->weight, f->history + c * f->stride, f->active);
+    sum += weighted(f->near_weight, p.near, NEIGHBOURS);
+    p.norm = f->power[c];
+    for (int i = 0; i < NEIGHBOURS; i++) p.norm += (uint32_t)(p.near[i] * p.near[i]);
+    p.value = (int32_t)sum >> 8;
+    return p;
+}
+
+/* Learns from a level, unless it is zero and was expected to be. */
+static HOT void adapt(field *f, int64_t c, const prediction *p, int32_t level)
+{
+    if (level == 0 && p->value > -128 && p->value < 128) return;
+    int64_t error = (int64_t)level * 256 - p->value;
+    const int64_t most = 1 << 20;
+    error = error > most ? most : error < -most ? -most : error;
+    int32_t by = (int32_t)(error * RATE / (int64_t)(1 + p->norm));
+    add_scaled(f->weight, f->history + c * f->stride, by, f->active);
+    add_scaled(f->near_weight, p->near, by, NEIGHBOURS);
+}
+
+static HOT void begin_row(field *f, int64_t r)
+{
+    f->active = ((r < f->window ? r : f->window) + 7) / 8 * 8;
+    memset(f->weight, 0, sizeof f->weight);
+    f->inverse = ((uint64_t)1 << 32) / (uint64_t)(f->general >> 4);
+}
+
+/* Takes the row into history and means, and makes room for the next. */
+static inline void end_row(field *f, int64_t r, int empty)
+{
+    int64_t sum = 0;
+    int8_t *cell = f->history + r % f->window;
+    for (int64_t c = 0; c < f->cols; c++, cell += f->stride) {
+        int32_t old = *cell, now = clip8(f->here[c]);
+        f->power[c] += (uint32_t)(now * now - old * old);
+        *cell = (int8_t)now;
+        sum += least(magnitude(f->here[c]), CAP);
+    }
+    int64_t past = 100 + r * f->cols;
+    if (past > 400) past = 400;
+    f->general = (f->general * past + sum * 65536) / (past + f->cols);
+    if (f->general < 1024) f->general = 1024;
+    f->after_empty = empty;
+    int32_t *oldest = f->up2;
+    f->up2 = f->up;
+    f->up = f->here;
+    f->here = oldest;
+}
+
+#endif

@@ -1,0 +1,127 @@
+/* A binary range coder: a range of 64 bits, probabilities of 16, output in steps of 32 (after Martin 1979). */
+#ifndef SLIM_RANGE_H
+#define SLIM_RANGE_H
+
+#include <stdint.h>
+
+#include "hot.h"
+
+typedef struct {
+    uint64_t low, range;
+    uint8_t *out;
+    int64_t at, capacity;
+    int overflow;
+} encoder;
+
+typedef struct {
+    uint64_t code, range;
+    const uint8_t *data;
+    int64_t at, size;
+} decoder;
+
+static HOT void encoder_start(encoder *e, uint8_t *out, int64_t capacity)
+{
+    e->low = 0;
+    e->range = ~(uint64_t)0;
+    e->out = out;
+    e->at = 0;
+    e->capacity = capacity;
+    e->overflow = 0;
+}
+
+/* Adds one to the bytes written so far, as a big-endian number. */
+static void encoder_carry(encoder *e)
+{
+    int64_t i = e->at;
+    while (i > 0 && ++e->out[--i] == 0) { }
+}
+
+static void encoder_shift(encoder *e)
+{
+    uint32_t top = (uint32_t)(e->low >> 32);
+    if (e->at + 4 > e->capacity) {
+        e->overflow = 1; /* go on over what is there; encoder_finish tells */
+        e->at = 0;
+    }
+    for (int i = 0; i < 4; i++) e->out[e->at++] = (uint8_t)(top >> (24 - 8 * i));
+    e->low <<= 32;
+    e->range <<= 32;
+}
+
+/* `one` is the probability of a 1, in 1/65536: 1..65535. */
+static HOT void encode_bit(encoder *e, int bit, uint32_t one)
+{
+    uint64_t bound = (e->range >> 16) * one;
+    if (bit) {
+        e->range = bound;
+    } else {
+        uint64_t before = e->low;
+        e->low += bound;
+        e->range -= bound;
+        if (e->low < before) encoder_carry(e);
+    }
+    if (e->range >> 32 == 0) encoder_shift(e);
+}
+
+/* Writes the shortest bytes that the decoder, which reads zeros past their end, finds inside the last interval.
+ * Returns how many bytes there are in all, or -1 when they do not fit. */
+static inline int64_t encoder_finish(encoder *e)
+{
+    uint64_t last = e->low + (e->range - 1);
+    int wraps = last < e->low; /* the interval reaches 2**64 */
+    uint64_t value = 0;
+    if (wraps) {
+        encoder_carry(e);
+    } else {
+        for (int bits = 63; bits >= 0; bits--) {
+            uint64_t rest = ((uint64_t)1 << bits) - 1;
+            value = (e->low + rest) & ~rest;
+            if (value >= e->low && value <= last) break;
+        }
+    }
+    if (e->overflow || e->at + 8 > e->capacity) return -1;
+    for (int i = 0; i < 8; i++) e->out[e->at++] = (uint8_t)(value >> (56 - 8 * i));
+    while (e->at > 0 && e->out[e->at - 1] == 0) e->at--;
+    return e->at;
+}
+
+static HOT uint32_t decoder_byte(decoder *d)
+{
+    uint32_t byte = d->at < d->size ? d->data[d->at] : 0;
+    d->at++;
+    return byte;
+}
+
+static HOT void decoder_start(decoder *d, const uint8_t *data, int64_t size)
+{
+    d->code = 0;
+    d->range = ~(uint64_t)0;
+    d->data = data;
+    d->at = 0;
+    d->size = size;
+    for (int i = 0; i < 8; i++) d->code = d->code << 8 | decoder_byte(d);
+}
+
+static HOT int decode_bit(decoder *d, uint32_t one)
+{
+    uint64_t bound = (d->range >> 16) * one;
+    int bit = d->code < bound;
+    if (bit) {
+        d->range = bound;
+    } else {
+        d->code -= bound;
+        d->range -= bound;
+    }
+    if (d->range >> 32 == 0) {
+        d->range <<= 32;
+        for (int i = 0; i < 4; i++) d->code = d->code << 8 | decoder_byte(d);
+    }
+    return bit;
+}
+
+/* Whether the bytes end where the encoder would have ended them. */
+static HOT int decoder_finished(const decoder *d)
+{
+    return d->size <= d->at && (d->size == 0 || d->data[d->size - 1] != 0);
+}
+#endif

@@ -1,3 +1,0 @@
-#include "slimcodec.h"
-
-uint32_t slimcodec_abi(void) { return SLIMCODEC_ABI; }
