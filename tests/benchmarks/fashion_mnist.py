@@ -35,8 +35,7 @@ STEPS: dict[str, dict[str, str]] = {
         "codec.feedback": "false",
     },
     "+ budgets, plans and selection, float32 traffic": {
-        "planner.bits": "[32]",
-        "planner.sparsities": "[0.0]",
+        "planner.nmse": "[0.0]",
         "codec.downlink_bits": "32",
         "codec.feedback": "false",
         "budget.uplink_bytes": '"none"',

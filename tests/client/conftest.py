@@ -110,7 +110,7 @@ def send(architecture: Blueprint) -> Send:
         acknowledged_round: int | None = None,
         **plan: object,
     ) -> tuple[Assignment, Payload]:
-        wanted = {"width": 1.0, "local_steps": 3, "batch_size": 8, "bits": 4, "sparsity": 0.5} | plan
+        wanted = {"width": 1.0, "local_steps": 3, "batch_size": 8, "nmse": 0.1} | plan
         assignment = Assignment(
             round_number=round_number,
             plan_id=plan_id,

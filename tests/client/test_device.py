@@ -53,6 +53,33 @@ def test_after_a_rejection_the_next_update_is_as_if_it_had_never_been(device, se
     assert accepted != twin.do_round(*send(round_number=4, acknowledged_round=1, plan_id=10))[0]
 
 
+def test_a_device_that_sits_rounds_out_adds_a_residual_that_has_aged(device, send, architecture):
+    """By `feedback_decay` for each round between, and after `feedback_max_age` not at all."""
+    training = Training(learning_rate=0.1, feedback_decay=0.5, feedback_max_age=3)
+
+    def sent(round_number, acknowledged_round):
+        assignment, payload = send(
+            round_number=round_number,
+            acknowledged_round=acknowledged_round,
+            plan_id=8,
+            nmse=0.0,
+            training=training,
+        )
+        update = device.do_round(assignment, payload)[0]
+        return decode(update, architecture.schema).tensors["4.weight"]
+
+    device.do_round(*send(round_number=1, training=training, nmse=0.5))
+    kept, stored = unsent(device, 1, 2), device.store.path(device.number).read_bytes()
+    updates = {}
+    for round_number in (2, 3, 4, 5):
+        device.store.path(device.number).write_bytes(stored)
+        updates[round_number] = sent(round_number, acknowledged_round=1)
+    fresh = updates[5]
+    assert kept.any()
+    for round_number, share in ((2, 1.0), (3, 0.5), (4, 0.25)):
+        np.testing.assert_allclose(updates[round_number] - fresh, share * kept, atol=1e-6)
+
+
 def test_a_round_done_again_gives_the_same_bytes(device, send):
     """A coordinator that was killed opens the same round once more."""
     device.do_round(*send(round_number=1))

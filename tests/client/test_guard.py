@@ -17,7 +17,7 @@ WORST_LINKS = sorted(FLEET, key=lambda d: d.true_uplink_bytes_per_s / d.profile.
 STARTUP_S = 0.5
 SLOW = {
     "device": SLOWEST[0], "round_number": 1, "step_s": 1.0, "steps": 3.2, "power_w": None, "uplink_bytes": 400,
-    "local_steps": 5, "width": 1.0, "bits": 4,
+    "local_steps": 5, "width": 1.0, "nmse": 0.1,
 }  # fmt: skip
 
 
@@ -68,18 +68,18 @@ def test_pauses_for_mean_power_count_as_time(phone):
     uplink_bytes=st.none() | st.integers(400, 3_000),
     local_steps=st.integers(1, 12),
     width=st.sampled_from([1.0, 0.5]),
-    bits=st.sampled_from([1, 4, 8, 32]),
+    nmse=st.sampled_from([0.0, 0.01, 0.1, 0.6]),
 )
 @example(**SLOW, limits=("energy_j",))
 @example(**SLOW, limits=("deadline_s",))
 def test_a_round_keeps_its_budget_whatever_the_device_really_is(
-    device, round_number, step_s, limits, steps, power_w, uplink_bytes, local_steps, width, bits,
+    device, round_number, step_s, limits, steps, power_w, uplink_bytes, local_steps, width, nmse,
     workbench, task, send, no_residual,
 ):  # fmt: skip
     """Speed, power and rates are the fleet's own draws, far from the profile that the guard knows. Budgets are
     drawn around what so many nominal steps and the transfers take; a nominal step takes `step_s`."""
     true = device.conditions(round_number).applied(device.profile)
-    _, payload = send(width=width, bits=bits)
+    _, payload = send(width=width, nmse=nmse)
     sub = workbench.open(payload)
     speed = sub.work.flops_per_example * 8 / step_s
     profile = replace(device.profile, train_flops_per_s=speed)
@@ -89,7 +89,7 @@ def test_a_round_keeps_its_budget_whatever_the_device_really_is(
     energy_j = moved_j + steps * step_s * profile.train_w if "energy_j" in limits else None
     deadline_s = STARTUP_S + moved_s + steps * step_s if "deadline_s" in limits else None
     budget = Budget(energy_j=energy_j, deadline_s=deadline_s, power_w=power_w, uplink_bytes=uplink_bytes)
-    assignment, payload = send(budget=budget, local_steps=local_steps, width=width, bits=bits)
+    assignment, payload = send(budget=budget, local_steps=local_steps, width=width, nmse=nmse)
     ledger = SimulatedLedger(true, power_w, STARTUP_S)
     try:
         _, report, _ = run_round(workbench, profile, task.load(0), assignment, payload, no_residual, ledger)

@@ -38,8 +38,8 @@ def test_the_update_is_what_training_changed_and_the_residual_what_the_codec_dro
     do_round, send, task, architecture, no_residual
 ):
     """In float32 nothing is dropped; quantised, decoded update and residual add up to the same change."""
-    whole, _, nothing = do_round(send(bits=32, sparsity=0.0))
-    coarse, report, unsent = do_round(send(bits=2, sparsity=0.8))
+    whole, _, nothing = do_round(send(nmse=0.0))
+    coarse, report, unsent = do_round(send(nmse=0.4))
     change = decode(whole, architecture.schema).tensors
     sent = decode(coarse, architecture.schema).tensors
     weights = [t.name for t in architecture.schema.tensors if t.kind == "weight"]
@@ -54,9 +54,9 @@ def test_the_update_is_what_training_changed_and_the_residual_what_the_codec_dro
 def test_the_residual_is_sent_with_the_next_update(do_round, send, architecture, no_residual):
     extra = {name: value.copy() for name, value in no_residual.items()}
     extra["4.bias"][:] = [0.01, -0.02]
-    plain, _, _ = do_round(send(bits=32, sparsity=0.0))
-    more, _, _ = do_round(send(bits=32, sparsity=0.0), extra)
-    off = send(bits=32, sparsity=0.0, training=Training(learning_rate=0.1, feedback=False))
+    plain, _, _ = do_round(send(nmse=0.0))
+    more, _, _ = do_round(send(nmse=0.0), extra)
+    off = send(nmse=0.0, training=Training(learning_rate=0.1, feedback=False))
     without, _, _ = do_round(off, extra)
     biases = [decode(p, architecture.schema).tensors["4.bias"] for p in (plain, more, without)]
     np.testing.assert_allclose(biases[1] - biases[0], [0.01, -0.02], atol=1e-7)
@@ -64,6 +64,36 @@ def test_the_residual_is_sent_with_the_next_update(do_round, send, architecture,
     assert extra["4.bias"].tolist() == np.float32([0.01, -0.02]).tolist(), (
         "the caller's residual is untouched"
     )
+
+
+def test_the_residual_is_what_the_decoder_lacks_and_not_what_the_encoder_meant(do_round, send, architecture):
+    """Built on the decoded payload, also where the uplink limit made it coarser than planned."""
+    for changes in ({"nmse": 0.3}, {"nmse": 0.01, "budget": Budget(uplink_bytes=250)}):
+        exact, _, _ = do_round(send(nmse=0.0))
+        payload, _, unsent = do_round(send(**changes))
+        lacking = {
+            name: value - decode(payload, architecture.schema).tensors[name]
+            for name, value in decode(exact, architecture.schema).tensors.items()
+        }
+        for tensor in architecture.schema.tensors:
+            if tensor.kind == "weight":
+                np.testing.assert_allclose(unsent[tensor.name], lacking[tensor.name], atol=1e-6)
+
+
+def test_a_residual_is_cut_to_some_norms_of_the_update(do_round, send, architecture, no_residual):
+    weights = [t.name for t in architecture.schema.tensors if t.kind == "weight"]
+    huge = {n: np.full(v.shape, 1e3 if n in weights else 0, np.float32) for n, v in no_residual.items()}
+
+    def norm(tensors):
+        return np.sqrt(sum(float(np.sum(tensors[name].astype(np.float64) ** 2)) for name in weights))
+
+    training = Training(learning_rate=0.1, feedback_max_norm=2.0)
+    alone, _, _ = do_round(send(nmse=0.0, training=training))
+    together, _, unsent = do_round(send(nmse=0.0, training=training), huge)
+    alone, together = (decode(payload, architecture.schema).tensors for payload in (alone, together))
+    added = {name: together[name] - alone[name] for name in weights}
+    assert norm(added) == pytest.approx(2.0 * norm(alone), rel=1e-3)
+    assert norm(unsent) == 0, "what was cut off is dropped, not kept for later"
 
 
 def test_a_narrow_round_leaves_the_rest_of_the_residual_alone(do_round, send, no_residual):
@@ -76,7 +106,7 @@ def test_a_narrow_round_leaves_the_rest_of_the_residual_alone(do_round, send, no
 
 
 def test_batch_norm_statistics_travel_and_the_counter_stays_whole(do_round, send, architecture, task):
-    payload, report, _ = do_round(send(bits=2, sparsity=0.9, local_steps=3))
+    payload, report, _ = do_round(send(nmse=0.5, local_steps=3))
     update = decode(payload, architecture.schema).tensors
     assert update[COUNTER].dtype == np.int64
     assert update[COUNTER] == report.steps == 3
@@ -145,8 +175,8 @@ def test_a_budget_that_cannot_be_kept_is_refused_by_name(do_round, send, budget,
 
 
 def test_a_tight_uplink_makes_the_update_coarser(do_round, send):
-    free, _, _ = do_round(send(bits=8, sparsity=0.0))
-    tight, report, unsent = do_round(send(bits=8, sparsity=0.0, budget=Budget(uplink_bytes=250)))
+    free, _, _ = do_round(send(nmse=0.01))
+    tight, report, unsent = do_round(send(nmse=0.01, budget=Budget(uplink_bytes=250)))
     assert len(tight) <= 250 < len(free)
     assert report.steps == 3
     assert max(float(np.abs(value).max()) for value in unsent.values()) > 0
@@ -179,8 +209,8 @@ def test_one_example_is_enough(do_round, send, task):
 
 
 def test_bfloat16_plans_train(do_round, send):
-    single = do_round(send(bits=32))[0]
-    half, report, _ = do_round(send(bits=32, precision="bfloat16"))
+    single = do_round(send(nmse=0.0))[0]
+    half, report, _ = do_round(send(nmse=0.0, precision="bfloat16"))
     assert report.steps == 3
     assert half != single
 

@@ -9,7 +9,7 @@ from torch import nn
 from slimfleet.client.training import Trained, local_sgd
 from slimfleet.compression import BadInput, Examples, Plan, Training
 
-PLAN = Plan(width=1.0, local_steps=5, batch_size=16, bits=8, sparsity=0.0)
+PLAN = Plan(width=1.0, local_steps=5, batch_size=16, nmse=0.1)
 SGD = Training(learning_rate=0.1, momentum=0.0)
 
 

@@ -20,7 +20,7 @@ DEVICE = DeviceProfile(
     radio_j_per_burst=0.5,
 )
 WORK = Work(1e7, activation_bytes_per_example=1e5, parameter_bytes=400_000, parameters=100_000)
-PLAN = Plan(width=1.0, local_steps=20, batch_size=10, bits=8, sparsity=0.5)
+PLAN = Plan(width=1.0, local_steps=20, batch_size=10, nmse=0.1)
 MODEL = CostModel(
     Runtime("test", base_bytes=50_000_000, fixed_bytes=1_000_000, activation_factor=3.0), startup_s=0.5
 )

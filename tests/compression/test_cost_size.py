@@ -6,74 +6,83 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimfleet.compression.codec import CodecSpec, encode
-from slimfleet.compression.cost import SizeObservation, UpdateSizeModel, bits_per_value, expected_nmse
+from slimfleet.compression.codec import encode_to
+from slimfleet.compression.cost import SizeObservation, UpdateSizeModel, bits_per_value, distortion
 from slimfleet.compression.schema import ModelSchema
 
-BITS = (1, 2, 4, 8)
-SPARSITIES = (0.0, 0.5, 0.9, 0.98)
+ERRORS = (0.03, 0.05, 0.2, 0.4, 0.6, 0.9)
 
 
-def test_plain_float32_is_exact() -> None:
-    assert (bits_per_value(32, 0.0), expected_nmse(32, 0.0)) == (32, 0)
+def test_plain_float32_takes_32_bits_and_no_error_takes_more() -> None:
+    assert bits_per_value(0) == 32
+    assert 30 < bits_per_value(1e-30) <= 32
 
 
 def test_what_a_threshold_drops_of_a_lognormal_source() -> None:
-    # Phi(Phi^-1(0.98) - 2) = Phi(0.0537) is dropped; eight bits keep nearly all of the rest.
-    assert 0.52 < expected_nmse(8, 0.98) < 0.54
-    # One value in fifty: 0.141 bits say which, 0.02 which sign, and the codec's header.
-    assert 0.16 < bits_per_value(1, 0.98) < 0.18
+    # Keeping one value in fifty drops about Phi(Phi^-1(0.98) - 2) = 0.52 of the energy. 0.141 bits say which
+    # are kept, 0.02 their signs and some more their sizes.
+    assert 0.16 < bits_per_value(0.53) < 0.2
 
 
-@pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize("sparsity", SPARSITIES)
-def test_predictions_hold_for_another_update_with_layers_of_unlike_scale(bits: int, sparsity: float) -> None:
+def test_less_error_takes_more_bits() -> None:
+    bits = [bits_per_value(nmse) for nmse in np.geomspace(1e-4, 0.95, 60)]
+    assert all(less < more for more, less in pairwise(bits))
+
+
+def test_far_down_half_the_amplitude_of_the_error_costs_a_bit() -> None:
+    assert bits_per_value(0.0001) - bits_per_value(0.0004) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("nmse", [0.02, 0.06, 0.15, 0.4, 0.6])
+def test_what_lies_between_is_close_to_what_the_codec_does(nmse: float) -> None:
+    """On the ideal source itself."""
+    update = {"values": distortion.ideal_source()}
+    payload = encode_to(update, ModelSchema.of(update, list(update)), nmse=nmse).payload
+    assert bits_per_value(nmse) == pytest.approx(8 * (len(payload) - 64) / 2**16, rel=0.12)
+
+
+@pytest.mark.parametrize("nmse", ERRORS)
+def test_predictions_hold_for_another_update_with_layers_of_unlike_scale(nmse: float) -> None:
     rng = np.random.default_rng(7)
     update = {
         name: (scale * rng.standard_t(3, shape)).astype(np.float32)
         for name, scale, shape in (("first", 3.0, (100, 200)), ("last", 1.0, (400, 200)))
     }
-    encoded = encode(update, ModelSchema.of(update, list(update)), CodecSpec(bits=bits, sparsity=sparsity))
-    energy = sum(float(np.sum(value**2)) for value in update.values())
-    lost = sum(float(np.sum((update[name] - encoded.decoded[name]) ** 2)) for name in update)
-    assert expected_nmse(bits, sparsity) == pytest.approx(lost / energy, abs=0.15)
-    assert UpdateSizeModel().predict(100_000, bits, sparsity) == pytest.approx(len(encoded.payload), rel=0.5)
+    payload = encode_to(update, ModelSchema.of(update, list(update)), nmse=nmse).payload
+    assert UpdateSizeModel().predict(100_000, nmse) == pytest.approx(len(payload), rel=0.5)
 
 
-def test_more_bits_or_less_sparsity_is_never_less_faithful() -> None:
-    for sparsity in SPARSITIES:
-        errors = [expected_nmse(bits, sparsity) for bits in (*BITS, 32)]
-        assert all(more <= less + 0.01 for less, more in pairwise(errors))
-    errors = [expected_nmse(8, sparsity) for sparsity in SPARSITIES]
-    assert errors == sorted(errors)
+def test_a_prediction_is_a_look_up() -> None:
+    """The codec runs for the table, once, and not for each error asked about."""
+    bits_per_value(0.5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distortion, "encode_to", None)
+        assert bits_per_value(0.123) > bits_per_value(0.124)
 
 
 def test_learning_moves_the_prediction_to_what_arrived() -> None:
     model = UpdateSizeModel()
-    bare = model.predict(100_000, 2, 0.9) - model.overhead_bytes
-    arrived = SizeObservation(2, 0.9, 100_000, round(0.6 * bare) + model.overhead_bytes)
+    bare = model.predict(100_000, 0.3) - model.overhead_bytes
+    arrived = SizeObservation(0.3, 100_000, round(0.6 * bare) + model.overhead_bytes)
     learned = model.learn([arrived])
-    assert learned.predict(100_000, 2, 0.9) == pytest.approx(arrived.payload_bytes, rel=1e-3)
-    # A cell never seen borrows the mean correction; plain float32 has nothing to correct.
-    assert learned.bytes_per_parameter(4, 0.5) == pytest.approx(
-        0.6 * model.bytes_per_parameter(4, 0.5), rel=1e-3
-    )
-    assert learned.predict(100, 32, 0.0) == model.predict(100, 32, 0.0)
+    assert learned.predict(100_000, 0.3) == pytest.approx(arrived.payload_bytes, rel=1e-3)
+    # An error never planned borrows the mean correction; plain float32 has nothing to correct.
+    assert learned.bytes_per_parameter(0.1) == pytest.approx(0.6 * model.bytes_per_parameter(0.1), rel=1e-3)
+    assert learned.predict(100, 0) == model.predict(100, 0)
     assert learned.error == pytest.approx(0)
 
 
 def test_the_error_is_reported() -> None:
     model = UpdateSizeModel()
     for size in (2000, 4000, 2000, 4000, 2000, 4000):
-        model = model.learn([SizeObservation(2, 0.9, 100_000, size)])
+        model = model.learn([SizeObservation(0.3, 100_000, size)])
     assert 0.3 < model.error < 0.8
     assert model.observed == 6
 
 
 sizes = st.builds(
     SizeObservation,
-    bits=st.sampled_from(BITS),
-    sparsity=st.sampled_from(SPARSITIES),
+    nmse=st.sampled_from(ERRORS),
     parameters=st.integers(100, 10**6),
     payload_bytes=st.integers(1, 10**6),
 )

@@ -40,7 +40,7 @@ ENROLMENT = Enrolment(profile=PROFILE, examples=600)
 ASSIGNMENT = Assignment(
     round_number=3,
     plan_id=2**64 - 1,
-    plan=Plan(width=0.5, local_steps=8, batch_size=32, bits=4, sparsity=0.9, reason="full"),
+    plan=Plan(width=0.5, local_steps=8, batch_size=32, nmse=0.1, reason="full"),
     budget=Budget(
         energy_j=5.0,
         power_w=2.0,
@@ -125,7 +125,7 @@ CASES = [
 def test_there_are_bounds_to_test():
     """Guards the introspection above: it must find each numeric field's bounds."""
     ids = {case.id for case in CASES}
-    assert {"examples=0", "examples=2147483649", "plan.width=0", "plan.sparsity=1", "steps=-1"} <= ids
+    assert {"examples=0", "examples=2147483649", "plan.width=0", "plan.nmse=1", "steps=-1"} <= ids
     assert {"plan_id=18446744073709551616", "spent.energy_j=-1e-06", "training.momentum=1"} <= ids
     assert len(CASES) > 250
 

@@ -76,7 +76,7 @@ PHONE = DeviceProfile(
     radio_j_per_burst=0.5,
 )
 PLANNER = PlannerSettings(
-    widths=(1.0, 0.75, 0.5, 0.25), local_steps=(4, 2, 1), batch_sizes=(8,), bits=(4,), sparsities=(0.0, 0.8)
+    widths=(1.0, 0.75, 0.5, 0.25), local_steps=(4, 2, 1), batch_sizes=(8,), nmse=(0.02, 0.2)
 )
 SETTINGS = CoordinatorSettings(rounds=6, seed=5, planner_settings=PLANNER, runtime="lite")
 

@@ -71,7 +71,7 @@ def widths(federation):
 def lite_memory(federation, width):
     """What the planner needs for one example batch of 8 at this width, margins included."""
     cost_model = federation.coordinator.cost_model
-    plan = Plan(width=width, local_steps=1, batch_size=8, bits=4, sparsity=0.0)
+    plan = Plan(width=width, local_steps=1, batch_size=8, nmse=0.1)
     phone = federation.coordinator.registry[11].profile
     return 1.15 * cost_model.predict(phone, plan, cost_model.works[width], 1, 1).memory_bytes
 
@@ -156,6 +156,15 @@ def test_a_deployment_lives_in_wall_clock_time(federate):
     assert federation.coordinator.close_round(opened).virtual_time_s == 28.0
 
 
+def test_the_error_of_predicted_sizes_is_reported_and_shrinks_as_payloads_come(federate):
+    """The first round has only the formula to correct; then what was learned is held against what comes."""
+    federation = federate()
+    rows = federation.run(5)
+    assert [row.size_error for row in rows][-1] == federation.coordinator.cost_model.sizes.error
+    assert all(0 < row.size_error < 1 for row in rows)
+    assert federate(state="plain", planner="fixed").run()[0].size_error == 0
+
+
 def test_evaluation_can_be_rarer_but_never_misses_the_last_round(federate):
     rows = federate(evaluate_every=4).run(6)
     assert [row.accuracy is not None for row in rows] == [False, False, False, True, False, True]
@@ -202,6 +211,7 @@ def test_a_round_shows_in_the_metrics(federate, phone, tmp_path):
     assert value("model_accuracy_ratio", split="validation") == row.accuracy
     assert value("model_loss", split="train") == opened.reports[good.node].loss
     assert value("run_energy_joules") == row.energy_j
+    assert value("update_size_error_ratio") == row.size_error
     for phase in ("select", "train", "aggregate", "evaluate", "checkpoint"):
         assert value("round_phase_duration_seconds_count", phase=phase) == 1
     files = (tmp_path / "checkpoint" / "round-000001").iterdir()

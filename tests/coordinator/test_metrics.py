@@ -177,10 +177,12 @@ def test_a_loss_that_is_not_finite_is_counted_and_the_last_good_one_stays(watche
 def test_the_rest_of_the_gauges(watched):
     watched.metrics.clients("pi", "available", 40)
     watched.metrics.run_energy(99.5)
+    watched.metrics.size_error(0.125)
     watched.metrics.checkpointed(1_000)
     assert watched.value("slimfleet_clients", device_class="pi", state="available") == 40
     assert watched.value("slimfleet_clients", device_class="pi", state="offline") == 0
     assert watched.value("slimfleet_run_energy_joules") == 99.5
+    assert watched.value("slimfleet_update_size_error_ratio") == 0.125
     assert watched.value("slimfleet_checkpoint_bytes") == 1_000
     assert watched.value("slimfleet_checkpoint_timestamp_seconds") == 1234.5
 

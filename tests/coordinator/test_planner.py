@@ -48,7 +48,7 @@ PHONE = DeviceProfile(
 def predicted(plan: Plan, history: History = HISTORY, power_w: float | None = None) -> Cost:
     """The plan's cost, worked out apart from the planner's columns."""
     work = MODEL.works[plan.width]
-    up = MODEL.sizes.predict(work.parameters, plan.bits, plan.sparsity)
+    up = MODEL.sizes.predict(work.parameters, plan.nmse)
     return MODEL.predict(
         PHONE, plan, work, up, history.downlink_bytes.get(plan.width, work.parameter_bytes), power_w
     )
@@ -126,7 +126,7 @@ def test_an_impossible_limit_is_named(name: str) -> None:
     assert isinstance(skip, Skip)
     assert skip.constraint == name
     assert skip.limit == 1e-3
-    least = Plan(width=0.25, local_steps=1, batch_size=8, bits=1, sparsity=0.98)
+    least = Plan(width=0.25, local_steps=1, batch_size=8, nmse=0.95)
     assert skip.needed >= of_budget(name)(predicted(least)) - 1
     # What it says is needed is enough.
     enough = PLANNER.plan(PHONE, Budget(**{name: skip.needed * 1.001}), MODEL, HISTORY)  # type: ignore[arg-type]
@@ -145,12 +145,8 @@ def test_a_battery_below_its_floor_fits_no_plan(left: float) -> None:
 def test_a_device_is_skipped_only_when_the_least_plan_does_not_fit(budget: Budget) -> None:
     if isinstance(PLANNER.plan(PHONE, budget, MODEL, HISTORY), Plan):
         return
-    bits, sparsity = min(
-        ((b, s) for b in SETTINGS.bits for s in SETTINGS.sparsities),
-        key=lambda cell: MODEL.sizes.predict(1, *cell),
-    )
     least = predicted(
-        Plan(width=0.25, local_steps=1, batch_size=8, bits=bits, sparsity=sparsity), power_w=budget.power_w
+        Plan(width=0.25, local_steps=1, batch_size=8, nmse=max(SETTINGS.nmse)), power_w=budget.power_w
     )
     assert any(
         1.15 * of_budget(name)(least) > limit
@@ -183,7 +179,7 @@ def test_each_limit_moves_what_it_should() -> None:
     free = planned(Budget())
     few_bytes = planned(Budget(uplink_bytes=500))
     little_energy = planned(Budget(energy_j=0.8))
-    assert (few_bytes.width, few_bytes.sparsity) < (free.width, 0.0) or few_bytes.sparsity > free.sparsity
+    assert few_bytes.width < free.width or few_bytes.nmse > free.nmse
     assert predicted(little_energy).energy_j < 0.8 < predicted(free).energy_j
     # Narrower costs less accuracy than fewer steps (section on widths in docs/cost-model.md).
     assert little_energy.width < 1.0
@@ -221,15 +217,15 @@ def test_bfloat16_where_the_device_says_so() -> None:
 
 def test_candidates_are_the_product_of_the_grids() -> None:
     grid = candidates(SETTINGS)
-    assert len(grid.width) == 5 * 8 * 3 * 4 * 6
-    assert all(grid.cells[c] == (b, s) for c, b, s in zip(grid.cell, grid.bits, grid.sparsity, strict=True))
+    assert len(grid.width) == 5 * 8 * 3 * 24
+    assert all(grid.nmses[i] == e for i, e in zip(grid.nmse_index, grid.nmse, strict=True))
     assert all(grid.widths[i] == w for i, w in zip(grid.width_index, grid.width, strict=True))
 
 
 def test_the_baseline_is_one_float32_epoch_whatever_the_budget() -> None:
     plan = FixedPlanner(SETTINGS).plan(PHONE, Budget(energy_j=1e-6), MODEL, HISTORY)
     assert isinstance(plan, Plan)
-    assert (plan.width, plan.local_steps, plan.batch_size, plan.bits, plan.sparsity) == (1.0, 19, 32, 32, 0.0)
+    assert (plan.width, plan.local_steps, plan.batch_size, plan.nmse) == (1.0, 19, 32, 0.0)
 
 
 @pytest.mark.parametrize("name", sorted(POLICIES))

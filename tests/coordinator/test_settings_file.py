@@ -18,7 +18,7 @@ training = {learning_rate = 0.1, feedback = false}
 budget.energy_j = 3
 class_budgets.phone.uplink_bytes = 900
 selection = {policy = "uniform", per_round = 4, min_devices = 2}
-planner_settings = {widths = [1, 0.5], bits = [4]}
+planner_settings = {widths = [1, 0.5], nmse = [0.1]}
 server = {optimizer = "fedadam", momentum = 0.5}
 """
 
@@ -41,7 +41,7 @@ def test_every_table_becomes_the_settings_of_its_part(tmp_path: Path) -> None:
         budget=Budget(energy_j=3.0),
         class_budgets={"phone": Budget(uplink_bytes=900)},
         selection=SelectionSettings(policy="uniform", per_round=4, min_devices=2),
-        planner_settings=PlannerSettings(widths=(1.0, 0.5), bits=(4,)),
+        planner_settings=PlannerSettings(widths=(1.0, 0.5), nmse=(0.1,)),
         server=ServerSettings(optimizer="fedadam", momentum=0.5),
     )
 
@@ -58,7 +58,7 @@ def test_every_table_becomes_the_settings_of_its_part(tmp_path: Path) -> None:
         ("rounds = 3\nselection.policy = 'best'", ["selection.policy = 'best'", "uniform, utility"]),
         ("rounds = 3\nplanner = 'guess'", ["planner = 'guess'", "enumerate"]),
         ("rounds = 3\nruntime = 'jax'", ["runtime = 'jax'", "torch"]),
-        ("rounds = 3\nplanner_settings.bits = [9]", ["planner_settings.bits.0 = 9"]),
+        ("rounds = 3\nplanner_settings.nmse = [1]", ["planner_settings.nmse.0 = 1", "less than 1"]),
         ("rounds = 3\nplanner_settings.widths = []", ["planner_settings.widths = []", "at least 1"]),
         ("rounds = 3\nserver.momentum = 1.0", ["server.momentum = 1.0", "less than 1"]),
         ("rounds = 3\nbudget.energy_j = -1", ["budget.energy_j = -1"]),

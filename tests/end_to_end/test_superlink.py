@@ -33,7 +33,7 @@ PATIENCE_S = 150
 SETTINGS = f"""round_timeout_s = 60.0
 training.learning_rate = 0.05
 selection = {{policy = "uniform", per_round = {DEVICES}, min_devices = {DEVICES}}}
-planner_settings = {{widths = [1.0, 0.5], local_steps = [8], batch_sizes = [8], bits = [4], sparsities = [0.5]}}
+planner_settings = {{widths = [1.0, 0.5], local_steps = [8], batch_sizes = [8], nmse = [0.1]}}
 """
 
 BOARD = DeviceProfile(

@@ -18,8 +18,8 @@ def make_rows(accuracies: Sequence[float | None], **fields: float) -> tuple[Roun
         accuracy=None, loss=None, trailing_accuracy=None,
         uplink_bytes=1_000, uplink_bytes_float32=30_000, downlink_bytes=2_000, downlink_bytes_float32=40_000,
         energy_j=4.0, compute_j=3.0, radio_j=1.0, virtual_time_s=10.0,
-        mean_width=0.5, mean_bits=4.0, mean_sparsity=0.9, mean_steps=8.0,
-        predicted_energy_j=3.5, violations=0, wall_time_s=0.5,
+        mean_width=0.5, mean_nmse=0.3, mean_steps=8.0,
+        predicted_energy_j=3.5, size_error=0.1, violations=0, wall_time_s=0.5,
     )  # fmt: skip
     rows: list[RoundRow] = []
     known: list[float] = []

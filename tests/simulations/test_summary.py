@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from math import nan
 
 import pytest
@@ -35,6 +36,13 @@ def test_sums_run_over_rounds_and_accuracies_over_the_last_five(make_record: Mak
         {},
         {"dropout": 2},
     )
+
+
+def test_the_error_of_predicted_sizes_is_the_one_known_at_the_end(make_record: MakeRecord) -> None:
+    early, late = make_record([0.1, 0.2]).rows
+    record = replace(make_record(), rows=(early, replace(late, size_error=0.05)))
+    assert summarise(record)["update_size_error"] == 0.05
+    assert summarise(make_record([]))["update_size_error"] is None
 
 
 def test_violations_are_counted_in_all_and_by_constraint(make_record: MakeRecord) -> None:

@@ -55,7 +55,7 @@ def measure_training(
         trained: list[int] = []
 
         def train(steps: int, until_s: float) -> None:
-            plan = Plan(width=1.0, local_steps=steps, batch_size=batch_size, bits=32, sparsity=0.0)
+            plan = Plan(width=1.0, local_steps=steps, batch_size=batch_size, nmse=0.0)
             gently = Training(learning_rate=1e-6)  # no loss runs away into NaN, which is slower or faster
 
             def may_step() -> str | None:

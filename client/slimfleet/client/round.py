@@ -27,7 +27,7 @@ from slimfleet.compression import (
     Report,
     Tensors,
 )
-from slimfleet.compression.codec import CodecSpec, add_residual, encode_within, residual_after
+from slimfleet.compression.codec import add_residual, encode_to, residual_after
 from slimfleet.compression.cost import Work, peak_memory_bytes
 from slimfleet.compression.tensors import tensors_of
 
@@ -141,11 +141,12 @@ def _encode(sub: SubModel, assignment: Assignment, residual: Tensors) -> tuple[P
         update = add_residual(
             update, {name: unsent[name] for name in weights}, max_norm=training.feedback_max_norm
         )
-    encoded = encode_within(
+    encoded = encode_to(
         update,
         schema,
-        CodecSpec(bits=plan.bits, sparsity=plan.sparsity, rounding=training.rounding),
-        assignment.uplink_limit(schema),
+        nmse=plan.nmse,
+        limit_bytes=assignment.uplink_limit(schema),
+        rounding=training.rounding,
         base_version=assignment.round_number,
         plan_id=assignment.plan_id,
         rng=np.random.default_rng((training.seed, assignment.plan_id, 1)),

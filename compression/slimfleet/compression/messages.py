@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import isfinite
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Le, Lt
 from pydantic import TypeAdapter, ValidationError
@@ -26,6 +26,7 @@ from slimfleet.compression.types import (
     Plan,
     Positive,
     Report,
+    Rounding,
     Share,
 )
 
@@ -34,8 +35,6 @@ MAX_TEXT = 16_384
 
 WRAPPING_BYTES = 8_192
 """What an answer may take beyond its plain arrays, where the budget sets no limit: headers and tables."""
-
-Rounding = Literal["deadzone", "stochastic"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 Precision = Literal["float32", "bfloat16"]
 EnergySource = Literal["measured", "estimated", "simulated"]
+Rounding = Literal["deadzone", "stochastic"]
+"""Of an update: least error for the bytes, or unbiased."""
 
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
@@ -78,10 +80,8 @@ class Plan:
     """Share of the channels kept, 0 < width <= 1."""
     local_steps: Annotated[int, Ge(1), Le(10**6)]
     batch_size: Annotated[int, Ge(1), Le(10**5)]
-    bits: Annotated[int, Ge(1), Le(32)]
-    """Bits of a quantised update value, 1..8; 32 sends plain float32 (the baseline)."""
-    sparsity: Annotated[float, Ge(0), Lt(1)]
-    """Share of the update's values that are sent as zero, 0 <= sparsity < 1."""
+    nmse: Annotated[float, Ge(0), Lt(1)]
+    """Squared error allowed in the update, as a share of its squared norm; 0 sends plain float32 (the baseline)."""
     precision: Precision = "float32"
     reason: Annotated[str, MaxLen(500)] = ""
 

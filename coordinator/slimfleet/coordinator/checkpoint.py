@@ -25,7 +25,7 @@ from slimfleet.coordinator.outcome import RoundRow
 from slimfleet.coordinator.registry import Registry
 from slimfleet.coordinator.tally import Totals
 
-FORMAT = 2
+FORMAT = 3
 KEPT = 2
 """Checkpoints kept: the newest, and one more in case the disk lies."""
 

@@ -101,7 +101,7 @@ def _record(each: Explanation) -> dict[str, Any]:
 def _table(explanations: Sequence[Explanation]) -> Table:
     table = Table(title="First round; costs as predicted from the profiles", title_justify="left")
     table.add_column("device")
-    for heading in ("width", "steps", "batch", "bits", "sparsity", "J", "s", "MB", "bytes up", "bytes down"):
+    for heading in ("width", "steps", "batch", "NMSE", "J", "s", "MB", "bytes up", "bytes down"):
         table.add_column(heading, justify="right")
     table.add_column("reason")
     for each in explanations:
@@ -112,13 +112,12 @@ def _table(explanations: Sequence[Explanation]) -> Table:
 def _cells(each: Explanation) -> list[str]:
     chosen, predicted = each.choice, each.predicted
     if isinstance(chosen, Skip) or predicted is None:
-        return ["skip", *[""] * 9]
+        return ["skip", *[""] * 8]
     return [
         f"{chosen.width:g}",
         str(chosen.local_steps),
         str(chosen.batch_size),
-        str(chosen.bits),
-        f"{chosen.sparsity:g}",
+        f"{chosen.nmse:g}",
         f"{predicted.energy_j:.3g}",
         f"{predicted.time_s:.3g}",
         f"{predicted.memory_bytes / 1e6:.0f}",

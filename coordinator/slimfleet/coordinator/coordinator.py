@@ -112,6 +112,7 @@ class Coordinator:
             virtual_time_s=self.environment.now_s() - opened.opened_s,
             evaluation=evaluation,
             earlier=self.rows,
+            size_error=self.cost_model.sizes.error,
             wall_time_s=self._stopwatch() - opened.opened_at,
         )
         self.rows.append(row)

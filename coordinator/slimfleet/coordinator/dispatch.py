@@ -49,7 +49,7 @@ class Downlink:
 
         A plan in plain float32 is answered in plain float32.
         """
-        plain = plan.bits == FLOAT32_BITS
+        plain = plan.nmse == 0
         key = plan.width, plain
         if key not in self._encoded:
             channels = self._channels(plan.width)
@@ -67,7 +67,7 @@ class Downlink:
 
     def sizes(self, widths: Sequence[float]) -> dict[float, int]:
         """Bytes of the payload at each of these widths: what a planner need not guess."""
-        plans = [Plan(width=w, local_steps=1, batch_size=1, bits=self.bits, sparsity=0.0) for w in widths]
+        plans = [Plan(width=w, local_steps=1, batch_size=1, nmse=0.5) for w in widths]
         return {plan.width: len(self.for_plan(plan)[0]) for plan in plans}
 
     def _channels(self, width: float) -> Channels:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from slimfleet.compression import Cost, DeviceProfile, Report
 from slimfleet.compression.cost import CostModel, SizeObservation
 from slimfleet.coordinator.calibration import Calibration
-from slimfleet.coordinator.dispatch import FLOAT32_BITS, Dispatch
+from slimfleet.coordinator.dispatch import Dispatch
 from slimfleet.coordinator.open_round import OpenRound
 from slimfleet.coordinator.registry import Registry
 
@@ -29,9 +29,9 @@ def learn(
         nominal = nominal_cost(cost_model, record.profile, dispatch, report)
         calibration.update(str(dispatch.node), record.profile.device_class, nominal, report.spent)
         plan = dispatch.assignment.plan
-        if plan.bits != FLOAT32_BITS:
+        if plan.nmse:
             parameters = cost_model.works[plan.width].parameters
-            sizes.append(SizeObservation(plan.bits, plan.sparsity, parameters, report.spent.uplink_bytes))
+            sizes.append(SizeObservation(plan.nmse, parameters, report.spent.uplink_bytes))
     calibration.close_round()
     return replace(cost_model, sizes=cost_model.sizes.learn(sizes))
 

@@ -77,6 +77,7 @@ class Observer:
         if evaluation is not None:
             self._metrics.evaluated("validation", evaluation.loss, evaluation.accuracy)
         self._metrics.run_energy(fsum(row.energy_j for row in rows))
+        self._metrics.size_error(rows[-1].size_error)
         self._metrics.round_finished("completed" if opened.accepted else "failed")
         if opened.number >= last:
             self._running = False

@@ -32,11 +32,13 @@ class RoundRow:
     virtual_time_s: float
     """How long the round took, in the environment's time."""
     mean_width: float
-    mean_bits: float
-    mean_sparsity: float
+    mean_nmse: float
+    """Squared error that the plans allowed in the updates, as a share of their squared norms."""
     mean_steps: float
     predicted_energy_j: float
     """What the planner expected of the devices that reported."""
+    size_error: float
+    """Typical relative error of the predicted sizes of updates, as known after the round; 0 before any came."""
     violations: int
     """Constraints broken, judged by the spent costs."""
     wall_time_s: float

@@ -11,7 +11,7 @@ import numpy as np
 from slimfleet.compression import Assignment, Budget, Plan, Skip
 from slimfleet.compression.cost import CostModel, Work
 from slimfleet.coordinator.calibration import Calibration
-from slimfleet.coordinator.dispatch import FLOAT32_BITS, Dispatch, Downlink
+from slimfleet.coordinator.dispatch import Dispatch, Downlink
 from slimfleet.coordinator.environment import Environment, Status
 from slimfleet.coordinator.planner import POLICIES as PLANNERS
 from slimfleet.coordinator.planner import History
@@ -142,9 +142,7 @@ class RoundPlanner:
         )
         work = cost_model.works[plan.width]
         uplink = (
-            places.schema.nbytes
-            if plan.bits == FLOAT32_BITS
-            else cost_model.sizes.predict(work.parameters, plan.bits, plan.sparsity)
+            places.schema.nbytes if plan.nmse == 0 else cost_model.sizes.predict(work.parameters, plan.nmse)
         )
         predicted = cost_model.predict(record.profile, plan, work, uplink, len(payload), limits.power_w)
         return Dispatch(record.node, assignment, payload, places, limits, predicted)

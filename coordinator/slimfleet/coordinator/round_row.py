@@ -22,9 +22,13 @@ def round_row(
     virtual_time_s: float,
     evaluation: Evaluation | None,
     earlier: Sequence[RoundRow],
+    size_error: float,
     wall_time_s: float,
 ) -> RoundRow:
-    """The row of one round. `full_bytes` is the plain float32 model, `silent` what unheard devices spent."""
+    """The row of one round. `full_bytes` is the plain float32 model, `silent` what unheard devices spent.
+
+    `size_error` is that of the cost model's prediction of uplink bytes.
+    """
     reports = [opened.reports[node] for node in sorted(opened.reports)]
     spent = [report.spent for report in reports]
     used = [d.assignment.plan for d in opened.dispatches if d.node in opened.accepted]
@@ -51,10 +55,10 @@ def round_row(
         radio_j=radio_j,
         virtual_time_s=virtual_time_s,
         mean_width=_mean([plan.width for plan in used]),
-        mean_bits=_mean([plan.bits for plan in used]),
-        mean_sparsity=_mean([plan.sparsity for plan in used]),
+        mean_nmse=_mean([plan.nmse for plan in used]),
         mean_steps=_mean([opened.reports[node].steps for node in sorted(opened.accepted)]),
         predicted_energy_j=fsum(d.predicted.energy_j for d in opened.dispatches if d.node in opened.reports),
+        size_error=size_error,
         violations=sum(len(broken) for broken in opened.violations.values()),
         wall_time_s=wall_time_s,
     )

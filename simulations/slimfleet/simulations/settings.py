@@ -12,6 +12,7 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from slimfleet.compression.types import Budget
+from slimfleet.coordinator.planner.settings import NMSE
 
 NO_LIMIT = "none"
 """How a scenario lifts a limit, as TOML has no null: `energy_j = "none"`."""
@@ -33,7 +34,7 @@ Count = Annotated[int, Field(ge=1)]
 LimitFloat = Annotated[Positive | None, BeforeValidator(_lift)]
 LimitInt = Annotated[Count | None, BeforeValidator(_lift)]
 Bits = Literal[1, 2, 3, 4, 5, 6, 7, 8, 32]
-"""Bits of a quantised value; 32 sends plain float32."""
+"""Bits of a quantised value of the model that is sent; 32 sends plain float32."""
 
 
 def _one_or_more(default: tuple[float, ...]) -> Any:
@@ -142,8 +143,8 @@ class PlannerSection(Section):
     max_epochs: Positive = 1.0
     """Most passes over a device's examples in one round."""
     batch_sizes: tuple[Count, ...] = _one_or_more((32, 16, 8))
-    bits: tuple[Bits, ...] = _one_or_more((1, 2, 4, 8))
-    sparsities: tuple[BelowOne, ...] = _one_or_more((0.0, 0.5, 0.8, 0.9, 0.95, 0.98))
+    nmse: tuple[BelowOne, ...] = _one_or_more(NMSE)
+    """Squared errors allowed in an update, as shares of its squared norm; 0 sends plain float32."""
     width_exponent: NotNegative = 0.3
     quality_exponent: NotNegative = 0.25
     energy_exponent: NotNegative = 0.15

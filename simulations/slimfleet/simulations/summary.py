@@ -93,6 +93,7 @@ def _totals(record: RunRecord) -> dict[str, Any]:
         "compute_j": _finite(total(rows, "compute_j")),
         "radio_j": _finite(total(rows, "radio_j")),
         "predicted_energy_j": _finite(total(rows, "predicted_energy_j")),
+        "update_size_error": _finite(rows[-1].size_error if rows else None),
         "energy_source": record.energy_source,
         "virtual_time_s": _finite(total(rows, "virtual_time_s")),
         "wall_time_s": _finite(record.wall_time_s),

@@ -6,7 +6,6 @@ from slimfleet.compression.codec.codec import (
     Encoded,
     decode,
     encode,
-    encode_within,
     largest_payload,
     stages,
 )
@@ -17,6 +16,7 @@ from slimfleet.compression.codec.feedback import (
     zero_residual,
 )
 from slimfleet.compression.codec.quantise import quantise_deadzone, quantise_stochastic
+from slimfleet.compression.codec.rate import encode_to
 from slimfleet.compression.codec.sparsify import sparsify_threshold, sparsify_top_k
 from slimfleet.compression.codec.stage import Stage, chain
 
@@ -29,7 +29,7 @@ __all__ = [
     "chain",
     "decode",
     "encode",
-    "encode_within",
+    "encode_to",
     "error_feedback",
     "largest_payload",
     "quantise_deadzone",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +13,9 @@ from slimfleet.compression.codec.plain import as_float32
 from slimfleet.compression.codec.quantise import quantise_deadzone, quantise_stochastic
 from slimfleet.compression.codec.sparsify import sparsify_top_k
 from slimfleet.compression.codec.stage import Stage, chain
-from slimfleet.compression.errors import BudgetExceeded, PayloadError
+from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.types import Payload, Tensors
+from slimfleet.compression.types import Payload, Rounding, Tensors
 from slimfleet.compression.wire import (
     MAX_SIDE_BYTES,
     OVERHEAD_BYTES,
@@ -42,7 +41,7 @@ class CodecSpec:
     """1..8: `2 ** (bits - 1)` levels per sign; 32: plain float32."""
     sparsity: float = 0.0
     """Share of the weights, over all tensors together, that is sent as zero; 0 <= sparsity < 1."""
-    rounding: Literal["deadzone", "stochastic"] = "deadzone"
+    rounding: Rounding = "deadzone"
     """Least error for the bytes, or unbiased."""
 
     def __post_init__(self) -> None:
@@ -107,7 +106,7 @@ def encode(
     Raises PayloadError: schema when the tensors are not those of `schema`, nonfinite for NaN or infinity.
     """
     checked = schema.check(tensors)
-    _check_values(checked, schema, spec)
+    check_values(checked, schema, quantised=spec.bits != FLOAT32_BITS)
     stage = stages(schema, spec, kind=kind, rng=rng)
     quantised, _ = stage.encode(checked, stage.init(schema))
     body = pack(quantised, schema)
@@ -125,13 +124,14 @@ def encode(
     return Encoded(seal(header, body.data), dequantise(quantised, schema))
 
 
-def _check_values(tensors: Tensors, schema: ModelSchema, spec: CodecSpec) -> None:
+def check_values(tensors: Tensors, schema: ModelSchema, *, quantised: bool) -> None:
+    """Raise PayloadError("nonfinite") for NaN, infinity, or more than the wire, or the quantiser, can carry."""
     for tensor in schema.tensors:
         array = tensors[tensor.name]
         if tensor.kind == "integer" or not array.size:
             continue
-        quantised = tensor.kind == "weight" and spec.bits != FLOAT32_BITS
-        limit = _LARGEST_QUANTISED if quantised else float(np.finfo(np.float32).max)
+        on_a_grid = quantised and tensor.kind == "weight"
+        limit = _LARGEST_QUANTISED if on_a_grid else float(np.finfo(np.float32).max)
         # Written so that NaN fails too.
         if not (-limit <= float(array.min()) and float(array.max()) <= limit):
             raise PayloadError(
@@ -161,49 +161,3 @@ def largest_payload(schema: ModelSchema) -> int:
     1027 bytes.
     """
     return OVERHEAD_BYTES + MAX_SIDE_BYTES + 8 * schema.elements + 5 * len(schema.tensors) + 16 * 1027
-
-
-def encode_within(
-    tensors: Tensors,
-    schema: ModelSchema,
-    spec: CodecSpec,
-    limit_bytes: int | None,
-    *,
-    kind: Kind = Kind.UPDATE,
-    base_version: int = 0,
-    plan_id: int = 0,
-    side: bytes = b"",
-    rng: np.random.Generator | None = None,
-) -> Encoded:
-    """`encode`, then ever coarser until the payload has at most `limit_bytes` (None: no limit).
-
-    Raises BudgetExceeded("uplink_bytes") when even the coarsest try is too large, and what `encode` raises.
-    """
-    smallest = None
-    for attempt in _coarser(spec):
-        encoded = encode(
-            tensors,
-            schema,
-            attempt,
-            kind=kind,
-            base_version=base_version,
-            plan_id=plan_id,
-            side=side,
-            rng=rng,
-        )
-        if limit_bytes is None or len(encoded.payload) <= limit_bytes:
-            return encoded
-        smallest = min(smallest or len(encoded.payload), len(encoded.payload))
-    raise BudgetExceeded(
-        "uplink_bytes",
-        f"the coarsest update takes {smallest} bytes, the limit is {limit_bytes}: narrow the model",
-    )
-
-
-def _coarser(spec: CodecSpec) -> Iterator[CodecSpec]:
-    """The spec itself, then ever coarser ones: keep half as many weights each time, in at most 4 bits."""
-    yield spec
-    kept = 1 - spec.sparsity
-    for _ in range(10):
-        kept /= 2
-        yield replace(spec, bits=min(spec.bits, 4), sparsity=1 - kept)

@@ -1,4 +1,4 @@
-"""Search for the spec that meets an error or a size, and what it gives."""
+"""What the rate controller makes of one update: error, size and speed at an error or a size asked for."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
-from slimfleet.compression.codec.codec import CodecSpec, Encoded, decode, encode
-from slimfleet.compression.errors import BadInput
+from slimfleet.compression.codec.codec import decode
+from slimfleet.compression.codec.error import nmse
+from slimfleet.compression.codec.rate import Settled, settle
+from slimfleet.compression.errors import BadInput, BudgetExceeded
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Tensors
-
-_BITS = (8, 6, 4)
-_TRIES = 18
-_MOST_KEPT, _LEAST_KEPT = 0.98, 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatingPoint:
-    """What one spec does to one update. Speeds: 1e6 bytes of float32 a second, best of three."""
+    """What the codec does to one update at one setting.
+
+    Speeds: 1e6 bytes of float32 a second, best of three; of one encode at the setting that was found, without
+    the search for it.
+    """
 
     target_nmse: float | None
     nmse: float
@@ -36,30 +36,15 @@ class OperatingPoint:
         return asdict(self)
 
 
-def nmse(tensors: Tensors, decoded: Tensors) -> float:
-    """Sum of squared errors over the sum of squares, in float64; 0 for an all-zero update without error."""
-    error = sum(float(np.sum((tensors[name].astype(np.float64) - decoded[name]) ** 2)) for name in tensors)
-    energy = sum(float(np.sum(tensors[name].astype(np.float64) ** 2)) for name in tensors)
-    return error / energy if energy else 0.0
-
-
 def meet_nmse(tensors: Tensors, target: float) -> OperatingPoint:
     """The smallest payload found whose error is at most `target`, which lies strictly between 0 and 1.
 
-    Raises BadInput for any other target, and for one below what 8 bits reach.
+    Raises BadInput for any other target.
     """
     if not 0 < target < 1:
         raise BadInput(f"an NMSE target of {target:g} makes no sense: give a number between 0 and 1")
     schema = ModelSchema.of(tensors, tensors)
-
-    def works(encoded: Encoded) -> bool:
-        return nmse(tensors, encoded.decoded) <= target
-
-    found = _frontier(tensors, schema, works, _MOST_KEPT, _LEAST_KEPT)
-    if not found:
-        raise BadInput(f"an NMSE of {target:g} is below what 8 bits reach on this update")
-    best = min(found, key=lambda spec: len(encode(tensors, schema, spec).payload))
-    return _measure(tensors, schema, best, target)
+    return _measure(tensors, schema, settle(tensors, schema, nmse=target), target)
 
 
 def meet_bytes(tensors: Tensors, limit: int) -> OperatingPoint:
@@ -68,54 +53,23 @@ def meet_bytes(tensors: Tensors, limit: int) -> OperatingPoint:
     Raises BadInput when even the sparsest does not fit.
     """
     schema = ModelSchema.of(tensors, tensors)
-
-    def works(encoded: Encoded) -> bool:
-        return len(encoded.payload) <= limit
-
-    found = _frontier(tensors, schema, works, _LEAST_KEPT, _MOST_KEPT)
-    if not found:
-        raise BadInput(f"no update of this model fits {limit} bytes")
-    best = min(found, key=lambda spec: nmse(tensors, encode(tensors, schema, spec).decoded))
-    return _measure(tensors, schema, best, None)
+    try:
+        settled = settle(tensors, schema, limit_bytes=limit)
+    except (BudgetExceeded, ValueError) as error:
+        raise BadInput(f"no update of this model fits {limit} bytes: {error}") from error
+    return _measure(tensors, schema, settled, None)
 
 
-def _frontier(
-    tensors: Tensors, schema: ModelSchema, works: Callable[[Encoded], bool], inside: float, outside: float
-) -> list[CodecSpec]:
-    """For some numbers of bits, the spec that works with the share of kept weights nearest to `outside`.
-
-    Bisection of the logarithm, starting from the share `inside`; also the dense spec, where it works.
-    """
-    found = []
-    for bits in _BITS:
-        if works(encode(tensors, schema, CodecSpec(bits=bits))):
-            found.append(CodecSpec(bits=bits))
-        near, far = np.log(inside), np.log(outside)
-        kept, best = near, None
-        for _ in range(_TRIES):
-            spec = CodecSpec(bits=bits, sparsity=float(1 - np.exp(kept)))
-            if works(encode(tensors, schema, spec)):
-                near, best = kept, spec
-            elif best is None:
-                break
-            else:
-                far = kept
-            kept = (near + far) / 2
-        if best is not None:
-            found.append(best)
-    return found
-
-
-def _measure(tensors: Tensors, schema: ModelSchema, spec: CodecSpec, target: float | None) -> OperatingPoint:
-    encoded = encode(tensors, schema, spec)
+def _measure(tensors: Tensors, schema: ModelSchema, settled: Settled, target: float | None) -> OperatingPoint:
+    payload = settled.encoded.payload
     megabytes = 4e-6 * schema.elements
     return OperatingPoint(
         target_nmse=target,
-        nmse=nmse(tensors, encoded.decoded),
-        bytes=len(encoded.payload),
-        bits_per_parameter=8 * len(encoded.payload) / schema.elements,
-        encode_mb_per_s=megabytes / _seconds(lambda: encode(tensors, schema, spec)),
-        decode_mb_per_s=megabytes / _seconds(lambda: decode(encoded.payload, schema)),
+        nmse=nmse(tensors, settled.encoded.decoded),
+        bytes=len(payload),
+        bits_per_parameter=8 * len(payload) / schema.elements,
+        encode_mb_per_s=megabytes / _seconds(settled.again),
+        decode_mb_per_s=megabytes / _seconds(lambda: decode(payload, schema)),
     )
 
 

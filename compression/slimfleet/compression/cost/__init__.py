@@ -1,6 +1,6 @@
 """What a plan costs: work measured on the shrunk model, bytes, time, energy and peak memory."""
 
-from slimfleet.compression.cost.distortion import bits_per_value, expected_nmse
+from slimfleet.compression.cost.distortion import bits_per_value
 from slimfleet.compression.cost.model import PARAMETER_COPIES, CostModel, Costs, Demand, peak_memory_bytes
 from slimfleet.compression.cost.runtime import RUNTIMES, Runtime
 from slimfleet.compression.cost.size import SizeObservation, UpdateSizeModel
@@ -17,7 +17,6 @@ __all__ = [
     "UpdateSizeModel",
     "Work",
     "bits_per_value",
-    "expected_nmse",
     "measure_work",
     "peak_memory_bytes",
 ]

@@ -8,18 +8,15 @@ from itertools import groupby
 from math import exp, fsum, log
 from typing import Any
 
-from slimfleet.compression.cost.distortion import FLOAT32_BITS, bits_per_value
-
-Cell = tuple[int, float]
-"""(bits, sparsity) of a plan."""
+from slimfleet.compression.cost.distortion import bits_per_value
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class SizeObservation:
     """A payload that arrived: what was planned, and `len(payload)`."""
 
-    bits: int
-    sparsity: float
+    nmse: float
+    """Error that the plan allowed, above 0."""
     parameters: int
     """Number of trained parameters of the shrunk model."""
     payload_bytes: int
@@ -27,14 +24,14 @@ class SizeObservation:
 
 @dataclass(frozen=True, slots=True)
 class UpdateSizeModel:
-    """Predicted uplink bytes, corrected per (bits, sparsity) and, where a cell is new, by the mean of all."""
+    """Predicted uplink bytes, corrected per planned error and, where one is new, by the mean of all."""
 
     overhead_bytes: int = 128
-    """Header and tables, whatever the model."""
-    cells: Mapping[Cell, float] = field(default_factory=dict)
-    """Natural log of actual/predicted bytes, per cell."""
+    """Header, tables and the statistics of a few batch norms, whatever the plan."""
+    cells: Mapping[float, float] = field(default_factory=dict)
+    """Planned error -> natural log of actual/predicted bytes."""
     overall: float = 0.0
-    """The same over all cells."""
+    """The same over all errors."""
     error: float = 0.0
     """Typical relative error of the corrected prediction (running mean of |log ratio|); 0 at first."""
     observed: int = 0
@@ -42,13 +39,13 @@ class UpdateSizeModel:
     gain: float = 0.3
     """Weight of a new round against the past, 0 < gain <= 1."""
 
-    def bytes_per_parameter(self, bits: int, sparsity: float) -> float:
+    def bytes_per_parameter(self, nmse: float) -> float:
         """Corrected bytes that each parameter adds to the payload."""
-        return bits_per_value(bits, sparsity) / 8 * exp(self._correction((bits, sparsity)))
+        return bits_per_value(nmse) / 8 * exp(self._correction(nmse))
 
-    def predict(self, parameters: int, bits: int, sparsity: float) -> float:
+    def predict(self, parameters: int, nmse: float) -> float:
         """Predicted bytes of a payload."""
-        return self.overhead_bytes + parameters * self.bytes_per_parameter(bits, sparsity)
+        return self.overhead_bytes + parameters * self.bytes_per_parameter(nmse)
 
     def learn(self, observations: Iterable[SizeObservation]) -> UpdateSizeModel:
         """The model after one round's payloads. Their order does not matter: sums are exact (math.fsum)."""
@@ -56,15 +53,13 @@ class UpdateSizeModel:
         if not seen:
             return self
         cells, ratios = dict(self.cells), []
-        for cell, members in groupby(seen, key=lambda o: (o.bits, o.sparsity)):
+        for cell, members in groupby(seen, key=lambda o: o.nmse):
             of_cell = [self._log_ratio(o) for o in members]
             ratios += of_cell
             before = cells.get(cell)
             now = _mean(of_cell)
             cells[cell] = now if before is None else before + self.gain * (now - before)
-        misses = [
-            abs(ratio - self._correction((o.bits, o.sparsity))) for o, ratio in zip(seen, ratios, strict=True)
-        ]
+        misses = [abs(ratio - self._correction(o.nmse)) for o, ratio in zip(seen, ratios, strict=True)]
         first = self.observed == 0
         return UpdateSizeModel(
             overhead_bytes=self.overhead_bytes,
@@ -80,7 +75,7 @@ class UpdateSizeModel:
         """Plain values; JSON keeps Python floats exactly."""
         return {
             "overhead_bytes": self.overhead_bytes,
-            "cells": [[bits, sparsity, value] for (bits, sparsity), value in sorted(self.cells.items())],
+            "cells": sorted(map(list, self.cells.items())),
             "overall": self.overall,
             "error": self.error,
             "observed": self.observed,
@@ -90,16 +85,16 @@ class UpdateSizeModel:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> UpdateSizeModel:
         """Undo `to_json`."""
-        cells = {(int(bits), float(sparsity)): float(value) for bits, sparsity, value in values["cells"]}
+        cells = {float(nmse): float(value) for nmse, value in values["cells"]}
         return cls(**{**values, "cells": cells})
 
-    def _correction(self, cell: Cell) -> float:
-        # Nothing is coded in plain float32: other cells teach nothing about it.
-        return self.cells.get(cell, 0.0 if cell[0] == FLOAT32_BITS else self.overall)
+    def _correction(self, nmse: float) -> float:
+        # Nothing is coded in plain float32: other errors teach nothing about it.
+        return self.cells.get(nmse, self.overall if nmse else 0.0)
 
     def _log_ratio(self, seen: SizeObservation) -> float:
         """Log of the actual payload over the bare formula, the overhead taken off both."""
-        bare = seen.parameters * bits_per_value(seen.bits, seen.sparsity) / 8
+        bare = seen.parameters * bits_per_value(seen.nmse) / 8
         return log(max(seen.payload_bytes - self.overhead_bytes, 1) / bare)
 
 

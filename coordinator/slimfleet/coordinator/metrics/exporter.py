@@ -148,6 +148,10 @@ class FleetMetrics:
         """Set the energy of the whole run."""
         self._families.gauge("slimfleet_run_energy_joules").set(joules)
 
+    def size_error(self, share: float) -> None:
+        """Set the error of predicted sizes."""
+        self._families.gauge("slimfleet_update_size_error_ratio").set(share)
+
     def checkpointed(self, size_bytes: int) -> None:
         """Set size and time of the last checkpoint."""
         self._families.gauge("slimfleet_checkpoint_bytes").set(size_bytes)

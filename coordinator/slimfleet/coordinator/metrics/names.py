@@ -147,6 +147,11 @@ METRICS = (
         RATIOS,
     ),
     Metric(
+        "slimfleet_update_size_error_ratio",
+        "gauge",
+        "Typical relative error of the sizes that the planner predicts for updates",
+    ),
+    Metric(
         "slimfleet_updates_rejected_total",
         "counter",
         "Updates that were not used, by reason; they count as tasks with outcome rejected too",

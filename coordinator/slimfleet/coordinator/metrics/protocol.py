@@ -53,6 +53,9 @@ class Metrics(Protocol):
     def run_energy(self, joules: float) -> None:
         """Energy of the whole run so far, from the coordinator's own ledger."""
 
+    def size_error(self, share: float) -> None:
+        """The typical relative error of the predicted sizes of updates, as known now."""
+
     def checkpointed(self, size_bytes: int) -> None:
         """A checkpoint of this size has been written."""
 
@@ -100,6 +103,9 @@ class NoMetrics:
         """Ignored."""
 
     def run_energy(self, joules: float) -> None:
+        """Ignored."""
+
+    def size_error(self, share: float) -> None:
         """Ignored."""
 
     def checkpointed(self, size_bytes: int) -> None:

@@ -12,20 +12,18 @@ from slimfleet.coordinator.planner.settings import PlannerSettings
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """One row a candidate, (n,) each. `width_index` and `cell` point into the distinct values below."""
+    """One row a candidate, (n,) each. `width_index` and `nmse_index` point into the distinct values below."""
 
     width: NDArray[np.float64]
     local_steps: NDArray[np.int64]
     batch_size: NDArray[np.int64]
-    bits: NDArray[np.int64]
-    sparsity: NDArray[np.float64]
+    nmse: NDArray[np.float64]
     width_index: NDArray[np.intp]
     """Row -> position in `widths`."""
-    cell: NDArray[np.intp]
-    """Row -> position in `cells`."""
+    nmse_index: NDArray[np.intp]
+    """Row -> position in `nmses`."""
     widths: tuple[float, ...]
-    cells: tuple[tuple[int, float], ...]
-    """Distinct (bits, sparsity)."""
+    nmses: tuple[float, ...]
 
     def steps(self, examples: int, max_epochs: float) -> NDArray[np.int64]:
         """Local steps of each candidate on a device with so many local examples: capped, at least one."""
@@ -34,18 +32,17 @@ class Candidates:
 
 
 def candidates(settings: PlannerSettings) -> Candidates:
-    """The product of the settings' grids: width varies slowest, sparsity fastest."""
-    grids = (settings.widths, settings.local_steps, settings.batch_sizes, settings.bits, settings.sparsities)
+    """The product of the settings' grids: width varies slowest, the error fastest."""
+    grids = (settings.widths, settings.local_steps, settings.batch_sizes, settings.nmse)
     rows = np.indices([len(grid) for grid in grids]).reshape(len(grids), -1)
-    width, steps, batch, bits, sparsity = rows
+    width, steps, batch, nmse = rows
     return Candidates(
         width=np.array(settings.widths)[width],
         local_steps=np.array(settings.local_steps)[steps],
         batch_size=np.array(settings.batch_sizes)[batch],
-        bits=np.array(settings.bits)[bits],
-        sparsity=np.array(settings.sparsities)[sparsity],
+        nmse=np.array(settings.nmse)[nmse],
         width_index=width,
-        cell=bits * len(settings.sparsities) + sparsity,
+        nmse_index=nmse,
         widths=settings.widths,
-        cells=tuple((b, s) for b in settings.bits for s in settings.sparsities),
+        nmses=settings.nmse,
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from slimfleet.compression.cost import CostModel, Costs, Demand, expected_nmse
+from slimfleet.compression.cost import CostModel, Costs, Demand
 from slimfleet.compression.types import Budget, DeviceProfile, Plan, Skip
 from slimfleet.coordinator.planner.candidates import candidates
 from slimfleet.coordinator.planner.history import History
@@ -34,8 +34,7 @@ class EnumeratingPlanner:
     def __init__(self, settings: PlannerSettings) -> None:
         self.settings = settings
         self._candidates = candidates(settings)
-        fidelity = np.array([1 - expected_nmse(bits, sparsity) for bits, sparsity in self._candidates.cells])
-        self._quality = (fidelity**settings.quality_exponent)[self._candidates.cell]
+        self._quality = (1 - self._candidates.nmse) ** settings.quality_exponent
 
     def plan(
         self, profile: DeviceProfile, budget: Budget, cost_model: CostModel, history: History
@@ -64,8 +63,7 @@ class EnumeratingPlanner:
             width=float(grid.width[chosen]),
             local_steps=int(steps[chosen]),
             batch_size=int(grid.batch_size[chosen]),
-            bits=int(grid.bits[chosen]),
-            sparsity=float(grid.sparsity[chosen]),
+            nmse=float(grid.nmse[chosen]),
             precision="bfloat16" if profile.bfloat16 else "float32",
             reason=_reason(float(grid.width[chosen]), chosen, value, shares),
         )
@@ -80,7 +78,7 @@ class EnumeratingPlanner:
         flops = np.array([w.flops_per_example for w in works])[grid.width_index]
         activations = np.array([w.activation_bytes_per_example for w in works])[grid.width_index]
         parameters = np.array([w.parameters for w in works])[grid.width_index]
-        per_parameter = np.array([sizes.bytes_per_parameter(*cell) for cell in grid.cells])[grid.cell]
+        per_parameter = np.array([sizes.bytes_per_parameter(nmse) for nmse in grid.nmses])[grid.nmse_index]
         return Demand(
             flops=np.asarray(flops * steps * grid.batch_size, np.float64),
             activation_bytes=activations * grid.batch_size,

@@ -26,7 +26,6 @@ class FixedPlanner:
             width=1.0,
             local_steps=max(ceil(self.settings.max_epochs * examples / batch_size), 1),
             batch_size=batch_size,
-            bits=32,
-            sparsity=0.0,
+            nmse=0.0,
             reason="fixed: one epoch in float32",
         )

@@ -151,6 +151,7 @@ def provenance(record: RunRecord, scenario_toml: str, versions: Mapping[str, str
         ("seed", str(record.seed)),
         ("backend", record.backend),
         ("energy", record.energy_source),
+        ("predicted update sizes off by", units.percent(record.rows[-1].size_error if record.rows else None)),
         *sorted(versions.items()),
     ]
     return (

@@ -1,0 +1,108 @@
+"""The rate controller: an update in as few bytes as an error allows, or with as little error as bytes allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from slimfleet.compression.codec import portable_rate
+from slimfleet.compression.codec.codec import CodecSpec, Encoded, check_values, encode
+from slimfleet.compression.schema import ModelSchema
+from slimfleet.compression.types import Rounding, Tensors
+
+
+def encode_to(
+    tensors: Tensors,
+    schema: ModelSchema,
+    *,
+    nmse: float | None = None,
+    limit_bytes: int | None = None,
+    rounding: Rounding = "deadzone",
+    base_version: int = 0,
+    plan_id: int = 0,
+    side: bytes = b"",
+    rng: np.random.Generator | None = None,
+) -> Encoded:
+    """The smallest payload found whose squared error is at most `nmse` times the update's squared norm.
+
+    Both sums run over the trained tensors; buffers and integers travel as in `encode`. `nmse` 0 sends plain
+    float32, None asks for the least error that `limit_bytes` has room for. Where the payload would exceed
+    `limit_bytes`, the least error that fits is sent instead, whatever was asked.
+
+    With `rounding` "stochastic" the update is unbiased, `nmse` bounds the error's mean over the draws of `rng`
+    and may be 1 or more; a size limit that binds looks at the draw, so that only then a trace of bias is left.
+
+    Raises ValueError for arguments that make no sense, BudgetExceeded("uplink_bytes") when nothing fits
+    `limit_bytes`, and PayloadError as `encode` does.
+    """
+    return settle(
+        tensors,
+        schema,
+        nmse=nmse,
+        limit_bytes=limit_bytes,
+        rounding=rounding,
+        base_version=base_version,
+        plan_id=plan_id,
+        side=side,
+        rng=rng,
+    ).encoded
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What `encode_to` sends."""
+
+    encoded: Encoded
+    again: Callable[[], Encoded]
+    """Codes the same payload once more without a search: one encode at this operating point."""
+
+
+def settle(
+    tensors: Tensors,
+    schema: ModelSchema,
+    *,
+    nmse: float | None = None,
+    limit_bytes: int | None = None,
+    rounding: Rounding = "deadzone",
+    base_version: int = 0,
+    plan_id: int = 0,
+    side: bytes = b"",
+    rng: np.random.Generator | None = None,
+) -> Settled:
+    """`encode_to`, for who also wants to know what one encode at its operating point takes."""
+    _check(nmse, limit_bytes, rounding, rng)
+    tensors = schema.check(tensors)
+    check_values(tensors, schema, quantised=bool(nmse))
+    seed = None if rng is None else int(rng.integers(2**63))  # one draw, however often it is coded
+
+    def code(spec: CodecSpec) -> Encoded:
+        return encode(
+            tensors,
+            schema,
+            spec,
+            base_version=base_version,
+            plan_id=plan_id,
+            side=side,
+            rng=None if seed is None else np.random.default_rng(seed),
+        )
+
+    spec, encoded = portable_rate.choose(
+        tensors, schema, code, target_nmse=nmse, limit_bytes=limit_bytes, rounding=rounding
+    )
+    return Settled(encoded, lambda: code(spec))
+
+
+def _check(
+    nmse: float | None, limit_bytes: int | None, rounding: Rounding, rng: np.random.Generator | None
+) -> None:
+    if nmse is None and limit_bytes is None:
+        raise ValueError("give an error (nmse), a size (limit_bytes) or both: there is nothing to aim at")
+    most = float("inf") if rounding == "stochastic" else 1.0
+    if nmse is not None and not 0 <= nmse < most:
+        raise ValueError(f"nmse is {nmse}, with {rounding} rounding it must be at least 0 and below {most:g}")
+    if limit_bytes is not None and limit_bytes < 0:
+        raise ValueError(f"limit_bytes is {limit_bytes}, it must be at least 0")
+    if rounding == "stochastic" and rng is None:
+        raise ValueError("stochastic rounding needs a random generator")

@@ -1,0 +1,245 @@
+"""The rate controller: an error is kept, a size is kept, and neither is paid for twice."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from slimfleet.compression.codec import CodecSpec, decode, encode, encode_to, portable_rate
+from slimfleet.compression.codec import rate as rate_module
+from slimfleet.compression.codec.error import expected_nmse, nmse
+from slimfleet.compression.codec.search import meet_bytes, meet_nmse
+from slimfleet.compression.errors import BadInput, BudgetExceeded, PayloadError
+from slimfleet.compression.schema import ModelSchema
+from slimfleet.compression.wire import OVERHEAD_BYTES, Coder
+
+
+@pytest.fixture
+def weights():
+    rng = np.random.default_rng(3)
+    return {
+        "a": (rng.laplace(0, 0.01, (60, 200)) * rng.lognormal(0, 1, (60, 1))).astype(np.float32),
+        "b": rng.laplace(0, 0.002, (30, 60)).astype(np.float32),
+        "bias": rng.laplace(0, 0.002, 30).astype(np.float32),
+    }
+
+
+def schema_of(tensors):
+    return ModelSchema.of(tensors, tensors)
+
+
+@pytest.mark.parametrize("target", [0.9, 0.5, 0.2, 0.05, 0.01])
+def test_an_error_is_kept_and_used_up(weights, target):
+    encoded = encode_to(weights, schema_of(weights), nmse=target)
+    assert 0.95 * target < nmse(weights, encoded.decoded) <= target
+    decoded = decode(encoded.payload, schema_of(weights)).tensors
+    assert all(np.array_equal(decoded[name], encoded.decoded[name]) for name in weights)
+
+
+def test_it_is_as_small_as_the_best_of_a_grid_of_specs(weights):
+    """Within a percent: no spec of the codec that errs as little is smaller."""
+    schema = schema_of(weights)
+    for target in (0.5, 0.1):
+        grid = [CodecSpec(bits=b, sparsity=s) for b in (4, 6, 8) for s in np.linspace(0, 0.995, 60)]
+        made = [encode(weights, schema, spec) for spec in grid]
+        best = min(len(e.payload) for e in made if nmse(weights, e.decoded) <= target)
+        assert len(encode_to(weights, schema, nmse=target).payload) < 1.02 * best
+
+
+def test_more_error_takes_fewer_bytes_and_more_bytes_leave_less_error(weights):
+    schema = schema_of(weights)
+    sizes = [len(encode_to(weights, schema, nmse=t).payload) for t in (0, 0.003, 0.03, 0.1, 0.3, 0.9)]
+    assert sizes == sorted(sizes, reverse=True)
+    errors = [
+        nmse(weights, encode_to(weights, schema, limit_bytes=b).decoded) for b in (100, 300, 2000, 9000)
+    ]
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_no_error_at_all_is_plain_float32(weights):
+    encoded = encode_to(weights, schema_of(weights), nmse=0)
+    assert decode(encoded.payload, schema_of(weights)).header.coder is Coder.FLOAT32
+    assert nmse(weights, encoded.decoded) == 0
+    # So is an error that no grid of the codec reaches, and a size that has room for it.
+    assert encode_to(weights, schema_of(weights), nmse=1e-9).payload == encoded.payload
+    roomy = encode_to(weights, schema_of(weights), limit_bytes=len(encoded.payload))
+    assert roomy.payload == encoded.payload
+
+
+@pytest.mark.parametrize("limit", [5_000, 2_000, 400, 120])
+@pytest.mark.parametrize("target", [None, 0, 0.001])
+def test_a_size_is_kept_and_used_up(weights, limit, target):
+    schema = schema_of(weights)
+    encoded = encode_to(weights, schema, nmse=target, limit_bytes=limit)
+    assert 0.95 * limit < len(encoded.payload) <= limit
+    assert decode(encoded.payload, schema).tensors["a"].any()
+
+
+def test_a_limit_that_does_not_bind_changes_nothing(weights):
+    schema = schema_of(weights)
+    free = encode_to(weights, schema, nmse=0.2)
+    assert encode_to(weights, schema, nmse=0.2, limit_bytes=len(free.payload)).payload == free.payload
+    tight = encode_to(weights, schema, nmse=0.2, limit_bytes=len(free.payload) - 1)
+    assert nmse(weights, tight.decoded) > 0.2
+
+
+def test_a_size_that_nothing_fits_is_refused_and_says_what_to_do(weights):
+    with pytest.raises(BudgetExceeded, match="narrow the model") as caught:
+        encode_to(weights, schema_of(weights), nmse=0.5, limit_bytes=50)
+    assert caught.value.constraint == "uplink_bytes"
+
+
+def test_what_the_header_says_is_passed_on(weights):
+    encoded = encode_to(
+        weights, schema_of(weights), nmse=0.5, base_version=7, plan_id=2**64 - 1, side=b"beside"
+    )
+    header = decode(encoded.payload, schema_of(weights)).header
+    assert (header.base_version, header.plan_id, header.side) == (7, 2**64 - 1, b"beside")
+
+
+@pytest.mark.parametrize("rounding", ["deadzone", "stochastic"])
+def test_an_update_of_zeros_or_without_weights_costs_its_header(weights, rounding):
+    zeros = {name: np.zeros_like(array) for name, array in weights.items()}
+    for tensors, trained in ((zeros, zeros), (zeros, ()), ({}, ()), ({"w": np.zeros((0, 3))}, {"w"})):
+        schema = ModelSchema.of(tensors, trained)
+        for aim in ({"nmse": 0.1}, {"nmse": 0}, {"limit_bytes": 45}, {"nmse": 0.5, "limit_bytes": 45}):
+            encoded = encode_to(tensors, schema, **aim, rounding=rounding, rng=np.random.default_rng(0))
+            assert len(encoded.payload) == OVERHEAD_BYTES == 45
+    with pytest.raises(BudgetExceeded):
+        encode_to(zeros, schema_of(zeros), limit_bytes=44)
+
+
+def test_buffers_and_counters_travel_and_do_not_count_as_error(update, schema):
+    """Buffers hold most of the energy here, and a size must have room for them."""
+    heavy = update | {"norm.running_mean": update["norm.running_mean"] * 1000}
+    encoded = encode_to(heavy, schema, nmse=0.3)
+    trained = {name: heavy[name] for name in heavy if name.endswith(("weight", "bias"))}
+    assert 0.25 < nmse(trained, encoded.decoded) <= 0.3
+    assert encoded.decoded["norm.num_batches_tracked"] == update["norm.num_batches_tracked"]
+    limited = encode_to(heavy, schema, nmse=0.3, limit_bytes=len(encoded.payload) - 40)
+    assert limited.decoded["norm.num_batches_tracked"] == update["norm.num_batches_tracked"]
+
+
+def test_a_few_weights_travel_as_float32_where_that_is_smaller():
+    update = {"w": np.array([1.0, 2.0, 3.0], np.float32)}
+    assert len(encode_to(update, schema_of(update), nmse=0.1).payload) == OVERHEAD_BYTES + 12
+
+
+@pytest.mark.parametrize("target", [0.3, 2.0])
+def test_stochastic_rounding_stays_unbiased_and_errs_by_the_target_on_average(target):
+    rng = np.random.default_rng(5)
+    x = {"w": rng.laplace(0, 1, (5, 8)).astype(np.float32), "v": rng.laplace(0, 1, 6).astype(np.float32)}
+    draws = [
+        encode_to(x, schema_of(x), nmse=target, rounding="stochastic", rng=rng).decoded for _ in range(400)
+    ]
+    for name, array in x.items():
+        values = np.stack([draw[name] for draw in draws]).astype(np.float64)
+        deviation = values.std(0) / np.sqrt(len(draws))
+        rare = 20 * np.abs(values).max() / len(draws)
+        assert (np.abs(values.mean(0) - array) <= 5 * deviation + rare).all()
+    assert 0.8 * target < np.mean([nmse(x, draw) for draw in draws]) < 1.05 * target
+
+
+def test_the_expected_error_is_the_mean_of_the_error(weights):
+    schema, rng = schema_of(weights), np.random.default_rng(0)
+    spec = CodecSpec(bits=3, sparsity=0.5, rounding="stochastic")
+    stage = portable_rate.stages(schema, spec, rng=rng)
+    quantised, _ = stage.encode(weights, stage.init(schema))
+    measured = [nmse(weights, encode(weights, schema, spec, rng=rng).decoded) for _ in range(30)]
+    assert expected_nmse(weights, schema, quantised.grid) == pytest.approx(np.mean(measured), rel=0.02)
+
+
+@pytest.mark.parametrize("aim", [{"nmse": 0.4}, {"limit_bytes": 900}])
+def test_the_same_generator_gives_the_same_bytes_and_another_others(weights, aim):
+    payloads = [
+        encode_to(
+            weights, schema_of(weights), **aim, rounding="stochastic", rng=np.random.default_rng(seed)
+        ).payload
+        for seed in (1, 1, 2)
+    ]
+    assert payloads[0] == payloads[1] != payloads[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({}, "nothing to aim at"),
+        ({"nmse": 1.0}, "nmse is 1.0"),
+        ({"nmse": -0.1}, "nmse is -0.1"),
+        ({"nmse": float("nan")}, "nmse is nan"),
+        ({"nmse": float("inf"), "rounding": "stochastic"}, "nmse is inf"),
+        ({"limit_bytes": -1}, "limit_bytes is -1"),
+        ({"nmse": 0.5, "rounding": "stochastic"}, "random generator"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(weights, arguments, word):
+    with pytest.raises(ValueError, match=word):
+        encode_to(weights, schema_of(weights), **arguments)
+
+
+@pytest.mark.parametrize("aim", [{"nmse": 0.4}, {"nmse": 0}, {"limit_bytes": 900}])
+def test_what_encode_refuses_is_refused(weights, aim):
+    with pytest.raises(PayloadError) as caught:
+        encode_to(weights | {"b": weights["b"] * np.float32("nan")}, schema_of(weights), **aim)
+    assert caught.value.reason == "nonfinite"
+    with pytest.raises(PayloadError) as caught:
+        encode_to({"a": weights["a"]}, schema_of(weights), **aim)
+    assert caught.value.reason == "schema"
+
+
+def test_a_search_is_short(weights, monkeypatch):
+    """Looking for an error codes once; looking for a size codes at most a dozen times."""
+    coded, quantised = [], []
+    encode_once, stages = rate_module.encode, portable_rate.stages
+    monkeypatch.setattr(rate_module, "encode", lambda *a, **k: coded.append(1) or encode_once(*a, **k))
+    monkeypatch.setattr(portable_rate, "stages", lambda *a, **k: quantised.append(1) or stages(*a, **k))
+    encode_to(weights, schema_of(weights), nmse=0.2)
+    assert len(coded) == 1
+    assert len(quantised) <= 12
+    coded.clear()
+    encode_to(weights, schema_of(weights), limit_bytes=1_000)
+    assert len(coded) <= 12
+
+
+SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=6)
+ARRAYS = hnp.arrays(np.float32, SHAPES, elements=st.floats(-1e6, 1e6, width=32)) | hnp.arrays(
+    np.float16, SHAPES, elements=st.floats(-100, 100, width=16)
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(ARRAYS, max_size=4), st.floats(0, 0.99), st.none() | st.integers(0, 400))
+def test_whatever_the_update_one_of_the_two_bounds_holds(arrays, target, limit):
+    tensors = {f"t{index}": array for index, array in enumerate(arrays)}
+    schema = schema_of(tensors)
+    free = encode_to(tensors, schema, nmse=target)
+    assert nmse(tensors, free.decoded) <= max(target, 1e-12)
+    try:
+        encoded = encode_to(tensors, schema, nmse=target, limit_bytes=limit)
+    except BudgetExceeded:
+        assert limit is not None
+        assert limit < len(free.payload)
+        return
+    assert limit is None or len(encoded.payload) <= limit
+    if limit is None or len(free.payload) <= limit:
+        assert encoded.payload == free.payload
+
+
+def test_an_operating_point_is_what_was_asked_for(weights):
+    for target in (0.3, 0.03):
+        point = meet_nmse(weights, target)
+        assert 0.97 * target < point.nmse <= target
+        assert point.target_nmse == target
+    assert meet_nmse(weights, 0.3).bytes < meet_nmse(weights, 0.03).bytes
+    assert 960 <= meet_bytes(weights, 1000).bytes <= 1000
+    assert meet_bytes(weights, 1000).target_nmse is None
+
+
+def test_an_operating_point_that_cannot_be_is_bad_input(weights):
+    for target in (0.0, 1.0, float("nan")):
+        with pytest.raises(BadInput, match="makes no sense"):
+            meet_nmse(weights, target)
+    for limit in (50, -1):
+        with pytest.raises(BadInput, match=f"fits {limit} bytes"):
+            meet_bytes(weights, limit)
