@@ -100,6 +100,7 @@ def _made(name: str, keep: Path | None) -> tuple[updates.Update, str]:
 
 def _keep(folder: Path | None, cases: list[Case]) -> None:
     if folder:
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "cases.json").write_text(json.dumps([asdict(case) for case in cases], indent=1))
 
 

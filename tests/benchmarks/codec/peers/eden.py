@@ -64,7 +64,8 @@ def _encode(arrays: Arrays, bits: int, unbiased: bool) -> bytes:
         code = np.searchsorted(edges, rotated * np.float32(np.sqrt(len(rotated)) / length))
         quantised = levels[code].astype(np.float64)
         product = float(rotated @ quantised)
-        scales.append(length**2 / product if unbiased else product / float(quantised @ quantised))
+        unbiased_scale = length**2 / product if product else 0.0
+        scales.append(unbiased_scale if unbiased else product / float(quantised @ quantised))
         codes.append(code.astype(np.uint8))
     planes = np.unpackbits(np.concatenate(codes)[:, None], axis=1)[:, 8 - bits :]
     return bytes([bits]) + np.array(scales, np.float32).tobytes() + np.packbits(planes).tobytes()
