@@ -111,20 +111,25 @@ except ImportError:
     def encode_to(arrays, schema, nmse):
         return codec.encode(arrays, schema, codec.CodecSpec(bits=4))
 schema = ModelSchema.of(arrays, arrays)
-loaded = time.perf_counter()
+loaded, before = time.perf_counter(), time.process_time()
 encode_to(arrays, schema, nmse=0.1)
-print(time.perf_counter() - loaded, loaded - start)
+print(time.perf_counter() - loaded, time.process_time() - before, loaded - start)
 """
 
 
-def first_call() -> tuple[float, float]:
-    """Seconds of the first `encode_to` of a fresh process, on 87,864 values, and of the imports before it.
+@dataclass(frozen=True, slots=True, order=True)
+class FirstCall:
+    """Seconds of the first `encode_to` of a fresh process, and of the imports before it (numpy is loaded already)."""
 
-    numpy is loaded before. The least of five processes: this is wall time, and other processes only add to it.
-    """
+    wall: float
+    processor: float
+    imports: float
+
+
+def first_call() -> FirstCall:
+    """On 87,864 values. The least of seven processes: others on the machine only add to wall time."""
     runs = []
-    for _ in range(5):
+    for _ in range(7):
         done = subprocess.run([sys.executable, "-c", _FIRST_CALL], capture_output=True, text=True, check=True)
-        call, imports = map(float, done.stdout.split())
-        runs.append((call, imports))
+        runs.append(FirstCall(*map(float, done.stdout.split())))
     return min(runs)

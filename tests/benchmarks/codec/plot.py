@@ -28,7 +28,7 @@ def picture(cases: Sequence[Case]) -> bytes:
         axes = figure.add_subplot(grid[1, index * half : (index + 1) * half])
         _speeds(axes, shown, styles, what)
     lines, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(lines, labels, loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(lines, labels, loc="outside lower center", ncols=2 * max(len(shown), 2) - 1, frameon=False)
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=110)
     return out.getvalue()
@@ -52,6 +52,7 @@ def _sizes(axes: Any, case: Case, styles: dict[str, dict[str, Any]]) -> None:
     axes.set_xlabel("NMSE")
     axes.set_ylabel("bits a parameter")
     axes.set_xticks(TARGETS, [f"{t:g}" for t in TARGETS])
+    axes.set_xticks([], minor=True)
     axes.grid(alpha=0.3, which="both")
 
 
