@@ -20,9 +20,9 @@ Batch-norm statistics and counters are left out. "weights" are the tensors of tw
 
 - **NNCodec** runs with dependent quantisation and row skipping; its `lambda_scale` is swept over 0, 0.5, 1, 1.5 and 2
   and the best one taken for each target. Its `qp` has 16 steps an octave, where its default of 4 would make the grid a
-  handicap; sizes are interpolated log-log between the two steps around the target (on a coarser grid that chord
-  flatters, by 1 % with 4 steps an octave and up to 4 % with 1.3). "Coarser biases": with the step of biases at a
-  quarter of the weights' step instead of nearly lossless, a further tuning.
+  handicap; sizes are interpolated log-log between the two steps around the target (that chord lies below the curve,
+  the more so the coarser the grid). "Coarser biases": the step of biases is a quarter of the weights' step, not
+  nearly lossless; a further tuning.
 - **UQ** is rounding to a uniform grid, the step tuned to the error; SZ3 has its bound tuned. EDEN and QSGD have a few
   settings, between which sizes are interpolated; a dash means that none of them encloses the target.
 - **slimfleet** payloads are real and whole (header and checksum), with an error of at most the target.
