@@ -81,7 +81,7 @@ def make(name: str) -> tuple[Update, str]:
         apply(model, reference)
     update = local_update(model, _client(fleet[0]), LOCAL_RATE, 100 * ROUNDS + fleet[0])
     accuracy = _task().evaluate(model).accuracy
-    about = f"client {fleet[0]} of {len(fleet)}, {CLIENT_EXAMPLES:,} examples, global accuracy {accuracy:.3f}"
+    about = f"partition {fleet[0]}, one of {len(fleet)} clients, {CLIENT_EXAMPLES:,} examples, accuracy {accuracy:.3f}"
     return Update(name, _trained(update), _trained(reference)), about
 
 
