@@ -32,7 +32,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/pytest
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(BENCH_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # torch comes first and exactly: see constraints.txt.
 $(VENV)/.installed-%: $(INSTALL_INPUTS) | $(BIN)/pip
@@ -73,3 +73,21 @@ $(FUZZ_VENV)/.installed:
 	$(PYTHON) -m venv $(FUZZ_VENV)
 	$(FUZZ_VENV)/bin/python -m pip --disable-pip-version-check install atheris numpy xxhash annotated-types pydantic constriction
 	@touch $@
+
+# Our update codec beside its peers, in an environment of its own, since nncodec asks for another numpy than ours (and
+# works with ours). nncodec is compiled: minutes, once. UPDATES="a.npz b.npz" codes those instead of two made here.
+BENCH_VENV ?= .venv-bench
+UPDATES ?=
+.PHONY: bench-codec
+bench-codec:
+	@bash tests/setup-debian.sh
+	@$(MAKE) --no-print-directory VENV=$(BENCH_VENV) $(BENCH_VENV)/.installed-peers
+	OMP_NUM_THREADS=1 $(BENCH_VENV)/bin/python tests/benchmarks/codec docs/results \
+	  --keep slimfleet-out/bench-codec --updates $(UPDATES)
+
+# A peer that cannot be installed is missing from the page, loudly, and is tried again by the next call.
+$(VENV)/.installed-peers: $(VENV)/.installed-simulation
+	@failed=; \
+	$(PIP) install --constraint constraints.txt --editable ".[bench]" || failed="pcodec, zstandard, pysz"; \
+	$(PIP) install --no-deps nncodec==2.1.3 || failed="$$failed nncodec (it needs a C++ compiler)"; \
+	if [ -z "$$failed" ]; then touch $@; else echo "##### NOT INSTALLED: $$failed #####" >&2; fi
