@@ -13,6 +13,7 @@ from uplink import Compressor
 
 from slimfleet.compression.codec import CodecSpec, Encoded, encode
 from slimfleet.compression.codec.search import nmse
+from slimfleet.compression.errors import BadInput
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Tensors
 
@@ -21,7 +22,7 @@ try:
 except ImportError:
     encode_to = None
 
-_BITS, _TRIES, _FEWEST, _MOST = 4, 12, 1e-4, 0.98
+_BITS, _TRIES, _FEWEST, _MOST = 8, 12, 1e-4, 0.98
 
 
 def at_rate(bits_per_parameter: float) -> Compressor:
@@ -55,6 +56,8 @@ def _search(
     """The share of kept values nearest to `wanted` that works, by bisection of its logarithm from `safe` on."""
     near, far = math.log(safe), math.log(wanted)
     best = encode(update, schema, CodecSpec(bits=_BITS, sparsity=1 - safe))
+    if not works(best):
+        raise BadInput("not even the safest spec meets the rate or the error that is asked for")
     for _ in range(_TRIES):
         middle = (near + far) / 2
         tried = encode(update, schema, CodecSpec(bits=_BITS, sparsity=1 - math.exp(middle)))

@@ -54,7 +54,7 @@ def page(outcomes: Sequence[Outcome], settings: Settings, seeds: Sequence[int], 
         "- QSGD ternary: one level, unbiased, each tensor scaled by its largest magnitude; our coder and envelope.",
         "- STC 1%: the largest hundredth of all values at their mean magnitude, with its own undamped error "
         "feedback; the shorter of the paper's Golomb code without any envelope and our coder in our envelope.",
-        f"- ours: `encode_to` at a rate or an NMSE; with feedback, {_feedback()}.",
+        f"- ours: least error at a rate, or least bytes at an NMSE; with feedback, {_feedback()}.",
     ]
     return "\n".join(lines) + "\n"
 
