@@ -50,13 +50,18 @@ $(BIN)/pip:
 	  exit 1; } >&2
 
 # The measurements behind docs/results; minutes, not part of the tests.
-.PHONY: bench-fashion bench-memory
+.PHONY: bench-fashion bench-memory bench-accuracy
 bench-fashion: $(VENV)/.installed-dev
 	@bash tests/setup-debian.sh
 	$(BIN)/python tests/benchmarks/fashion_mnist.py docs/results
 
 bench-memory: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/memory_model.py
+
+# Goes on where it was interrupted. ARGS="--seeds 99 --rounds 3" shows in a minute or two that it works.
+bench-accuracy: $(VENV)/.installed-dev
+	@bash tests/setup-debian.sh
+	$(BIN)/python tests/benchmarks/accuracy_per_byte docs/results $(ARGS)
 
 # Coverage-guided fuzzing of the decoder with sanitisers; needs clang. `make fuzz-corpus` keeps what it found for the tests.
 SECONDS ?= 60

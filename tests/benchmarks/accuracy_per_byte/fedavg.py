@@ -1,0 +1,51 @@
+"""Plain FedAvg with an uplink between the clients and the mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from federation import Federation
+from uplink import Uplink
+
+from slimfleet.compression.types import Tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round sent and reached."""
+
+    accuracy: float
+    """Of the global model after the round, on all test images."""
+    uplink_bytes: int
+    """Sum of the lengths of all payloads."""
+    nmse: float
+    """Mean over the clients: squared error of the payload over squared norm of what it was to carry."""
+    residual: float
+    """Mean over the clients: norm of what is left unsent over the norm of the update itself."""
+
+
+def fedavg(federation: Federation, uplink: Uplink) -> Iterator[Round]:
+    """Train round by round; the mean weighs a client by its number of images."""
+    weights = federation.start
+    for number in range(1, federation.settings.rounds + 1):
+        clients = federation.chosen(number)
+        sent = [uplink.send(c, number, federation.update(weights, c, number)) for c in clients]
+        weights = _moved(weights, [s.decoded for s in sent], [len(federation.data[c]) for c in clients])
+        yield Round(
+            accuracy=federation.accuracy(weights),
+            uplink_bytes=sum(len(s.payload) for s in sent),
+            nmse=float(np.mean([s.nmse for s in sent])),
+            residual=float(np.mean([s.residual for s in sent])),
+        )
+
+
+def _moved(weights: Tensors, updates: list[Tensors], counts: list[int]) -> Tensors:
+    shares = np.array(counts, np.float64) / sum(counts)
+    return {
+        name: (
+            value + sum(s * u[name].astype(np.float64) for s, u in zip(shares, updates, strict=True))
+        ).astype(np.float32)
+        for name, value in weights.items()
+    }
