@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from slimfleet.compression.codec.grid import FRACTION, LEAST_UNIT, Grid, Quantised, dequantise
+from slimfleet.compression.codec.grid import FRACTION, LEAST_UNIT, MAX_LEVEL, Grid, Quantised, dequantise
 from slimfleet.compression.codec.plain import carry
 from slimfleet.compression.codec.sparsify import emphasis, magnitudes, weights_of
 from slimfleet.compression.codec.stage import Stage, stateless
@@ -86,6 +86,25 @@ def quantise_stochastic(
         return _quantise(tensors, schema, steps, either, levels, vector_shift, centred=False)
 
     return stateless(encode, lambda quantised: dequantise(quantised, schema))
+
+
+def model_units(tensors: Tensors, schema: ModelSchema, bits: int, vector_shift: int) -> tuple[float, ...]:
+    """Step / 256 that suits each weight tensor of a whole model, float32, in schema order.
+
+    The step of `quantise_deadzone`, vectors' shift included, but never so fine that a value lies beyond `MAX_LEVEL`.
+    """
+    levels = 1 << (bits - 1)
+
+    def choose(values: Array, largest: float) -> float:
+        return deadzone_step(values, largest, levels, 0.5, False)
+
+    units = []
+    for spec, unit in zip(
+        weights_of(schema), _steps(tensors, schema, choose, False, vector_shift), strict=True
+    ):
+        reach = _largest(tensors[spec.name]) / (FRACTION * MAX_LEVEL)
+        units.append(float(np.float32(max(float(unit / emphasis(spec, vector_shift)), reach, LEAST_UNIT))))
+    return tuple(units)
 
 
 def _steps(
