@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import xxhash
@@ -18,7 +19,7 @@ Levels = dict[str, NDArray[np.int16]]
 """Signed levels of the weight tensors by name, at most `MAX_LEVEL` in magnitude."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Snapshot:
     """The weights of a model: level k of a tensor stands for k * 256 * its unit. Buffers and integers are not in it."""
 
@@ -26,7 +27,7 @@ class Snapshot:
     units: tuple[float, ...]
     """Step / 256 of each weight tensor in schema order, float32."""
 
-    @property
+    @cached_property
     def fingerprint(self) -> int:
         """XXH64 (seed 0) of every tensor's unit (float32; 0 for a tensor of zeros) and levels (int16)."""
         digest = xxhash.xxh64()
