@@ -104,7 +104,8 @@ def encode(
 ) -> Encoded:
     """Code an update, or a whole model, into a payload.
 
-    Raises PayloadError: schema when the tensors are not those of `schema`, nonfinite for NaN or infinity.
+    Raises PayloadError: schema when the tensors are not those of `schema`, nonfinite for NaN or infinity. A change of a
+    model is encoded by `encode_change`.
     """
     checked = schema.check(tensors)
     _check_values(checked, schema, spec)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from slimfleet.compression.codec.grid import FRACTION, LEAST_UNIT, MAX_LEVEL, Grid, Quantised, dequantise
+from slimfleet.compression.codec.grid import FRACTION, LEAST_UNIT, Grid, Quantised, dequantise
 from slimfleet.compression.codec.plain import carry
 from slimfleet.compression.codec.sparsify import emphasis, magnitudes, weights_of
 from slimfleet.compression.codec.stage import Stage, stateless
@@ -91,20 +91,23 @@ def quantise_stochastic(
 def model_units(tensors: Tensors, schema: ModelSchema, bits: int, vector_shift: int) -> tuple[float, ...]:
     """Step / 256 that suits each weight tensor of a whole model, float32, in schema order.
 
-    The step of `quantise_deadzone`, vectors' shift included, but never so fine that a value lies beyond `MAX_LEVEL`.
+    The step of `quantise_deadzone` for a matrix, though never so fine that nearest rounding takes a value beyond twice
+    `2 ** (bits - 1)` levels; the step that just reaches the largest value for a vector, which is too short to pay for a
+    longer frequency table.
     """
-    levels = 1 << (bits - 1)
+    return tuple(_model_unit(tensors[spec.name], spec, bits, vector_shift) for spec in weights_of(schema))
 
-    def choose(values: Array, largest: float) -> float:
-        return deadzone_step(values, largest, levels, 0.5, False)
 
-    units = []
-    for spec, unit in zip(
-        weights_of(schema), _steps(tensors, schema, choose, False, vector_shift), strict=True
-    ):
-        reach = _largest(tensors[spec.name]) / (FRACTION * MAX_LEVEL)
-        units.append(float(np.float32(max(float(unit / emphasis(spec, vector_shift)), reach, LEAST_UNIT))))
-    return tuple(units)
+def _model_unit(array: NDArray[np.generic], spec: TensorSpec, bits: int, vector_shift: int) -> float:
+    levels, largest = 1 << (bits - 1), _largest(array)
+    if len(spec.shape) < 2:
+        step = largest / (levels << vector_shift)
+    elif largest:
+        values = np.abs(array, dtype=np.float32).ravel()
+        step = max(deadzone_step(values, largest, levels, 0.5, False), largest / (2 * levels))
+    else:
+        step = 0.0
+    return float(np.float32(max(step / FRACTION, LEAST_UNIT)))
 
 
 def _steps(
