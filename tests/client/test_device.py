@@ -7,6 +7,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Rec
 
 from slimfleet.client.app import client_app
 from slimfleet.client.device import Device
+from slimfleet.client.held import HeldStore
 from slimfleet.client.ledger import DeviceLedger
 from slimfleet.client.meters import SimulatedMeter
 from slimfleet.client.state import ResidualStore
@@ -20,7 +21,8 @@ from slimfleet.simulations.ledger import SimulatedLedger
 @pytest.fixture
 def device(tmp_path, workbench, architecture, phone):
     store = ResidualStore(tmp_path, architecture.schema, fsync=False)
-    return Device(2, phone, workbench, store, lambda a: SimulatedLedger(phone, a.budget.power_w, 0.5))
+    models = HeldStore(tmp_path, architecture, fsync=False)
+    return Device(2, phone, workbench, store, models, lambda a: SimulatedLedger(phone, a.budget.power_w, 0.5))
 
 
 def unsent(device, acknowledged_round, round_number):

@@ -92,7 +92,8 @@ def test_a_round_keeps_its_budget_whatever_the_device_really_is(
     assignment, payload = send(budget=budget, local_steps=local_steps, width=width, nmse=nmse)
     ledger = SimulatedLedger(true, power_w, STARTUP_S)
     try:
-        _, report, _ = run_round(workbench, profile, task.load(0), assignment, payload, no_residual, ledger)
+        received = workbench.open(payload)
+        _, report, _ = run_round(workbench, profile, task.load(0), assignment, received, no_residual, ledger)
     except BudgetExceeded as refusal:
         if getattr(budget, refusal.constraint) is None:
             raise
@@ -109,7 +110,8 @@ def test_the_property_above_sees_rounds_that_end_early(workbench, task, send, ph
     flops = workbench.open(payload).work.flops_per_example * 8
     profile = replace(phone, train_flops_per_s=flops * phone.train_w / 5)  # 5 J a step
     ledger = SimulatedLedger(replace(profile, train_w=4.8), None, STARTUP_S)  # 6 J in truth
-    _, report, _ = run_round(workbench, profile, task.load(0), assignment, payload, no_residual, ledger)
+    received = workbench.open(payload)
+    _, report, _ = run_round(workbench, profile, task.load(0), assignment, received, no_residual, ledger)
     assert report.stopped_by == "energy_j"
     assert report.steps == 6  # a seventh might take 36.5 + 1.25 * 6
     assert report.spent.energy_j == pytest.approx(36.5, abs=0.1)

@@ -25,7 +25,9 @@ def ledger(phone):
 @pytest.fixture
 def do_round(workbench, task, phone, ledger, no_residual):
     def run(sent, residual=no_residual, examples=None, workbench=workbench):
-        return run_round(workbench, phone, examples or task.load(0), *sent, residual, ledger)
+        assignment, payload = sent
+        received = workbench.open(payload)
+        return run_round(workbench, phone, examples or task.load(0), assignment, received, residual, ledger)
 
     return run
 
@@ -123,8 +125,9 @@ def test_the_same_round_gives_the_same_bytes_and_another_plan_id_others(
     def payload(plan_id, workbench):
         torch.manual_seed(0)
         ledger = SimulatedLedger(phone, None, 0.5)
-        sent = send(plan_id=plan_id, training=Training(learning_rate=0.1, rounding="stochastic"))
-        return run_round(workbench, phone, task.load(0), *sent, no_residual, ledger)[0]
+        assignment, sent = send(plan_id=plan_id, training=Training(learning_rate=0.1, rounding="stochastic"))
+        received = workbench.open(sent)
+        return run_round(workbench, phone, task.load(0), assignment, received, no_residual, ledger)[0]
 
     fresh = Workbench(task, workbench.blueprint, workbench.runtime)
     assert payload(7, workbench) == payload(7, workbench) == payload(7, fresh)
@@ -216,11 +219,13 @@ def test_bfloat16_plans_train(do_round, send):
 
 
 def test_a_slow_true_device_spends_more_than_its_profile_says(workbench, task, send, phone, no_residual):
-    sent = send()
+    assignment, payload = send()
     nominal = SimulatedLedger(phone, None, 0.5)
     slow = SimulatedLedger(replace(phone, train_flops_per_s=phone.train_flops_per_s / 2), None, 0.5)
     costs = [
-        run_round(workbench, phone, task.load(0), *sent, no_residual, ledger)[1].spent
+        run_round(workbench, phone, task.load(0), assignment, workbench.open(payload), no_residual, ledger)[
+            1
+        ].spent
         for ledger in (nominal, slow)
     ]
     compute_j = [cost.energy_j - cost.radio_j for cost in costs]

@@ -11,12 +11,14 @@ from runpy import run_path
 import numpy as np
 import pytest
 
-from slimfleet.compression.codec import decode
+from slimfleet.compression.codec import decode, decode_change, decode_model
 
 GOLDEN = Path(__file__).parent / "golden"
 MAKE = run_path(str(GOLDEN / "make.py"))
 SCHEMA = MAKE["schema"]()
-NAMES = sorted(path.stem for path in GOLDEN.glob("*.payload"))
+CHANGED = "changed"
+"""The change that makes the next version of the model `published`."""
+NAMES = sorted(path.stem for path in GOLDEN.glob("*.payload") if path.stem != CHANGED)
 
 
 def floats_of(tensors):
@@ -24,9 +26,9 @@ def floats_of(tensors):
 
 
 def test_payloads_are_written_as_ever():
-    made = MAKE["payloads"]()
-    assert sorted(made) == NAMES
-    assert len(NAMES) == 8
+    made = {**MAKE["payloads"](), **MAKE["change"]()}
+    assert sorted(made) == sorted([*NAMES, CHANGED])
+    assert len(NAMES) == 9
     for name, (payload, _) in made.items():
         assert payload == (GOLDEN / f"{name}.payload").read_bytes(), name
 
@@ -37,6 +39,12 @@ def test_payloads_are_read_as_ever(name):
     assert floats_of(decoded.tensors).astype("<f4").tobytes() == (GOLDEN / f"{name}.float32").read_bytes()
     assert decoded.tensors["norm.num_batches_tracked"] == 300
     assert decoded.header.side == b"\xa5\x5a"
+
+
+def test_a_change_is_read_as_ever():
+    base = decode_model((GOLDEN / "published.payload").read_bytes(), SCHEMA).snapshot
+    changed = decode_change((GOLDEN / f"{CHANGED}.payload").read_bytes(), SCHEMA, base)
+    assert floats_of(changed.tensors).astype("<f4").tobytes() == (GOLDEN / f"{CHANGED}.float32").read_bytes()
 
 
 class Ans:
@@ -78,6 +86,7 @@ class Plain:
         how, self.sections = payload[3], payload[4]
         side = struct.unpack_from("<H", payload, 35)[0]
         self.coder, self.data, self.at = how & 15, payload[:-8], 37 + side
+        self.units = {}
 
     def take(self, layout):
         fields = struct.unpack_from("<" + layout, self.data, self.at)
@@ -111,6 +120,7 @@ class Plain:
         values = {}
         for i, t in enumerate(weights):
             unit = units[0 if how & 0x80 else i] * (0.5 ** (how >> 4 & 7) if len(t.shape) < 2 else 1)
+            self.units[t.name] = unit
             number = pairs[i // 2] >> i % 2 * 4 & 15
             levels = [ans.symbol(tables[number - 1]) if number else 0 for _ in range(prod(t.shape))]
             signs = iter([ans.symbol([1 << 15, 1 << 15]) for level in levels if level])
@@ -128,3 +138,17 @@ class Plain:
 def test_a_decoder_written_from_the_page_agrees(name):
     values = Plain((GOLDEN / f"{name}.payload").read_bytes()).decode()
     assert np.array(values).astype("<f4").tobytes() == (GOLDEN / f"{name}.float32").read_bytes()
+
+
+def test_a_change_is_decoded_by_hand():
+    """Levels are added where the unit is that of the model held; in doubles, every sum of them is exact."""
+    base, change = (Plain((GOLDEN / f"{n}.payload").read_bytes()) for n in ("published", CHANGED))
+    held, values, at, shared = base.decode(), change.decode(), 0, []
+    for t in SCHEMA.tensors:
+        if t.kind == "weight" and base.units[t.name] == change.units[t.name]:
+            shared.append(t.name)
+            for i in range(at, at + t.size):
+                values[i] += held[i]
+        at += 0 if t.kind == "integer" else t.size
+    assert 0 < len(shared) < len(base.units)
+    assert np.array(values).astype("<f4").tobytes() == (GOLDEN / f"{CHANGED}.float32").read_bytes()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from slimfleet.client.device import Device
+from slimfleet.client.held import HeldStore
 from slimfleet.client.state import ResidualStore
 from slimfleet.client.workbench import Workbench
 from slimfleet.compression import Cost, DeviceProfile, Evaluation, Examples
@@ -170,6 +171,7 @@ def federate(task: Blobs, tmp_path: Path) -> Federate:
         coordinator = Coordinator(task, replace(settings, **changes), world, metrics)
         workbench = Workbench(task, coordinator.blueprint, RUNTIMES["lite"])
         store = ResidualStore(tmp_path / state, coordinator.blueprint.schema, fsync=False)
+        models = HeldStore(tmp_path / state, coordinator.blueprint, fsync=False)
         devices = {}
         for number, node in enumerate(NODES):
             profile = (profiles or {}).get(node, PHONE)
@@ -178,6 +180,7 @@ def federate(task: Blobs, tmp_path: Path) -> Federate:
                 profile,
                 workbench,
                 store,
+                models,
                 lambda a, profile=profile: SimulatedLedger(profile, a.budget.power_w, 0.5),
             )
             coordinator.enrol(node, profile, devices[node].enrolment().examples)

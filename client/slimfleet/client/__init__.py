@@ -2,6 +2,7 @@
 
 from slimfleet.client.device import Device
 from slimfleet.client.guard import BudgetGuard
+from slimfleet.client.held import Held, HeldStore
 from slimfleet.client.ledger import Balance, DeviceLedger, Ledger
 from slimfleet.client.round import run_round
 from slimfleet.client.state import ResidualStore
@@ -12,6 +13,8 @@ __all__ = [
     "BudgetGuard",
     "Device",
     "DeviceLedger",
+    "Held",
+    "HeldStore",
     "Ledger",
     "ResidualStore",
     "Workbench",

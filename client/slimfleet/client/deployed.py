@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, MinLen
 
 from slimfleet.client.device import Device
+from slimfleet.client.held import HeldStore
 from slimfleet.client.ledger import DeviceLedger
 from slimfleet.client.meters import build_meter
 from slimfleet.client.state import ResidualStore
@@ -36,7 +37,7 @@ class NodeConfig:
     profile: Text
     """JSON file, as `slimfleet-device profile --json` writes it."""
     state: Text
-    """Folder for what error feedback keeps between rounds, of this device alone."""
+    """Folder for what this device alone keeps between rounds: what it left unsent, and the models it holds."""
     meter: str = "power-supply"
     """A name of `METERS`; one without a sensor on this machine leaves energy to be estimated from the profile."""
 
@@ -67,5 +68,6 @@ def deployed_device(node_config: Config, task: str, arguments: Mapping[str, Any]
         profile,
         Workbench(loaded, architecture, RUNTIMES["torch"]),
         ResidualStore(Path(node.state), architecture.schema),
+        HeldStore(Path(node.state), architecture),
         open_ledger,
     )

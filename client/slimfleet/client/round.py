@@ -37,20 +37,19 @@ def run_round(
     profile: DeviceProfile,
     examples: Examples,
     assignment: Assignment,
-    payload: Payload,
+    sub: SubModel,
     residual: Tensors,
     ledger: Ledger,
 ) -> tuple[Payload, Report, Tensors]:
     """Do one round; return the encoded update, the report, and the residual that holds once it is accepted.
 
-    `payload` is the shrunk global model; `residual` is what earlier rounds left unsent, float32 in full shapes.
-    Neither it nor the workbench's blueprint is changed.
+    `sub` is the shrunk global model as `workbench` opened it, and is trained in place; `residual` is what earlier
+    rounds left unsent, float32 in full shapes. Neither it nor the workbench's blueprint is changed.
 
-    Raises PayloadError when the model cannot be decoded or training diverges, BudgetExceeded when not even one step
+    Raises PayloadError when training diverges, BudgetExceeded when not even one step
     fits the budget or the coarsest update is too large.
     """
-    sub = workbench.open(payload)
-    ledger.download(len(payload))  # after building the model, which is not part of any step
+    ledger.download(sub.received_bytes)  # after building the model, which is not part of any step
     memory_bytes = _memory_within(workbench, sub.work, assignment)
     trained = _train(workbench, sub, profile, examples, assignment, ledger)
     encoded, leftover = _encode(sub, assignment, residual)
@@ -63,7 +62,7 @@ def run_round(
         time_s=balance.time_s,
         memory_bytes=memory_bytes,
         uplink_bytes=len(encoded),
-        downlink_bytes=len(payload),
+        downlink_bytes=sub.received_bytes,
     )
     report = Report(
         spent=spent,

@@ -43,10 +43,12 @@ REASONS = frozenset(
 
 
 class Kind(IntEnum):
-    """What the tensors are: a change of a model (sent up), or a model itself (sent down)."""
+    """What the tensors are: an update (sent up), or the global model (sent down), whole or as a change."""
 
     UPDATE = 0
     MODEL = 1
+    CHANGE = 2
+    """A model as the change of one that the device holds."""
 
 
 class Coder(IntEnum):
@@ -83,9 +85,9 @@ class Header:
     tensors: int
     elements: int
     base_version: int
-    """Model version (u32) the payload refers to: the number of the round."""
+    """Model version (u32) the payload refers to: the number of the round; of a change, the version changed."""
     plan_id: int
-    """Number (u64) of the plan, unique per device and round."""
+    """Number (u64) of the plan, unique per device and round; of a change, the fingerprint of what is changed."""
     kind: Kind
     coder: Coder
     sections: Sections

@@ -14,16 +14,19 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from slimfleet.compression import BadInput, Tensors
+from slimfleet.compression.codec import Snapshot
 from slimfleet.compression.cost import UpdateSizeModel
 from slimfleet.coordinator.calibration import Calibration
 from slimfleet.coordinator.coordinator import Coordinator
 from slimfleet.coordinator.outcome import RoundRow
 from slimfleet.coordinator.registry import Registry
 from slimfleet.coordinator.tally import Totals
+from slimfleet.coordinator.versions import Versions
 
 FORMAT = 3
 KEPT = 2
@@ -62,16 +65,18 @@ def restore_checkpoint(root: Path, coordinator: Coordinator) -> None:
             continue
         _check(folder, state, coordinator)
         _restore(coordinator, state, arrays)
+        coordinator.versions.restore(_read_versions(folder, coordinator))
         return
     raise BadInput(f"no sound checkpoint under {root}: nothing to resume; run without --resume")
 
 
 def _write(root: Path, coordinator: Coordinator) -> Path:
-    name = f"round-{len(coordinator.rows):06d}"
+    name = _name(len(coordinator.rows))
     folder, partial = root / name, root / f"{name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save_file(coordinator.server.state(), partial / "server.safetensors")
+    _write_versions(partial, root / _name(len(coordinator.rows) - 1), coordinator.versions)
     (partial / "state.json").write_text(json.dumps(_state(coordinator)), encoding="utf-8")
     for file in (*partial.iterdir(), partial):
         _flush(file)
@@ -79,6 +84,41 @@ def _write(root: Path, coordinator: Coordinator) -> Path:
     partial.rename(folder)
     _flush(root)
     return folder
+
+
+def _name(rounds: int) -> str:
+    return f"round-{rounds:06d}"
+
+
+def _write_versions(folder: Path, before: Path, versions: Versions) -> None:
+    """The published models. They never change, so those that the checkpoint `before` has too share one file with it."""
+    for number, snapshot in versions:
+        name = f"version-{number:06d}-{snapshot.fingerprint:016x}.safetensors"
+        try:
+            os.link(before / name, folder / name)
+        except OSError:  # it is new, or the file system has no hard links
+            levels = {f"levels/{key}": array for key, array in snapshot.levels.items()}
+            save_file({**levels, "units": np.array(snapshot.units, np.float32)}, folder / name)
+
+
+def _read_versions(folder: Path, coordinator: Coordinator) -> dict[int, Snapshot]:
+    """The published models. One that the disk has damaged is left out: whoever holds it is sent a whole model."""
+    versions = {}
+    for path in sorted(folder.glob("version-*.safetensors")):
+        _, number, fingerprint = path.stem.split("-")
+        try:
+            arrays = load_file(path)
+            names = [spec.name for spec in coordinator.blueprint.schema.tensors if spec.kind == "weight"]
+            levels = {name: arrays[f"levels/{name}"] for name in names}
+            snapshot = Snapshot(levels, tuple(map(float, arrays["units"])))
+            sound = snapshot.fingerprint == int(fingerprint, 16)
+        except (OSError, KeyError, ValueError, SafetensorError):
+            sound = False
+        if sound:
+            versions[int(number)] = snapshot
+        else:
+            log.warning("the published model %s is damaged: who holds it will be sent a whole one", path)
+    return versions
 
 
 def _state(coordinator: Coordinator) -> dict[str, Any]:

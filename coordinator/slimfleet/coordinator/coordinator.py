@@ -28,6 +28,7 @@ from slimfleet.coordinator.round_row import round_row
 from slimfleet.coordinator.server_optimizer import ServerOptimizer
 from slimfleet.coordinator.settings import CoordinatorSettings
 from slimfleet.coordinator.tally import Totals, note_in_records
+from slimfleet.coordinator.versions import Versions
 
 
 class Coordinator:
@@ -49,6 +50,7 @@ class Coordinator:
         self.server = ServerOptimizer(
             tensors_of(self.blueprint.model), self.blueprint.schema, settings.server
         )
+        self.versions = Versions(self.blueprint.schema, settings.downlink_bits, settings.downlink_history)
         self.registry = Registry()
         self.calibration = Calibration()
         widths = {1.0, *settings.planner_settings.widths}
@@ -74,7 +76,12 @@ class Coordinator:
         self.observer.opening(number)
         with self.observer.phase("select"):
             downlink = Downlink(
-                self.blueprint, self.server.model(), number, settings.downlink_bits, settings.window
+                self.blueprint,
+                self.server.model(),
+                number,
+                settings.downlink_bits,
+                settings.window,
+                self.versions,
             )
             planner = RoundPlanner(settings, self.registry, self.calibration, self.environment)
             known = [node for node in nodes if node in self.registry]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from slimfleet.compression import Assignment, Budget, Channels, Cost, Payload, Plan, Tensors
-from slimfleet.compression.codec import CodecSpec, encode
+from slimfleet.compression.codec import CodecSpec, Snapshot, encode, encode_change, encode_model
 from slimfleet.compression.pruning import (
     IndexMap,
     WindowPolicy,
@@ -16,6 +16,8 @@ from slimfleet.compression.pruning import (
 )
 from slimfleet.compression.pruning.blueprint import Blueprint
 from slimfleet.compression.wire import Kind
+from slimfleet.coordinator.holding import NOTHING, Holding
+from slimfleet.coordinator.versions import Versions
 
 FLOAT32_BITS = 32
 
@@ -31,46 +33,129 @@ class Dispatch:
     limits: Budget
     """What the spent cost is judged by, whether or not the device was told to keep it."""
     predicted: Cost
+    gives: Holding = NOTHING
+    """What the device holds once it has decoded the payload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The global model cut to one width: its channels, packed, and where they are."""
+
+    channels: bytes
+    places: IndexMap
 
 
 @dataclass
 class Downlink:
-    """The global model of one round, encoded once for every width."""
+    """The global model of one round, encoded once for every width and version held."""
 
     blueprint: Blueprint
     tensors: Tensors
     round_number: int
     bits: int
     window: WindowPolicy
-    _encoded: dict[tuple[float, bool], tuple[Payload, IndexMap]] = field(default_factory=dict, repr=False)
+    versions: Versions
+    _snapshot: Snapshot | None = field(default=None, repr=False)
+    _cuts: dict[float, Cut] = field(default_factory=dict, repr=False)
+    _plain: dict[float, Payload] = field(default_factory=dict, repr=False)
+    _models: dict[bytes, Payload] = field(default_factory=dict, repr=False)
+    _changes: dict[tuple[bytes, int], Payload] = field(default_factory=dict, repr=False)
 
-    def for_plan(self, plan: Plan) -> tuple[Payload, IndexMap]:
-        """The payload that a device with this plan receives, and its place in the full model.
+    def for_plan(self, plan: Plan, held: Holding) -> tuple[Payload, IndexMap, Holding]:
+        """What a device with this plan receives, given what it holds; where that lies in the full model; what it
+        holds then.
 
-        A plan in plain float32 is answered in plain float32.
+        A plan in plain float32 is answered in plain float32, of which nothing is held.
         """
-        plain = plan.nmse == 0
-        key = plan.width, plain
-        if key not in self._encoded:
-            channels = self._channels(plan.width)
-            places = self.blueprint.places(channels)
-            encoded = encode(
-                places.shrink(self.tensors),
-                places.schema,
-                CodecSpec(bits=FLOAT32_BITS if plain else self.bits),
+        places = self._cut(plan.width).places
+        if plan.nmse == 0:
+            return self._in_float32(plan.width), places, NOTHING
+        payload = self._payload(plan.width, held)
+        if self.bits == FLOAT32_BITS:
+            return payload, places, NOTHING
+        return payload, places, Holding(self.round_number, self._cut(plan.width).channels.hex())
+
+    def sizes(self, widths: Sequence[float], held: Holding) -> dict[float, int]:
+        """Bytes at each of these widths for a device that holds `held`: what a planner need not guess."""
+        return {width: len(self._payload(width, held)) for width in widths}
+
+    def _payload(self, width: float, held: Holding) -> Payload:
+        """The change of what is held, where that is possible and pays; else the whole model."""
+        if self.bits == FLOAT32_BITS:
+            return self._in_float32(width)
+        cut, now = self._cut(width), self._published()
+        base = self.versions.get(held.version)
+        if base is None or held.version is None or not held.covers(cut.channels):
+            return self._whole(cut, now)
+        key = cut.channels, held.version
+        if key not in self._changes:
+            self._changes[key] = self._change(cut, now, held.version, base)
+        return self._changes[key]
+
+    def _change(self, cut: Cut, now: Snapshot, version: int, base: Snapshot) -> Payload:
+        whole = self._whole(cut, now)
+        change = encode_change(
+            _part(now, cut.places),
+            _part(base, cut.places),
+            self._others(cut),
+            cut.places.schema,
+            base_version=version,
+            side=cut.channels,
+        )
+        return whole if change is None or len(change) >= len(whole) else change
+
+    def _whole(self, cut: Cut, now: Snapshot) -> Payload:
+        if cut.channels not in self._models:
+            self._models[cut.channels] = encode_model(
+                _part(now, cut.places),
+                self._others(cut),
+                cut.places.schema,
+                version=self.round_number,
+                side=cut.channels,
+            )
+        return self._models[cut.channels]
+
+    def _in_float32(self, width: float) -> Payload:
+        if width not in self._plain:
+            cut = self._cut(width)
+            self._plain[width] = encode(
+                cut.places.shrink(self.tensors),
+                cut.places.schema,
+                CodecSpec(bits=FLOAT32_BITS),
                 kind=Kind.MODEL,
                 base_version=self.round_number,
-                side=pack_channels(self.blueprint.groups, channels),
-            )
-            self._encoded[key] = encoded.payload, places
-        return self._encoded[key]
+                side=cut.channels,
+            ).payload
+        return self._plain[width]
 
-    def sizes(self, widths: Sequence[float]) -> dict[float, int]:
-        """Bytes of the payload at each of these widths: what a planner need not guess."""
-        plans = [Plan(width=w, local_steps=1, batch_size=1, nmse=0.5) for w in widths]
-        return {plan.width: len(self.for_plan(plan)[0]) for plan in plans}
+    def _published(self) -> Snapshot:
+        """This round's version; made when first needed, since a round in plain float32 needs none."""
+        if self._snapshot is None:
+            self._snapshot = self.versions.publish(self.round_number, self.tensors)
+        return self._snapshot
+
+    def _others(self, cut: Cut) -> Tensors:
+        """Buffers and integers, which travel as they are."""
+        return {
+            spec.name: cut.places.cut(spec.name, self.tensors[spec.name])
+            for spec in cut.places.schema.tensors
+            if spec.kind != "weight"
+        }
+
+    def _cut(self, width: float) -> Cut:
+        if width not in self._cuts:
+            channels = self._channels(width)
+            packed = pack_channels(self.blueprint.groups, channels)
+            self._cuts[width] = Cut(packed, self.blueprint.places(channels))
+        return self._cuts[width]
 
     def _channels(self, width: float) -> Channels:
         groups = self.blueprint.groups
         scores = magnitude_scores(groups, self.tensors) if self.window == "importance" else None
         return select_channels(groups, width, self.window, self.round_number, scores)
+
+
+def _part(snapshot: Snapshot, places: IndexMap) -> Snapshot:
+    """The part of a full-size snapshot that lies at `places`."""
+    levels = {name: places.cut(name, array) for name, array in snapshot.levels.items()}
+    return Snapshot(levels, snapshot.units)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from slimfleet.compression import DeviceProfile
+from slimfleet.coordinator.holding import NOTHING, Holding
 
 
 @dataclass(slots=True, kw_only=True)
@@ -21,6 +22,8 @@ class DeviceRecord:
     """Training loss, as last reported."""
     acknowledged_round: int | None = None
     """Last round whose update was accepted."""
+    holding: Holding = NOTHING
+    """The version of the global model that the device has shown to hold."""
     last_reason: str = ""
     """Why it last got the plan it got, or none."""
     battery: float | None = None
@@ -76,6 +79,8 @@ class Registry:
         """Undo `to_json`."""
         registry = cls()
         for values in records:
-            profile = DeviceProfile(**values["profile"])
-            registry._records[values["node"]] = DeviceRecord(**{**values, "profile": profile})
+            profile, holding = DeviceProfile(**values["profile"]), Holding(**values["holding"])
+            registry._records[values["node"]] = DeviceRecord(
+                **{**values, "profile": profile, "holding": holding}
+            )
         return registry

@@ -52,7 +52,6 @@ class RoundPlanner:
         """Go down the selected order until enough devices have a plan; the others on the way are skipped."""
         planner = PLANNERS[self.settings.planner](self.settings.planner_settings)
         statuses = {node: status for node in nodes if (status := self.environment.status(node, number))}
-        downlink_bytes = downlink.sizes(self.settings.planner_settings.widths)
         order = self._order(number, statuses, cost_model.works[1.0])
         dispatches: list[Dispatch] = []
         skipped: dict[int, Skip] = {}
@@ -64,7 +63,7 @@ class RoundPlanner:
             history = History(
                 examples=record.examples,
                 correction=self.calibration.correction(str(node), record.profile.device_class),
-                downlink_bytes=downlink_bytes,
+                downlink_bytes=self._downlink_bytes(record, downlink),
             )
             choice = planner.plan(record.profile, limits, cost_model, history)
             record.last_reason = choice.reason
@@ -78,6 +77,12 @@ class RoundPlanner:
             reachable=frozenset(statuses),
             eligible=frozenset(order),
         )
+
+    def _downlink_bytes(self, record: DeviceRecord, downlink: Downlink) -> dict[float, int]:
+        """What each width would cost this device, given what it holds. The fixed policy does not ask."""
+        if self.settings.planner == "fixed":
+            return {}
+        return downlink.sizes(self.settings.planner_settings.widths, record.holding)
 
     def _order(self, number: int, statuses: dict[int, Status], work: Work) -> list[int]:
         """The eligible nodes, in the order in which to ask them."""
@@ -128,7 +133,7 @@ class RoundPlanner:
         cost_model: CostModel,
         downlink: Downlink,
     ) -> Dispatch:
-        payload, places = downlink.for_plan(plan)
+        payload, places, gives = downlink.for_plan(plan, record.holding)
         decay = self.settings.learning_rate_decay ** (number - 1)
         training = self.settings.training
         assignment = Assignment(
@@ -145,7 +150,7 @@ class RoundPlanner:
             places.schema.nbytes if plan.nmse == 0 else cost_model.sizes.predict(work.parameters, plan.nmse)
         )
         predicted = cost_model.predict(record.profile, plan, work, uplink, len(payload), limits.power_w)
-        return Dispatch(record.node, assignment, payload, places, limits, predicted)
+        return Dispatch(record.node, assignment, payload, places, limits, predicted, gives)
 
 
 def _full_round_j(record: DeviceRecord, work: Work) -> float:

@@ -34,6 +34,8 @@ class CoordinatorSettings:
     planner_settings: PlannerSettings = field(default_factory=PlannerSettings)
     window: WindowPolicy = "prefix"
     downlink_bits: Bits = 6
+    downlink_history: Annotated[int, Ge(0)] = 32
+    """Published models kept, so that a device that holds one is sent the change since; 0 always sends whole models."""
     server: ServerSettings = field(default_factory=ServerSettings)
     runtime: str = "torch"
     """Which memory model the devices' training runtime follows."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from slimfleet.coordinator.holding import NOTHING
 from slimfleet.coordinator.open_round import OpenRound
 from slimfleet.coordinator.registry import Registry
 
@@ -55,7 +56,11 @@ def note_in_records(opened: OpenRound, registry: Registry) -> None:
             record.acknowledged_round = opened.number
             record.participations += 1
             record.width_sum += dispatch.assignment.plan.width
+        if opened.failed.get(node) == "stale":
+            record.holding = NOTHING
         report = opened.reports.get(node)
         if report is not None:
+            # Whatever became of its update: nobody has trained a model without decoding it.
+            record.holding = dispatch.gives if dispatch.gives != NOTHING else record.holding
             record.energy_j += report.spent.energy_j
             record.time_s += report.spent.time_s

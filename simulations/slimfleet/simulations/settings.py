@@ -180,6 +180,9 @@ class CodecSection(Section):
     rounding: Literal["deadzone", "stochastic"] = "deadzone"
     """`deadzone` rounds towards zero near it (fewer bytes); `stochastic` is unbiased."""
     downlink_bits: Bits = 6
+    downlink_history: int = Field(default=32, ge=0)
+    """Published models that the coordinator keeps: a device that holds one of them is sent the change since, any other
+    the whole model; 0 always sends the whole model."""
 
 
 class ServerSection(Section):

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from slimfleet.client.device import Device
+from slimfleet.client.held import HeldStore
 from slimfleet.client.ledger import Ledger
 from slimfleet.client.state import ResidualStore
 from slimfleet.client.workbench import Workbench
@@ -35,12 +36,14 @@ class VirtualDevices:
         self._fleet = build_fleet(fleet_settings(scenario), scenario.seed)
         self._workbench = Workbench(task, architecture, RUNTIMES[scenario.run.runtime])
         self._store = ResidualStore(state, architecture.schema, fsync=False)
+        self._models = HeldStore(state, architecture, fsync=False)
         self._faults = assign_faults(scenario.fleet.faults, scenario.fleet.devices, scenario.seed)
 
     def device(self, number: int) -> Device | FaultyDevice:
         """The device that holds partition `number` of the task's data."""
         virtual = self._fleet[number]
-        device = Device(number, virtual.profile, self._workbench, self._store, partial(_open_ledger, virtual))
+        open_ledger = partial(_open_ledger, virtual)
+        device = Device(number, virtual.profile, self._workbench, self._store, self._models, open_ledger)
         return FaultyDevice(device, self._faults[number]) if number in self._faults else device
 
 

@@ -68,6 +68,7 @@ def coordinator_settings(scenario: Scenario) -> CoordinatorSettings:
         planner_settings=planner_settings(scenario),
         window=scenario.planner.window,
         downlink_bits=codec.downlink_bits,
+        downlink_history=codec.downlink_history,
         server=ServerSettings(
             optimizer=server.optimizer,
             learning_rate=server.learning_rate,

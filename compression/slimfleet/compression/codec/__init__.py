@@ -1,5 +1,12 @@
 """The update codec: sparsify, quantise, entropy-code; with error feedback around it. No torch."""
 
+from slimfleet.compression.codec.change import (
+    Received,
+    decode_change,
+    decode_model,
+    encode_change,
+    encode_model,
+)
 from slimfleet.compression.codec.codec import (
     CodecSpec,
     Decoded,
@@ -15,23 +22,33 @@ from slimfleet.compression.codec.feedback import (
     residual_after,
     zero_residual,
 )
+from slimfleet.compression.codec.publish import HYSTERESIS, publish
 from slimfleet.compression.codec.quantise import quantise_deadzone, quantise_stochastic
 from slimfleet.compression.codec.rate import encode_to
+from slimfleet.compression.codec.snapshot import Snapshot
 from slimfleet.compression.codec.sparsify import sparsify_threshold, sparsify_top_k
 from slimfleet.compression.codec.stage import Stage, chain
 
 __all__ = [
+    "HYSTERESIS",
     "CodecSpec",
     "Decoded",
     "Encoded",
+    "Received",
+    "Snapshot",
     "Stage",
     "add_residual",
     "chain",
     "decode",
+    "decode_change",
+    "decode_model",
     "encode",
+    "encode_change",
+    "encode_model",
     "encode_to",
     "error_feedback",
     "largest_payload",
+    "publish",
     "quantise_deadzone",
     "quantise_stochastic",
     "residual_after",

@@ -103,7 +103,8 @@ def encode(
 ) -> Encoded:
     """Code an update, or a whole model, into a payload.
 
-    Raises PayloadError: schema when the tensors are not those of `schema`, nonfinite for NaN or infinity.
+    Raises PayloadError: schema when the tensors are not those of `schema`, nonfinite for NaN or infinity. A change of a
+    model is encoded by `encode_change`.
     """
     checked = schema.check(tensors)
     check_values(checked, schema, quantised=spec.bits != FLOAT32_BITS)
@@ -145,13 +146,20 @@ def decode(payload: bytes, schema: ModelSchema) -> Decoded:
     Raises PayloadError and nothing else, whatever the bytes are; memory stays below four times the schema's
     size.
     """
+    header, quantised = read_quantised(payload, schema)
+    if header.kind is Kind.CHANGE:
+        raise PayloadError("header", "a change means something only to who holds the model that was changed")
+    return Decoded(header, dequantise(quantised, schema))
+
+
+def read_quantised(payload: bytes, schema: ModelSchema) -> tuple[Header, Quantised]:
+    """The header and the levels of a payload that was made for `schema`. Raises as `decode` does."""
     limit = largest_payload(schema)
     if len(payload) > limit:
         raise PayloadError("oversized", f"payload of {len(payload)} bytes, this schema needs at most {limit}")
     header, body = unseal(payload)
     check_schema(header, schema)
-    quantised = unpack(body, header.coder, header.sections, schema)
-    return Decoded(header, dequantise(quantised, schema))
+    return header, unpack(body, header.coder, header.sections, schema)
 
 
 def largest_payload(schema: ModelSchema) -> int:

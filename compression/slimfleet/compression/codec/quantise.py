@@ -88,6 +88,28 @@ def quantise_stochastic(
     return stateless(encode, lambda quantised: dequantise(quantised, schema))
 
 
+def model_units(tensors: Tensors, schema: ModelSchema, bits: int, vector_shift: int) -> tuple[float, ...]:
+    """Step / 256 that suits each weight tensor of a whole model, float32, in schema order.
+
+    The step of `quantise_deadzone` for a matrix, though never so fine that nearest rounding takes a value beyond twice
+    `2 ** (bits - 1)` levels; the step that just reaches the largest value for a vector, which is too short to pay for a
+    longer frequency table.
+    """
+    return tuple(_model_unit(tensors[spec.name], spec, bits, vector_shift) for spec in weights_of(schema))
+
+
+def _model_unit(array: NDArray[np.generic], spec: TensorSpec, bits: int, vector_shift: int) -> float:
+    levels, largest = 1 << (bits - 1), _largest(array)
+    if len(spec.shape) < 2:
+        step = largest / (levels << vector_shift)
+    elif largest:
+        values = np.abs(array, dtype=np.float32).ravel()
+        step = max(deadzone_step(values, largest, levels, 0.5, False), largest / (2 * levels))
+    else:
+        step = 0.0
+    return float(np.float32(max(step / FRACTION, LEAST_UNIT)))
+
+
 def _steps(
     tensors: Tensors,
     schema: ModelSchema,

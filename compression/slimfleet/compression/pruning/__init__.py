@@ -6,7 +6,7 @@ Everything named here needs numpy alone. What touches torch models is imported f
 
 from slimfleet.compression.pruning.groups import ChannelGroup, Member
 from slimfleet.compression.pruning.importance import magnitude_scores
-from slimfleet.compression.pruning.index_map import IndexMap, index_map
+from slimfleet.compression.pruning.index_map import IndexMap, index_map, within
 from slimfleet.compression.pruning.mask import Masks, density, magnitude_masks, masked
 from slimfleet.compression.pruning.windows import (
     WindowPolicy,
@@ -29,4 +29,5 @@ __all__ = [
     "pack_channels",
     "select_channels",
     "unpack_channels",
+    "within",
 ]

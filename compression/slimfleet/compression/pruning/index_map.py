@@ -40,10 +40,12 @@ class IndexMap:
     def shrink(self, tensors: Mapping[str, NDArray[Any]]) -> Tensors:
         """The kept elements of full-size `tensors`, copied; dtypes are kept."""
         _check_shapes(self.full, tensors)
+        return {name: self.cut(name, tensors[name]) for name in self.selectors}
+
+    def cut(self, name: str, tensor: NDArray[Any]) -> NDArray[Any]:
+        """The kept elements of one full-size tensor, copied, in C order."""
         # Advanced indexing copies by itself, but not in C order.
-        return {
-            name: np.array(tensors[name][selector], order="C") for name, selector in self.selectors.items()
-        }
+        return np.array(tensor[self.selectors[name]], order="C")
 
     def expand(self, tensors: Mapping[str, NDArray[Any]], fill: float = 0.0) -> Tensors:
         """Full-size tensors: `tensors` at the kept positions, `fill` elsewhere; dtypes are kept."""
@@ -105,6 +107,31 @@ def index_map(schema: ModelSchema, groups: Sequence[ChannelGroup], channels: Cha
     }
     selectors = {name: _selector(dims, sizes[name]) for name, dims in kept.items()}
     return IndexMap(schema, schema.with_shapes(shapes), kept, selectors)
+
+
+def within(outer: IndexMap, inner: IndexMap) -> IndexMap:
+    """Where the shrunk model of `inner` lies in that of `outer`, both of one full model.
+
+    Raises PayloadError("stale") where `outer` lacks some of it.
+    """
+    kept = {
+        spec.name: tuple(map(_within, spec.shape, outer.kept[spec.name], inner.kept[spec.name]))
+        for spec in outer.full.tensors
+    }
+    selectors = {spec.name: _selector(kept[spec.name], spec.shape) for spec in outer.schema.tensors}
+    return IndexMap(outer.schema, inner.schema, kept, selectors)
+
+
+def _within(
+    size: int, outer: NDArray[np.intp] | None, inner: NDArray[np.intp] | None
+) -> NDArray[np.intp] | None:
+    """Positions of `inner` among those of `outer`; None for all of them."""
+    if outer is None:
+        return inner
+    wanted = np.arange(size) if inner is None else inner
+    if not np.isin(wanted, outer).all():
+        raise PayloadError("stale", "the model held lacks channels of the one asked for")
+    return np.searchsorted(outer, wanted)
 
 
 def _selector(kept: Kept, shape: tuple[int, ...]) -> _Selector:

@@ -1,0 +1,44 @@
+"""The version cache: the last models published, so that a device that holds one can be sent the change since.
+
+Its length bounds the coordinator's memory, two bytes a parameter and version, and how long a device may stay away
+before it counts as a newcomer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from slimfleet.compression import ModelSchema, Tensors
+from slimfleet.compression.codec import Snapshot, publish
+
+
+class Versions:
+    """The published models of the last rounds, by number of the round."""
+
+    def __init__(self, schema: ModelSchema, bits: int, history: int) -> None:
+        """Keep `history` versions; with 0 every version is made afresh and none can be changed."""
+        self._schema = schema
+        self._bits = bits
+        self._history = history
+        self._snapshots: dict[int, Snapshot] = {}
+
+    def publish(self, number: int, model: Tensors) -> Snapshot:
+        """Make the model of round `number` a version and keep it. The same round again gives the same version."""
+        earlier = {n: snapshot for n, snapshot in self if n < number}
+        before = earlier[max(earlier)] if earlier else None
+        snapshot = publish(model, self._schema, self._bits, before)
+        if self._history:
+            recent = list(earlier.items())[-self._history :]
+            self._snapshots = {**dict(recent), number: snapshot}
+        return snapshot
+
+    def get(self, number: int | None) -> Snapshot | None:
+        """A version, or None where it is not kept any more."""
+        return None if number is None else self._snapshots.get(number)
+
+    def __iter__(self) -> Iterator[tuple[int, Snapshot]]:
+        return iter(sorted(self._snapshots.items()))
+
+    def restore(self, snapshots: dict[int, Snapshot]) -> None:
+        """Take back what iterating gave."""
+        self._snapshots = dict(snapshots)
