@@ -19,6 +19,9 @@ EnergySource = Literal["measured", "estimated", "simulated"]
 Rounding = Literal["deadzone", "stochastic"]
 """Of an update: least error for the bytes, or unbiased."""
 
+Profile = Literal["small", "fast", "portable"]
+"""How an update is coded: in the fewest bytes, at the highest speed (both by the native coder), or without it."""
+
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Count = Annotated[int, Ge(0), Le(2**53)]

@@ -57,6 +57,8 @@ class Coder(IntEnum):
     FLOAT32 = 0
     TABLES = 1
     """Quantised integers under static integer frequency tables, asymmetric numeral system of 64-bit state."""
+    CONTEXTS = 2
+    """Quantised integers under adaptive contexts and a linear prediction, binary range coder: the native coder's."""
 
 
 class Sections(IntFlag):

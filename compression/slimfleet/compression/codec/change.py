@@ -11,16 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slimfleet.compression.codec.codec import read_quantised
+from slimfleet.compression.codec.codec import read_quantised, sealed
 from slimfleet.compression.codec.grid import MAX_LEVEL, Grid, Quantised, dequantise
-from slimfleet.compression.codec.pack import pack
 from slimfleet.compression.codec.plain import carry
 from slimfleet.compression.codec.snapshot import Snapshot, snapshot_of
 from slimfleet.compression.codec.sparsify import weights_of
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.types import Payload, Tensors
-from slimfleet.compression.wire import Header, Kind, Sections, read_header, seal
+from slimfleet.compression.types import Payload, Profile, Tensors
+from slimfleet.compression.wire import Kind, Sections, read_header
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +31,22 @@ class Received:
 
 
 def encode_model(
-    snapshot: Snapshot, others: Tensors, schema: ModelSchema, *, version: int, side: bytes
+    snapshot: Snapshot,
+    others: Tensors,
+    schema: ModelSchema,
+    *,
+    version: int,
+    side: bytes,
+    profile: Profile = "small",
 ) -> Payload:
     """A whole model: the weights of `snapshot`, buffers and integers of `others`, all in the shapes of `schema`.
 
     Raises PayloadError("nonfinite") for a buffer with NaN or infinity.
     """
-    return _sealed(snapshot.quantised(_carried(others, schema)), schema, Kind.MODEL, version, 0, side)
+    quantised = snapshot.quantised(_carried(others, schema))
+    return sealed(
+        quantised, schema, kind=Kind.MODEL, base_version=version, side=side, profile=profile
+    ).payload
 
 
 def encode_change(
@@ -49,6 +57,7 @@ def encode_change(
     *,
     base_version: int,
     side: bytes,
+    profile: Profile = "small",
 ) -> Payload | None:
     """The model of `encode_model` for a device that holds `base`, in the same shapes, as version `base_version`.
 
@@ -62,7 +71,15 @@ def encode_change(
     # A section of zeros is left out, and new units with it.
     if top > MAX_LEVEL or (top == 0 and snapshot.units != base.units):
         return None
-    return _sealed(quantised, schema, Kind.CHANGE, base_version, base.fingerprint, side)
+    return sealed(
+        quantised,
+        schema,
+        kind=Kind.CHANGE,
+        base_version=base_version,
+        plan_id=base.fingerprint,
+        side=side,
+        profile=profile,
+    ).payload
 
 
 def decode_model(payload: bytes, schema: ModelSchema) -> Received:
@@ -108,21 +125,3 @@ def _carried(others: Tensors, schema: ModelSchema) -> Tensors:
         if not np.isfinite(array).all():
             raise PayloadError("nonfinite", f"tensor {name!r} holds NaN or infinity")
     return carried
-
-
-def _sealed(
-    quantised: Quantised, schema: ModelSchema, kind: Kind, version: int, fingerprint: int, side: bytes
-) -> Payload:
-    body = pack(quantised, schema)
-    header = Header(
-        schema_digest=schema.digest,
-        tensors=len(schema.tensors),
-        elements=schema.elements,
-        base_version=version,
-        plan_id=fingerprint,
-        kind=kind,
-        coder=body.coder,
-        sections=body.sections,
-        side=side,
-    )
-    return seal(header, body.data)

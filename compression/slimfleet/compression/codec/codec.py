@@ -15,7 +15,7 @@ from slimfleet.compression.codec.sparsify import sparsify_top_k
 from slimfleet.compression.codec.stage import Stage, chain
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.types import Payload, Rounding, Tensors
+from slimfleet.compression.types import Payload, Profile, Rounding, Tensors
 from slimfleet.compression.wire import (
     MAX_SIDE_BYTES,
     OVERHEAD_BYTES,
@@ -100,8 +100,12 @@ def encode(
     plan_id: int = 0,
     side: bytes = b"",
     rng: np.random.Generator | None = None,
+    profile: Profile = "small",
+    reference: Tensors | None = None,
 ) -> Encoded:
     """Code an update, or a whole model, into a payload.
+
+    `reference`: tensors that resemble these and that the decoder has too, such as the last global update.
 
     Raises PayloadError: schema when the tensors are not those of `schema`, nonfinite for NaN or infinity. A change of a
     model is encoded by `encode_change`.
@@ -110,7 +114,31 @@ def encode(
     check_values(checked, schema, quantised=spec.bits != FLOAT32_BITS)
     stage = stages(schema, spec, kind=kind, rng=rng)
     quantised, _ = stage.encode(checked, stage.init(schema))
-    body = pack(quantised, schema)
+    return sealed(
+        quantised,
+        schema,
+        kind=kind,
+        base_version=base_version,
+        plan_id=plan_id,
+        side=side,
+        profile=profile,
+        reference=reference,
+    )
+
+
+def sealed(
+    quantised: Quantised,
+    schema: ModelSchema,
+    *,
+    kind: Kind = Kind.UPDATE,
+    base_version: int = 0,
+    plan_id: int = 0,
+    side: bytes = b"",
+    profile: Profile = "small",
+    reference: Tensors | None = None,
+) -> Encoded:
+    """A quantised update as a payload."""
+    body = pack(quantised, schema, profile, reference)
     header = Header(
         schema_digest=schema.digest,
         tensors=len(schema.tensors),
@@ -140,26 +168,28 @@ def check_values(tensors: Tensors, schema: ModelSchema, *, quantised: bool) -> N
             )
 
 
-def decode(payload: bytes, schema: ModelSchema) -> Decoded:
-    """Read a payload that was made for `schema`.
+def decode(payload: bytes, schema: ModelSchema, reference: Tensors | None = None) -> Decoded:
+    """Read a payload that was made for `schema`, with the reference that it was made with, if any.
 
     Raises PayloadError and nothing else, whatever the bytes are; memory stays below four times the schema's
     size.
     """
-    header, quantised = read_quantised(payload, schema)
+    header, quantised = read_quantised(payload, schema, reference)
     if header.kind is Kind.CHANGE:
         raise PayloadError("header", "a change means something only to who holds the model that was changed")
     return Decoded(header, dequantise(quantised, schema))
 
 
-def read_quantised(payload: bytes, schema: ModelSchema) -> tuple[Header, Quantised]:
+def read_quantised(
+    payload: bytes, schema: ModelSchema, reference: Tensors | None = None
+) -> tuple[Header, Quantised]:
     """The header and the levels of a payload that was made for `schema`. Raises as `decode` does."""
     limit = largest_payload(schema)
     if len(payload) > limit:
         raise PayloadError("oversized", f"payload of {len(payload)} bytes, this schema needs at most {limit}")
     header, body = unseal(payload)
     check_schema(header, schema)
-    return header, unpack(body, header.coder, header.sections, schema)
+    return header, unpack(body, header.coder, header.sections, schema, reference)
 
 
 def largest_payload(schema: ModelSchema) -> int:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from slimfleet.compression.codec.native.bindings import dequantise_levels
+from slimfleet.compression.codec.native.library import load
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema, TensorSpec
 from slimfleet.compression.types import Tensors
@@ -39,22 +41,41 @@ class Grid:
         unit = np.float32(self.units[index if len(self.units) > 1 else 0])
         return unit * np.float32(2.0**-self.vector_shift) if len(spec.shape) < 2 else unit
 
-    def values(self, top: int, unit: np.float32) -> NDArray[np.float32]:
-        """The values of the levels 0, 1 .. top, -top .. -1, so that a signed level indexes them directly.
+    def check(self, top: int, unit: np.float32) -> None:
+        """Make sure that the levels up to `top` are all positive and finite.
 
-        Raises PayloadError("nonfinite") when a level overflows, ("grid") when one has changed its sign.
+        Raises PayloadError("nonfinite") when one overflows, ("grid") when one has changed its sign.
         """
-        factors = np.arange(top + 1, dtype=np.int32) * FRACTION
-        if self.offsets and top:
-            which = np.minimum(np.arange(1, top + 1), len(self.offsets)) - 1
-            factors[1:] += np.array(self.offsets, np.int32)[which]
-        if top and factors[1:].min() <= 0:
+        ends = {top, *range(1, min(top, len(self.offsets)) + 1)} - {0}  # between these, levels only grow
+        if any(self._factor(level) <= 0 for level in ends):
             raise PayloadError("grid", "a quantiser level is not positive")
         with np.errstate(over="ignore"):
-            positive = factors.astype(np.float32) * unit
-        if not np.isfinite(positive[-1:]).all() or not np.isfinite(positive).all():
-            raise PayloadError("nonfinite", "a quantiser level overflows float32")
+            if not all(np.isfinite(np.float32(self._factor(level)) * unit) for level in ends):
+                raise PayloadError("nonfinite", "a quantiser level overflows float32")
+
+    def values(self, top: int, unit: np.float32) -> NDArray[np.float32]:
+        """The values of the levels 0, 1 .. top, -top .. -1, so that a signed level indexes them directly."""
+        positive = np.array([self._factor(level) for level in range(top + 1)], np.float32) * unit
         return np.concatenate([positive, -positive[:0:-1]])
+
+    def _factor(self, level: int) -> int:
+        """What `unit` is multiplied by for `level` >= 0."""
+        return level * FRACTION + (
+            self.offsets[min(level, len(self.offsets)) - 1] if self.offsets and level else 0
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CodedLevels:
+    """Levels of the weight tensors as the native coder wrote them, and what reading them takes."""
+
+    small: bool
+    """Whether by the small profile."""
+    trellis: bool
+    """Whether the levels of matrices follow the trellis."""
+    starts: tuple[int, ...]
+    """Class of the mean magnitude of each weight tensor, 0..63; 0 for a tensor of zeros."""
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +87,8 @@ class Quantised:
     grid: Grid | None
     plain: Tensors
     """Everything else: buffers in float16 or float32, integers in their own dtype, float32 weights."""
+    coded: CodedLevels | None = None
+    """The levels as bytes, where their quantiser has coded them already."""
 
 
 def dequantise(quantised: Quantised, schema: ModelSchema) -> Tensors:
@@ -87,11 +110,14 @@ def dequantise(quantised: Quantised, schema: ModelSchema) -> Tensors:
 
 def _look_up(
     levels: NDArray[np.int32], grid: Grid, unit: np.float32, spec: TensorSpec
-) -> NDArray[np.float32]:
-    """Values of `levels`, in blocks: indexing casts to int64, which must not cost eight bytes an element."""
-    flat = levels.reshape(-1)
-    top = max(int(flat.max()), -int(flat.min())) if flat.size else 0
-    values = _cast(grid.values(top, unit), spec)
+) -> NDArray[np.generic]:
+    top = max(int(levels.max()), -int(levels.min())) if levels.size else 0
+    grid.check(top, unit)
+    if load() is not None:
+        whole: NDArray[np.float32] = dequantise_levels(levels, unit, np.array(grid.offsets, np.int16))
+        return whole if spec.dtype == "float32" else _cast(whole, spec)
+    # In blocks: indexing casts to int64, which must not cost eight bytes an element.
+    flat, values = levels.reshape(-1), _cast(grid.values(top, unit), spec)
     result = np.empty(flat.size, values.dtype)
     for start in range(0, flat.size, _BLOCK):
         result[start : start + _BLOCK] = values[flat[start : start + _BLOCK]]

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from slimfleet.compression.codec import tables_section
-from slimfleet.compression.codec.grid import Quantised
+from slimfleet.compression.codec import contexts_section, tables_section
+from slimfleet.compression.codec.contexts_section import Guess, guess_of
+from slimfleet.compression.codec.grid import Grid, Quantised
+from slimfleet.compression.codec.native.library import load
 from slimfleet.compression.codec.reader import Reader
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import Kind, ModelSchema, TensorSpec
-from slimfleet.compression.types import Tensors
+from slimfleet.compression.types import Profile, Tensors
 from slimfleet.compression.wire import Coder, Sections
 
 _WIDTHS = (1, 2, 4, 8)
@@ -31,8 +33,14 @@ class Body:
     data: bytes
 
 
-def pack(quantised: Quantised, schema: ModelSchema) -> Body:
-    """Write a quantised update as bytes."""
+def pack(
+    quantised: Quantised, schema: ModelSchema, profile: Profile = "small", reference: Tensors | None = None
+) -> Body:
+    """Write a quantised update as bytes.
+
+    `profile` says by which coder; without the native one every profile is the portable one. `reference`: tensors that
+    both ends have and that resemble these, such as the last global update.
+    """
     sections = Sections(0)
     parts: list[bytes] = []
     plain = quantised.plain
@@ -44,22 +52,42 @@ def pack(quantised: Quantised, schema: ModelSchema) -> Body:
     if any(array.any() for array in buffers):
         sections |= Sections.BUFFERS
         parts.append(_write_floats(buffers))
-    coder = Coder.FLOAT32 if quantised.grid is None else Coder.TABLES
+    coder = _coder_of(quantised, profile)
     weights = quantised.levels if quantised.grid is not None else plain
     arrays = [weights[spec.name] for spec in _of_kind(schema, "weight")]
     if any(array.any() for array in arrays):
         sections |= Sections.WEIGHTS
         if quantised.grid is None:
             parts.append(b"".join(array.astype("<f4").tobytes() for array in arrays))
-        else:
+        elif coder is Coder.TABLES:
             parts.append(tables_section.write(arrays, quantised.grid))
+        else:
+            guess = reference_guess(reference, quantised.grid, schema)
+            coded = quantised.coded or contexts_section.code(arrays, small=profile == "small", guess=guess)
+            parts.append(contexts_section.write(coded, quantised.grid, guess))
     return Body(coder, sections, b"".join(parts))
 
 
-def unpack(body: memoryview, coder: Coder, sections: Sections, schema: ModelSchema) -> Quantised:
+def _coder_of(quantised: Quantised, profile: Profile) -> Coder:
+    if quantised.grid is None:
+        return Coder.FLOAT32
+    return Coder.TABLES if profile == "portable" or load() is None else Coder.CONTEXTS
+
+
+def reference_guess(reference: Tensors | None, grid: Grid, schema: ModelSchema) -> Guess | None:
+    """What `reference` lets both ends expect of the levels; None without a reference."""
+    if reference is None:
+        return None
+    weights = _of_kind(schema, "weight")
+    return guess_of([reference[spec.name] for spec in weights], grid, weights)
+
+
+def unpack(
+    body: memoryview, coder: Coder, sections: Sections, schema: ModelSchema, reference: Tensors | None = None
+) -> Quantised:
     """Read a quantised update back.
 
-    Raises PayloadError: counts, grid, entropy or nonfinite.
+    Raises PayloadError: counts, grid, entropy, nonfinite, or stale for another reference than it was written with.
     """
     reader = Reader(body)
     plain = {
@@ -72,7 +100,11 @@ def unpack(body: memoryview, coder: Coder, sections: Sections, schema: ModelSche
         plain |= {s.name: _array(present, "<f4", s) for s in weights}
         reader.finish()
         return Quantised({}, None, plain)
-    levels, grid = tables_section.read(present, weights)
+    if coder is Coder.TABLES:
+        levels, grid = tables_section.read(present, weights)
+    else:
+        known = None if reference is None else [reference[spec.name] for spec in weights]
+        levels, grid = contexts_section.read(present, weights, known)
     reader.finish()
     return Quantised(levels, grid, plain)
 

@@ -51,14 +51,14 @@ def choose(
     else:
         spec = _for_error(tensors, schema, target_nmse, rounding)
     encoded = code(spec)
-    if spec != PLAIN and len(encoded.payload) > _plain_bytes(
+    if spec != PLAIN and len(encoded.payload) > plain_bytes(
         schema
     ):  # few weights: tables cost more than they save
         spec, encoded = min((spec, encoded), (PLAIN, code(PLAIN)), key=lambda made: len(made[1].payload))
     if limit_bytes is None or len(encoded.payload) <= limit_bytes:
         return spec, encoded
     if empty:
-        raise _too_large(len(encoded.payload), limit_bytes)
+        raise too_large(len(encoded.payload), limit_bytes)
     spec = _for_size(schema, code, limit_bytes, rounding, spec.sparsity)
     return spec, code(spec)
 
@@ -107,7 +107,7 @@ def _for_size(
     least = _least(schema)
     found = _frontier(size, max(limit_bytes, 1), inside=least, outside=log(1 - too_dense))
     if found is None:
-        raise _too_large(int(size(least)), limit_bytes)
+        raise too_large(int(size(least)), limit_bytes)
     return _spec(found, rounding)
 
 
@@ -152,12 +152,13 @@ def _least(schema: ModelSchema) -> float:
     return -log(max(sum(spec.size for spec in weights_of(schema)), 1))
 
 
-def _plain_bytes(schema: ModelSchema) -> int:
+def plain_bytes(schema: ModelSchema) -> int:
     """The least that the weights take in plain float32."""
     return OVERHEAD_BYTES + 4 * sum(spec.size for spec in weights_of(schema))
 
 
-def _too_large(least_bytes: int, limit_bytes: int) -> BudgetExceeded:
+def too_large(least_bytes: int, limit_bytes: int) -> BudgetExceeded:
+    """No update fits the limit."""
     return BudgetExceeded(
         "uplink_bytes",
         f"the coarsest update takes {least_bytes} bytes, the limit is {limit_bytes}: "

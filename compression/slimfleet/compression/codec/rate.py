@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slimfleet.compression.codec import portable_rate
-from slimfleet.compression.codec.codec import CodecSpec, Encoded, check_values, encode
+from slimfleet.compression.codec import native_rate, portable_rate
+from slimfleet.compression.codec.codec import CodecSpec, Encoded, check_values, sealed, stages
+from slimfleet.compression.codec.grid import Quantised
+from slimfleet.compression.codec.native.library import load
+from slimfleet.compression.codec.sparsify import weights_of
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.types import Rounding, Tensors
+from slimfleet.compression.types import Profile, Rounding, Tensors
 
 
 def encode_to(
@@ -24,6 +27,8 @@ def encode_to(
     plan_id: int = 0,
     side: bytes = b"",
     rng: np.random.Generator | None = None,
+    profile: Profile = "small",
+    reference: Tensors | None = None,
 ) -> Encoded:
     """The smallest payload found whose squared error is at most `nmse` times the update's squared norm.
 
@@ -33,6 +38,9 @@ def encode_to(
 
     With `rounding` "stochastic" the update is unbiased, `nmse` bounds the error's mean over the draws of `rng`
     and may be 1 or more; a size limit that binds looks at the draw, so that only then a trace of bias is left.
+
+    `profile` says by which coder; without the native one, every profile is the portable one. `reference`: tensors that
+    resemble these and that the decoder has too, such as the last global update; `decode` needs them again.
 
     Raises ValueError for arguments that make no sense, BudgetExceeded("uplink_bytes") when nothing fits
     `limit_bytes`, and PayloadError as `encode` does.
@@ -47,6 +55,8 @@ def encode_to(
         plan_id=plan_id,
         side=side,
         rng=rng,
+        profile=profile,
+        reference=reference,
     ).encoded
 
 
@@ -70,24 +80,37 @@ def settle(
     plan_id: int = 0,
     side: bytes = b"",
     rng: np.random.Generator | None = None,
+    profile: Profile = "small",
+    reference: Tensors | None = None,
 ) -> Settled:
     """`encode_to`, for who also wants to know what one encode at its operating point takes."""
     _check(nmse, limit_bytes, rounding, rng)
     tensors = schema.check(tensors)
-    check_values(tensors, schema, quantised=bool(nmse))
+    check_values(tensors, schema, quantised=nmse != 0)
     seed = None if rng is None else int(rng.integers(2**63))  # one draw, however often it is coded
 
-    def code(spec: CodecSpec) -> Encoded:
-        return encode(
-            tensors,
+    def seal_up(quantised: Quantised) -> Encoded:
+        return sealed(
+            quantised,
             schema,
-            spec,
             base_version=base_version,
             plan_id=plan_id,
             side=side,
-            rng=None if seed is None else np.random.default_rng(seed),
+            profile=profile,
+            reference=reference,
         )
 
+    def code(spec: CodecSpec) -> Encoded:
+        stage = stages(schema, spec, rng=None if seed is None else np.random.default_rng(seed))
+        return seal_up(stage.encode(tensors, stage.init(schema))[0])
+
+    priced = rounding == "deadzone" and profile != "portable" and load() is not None
+    if priced and nmse != 0 and any(tensors[spec.name].any() for spec in weights_of(schema)):
+        quantiser = native_rate.quantiser_for(tensors, schema, profile, nmse, limit_bytes, reference)
+        trial, encoded = native_rate.choose(quantiser, seal_up, target_nmse=nmse, limit_bytes=limit_bytes)
+        if trial is not None and encoded is not None:
+            step = trial.step
+            return Settled(encoded, lambda: seal_up(quantiser.at(step).quantised))
     spec, encoded = portable_rate.choose(
         tensors, schema, code, target_nmse=nmse, limit_bytes=limit_bytes, rounding=rounding
     )

@@ -7,16 +7,11 @@ from numpy.typing import NDArray
 
 from slimfleet.compression.codec.entropy import LevelDecoder, Levels, Table, encode_levels
 from slimfleet.compression.codec.frequencies import MAX_TABLES, code_of, normalise, share_tables
-from slimfleet.compression.codec.grid import LEAST_UNIT, MAX_LEVEL, Grid
+from slimfleet.compression.codec.grid import MAX_LEVEL, Grid
+from slimfleet.compression.codec.grid_fields import read_grid, write_grid
 from slimfleet.compression.codec.reader import Reader
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import TensorSpec
-
-_ONE_STEP = 0x80
-_SHIFT = 0x70
-_OFFSETS = 0x0F
-_MAX_SHIFT = 3
-MAX_OFFSETS = 15
 
 
 def write(arrays: list[NDArray[np.int32]], grid: Grid) -> bytes:
@@ -32,12 +27,9 @@ def write(arrays: list[NDArray[np.int32]], grid: Grid) -> bytes:
     numbers = np.zeros(len(flat) + len(flat) % 2, np.uint8)
     numbers[coded] = np.array(table_of) + 1
     stream = encode_levels((flat[i], tables[t]) for i, t in zip(coded, table_of, strict=True))
-    one_step = _ONE_STEP if len(grid.units) == 1 else 0
     return b"".join(
         [
-            bytes([one_step | grid.vector_shift << 4 | len(grid.offsets)]),
-            np.array(grid.units, "<f4").tobytes(),
-            np.array(grid.offsets, "<i2").tobytes(),
+            write_grid(grid),
             bytes([len(tables)]),
             (numbers[0::2] | numbers[1::2] << 4).tobytes(),
             *((len(c) - 1).to_bytes(2, "little") + c.tobytes() for c in codes),
@@ -53,7 +45,7 @@ def read(reader: Reader | None, specs: list[TensorSpec]) -> tuple[dict[str, Leve
     """
     if reader is None:
         return {spec.name: np.zeros(spec.shape, np.int32) for spec in specs}, Grid((1.0,), (), 0)
-    grid = _read_grid(reader, len(specs))
+    grid = read_grid(reader, len(specs))
     count = reader.byte()
     if not 1 <= count <= MAX_TABLES:
         raise PayloadError("entropy", f"{count} frequency tables")
@@ -75,20 +67,6 @@ def _read_levels(decoder: LevelDecoder, spec: TensorSpec, table: Table | None) -
     if table is None:
         return np.zeros(spec.shape, np.int32)
     return decoder.read(spec.size, table).reshape(spec.shape)
-
-
-def _read_grid(reader: Reader, weights: int) -> Grid:
-    how = reader.byte()
-    shift = (how & _SHIFT) >> 4
-    if shift > _MAX_SHIFT:
-        raise PayloadError("grid", f"vector shift {shift}, the limit is {_MAX_SHIFT}")
-    units = np.frombuffer(reader.take(4 * (1 if how & _ONE_STEP else weights)), "<f4")
-    if not np.isfinite(units).all():
-        raise PayloadError("nonfinite", "a quantiser step is not finite")
-    if (units < LEAST_UNIT).any():
-        raise PayloadError("grid", "a quantiser step is zero, negative or too small")
-    offsets = np.frombuffer(reader.take(2 * (how & _OFFSETS)), "<i2")
-    return Grid(tuple(map(float, units)), tuple(map(int, offsets)), shift)
 
 
 def _read_table(reader: Reader) -> Table:

@@ -35,8 +35,8 @@ class Part:
     shape: tuple[int, ...]
     start: int
     """Class of its mean magnitude, 0..63; 0 says that it is all zeros."""
-    states: Literal[1, 8] = 1
-    """Of the trellis that its levels follow; 1 is none."""
+    states: int = 1
+    """Of the trellis that its levels follow: 8, or 1 for none."""
     values: NDArray[np.float32] | None = None
     """What to quantise, in steps."""
     side: Levels | None = None
@@ -92,9 +92,7 @@ def decode_parts(parts: Sequence[Part], data: bytes | memoryview, profile: Nativ
     )
     if status not in (0, _CORRUPT):
         raise MemoryError("the native coder had no memory")
-    if status or any(
-        array.size and max(int(array.max()), -int(array.min())) > MAX_LEVEL for array in levels
-    ):
+    if status or any(array.size and max(int(array.max()), -int(array.min())) > MAX_LEVEL for array in levels):
         raise PayloadError("entropy", "entropy-coded bytes are not what was encoded")
     return levels
 
