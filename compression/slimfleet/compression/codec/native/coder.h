@@ -94,7 +94,8 @@ static void *open_field(field *f, const slimcodec_tensor *t, int64_t window, int
     f->window = window;
     f->general = general_of(t->start);
     int64_t kept = t->rows - 1 < window ? t->rows - 1 : window; /* the last row predicts nobody */
-    f->stride = (kept + 7) / 8 * 8;
+    f->guessed = t->side ? ((t->rows < window ? t->rows : window) + 7) / 8 * 8 : 0;
+    f->stride = f->guessed + (kept + 7) / 8 * 8;
     size_t cols = (size_t)t->cols, wide = cols + 2 * MARGIN;
     size_t words = 3 * wide + 2 * cols + (quantising ? 9 * cols : 0);
     int32_t *block = calloc(words * sizeof *block + cols * (size_t)f->stride + 1, 1);
@@ -113,6 +114,13 @@ static void *open_field(field *f, const slimcodec_tensor *t, int64_t window, int
     }
     f->history = (int8_t *)at;
     for (size_t c = 0; c < cols; c++) f->column[c] = (uint32_t)(f->general >> 4);
+    for (int64_t r = 0; t->side && r < t->rows && r < window; r++) {
+        for (size_t c = 0; c < cols; c++) {
+            int8_t level = guess8(t->side[r * t->cols + (int64_t)c]);
+            f->history[(int64_t)c * f->stride + r] = level;
+            f->power[c] += (uint32_t)(level * level);
+        }
+    }
     return block;
 }
 

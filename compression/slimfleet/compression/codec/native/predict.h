@@ -27,12 +27,13 @@ typedef struct {
     const slimcodec_tensor *tensor;
     int64_t rows, cols, kernel, window;
     int64_t stride;              /* bytes of history a column */
-    int64_t active;              /* of them, those in use, in steps of 8 */
+    int64_t guessed;             /* of them, those with the guess's rows, which come first */
+    int64_t active;              /* those in use, in steps of 8 */
     int32_t *here, *up, *up2;    /* levels of this row and of the two before, between margins */
     int8_t *history;             /* cols x stride: levels of the last rows in a ring, clipped to a byte */
     uint32_t *power;             /* by column, the sum of squares in history */
     uint32_t *column;            /* by column, the mean magnitude, Q12 */
-    int32_t weight[WINDOW];      /* of history, Q16 */
+    int32_t weight[2 * WINDOW];  /* of history, Q16 */
     int32_t near_weight[NEIGHBOURS];
     int64_t general;             /* mean magnitude of all, Q16 */
     uint64_t inverse;            /* 2**32 / general in Q12, as the row begins */
@@ -50,6 +51,8 @@ typedef struct {
 static HOT int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
 static HOT int32_t magnitude(int32_t v) { return v < 0 ? -v : v; }
 static HOT int8_t clip8(int32_t v) { return (int8_t)(v > 127 ? 127 : v < -127 ? -127 : v); }
+
+static HOT int8_t guess8(int32_t side) { return clip8((side + 32) >> 6); }
 
 /* Sums of products of 32-bit and 8-bit integers, `n` a multiple of 8. Written out for AVX2, since compilers widen bytes
  * badly; elsewhere they do well enough. */
@@ -99,7 +102,7 @@ static HOT prediction predict(const field *f, int64_t r, int64_t c)
     p.near[3] = f->kernel > 1 && c >= 2 * f->kernel ? clip8(here[-2 * f->kernel]) : 0;
     p.near[4] = clip8(up[-1]);
     p.near[5] = clip8(up[1]);
-    p.near[6] = f->tensor->side ? clip8((f->tensor->side[r * f->cols + c] + 128) >> 8) : 0;
+    p.near[6] = f->tensor->side ? guess8(f->tensor->side[r * f->cols + c]) : 0;
     p.near[7] = 0;
     uint32_t sum = weighted(f->weight, f->history + c * f->stride, f->active);
     sum += weighted(f->near_weight, p.near, NEIGHBOURS);
@@ -123,7 +126,7 @@ static HOT void adapt(field *f, int64_t c, const prediction *p, int32_t level)
 
 static HOT void begin_row(field *f, int64_t r)
 {
-    f->active = ((r < f->window ? r : f->window) + 7) / 8 * 8;
+    f->active = f->guessed + ((r < f->window ? r : f->window) + 7) / 8 * 8;
     memset(f->weight, 0, sizeof f->weight);
     f->inverse = ((uint64_t)1 << 32) / (uint64_t)(f->general >> 4);
 }
@@ -132,7 +135,7 @@ static HOT void begin_row(field *f, int64_t r)
 static inline void end_row(field *f, int64_t r, int empty)
 {
     int64_t sum = 0;
-    int8_t *cell = f->history + r % f->window;
+    int8_t *cell = f->history + f->guessed + r % f->window;
     for (int64_t c = 0; c < f->cols; c++, cell += f->stride) {
         int32_t old = *cell, now = clip8(f->here[c]);
         f->power[c] += (uint32_t)(now * now - old * old);
