@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,12 @@ def _stream() -> Any:
             f"{INSTALL_COMPILER}, with SLIMFLEET_PORTABLE unset"
         ) from error
     return stream
+
+
+@functools.cache
+def installed() -> bool:
+    """Whether the portable coder can work on this machine."""
+    return find_spec("constriction") is not None
 
 
 class Table:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from slimfleet.compression.codec import contexts_section, tables_section
 from slimfleet.compression.codec.contexts_section import Guess, guess_of
-from slimfleet.compression.codec.grid import Grid, Quantised
+from slimfleet.compression.codec.entropy import installed
+from slimfleet.compression.codec.grid import MAX_LEVEL, Grid, Quantised
 from slimfleet.compression.codec.native.library import load
 from slimfleet.compression.codec.reader import Reader
 from slimfleet.compression.errors import PayloadError
@@ -22,6 +23,8 @@ from slimfleet.compression.types import Profile, Tensors
 from slimfleet.compression.wire import Coder, Sections
 
 _WIDTHS = (1, 2, 4, 8)
+LARGE = 32
+"""Levels from which on both coders are tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +67,18 @@ def pack(
         else:
             guess = reference_guess(reference, quantised.grid, schema)
             coded = quantised.coded or contexts_section.code(arrays, small=profile == "small", guess=guess)
-            parts.append(contexts_section.write(coded, quantised.grid, guess))
+            section = contexts_section.write(coded, quantised.grid, guess)
+            rival = _rival(arrays, quantised.grid)
+            if rival is not None and len(rival) < len(section):
+                coder, section = Coder.TABLES, rival
+            parts.append(section)
     return Body(coder, sections, b"".join(parts))
+
+
+def _rival(arrays: list[NDArray[np.int32]], grid: Grid) -> bytes | None:
+    """The same levels under tables where those may be smaller: contexts learn a large alphabet slowly."""
+    top = max((max(int(a.max()), -int(a.min())) for a in arrays if a.size), default=0)
+    return tables_section.write(arrays, grid) if LARGE <= top <= MAX_LEVEL and installed() else None
 
 
 def _coder_of(quantised: Quantised, profile: Profile) -> Coder:
