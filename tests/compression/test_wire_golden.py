@@ -12,23 +12,27 @@ import numpy as np
 import pytest
 
 from slimfleet.compression.codec import decode, decode_change, decode_model
+from slimfleet.compression.wire import Coder
 
 GOLDEN = Path(__file__).parent / "golden"
 MAKE = run_path(str(GOLDEN / "make.py"))
 SCHEMA = MAKE["schema"]()
 CHANGED = "changed"
 """The change that makes the next version of the model `published`."""
-NAMES = sorted(path.stem for path in GOLDEN.glob("*.payload") if path.stem != CHANGED)
+LARGE = MAKE["large_schema"]()
+CONTEXTS = sorted(path.stem for path in GOLDEN.glob("contexts_*.payload"))
+"""Of the native coder, for the schema `LARGE`."""
+NAMES = sorted(path.stem for path in GOLDEN.glob("*.payload") if path.stem not in (CHANGED, *CONTEXTS))
 
 
-def floats_of(tensors):
-    return np.concatenate([tensors[t.name].ravel() for t in SCHEMA.tensors if t.kind != "integer"])
+def floats_of(tensors, schema=SCHEMA):
+    return np.concatenate([tensors[t.name].ravel() for t in schema.tensors if t.kind != "integer"])
 
 
 def test_payloads_are_written_as_ever():
-    made = {**MAKE["payloads"](), **MAKE["change"]()}
-    assert sorted(made) == sorted([*NAMES, CHANGED])
-    assert len(NAMES) == 9
+    made = {**MAKE["payloads"](), **MAKE["change"](), **MAKE["contexts"]()}
+    assert sorted(made) == sorted([*NAMES, CHANGED, *CONTEXTS])
+    assert (len(NAMES), len(CONTEXTS)) == (9, 6)
     for name, (payload, _) in made.items():
         assert payload == (GOLDEN / f"{name}.payload").read_bytes(), name
 
@@ -45,6 +49,18 @@ def test_a_change_is_read_as_ever():
     base = decode_model((GOLDEN / "published.payload").read_bytes(), SCHEMA).snapshot
     changed = decode_change((GOLDEN / f"{CHANGED}.payload").read_bytes(), SCHEMA, base)
     assert floats_of(changed.tensors).astype("<f4").tobytes() == (GOLDEN / f"{CHANGED}.float32").read_bytes()
+
+
+def known_of(name):
+    return MAKE["reference"]() if name.endswith("guess") else None
+
+
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_payloads_of_the_native_coder_are_read_as_ever(name):
+    decoded = decode((GOLDEN / f"{name}.payload").read_bytes(), LARGE, known_of(name))
+    assert decoded.header.coder is Coder.CONTEXTS
+    values = floats_of(decoded.tensors, LARGE)
+    assert values.astype("<f4").tobytes() == (GOLDEN / f"{name}.float32").read_bytes()
 
 
 class Ans:

@@ -17,6 +17,8 @@ from slimfleet.compression.codec import (
     encode_model,
     publish,
 )
+from slimfleet.compression.codec.codec import sealed
+from slimfleet.compression.codec.native_rate import NativeQuantiser
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Tensors
 from slimfleet.compression.wire import Kind
@@ -64,6 +66,7 @@ def payloads() -> dict[str, tuple[bytes, Tensors]]:
                 base_version=7,
                 plan_id=0x0123456789ABCDEF,
                 side=b"\xa5\x5a",
+                profile="portable",
             )
             result[f"{name}_{kind.name.lower()}"] = (encoded.payload, encoded.decoded)
     return result
@@ -80,8 +83,10 @@ def versions() -> tuple[Snapshot, Snapshot]:
 def change() -> dict[str, tuple[bytes, Tensors]]:
     """A whole model and the change that makes the next version of it, with what their decoder has."""
     before, after = versions()
-    whole = encode_model(before, tensors(), schema(), version=7, side=b"\xa5\x5a")
-    changed = encode_change(after, before, tensors(), schema(), base_version=7, side=b"\xa5\x5a")
+    whole = encode_model(before, tensors(), schema(), version=7, side=b"\xa5\x5a", profile="portable")
+    changed = encode_change(
+        after, before, tensors(), schema(), base_version=7, side=b"\xa5\x5a", profile="portable"
+    )
     assert changed is not None
     return {
         "published": (whole, decode_model(whole, schema()).tensors),
@@ -89,8 +94,60 @@ def change() -> dict[str, tuple[bytes, Tensors]]:
     }
 
 
+def large_tensors() -> Tensors:
+    """More rows than either profile looks back on, rows alike and rows of zeros, windows, large and small values."""
+    noise = (np.arange(1, 12001, dtype=np.int64) * 48271 % 2147483647 % 2001 - 1000).astype(np.float32) / 1024
+    rows, columns = noise[:300].reshape(300, 1), noise[300:324].reshape(1, 24)
+    tall = rows * columns + noise[324:7524].reshape(300, 24) / 16
+    tall[5:9] = 0
+    cubes = noise * noise * noise
+    return {
+        "conv.weight": cubes[7524:8172].reshape(8, 9, 3, 3) / 4,
+        "conv.bias": noise[8172:8180] / 16,
+        "tall.weight": tall,
+        "head.weight": (cubes * noise * noise)[8180:9380].reshape(10, 120) / 2,
+        "zero.weight": np.zeros((4, 30), np.float32),
+        "narrow.weight": noise[9380:9440].reshape(20, 3) / 4,
+        "scale": np.array(3.0, np.float32),
+    }
+
+
+def large_schema() -> ModelSchema:
+    """The schema of `large_tensors`, all of them trained."""
+    return ModelSchema.of(large_tensors(), large_tensors())
+
+
+def reference() -> Tensors:
+    """What both ends know already: much of `large_tensors`, scaled, with something else in it."""
+    return {name: array * np.float32(0.5) + np.float32(1 / 64) for name, array in large_tensors().items()}
+
+
+def contexts() -> dict[str, tuple[bytes, Tensors]]:
+    """Payloads of the native coder, with fixed steps: a search for one would depend on how a machine sums."""
+    result = {}
+    for name, small, trellis, step, known in (
+        ("small", True, True, 0.05, None),
+        ("small_fine", True, True, 0.002, None),
+        ("small_scalar", True, False, 0.3, None),
+        ("small_guess", True, True, 0.1, reference()),
+        ("fast", False, False, 0.1, None),
+        ("fast_guess", False, False, 0.1, reference()),
+    ):
+        quantiser = NativeQuantiser(large_tensors(), large_schema(), small, trellis, 0.15, known)
+        encoded = sealed(
+            quantiser.at(step).quantised,
+            large_schema(),
+            base_version=7,
+            profile="small" if small else "fast",
+            reference=known,
+        )
+        result[f"contexts_{name}"] = encoded.payload, encoded.decoded
+    return result
+
+
 if __name__ == "__main__":
-    for name, (payload, decoded) in {**payloads(), **change()}.items():
-        (Path(__file__).parent / f"{name}.payload").write_bytes(payload)
-        flat = np.concatenate([decoded[t.name].ravel() for t in schema().tensors if t.kind != "integer"])
-        (Path(__file__).parent / f"{name}.float32").write_bytes(flat.astype("<f4").tobytes())
+    for made, of in (({**payloads(), **change()}, schema()), (contexts(), large_schema())):
+        for name, (payload, decoded) in made.items():
+            (Path(__file__).parent / f"{name}.payload").write_bytes(payload)
+            flat = np.concatenate([decoded[t.name].ravel() for t in of.tensors if t.kind != "integer"])
+            (Path(__file__).parent / f"{name}.float32").write_bytes(flat.astype("<f4").tobytes())
