@@ -32,7 +32,7 @@ Guess = list[Levels]
 
 def code(arrays: list[Levels], *, small: bool, guess: Guess | None = None) -> CodedLevels:
     """Code signed levels of the weight tensors as they are, in schema order."""
-    whole = [np.ascontiguousarray(array) for array in arrays]
+    whole = [np.asarray(array, np.int32, order="C") for array in arrays]
     parts = [
         Part(levels.shape, start_class(levels), side=None if guess is None else guess[i])
         for i, levels in enumerate(whole)
@@ -99,7 +99,7 @@ def guess_of(reference: list[NDArray[np.float32]], grid: Grid, specs: list[Tenso
     for index, (array, spec) in enumerate(zip(reference, specs, strict=True)):
         with np.errstate(over="ignore"):
             levels = array.astype(np.float32) / grid.unit(index, spec)
-        guesses.append(np.trunc(np.clip(levels, -_FARTHEST, _FARTHEST)).astype(np.int32))
+        guesses.append(np.asarray(np.trunc(np.clip(levels, -_FARTHEST, _FARTHEST)), np.int32, order="C"))
     return guesses
 
 

@@ -74,12 +74,11 @@ class NativeQuantiser:
         guess = reference_guess(self.reference, grid, self.schema)
         parts, levels, steps = [], [], []
         for index, spec in enumerate(weights_of(self.schema)):
-            values = np.ascontiguousarray(self.tensors[spec.name], np.float32) / (
-                grid.unit(index, spec) * FRACTION
-            )
+            plain = np.asarray(self.tensors[spec.name], np.float32, order="C")
+            values = np.asarray(plain / (grid.unit(index, spec) * FRACTION))
             side = None if guess is None else guess[index]
             if len(spec.shape) < 2:  # too few for a price of their own: to the nearest
-                array = np.rint(np.clip(values, -MAX_LEVEL, MAX_LEVEL)).astype(np.int32)
+                array = np.asarray(np.rint(np.clip(values, -MAX_LEVEL, MAX_LEVEL)), np.int32)
                 part = Part(spec.shape, start_class(array), side=side)
             else:
                 array = np.zeros(spec.shape, np.int32)

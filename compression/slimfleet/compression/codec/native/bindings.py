@@ -109,7 +109,7 @@ def expected_class(values: NDArray[np.float32]) -> int:
 
 def dequantise_levels(levels: Levels, unit: np.float32, offsets: NDArray[np.int16]) -> NDArray[np.float32]:
     """`sign * float32((256 * |level| + offset) * unit)`, offset = offsets[min(|level|, n) - 1], 0 without offsets."""
-    flat = np.ascontiguousarray(levels)
+    flat = np.asarray(levels, np.int32, order="C")
     out = np.empty(levels.shape, np.float32)
     require().slimcodec_dequantise(
         flat.ctypes.data, flat.size, unit, offsets.ctypes.data, offsets.size, out.ctypes.data
