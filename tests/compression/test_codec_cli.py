@@ -68,7 +68,7 @@ def test_inspect_shows_the_header(compress, tmp_path, update, schema):
     path.write_bytes(encode(update, schema, CodecSpec(bits=4), base_version=41, plan_id=987654321).payload)
     code, out, _ = compress("inspect", path)
     assert code == 0
-    for word in ("41", "987654321", schema.digest.hex(), "tables", "update"):
+    for word in ("41", "987654321", schema.digest.hex(), "contexts", "update"):
         assert word in out
 
 

@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 from slimfleet.compression.codec import CodecSpec, decode, encode, encode_to, portable_rate
 from slimfleet.compression.codec import rate as rate_module
 from slimfleet.compression.codec.error import expected_nmse, nmse
+from slimfleet.compression.codec.native_rate import NativeQuantiser
 from slimfleet.compression.codec.search import meet_bytes, meet_nmse
 from slimfleet.compression.errors import BadInput, BudgetExceeded, PayloadError
 from slimfleet.compression.schema import ModelSchema
@@ -62,7 +63,7 @@ def test_no_error_at_all_is_plain_float32(weights):
     assert decode(encoded.payload, schema_of(weights)).header.coder is Coder.FLOAT32
     assert nmse(weights, encoded.decoded) == 0
     # So is an error that no grid of the codec reaches, and a size that has room for it.
-    assert encode_to(weights, schema_of(weights), nmse=1e-9).payload == encoded.payload
+    assert encode_to(weights, schema_of(weights), nmse=1e-16).payload == encoded.payload
     roomy = encode_to(weights, schema_of(weights), limit_bytes=len(encoded.payload))
     assert roomy.payload == encoded.payload
 
@@ -80,7 +81,7 @@ def test_a_limit_that_does_not_bind_changes_nothing(weights):
     schema = schema_of(weights)
     free = encode_to(weights, schema, nmse=0.2)
     assert encode_to(weights, schema, nmse=0.2, limit_bytes=len(free.payload)).payload == free.payload
-    tight = encode_to(weights, schema, nmse=0.2, limit_bytes=len(free.payload) - 1)
+    tight = encode_to(weights, schema, nmse=0.2, limit_bytes=len(free.payload) * 9 // 10)
     assert nmse(weights, tight.decoded) > 0.2
 
 
@@ -122,8 +123,10 @@ def test_buffers_and_counters_travel_and_do_not_count_as_error(update, schema):
 
 
 def test_a_few_weights_travel_as_float32_where_that_is_smaller():
-    update = {"w": np.array([1.0, 2.0, 3.0], np.float32)}
-    assert len(encode_to(update, schema_of(update), nmse=0.1).payload) == OVERHEAD_BYTES + 12
+    update = {"w": np.array([1.0, 2.0], np.float32)}
+    for profile in ("small", "fast", "portable"):
+        payload = encode_to(update, schema_of(update), nmse=0.1, profile=profile).payload
+        assert len(payload) == OVERHEAD_BYTES + 8
 
 
 @pytest.mark.parametrize("target", [0.3, 2.0])
@@ -189,16 +192,22 @@ def test_what_encode_refuses_is_refused(weights, aim):
 
 
 def test_a_search_is_short(weights, monkeypatch):
-    """Looking for an error codes once; looking for a size codes at most a dozen times."""
-    coded, quantised = [], []
-    encode_once, stages = rate_module.encode, portable_rate.stages
-    monkeypatch.setattr(rate_module, "encode", lambda *a, **k: coded.append(1) or encode_once(*a, **k))
+    """The native coder quantises and codes in one; the portable one codes once for an error."""
+    trials, coded, quantised = [], [], []
+    at, sealed, stages = NativeQuantiser.at, rate_module.sealed, portable_rate.stages
+    monkeypatch.setattr(NativeQuantiser, "at", lambda self, step: trials.append(1) or at(self, step))
+    monkeypatch.setattr(rate_module, "sealed", lambda *a, **k: coded.append(1) or sealed(*a, **k))
     monkeypatch.setattr(portable_rate, "stages", lambda *a, **k: quantised.append(1) or stages(*a, **k))
-    encode_to(weights, schema_of(weights), nmse=0.2)
+    for aim in ({"nmse": 0.2}, {"limit_bytes": 1_000}, {"nmse": 0.01}):
+        encode_to(weights, schema_of(weights), **aim)
+        assert len(trials) <= 8
+        trials.clear()
+    coded.clear()
+    encode_to(weights, schema_of(weights), nmse=0.2, profile="portable")
     assert len(coded) == 1
     assert len(quantised) <= 12
     coded.clear()
-    encode_to(weights, schema_of(weights), limit_bytes=1_000)
+    encode_to(weights, schema_of(weights), limit_bytes=1_000, profile="portable")
     assert len(coded) <= 12
 
 

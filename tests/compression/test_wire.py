@@ -83,7 +83,7 @@ def test_a_header_that_does_not_fit_is_a_mistake_of_the_caller(change):
         (0, 0, "magic"),
         (2, 9, "version"),
         (3, 0x0F, "version"),
-        (3, 0x21, "header"),
+        (3, 0x31, "header"),
         (4, 0x80, "header"),
         (36, 0xFF, "header"),
     ],

@@ -18,7 +18,7 @@ FRACTION = 256
 LEAST_UNIT = 2.0**-120
 """A unit stays clear of subnormal numbers, which some processors flush to zero."""
 MAX_LEVEL = 1 << 10
-_BLOCK = 1 << 16
+_BLOCK = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +113,17 @@ def _look_up(
 ) -> NDArray[np.generic]:
     top = max(int(levels.max()), -int(levels.min())) if levels.size else 0
     grid.check(top, unit)
-    if load() is not None:
-        whole: NDArray[np.float32] = dequantise_levels(levels, unit, np.array(grid.offsets, np.int16))
-        return whole if spec.dtype == "float32" else _cast(whole, spec)
-    # In blocks: indexing casts to int64, which must not cost eight bytes an element.
-    flat, values = levels.reshape(-1), _cast(grid.values(top, unit), spec)
-    result = np.empty(flat.size, values.dtype)
+    values = grid.values(top, unit) if load() is None else None
+    offsets = np.array(grid.offsets, np.int16)
+
+    def look_up(block: NDArray[np.int32]) -> NDArray[np.float32]:
+        return dequantise_levels(block, unit, offsets) if values is None else values[block]
+
+    # In blocks: what lies between levels and values must not cost more than either.
+    flat = levels.reshape(-1)
+    result = np.empty(flat.size, spec.dtype)
     for start in range(0, flat.size, _BLOCK):
-        result[start : start + _BLOCK] = values[flat[start : start + _BLOCK]]
+        result[start : start + _BLOCK] = _cast(look_up(flat[start : start + _BLOCK]), spec)
     return result.reshape(spec.shape)
 
 

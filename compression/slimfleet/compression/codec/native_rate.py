@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import exp, log, sqrt
+from math import exp, isfinite, log, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from slimfleet.compression.codec.native.bindings import (
 from slimfleet.compression.codec.pack import reference_guess
 from slimfleet.compression.codec.plain import carry
 from slimfleet.compression.codec.portable_rate import plain_bytes, too_large
+from slimfleet.compression.codec.quantise import largest_of
 from slimfleet.compression.codec.sparsify import weights_of
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Profile, Tensors
@@ -54,6 +55,11 @@ class Trial:
     quantised: Quantised
     nmse: float
     """Of the weight tensors."""
+
+    @property
+    def says_something(self) -> bool:
+        """Whether any level is not zero."""
+        return any(levels.any() for levels in self.quantised.levels.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +106,11 @@ class NativeQuantiser:
         )
         return Trial(step, quantised, error * float(unit * FRACTION) ** 2 / energy)
 
+    def finest_step(self) -> float:
+        """The step that takes the largest value, be it a vector's, to the last level."""
+        largest = max((largest_of(self.tensors[spec.name]) for spec in weights_of(self.schema)), default=0.0)
+        return float(largest * 2**VECTOR_SHIFT / (MAX_LEVEL - 2))
+
     def first_step(self, target_nmse: float) -> float:
         """A step to begin with: that of uniform noise, which a heavy tail and prices roughly double."""
         weights = [self.tensors[spec.name].ravel() for spec in weights_of(self.schema)]
@@ -128,44 +139,48 @@ def quantiser_for(
 def choose(
     quantiser: NativeQuantiser,
     seal_up: Callable[[Quantised], Encoded],
+    plain: Callable[[], Encoded],
     *,
     target_nmse: float | None,
     limit_bytes: int | None,
-) -> tuple[Trial, Encoded] | tuple[None, None]:
-    """The trial that meets what `rate.encode_to` was asked for, sealed.
+) -> tuple[Encoded, Callable[[], Encoded]]:
+    """What meets that which `rate.encode_to` was asked for, and how to code it once more.
 
-    (None, None) where plain float32 does better: for an error below what levels reach, or for a handful of weights.
-    Raises BudgetExceeded("uplink_bytes") when not even one level fits `limit_bytes`.
+    `plain` gives the update in float32, which is sent where that is asked for, where it is smaller, as for a handful of
+    weights, or where levels cannot reach the error. Raises BudgetExceeded("uplink_bytes") when not even one level fits
+    `limit_bytes`.
     """
-    schema = quantiser.schema
 
     def size(trial: Trial) -> float:
-        return len(seal_up(trial.quantised).payload) if trial.nmse < 1 else float("inf")
+        return len(seal_up(trial.quantised).payload) if trial.says_something else float("inf")
 
+    def of(trial: Trial) -> tuple[Encoded, Callable[[], Encoded]]:
+        return seal_up(trial.quantised), lambda: seal_up(quantiser.at(trial.step).quantised)
+
+    first = quantiser.first_step(target_nmse or 0.5)
     found = None
-    if target_nmse is not None:
-        first = quantiser.first_step(target_nmse)
-        found = coarsest_within(quantiser.at, lambda trial: trial.nmse, target_nmse, first, rising=True)
-        if found is None:
-            return None, None
-    encoded = None if found is None else seal_up(found.quantised)
-    if encoded is not None and len(encoded.payload) > plain_bytes(schema):
-        return None, None
-    if found is None or (
-        limit_bytes is not None and encoded is not None and len(encoded.payload) > limit_bytes
-    ):
-        assert limit_bytes is not None, "there is a target or a limit"
-        first = quantiser.first_step(0.5) if found is None else 1.5 * found.step
-        found = coarsest_within(quantiser.at, size, limit_bytes, first, rising=False)
-        if found is None:
-            raise too_large(OVERHEAD_BYTES + 1, limit_bytes)
-        encoded = seal_up(found.quantised)
-    assert encoded is not None
-    return found, encoded
+    if target_nmse:
+        found = coarsest_within(quantiser, lambda trial: trial.nmse, target_nmse, first, rising=True)
+    chosen = (plain(), plain) if found is None else of(found)
+    if len(chosen[0].payload) > plain_bytes(quantiser.schema):
+        chosen = min(chosen, (plain(), plain), key=lambda made: len(made[0].payload))
+    if limit_bytes is None or len(chosen[0].payload) <= limit_bytes:
+        return chosen
+    first = first if found is None else 1.5 * found.step
+    found = coarsest_within(quantiser, size, limit_bytes, first, rising=False)
+    if found is None:
+        least = size(quantiser.at(quantiser.finest_step() * MAX_LEVEL / 4))
+        raise too_large(int(least) if isfinite(least) else OVERHEAD_BYTES + 1, limit_bytes)
+    return of(found)
 
 
 def coarsest_within(
-    at: Callable[[float], Trial], value: Callable[[Trial], float], bound: float, first: float, *, rising: bool
+    quantiser: NativeQuantiser,
+    value: Callable[[Trial], float],
+    bound: float,
+    first: float,
+    *,
+    rising: bool,
 ) -> Trial | None:
     """The trial whose `value` is nearest below `bound`, looking from step `first` on; None where none is found.
 
@@ -173,9 +188,10 @@ def coarsest_within(
     """
     inside: Trial | None = None
     outside: Trial | None = None
-    step, stride = first, 1.5
+    finest = quantiser.finest_step()
+    step, stride = max(first, finest), 1.5
     for _ in range(TRIES):
-        trial = at(step)
+        trial = quantiser.at(step)
         if value(trial) <= bound:
             inside = trial
             if value(trial) >= CLOSE * bound:
@@ -183,7 +199,9 @@ def coarsest_within(
         else:
             outside = trial
         if inside is None or outside is None:
-            step *= stride if (value(trial) <= bound) == rising else 1 / stride
+            if step == finest and (value(trial) <= bound) != rising:
+                break  # nothing finer is there
+            step = max(step * (stride if (value(trial) <= bound) == rising else 1 / stride), finest)
             stride *= 1.3
         else:
             step = _between(inside, outside, value, CLOSE**0.5 * bound)

@@ -99,7 +99,7 @@ def model_units(tensors: Tensors, schema: ModelSchema, bits: int, vector_shift: 
 
 
 def _model_unit(array: NDArray[np.generic], spec: TensorSpec, bits: int, vector_shift: int) -> float:
-    levels, largest = 1 << (bits - 1), _largest(array)
+    levels, largest = 1 << (bits - 1), largest_of(array)
     if len(spec.shape) < 2:
         step = largest / (levels << vector_shift)
     elif largest:
@@ -122,13 +122,14 @@ def _steps(
     units = []
     for group in groups:
         values = magnitudes(tensors, group, vector_shift)
-        largest = max((_largest(tensors[spec.name]) for spec in weights_of(group)), default=0.0)
+        largest = max((largest_of(tensors[spec.name]) for spec in weights_of(group)), default=0.0)
         step = choose(values, largest) if largest else 0.0
         units.append(np.float32(max(step / FRACTION, LEAST_UNIT)))
     return units
 
 
-def _largest(array: NDArray[np.generic]) -> float:
+def largest_of(array: NDArray[np.generic]) -> float:
+    """Largest magnitude; 0 of nothing."""
     return max(float(array.max()), -float(array.min())) if array.size else 0.0
 
 

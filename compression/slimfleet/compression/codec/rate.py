@@ -11,6 +11,7 @@ from slimfleet.compression.codec import native_rate, portable_rate
 from slimfleet.compression.codec.codec import CodecSpec, Encoded, check_values, sealed, stages
 from slimfleet.compression.codec.grid import Quantised
 from slimfleet.compression.codec.native.library import load
+from slimfleet.compression.codec.portable_rate import PLAIN
 from slimfleet.compression.codec.sparsify import weights_of
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Profile, Rounding, Tensors
@@ -105,12 +106,12 @@ def settle(
         return seal_up(stage.encode(tensors, stage.init(schema))[0])
 
     priced = rounding == "deadzone" and profile != "portable" and load() is not None
-    if priced and nmse != 0 and any(tensors[spec.name].any() for spec in weights_of(schema)):
+    if priced and any(tensors[spec.name].any() for spec in weights_of(schema)):
         quantiser = native_rate.quantiser_for(tensors, schema, profile, nmse, limit_bytes, reference)
-        trial, encoded = native_rate.choose(quantiser, seal_up, target_nmse=nmse, limit_bytes=limit_bytes)
-        if trial is not None and encoded is not None:
-            step = trial.step
-            return Settled(encoded, lambda: seal_up(quantiser.at(step).quantised))
+        encoded, again = native_rate.choose(
+            quantiser, seal_up, lambda: code(PLAIN), target_nmse=nmse, limit_bytes=limit_bytes
+        )
+        return Settled(encoded, again)
     spec, encoded = portable_rate.choose(
         tensors, schema, code, target_nmse=nmse, limit_bytes=limit_bytes, rounding=rounding
     )
