@@ -72,6 +72,26 @@ def test_inspect_shows_the_header(compress, tmp_path, update, schema):
         assert word in out
 
 
+def test_a_reference_saves_bytes_and_the_payload_can_be_kept(compress, file, tmp_path, update):
+    np.savez(tmp_path / "last.npz", **{name: array * 0.5 for name, array in update.items()})
+    sizes = []
+    for options in ((), ("--reference", tmp_path / "last.npz")):
+        code, out, _ = compress("update", file, "--nmse", "0.1", *options, "--save", tmp_path / "p", "--json")
+        assert code == 0
+        sizes.append(json.loads(out)[0]["bytes"])
+        assert (tmp_path / "p").stat().st_size == sizes[-1]
+        assert compress("inspect", tmp_path / "p")[0] == 0
+    assert sizes[1] < 0.7 * sizes[0]
+
+
+@pytest.mark.parametrize(
+    ("profile", "coder"), [("small", "contexts"), ("fast", "contexts"), ("portable", "tables")]
+)
+def test_profiles_choose_the_coder(compress, file, tmp_path, profile, coder):
+    assert compress("update", file, "--nmse", "0.1", "--profile", profile, "--save", tmp_path / "p")[0] == 0
+    assert coder in compress("inspect", tmp_path / "p")[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
@@ -81,6 +101,9 @@ def test_inspect_shows_the_header(compress, tmp_path, update, schema):
         (("update", "{file}", "--nmse", "1.5"), "1.5"),
         (("update", "{file}", "--bytes", "20"), "20"),
         (("update", "{file}", "--speed", "9"), "--speed"),
+        (("update", "{file}", "--profile", "tiny"), "tiny"),
+        (("update", "{file}", "--reference", "{integers}"), "no float array"),
+        (("update", "{file}", "--reference", "{other}"), "conv.weight"),
         (("inspect", "{file}"), "magic"),
         (("inspect", "missing.bin"), "missing.bin"),
         (("update", "{text}"), "numpy.savez"),
@@ -92,8 +115,10 @@ def test_bad_input_is_one_line_and_exit_code_2(compress, file, tmp_path, argumen
     (tmp_path / "text").write_text("no archive")
     np.savez(tmp_path / "nan.npz", x=np.array([1, np.nan], np.float32))
     np.savez(tmp_path / "integers.npz", x=np.arange(3))
+    np.savez(tmp_path / "other.npz", x=np.ones(3, np.float32))
     places = {
         "file": file,
+        "other": tmp_path / "other.npz",
         "text": tmp_path / "text",
         "nan": tmp_path / "nan.npz",
         "integers": tmp_path / "integers.npz",

@@ -237,12 +237,13 @@ def test_whatever_the_update_one_of_the_two_bounds_holds(arrays, target, limit):
 
 def test_an_operating_point_is_what_was_asked_for(weights):
     for target in (0.3, 0.03):
-        point = meet_nmse(weights, target)
+        point, payload = meet_nmse(weights, target)
+        assert len(payload) == point.bytes
         assert 0.97 * target < point.nmse <= target
         assert point.target_nmse == target
-    assert meet_nmse(weights, 0.3).bytes < meet_nmse(weights, 0.03).bytes
-    assert 960 <= meet_bytes(weights, 1000).bytes <= 1000
-    assert meet_bytes(weights, 1000).target_nmse is None
+    assert meet_nmse(weights, 0.3)[0].bytes < meet_nmse(weights, 0.03)[0].bytes
+    assert 960 <= meet_bytes(weights, 1000)[0].bytes <= 1000
+    assert meet_bytes(weights, 1000)[0].target_nmse is None
 
 
 def test_an_operating_point_that_cannot_be_is_bad_input(weights):

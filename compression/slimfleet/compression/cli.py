@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +11,21 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from slimfleet.compression.codec.files import load_update
-from slimfleet.compression.codec.search import OperatingPoint, meet_bytes, meet_nmse
+from slimfleet.compression.codec.files import load_reference, load_update
+from slimfleet.compression.codec.search import Coding, OperatingPoint, meet_bytes, meet_nmse
 from slimfleet.compression.console import run_app
 from slimfleet.compression.errors import BadInput, PayloadError
+from slimfleet.compression.files import write_atomically
 from slimfleet.compression.wire import read_header
+
+
+class ProfileName(StrEnum):
+    """`Profile`, as an option."""
+
+    SMALL = "small"
+    FAST = "fast"
+    PORTABLE = "portable"
+
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
@@ -34,6 +45,16 @@ def update(
     size: Annotated[
         int | None, typer.Option("--bytes", help="Also: the best update of at most so many bytes.")
     ] = None,
+    profile: Annotated[
+        ProfileName, typer.Option(help="small: fewest bytes; fast; portable: without the native coder.")
+    ] = ProfileName.SMALL,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="A .npz file that the other end has too and that resembles this one."),
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Write the payload of the last result here, for `inspect`.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of results as JSON.")] = False,
 ) -> None:
     """Compress an update to each error asked for.
@@ -44,9 +65,13 @@ def update(
     if not targets and size is None:
         targets = [0.3, 0.1, 0.03]
     tensors = load_update(file)
-    points = [meet_nmse(tensors, target) for target in targets]
+    coding = Coding(profile.value, None if reference is None else load_reference(reference, tensors))
+    made = [meet_nmse(tensors, target, coding) for target in targets]
     if size is not None:
-        points.append(meet_bytes(tensors, size))
+        made.append(meet_bytes(tensors, size, coding))
+    points = [point for point, _ in made]
+    if save is not None:
+        write_atomically(save, made[-1][1])
     if as_json:
         print(json.dumps([point.as_dict() for point in points], indent=2))
     else:

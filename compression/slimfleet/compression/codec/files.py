@@ -38,3 +38,13 @@ def load_update(path: Path) -> Tensors:
         if not np.isfinite(array).all():
             raise BadInput(f"{path}: array {name!r} holds NaN or infinity")
     return update
+
+
+def load_reference(path: Path, update: Tensors) -> Tensors:
+    """The tensors of an .npz file that `update` has too. Raises BadInput where one is missing or has another shape."""
+    known = load_update(path)
+    for name, array in update.items():
+        if name not in known or known[name].shape != array.shape:
+            found = f"{list(known[name].shape)}" if name in known else "nothing"
+            raise BadInput(f"{path}: {name!r} must be {list(array.shape)} as in the update, found {found}")
+    return {name: known[name] for name in update}

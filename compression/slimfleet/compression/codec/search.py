@@ -12,7 +12,7 @@ from slimfleet.compression.codec.error import nmse
 from slimfleet.compression.codec.rate import Settled, settle
 from slimfleet.compression.errors import BadInput, BudgetExceeded
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.types import Tensors
+from slimfleet.compression.types import Payload, Profile, Tensors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,18 @@ class OperatingPoint:
         return asdict(self)
 
 
-def meet_nmse(tensors: Tensors, target: float) -> OperatingPoint:
+@dataclass(frozen=True, slots=True)
+class Coding:
+    """How to code, and what both ends know already."""
+
+    profile: Profile = "small"
+    reference: Tensors | None = None
+
+
+Met = tuple[OperatingPoint, Payload]
+
+
+def meet_nmse(tensors: Tensors, target: float, coding: Coding = Coding()) -> Met:
     """The smallest payload found whose error is at most `target`, which lies strictly between 0 and 1.
 
     Raises BadInput for any other target.
@@ -44,33 +55,39 @@ def meet_nmse(tensors: Tensors, target: float) -> OperatingPoint:
     if not 0 < target < 1:
         raise BadInput(f"an NMSE target of {target:g} makes no sense: give a number between 0 and 1")
     schema = ModelSchema.of(tensors, tensors)
-    return _measure(tensors, schema, settle(tensors, schema, nmse=target), target)
+    settled = settle(tensors, schema, nmse=target, profile=coding.profile, reference=coding.reference)
+    return _measure(tensors, schema, settled, target, coding)
 
 
-def meet_bytes(tensors: Tensors, limit: int) -> OperatingPoint:
+def meet_bytes(tensors: Tensors, limit: int, coding: Coding = Coding()) -> Met:
     """The payload of least error found within `limit` bytes.
 
     Raises BadInput when even the sparsest does not fit.
     """
     schema = ModelSchema.of(tensors, tensors)
     try:
-        settled = settle(tensors, schema, limit_bytes=limit)
+        settled = settle(
+            tensors, schema, limit_bytes=limit, profile=coding.profile, reference=coding.reference
+        )
     except (BudgetExceeded, ValueError) as error:
         raise BadInput(f"no update of this model fits {limit} bytes: {error}") from error
-    return _measure(tensors, schema, settled, None)
+    return _measure(tensors, schema, settled, None, coding)
 
 
-def _measure(tensors: Tensors, schema: ModelSchema, settled: Settled, target: float | None) -> OperatingPoint:
+def _measure(
+    tensors: Tensors, schema: ModelSchema, settled: Settled, target: float | None, coding: Coding
+) -> Met:
     payload = settled.encoded.payload
     megabytes = 4e-6 * schema.elements
-    return OperatingPoint(
+    point = OperatingPoint(
         target_nmse=target,
         nmse=nmse(tensors, settled.encoded.decoded),
         bytes=len(payload),
         bits_per_parameter=8 * len(payload) / schema.elements,
         encode_mb_per_s=megabytes / _seconds(settled.again),
-        decode_mb_per_s=megabytes / _seconds(lambda: decode(payload, schema)),
+        decode_mb_per_s=megabytes / _seconds(lambda: decode(payload, schema, coding.reference)),
     )
+    return point, payload
 
 
 def _seconds(action: Callable[[], object]) -> float:
