@@ -18,7 +18,7 @@ import golomb
 from fedavg import Round
 from methods import METHODS
 from model import schema
-from outcomes import bytes_to, final_accuracy, outcomes, sent_so_far, trailing_accuracy
+from outcomes import accuracies, bytes_to, final_accuracy, outcomes, sent_so_far
 from page import page
 from qsgd import ternary
 from settings import Settings
@@ -98,14 +98,14 @@ def test_a_sweep_finds_its_runs_again_and_passes_over_a_line_cut_short(tmp_path:
     assert list(cache.load(file).values()) == [run, other]
 
 
-def test_accuracy_is_that_of_the_last_measurements_and_bytes_are_those_of_all_rounds() -> None:
-    accuracy = [None, 0.0, None, 0.3, None, 0.3, None, 0.6]
+def test_bytes_are_those_of_all_rounds_up_to_a_measurement() -> None:
+    accuracy = [None, 0.0, None, 0.3, None, 0.2]
     run = cache.Run("float32", 0, "abc", 1.5, "a processor", [Round(a, 100, 0.0, 0.0) for a in accuracy])
-    assert trailing_accuracy(run) == pytest.approx([0.0, 0.15, 0.2, 0.4])
-    assert final_accuracy(run) == pytest.approx(0.4)
-    assert sent_so_far(run) == [200, 400, 600, 800]
-    assert bytes_to(run, 0.15) == 600
-    assert bytes_to(run, 0.3) == 800
+    assert accuracies(run) == [0.0, 0.3, 0.2]
+    assert final_accuracy(run) == 0.2
+    assert sent_so_far(run) == [200, 400, 600]
+    assert bytes_to(run, 0.1) == 400
+    assert bytes_to(run, 0.3) == 400
     assert bytes_to(run, 0.5) is None
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from cache import Run
 from methods import REFERENCE
-from settings import AVERAGED
 
 TARGET_BELOW = 0.01
 """The accuracy to be reached lies this far below the final accuracy of float32 on the same seed."""
@@ -52,14 +51,13 @@ class Outcome:
 
 
 def final_accuracy(run: Run) -> float:
-    """Mean over the last measured global models."""
-    return trailing_accuracy(run)[-1]
+    """The last measurement."""
+    return accuracies(run)[-1]
 
 
-def trailing_accuracy(run: Run) -> list[float]:
-    """For each measurement the mean of the last ones up to it; of fewer at the start."""
-    accuracy = [r.accuracy for r in run.rounds if r.accuracy is not None]
-    return [float(np.mean(accuracy[max(0, i - AVERAGED + 1) : i + 1])) for i in range(len(accuracy))]
+def accuracies(run: Run) -> list[float]:
+    """Every measurement, in order."""
+    return [r.accuracy for r in run.rounds if r.accuracy is not None]
 
 
 def sent_so_far(run: Run) -> list[int]:
@@ -69,8 +67,8 @@ def sent_so_far(run: Run) -> list[int]:
 
 
 def bytes_to(run: Run, target: float) -> int | None:
-    """Uplink bytes up to the first measurement whose trailing accuracy reaches `target`; None where none does."""
-    pairs = list(zip(trailing_accuracy(run), sent_so_far(run), strict=True))[AVERAGED - 1 :]
+    """Uplink bytes up to the first measurement that reaches `target`; None where none does."""
+    pairs = zip(accuracies(run), sent_so_far(run), strict=True)
     return next((sent for accuracy, sent in pairs if accuracy >= target), None)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from cache import Run
 from methods import FEEDBACK, METHODS, REFERENCE
 from outcomes import TARGET_BELOW, Estimate, Outcome
-from settings import AVERAGED, Settings
+from settings import Settings
 
 ASKED_RATE, WITHIN_POINTS = 0.1, 0.5
 """Asked: at this many bits a parameter, ours within so many points of float32."""
@@ -89,11 +89,13 @@ def _setting(settings: Settings, elements: int) -> str:
 
 def _columns(settings: Settings) -> str:
     return (
-        f"The global model is measured on all test images every {settings.measured_every} rounds; accuracy is the mean "
-        f"of the last {AVERAGED} measurements, mean ± standard error over seeds. *Against float32* is the mean "
-        "difference, in points, between runs that share seed, split, start, clients of every round and batches. "
-        "*Bytes to target*: sent by all clients up to the first measurement where that mean is within "
-        f"{100 * TARGET_BELOW:g} point of float32's final one on that seed, over the seeds that got there. *NMSE*: "
+        "Measured on all test images is a running mean of the global models, in which the newest counts "
+        f"{settings.newest_share:g}; clients go on from the newest itself. Mean ± standard error over seeds. *Against "
+        "float32*: mean difference, in points, between runs that share seed, split, start, clients of every round and "
+        "batches. "
+        "*Bytes to target*: sent by all clients up to the first measurement (every "
+        f"{settings.measured_every} rounds) within "
+        f"{100 * TARGET_BELOW:g} point of float32's last one on that seed, over the seeds that got there. *NMSE*: "
         "squared error of a payload over the squared norm of what it was to carry, residual included. *Unsent*: norm "
         "of what the payload lacks, in norms of the client's update."
     )

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 from methods import METHODS, REFERENCE
-from outcomes import Outcome, sent_so_far, trailing_accuracy
+from outcomes import Outcome, accuracies, sent_so_far
 
 from slimfleet.simulations import units
 from slimfleet.simulations.report import figure as look
@@ -66,7 +66,7 @@ def _by_bytes(axes: Axes, runs: Sequence[Run]) -> None:
         group = [run for run in runs if run.method == name]
         if not group:
             continue
-        accuracy = np.array([trailing_accuracy(run) for run in group])
+        accuracy = np.array([accuracies(run) for run in group])
         sent = np.mean([sent_so_far(run) for run in group], axis=0)
         mean, colour = accuracy.mean(axis=0), COLOURS[METHODS[name].family]
         axes.plot(sent, mean, color=colour, label=name, linewidth=1.8)

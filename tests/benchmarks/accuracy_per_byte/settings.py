@@ -18,12 +18,14 @@ class Settings:
     local_steps: int = 20
     batch_size: int = 32
     learning_rate: float = 0.05
-    last_share: float = 0.1
+    last_share: float = 0.02
     """What a half cosine leaves of the learning rate in the last round."""
     momentum: float = 0.9
     """Of local SGD; it starts from zero in every round."""
+    newest_share: float = 0.1
+    """Of the newest global model in the running mean that is measured: single ones swing under label skew."""
     measured_every: int = 5
-    """Rounds from one measurement of the global model to the next; the last round is always measured."""
+    """Rounds from one measurement to the next; the last round is always measured."""
 
     def rate(self, round_number: int) -> float:
         """Learning rate of a round (from 1)."""
@@ -32,9 +34,5 @@ class Settings:
         return self.learning_rate * (self.last_share + (1 - self.last_share) * cosine)
 
     def measures(self, round_number: int) -> bool:
-        """Whether the global model is measured after this round."""
+        """Whether accuracy is measured after this round."""
         return round_number % self.measured_every == 0 or round_number == self.rounds
-
-
-AVERAGED = 3
-"""Accuracy is the mean over this many measurements, the last ones: single models swing under label skew."""
