@@ -8,9 +8,10 @@ import platform
 from collections.abc import Sequence
 
 from cache import Run
-from methods import FEEDBACK, METHODS, REFERENCE
+from methods import METHODS, REFERENCE
 from outcomes import TARGET_BELOW, Estimate, Outcome
 from settings import Settings
+from words import HOW_CHOSEN, METHODS_IN_WORDS, WHY_IT_TRAILS
 
 ASKED_RATE, WITHIN_POINTS = 0.1, 0.5
 """Asked: at this many bits a parameter, ours within so many points of float32."""
@@ -37,33 +38,17 @@ def page(outcomes: Sequence[Outcome], runs: Sequence[Run], settings: Settings, e
         "",
         *(_verdict(outcome) for outcome in outcomes if _asked(outcome.method)),
         "",
-        *_REASONS,
+        WHY_IT_TRAILS,
         "",
         "## The methods",
         "",
-        *_METHODS,
+        *METHODS_IN_WORDS,
         "",
         "## How the setting was chosen",
         "",
-        *_CHOICE,
+        *HOW_CHOSEN,
     ]
     return "\n".join(lines) + "\n"
-
-
-_FADING = (
-    f"a residual fades by {FEEDBACK.decay:g} for every round that passed its client by, and is held to "
-    f"{FEEDBACK.max_norm:g} norms of the new update"
-)
-_METHODS = (
-    "- float32: four bytes a parameter in our envelope.",
-    "- QSGD ternary: one level, unbiased, each tensor scaled by its largest magnitude; our coder and envelope.",
-    "- STC 1%: the largest hundredth of all values at their mean magnitude, with its own undamped error feedback; the "
-    "shorter of the paper's Golomb code without any envelope and our coder in our envelope.",
-    "- ours: the rate controller's least error within the rate, envelope included. With feedback, "
-    f"{_FADING}. Unbiased: stochastic rounding with the finest step that the rate has room for, no feedback.",
-)
-_REASONS = ()
-_CHOICE = ()
 
 
 def _written(runs: Sequence[Run]) -> str:

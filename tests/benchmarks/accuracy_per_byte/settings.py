@@ -18,7 +18,7 @@ class Settings:
     local_steps: int = 20
     batch_size: int = 32
     learning_rate: float = 0.05
-    last_share: float = 0.02
+    last_share: float = 0.1
     """What a half cosine leaves of the learning rate in the last round."""
     momentum: float = 0.9
     """Of local SGD; it starts from zero in every round."""
