@@ -9,7 +9,7 @@ import torch
 
 
 def machine(info: Path = Path("/proc/cpuinfo")) -> str:
-    """Processor model and torch version."""
+    """Processor model, and versions of Python and torch."""
     names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
     processor = names[0].partition(":")[2].strip() if names else platform.machine()
-    return f"{processor}, torch {torch.__version__}"
+    return f"{processor}, Python {platform.python_version()}, torch {torch.__version__}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import math
-import platform
 from collections.abc import Sequence
 
 from cache import Run
@@ -56,7 +55,7 @@ def _written(runs: Sequence[Run]) -> str:
     seeds = ", ".join(map(str, sorted({run.seed for run in runs})))
     machines = "; ".join(sorted({run.machine for run in runs}))
     return (
-        f"Written by `make bench-accuracy` ({today}, Python {platform.python_version()}, seeds {seeds}). "
+        f"Written by `make bench-accuracy` ({today}, seeds {seeds}). "
         f"Trained on: {machines}, one thread a run."
     )
 

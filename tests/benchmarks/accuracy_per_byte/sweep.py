@@ -32,7 +32,8 @@ def sweep(
     prints = {name: cache.fingerprint(settings, METHODS[name], schema()) for name in names}
     keys = [(name, seed, prints[name]) for seed in seeds for name in names]
     runs = cache.load(file)
-    missing = [key for key in keys if key not in runs]
+    slow_first = [(name, seed, prints[name]) for seed in seeds for name in reversed(names)]
+    missing = [key for key in slow_first if key not in runs]
     console = Console(stderr=True)
     columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
