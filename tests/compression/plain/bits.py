@@ -58,7 +58,7 @@ class Bits:
             self.range -= bound
         while self.range < 1 << 32:
             self.range <<= 32
-            self.code = self.code << 32 | self.take(4)
+            self.code = (self.code << 32 | self.take(4)) & 0xFFFFFFFFFFFFFFFF
         return bit
 
     def alone(self, key: Key, limit: int = 60) -> int:

@@ -7,12 +7,22 @@ from typing import Any
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from plain.ans import Ans, frequencies_of
 from plain.bits import Bits
 from plain.contexts import read_levels
 from slimfleet.compression.schema import ModelSchema, TensorSpec
 from slimfleet.compression.types import Tensors
+
+
+def guess_of(known: NDArray[np.float32], unit: float) -> NDArray[np.int32]:
+    """What is known of one tensor, flat, in levels × 256 of `unit`."""
+    return np.clip(known.ravel() / np.float32(unit), -(1 << 20), 1 << 20).astype("<i4")
+
+
+def check_of(guesses: Sequence[NDArray[np.int32]]) -> int:
+    return xxhash.xxh64_intdigest(b"".join(guess.tobytes() for guess in guesses)) & 0xFFFFFFFF
 
 
 class Plain:
@@ -24,6 +34,11 @@ class Plain:
         self.coder, self.data, self.at = how & 15, payload[:-8], 37 + side
         self.schema, self.reference = schema, reference
         self.units: dict[str, float] = {}
+
+    @property
+    def unread(self) -> int:
+        """Bytes of the body that nothing has asked for; 0 at the end."""
+        return max(len(self.data) - self.at, 0)
 
     def take(self, layout: str) -> list[Any]:
         fields = struct.unpack_from("<" + layout, self.data, self.at)
@@ -72,20 +87,18 @@ class Plain:
             levels = [ans.symbol(tables[number - 1]) if number else 0 for _ in range(prod(t.shape))]
             yield [-k if k and ans.symbol([1 << 15, 1 << 15]) else k for k in levels]
         assert (ans.state, ans.words) == (0, [])
+        self.at = len(self.data)
 
     def contexts(self, weights: Sequence[TensorSpec]) -> list[list[int]]:
         how = self.take("B")[0]
-        guesses = self.guesses(weights, self.take("I")[0]) if how & 4 else None
+        guesses = None
+        if how & 4:
+            assert self.reference is not None
+            found = [guess_of(self.reference[t.name], self.units[t.name]) for t in weights]
+            assert self.take("I") == [check_of(found)]
+            guesses = [guess.tolist() for guess in found]
         classes = self.take(f"{len(weights)}B")
         bits = Bits(self.data[self.at :], 5 if guesses is None else 6)
         levels = read_levels(bits, [t.shape for t in weights], classes, how, guesses)
-        assert bits.at >= len(bits.data)
+        self.at += bits.at
         return levels
-
-    def guesses(self, weights: Sequence[TensorSpec], check: int) -> list[list[int]]:
-        """What is known of each weight tensor, flat, in levels × 256."""
-        assert self.reference is not None
-        known = [self.reference[t.name].ravel() / np.float32(self.units[t.name]) for t in weights]
-        guesses = [np.clip(q, -(1 << 20), 1 << 20).astype("<i4") for q in known]
-        assert xxhash.xxh64_intdigest(b"".join(g.tobytes() for g in guesses)) & 0xFFFFFFFF == check
-        return [g.tolist() for g in guesses]
