@@ -41,9 +41,8 @@ def noise(how, seed, shapes=SHAPES, head=b""):
         shifted = [unit / 2 if t.ndim < 2 else unit for t, unit in zip(known.values(), units, strict=True)]
         guesses = [guess_of(t, unit) for t, unit in zip(known.values(), shifted, strict=True)]
         body += struct.pack("<I", check_of(guesses))
-    body += bytes(
-        [1 + seed, *rng.integers(1, 64, len(shapes) - 1)]
-    )  # the lowest start with the least `general`
+    classes = [1 + seed, *rng.integers(1, 64, len(shapes) - 1)]  # the lowest start with the least `general`
+    body += bytes(classes)
     body += head + rng.integers(1, 256, 1 << 15, np.uint8).tobytes()
     header = Header(
         schema_digest=schema.digest,
