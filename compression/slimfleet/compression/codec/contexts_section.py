@@ -75,6 +75,8 @@ def read(
     starts = bytes(reader.take(len(specs)))
     if max(starts, default=0) > MAX_CLASS:
         raise PayloadError("entropy", f"a start class beyond {MAX_CLASS}")
+    if any(start and not spec.size for spec, start in zip(specs, starts, strict=True)):
+        raise PayloadError("entropy", "a start class for a tensor without elements")
     parts = [
         Part(
             spec.shape,
@@ -94,7 +96,10 @@ def states_of(spec: TensorSpec, *, trellis: bool) -> int:
 
 
 def guess_of(reference: list[NDArray[np.float32]], grid: Grid, specs: list[TensorSpec]) -> Guess:
-    """A reference on the grid: float32 division by the unit, cut to 2**20, towards zero; in levels * 256."""
+    """A reference on the grid: float32 division by the unit, cut to 2**20, towards zero; in levels * 256.
+
+    Raises PayloadError("nonfinite") for NaN.
+    """
     return [
         _guess_of(array, grid.unit(index, spec))
         for index, (array, spec) in enumerate(zip(reference, specs, strict=True))
@@ -107,6 +112,8 @@ def _guess_of(array: NDArray[np.float32], unit: np.float32) -> Levels:
         levels /= unit
     # In place, since a decoder has to do with four times the model's memory; towards zero is how numpy casts.
     np.clip(levels, -FARTHEST, FARTHEST, out=levels)
+    if levels.size and np.isnan(levels.min()):
+        raise PayloadError("nonfinite", "the reference holds NaN")
     return levels.astype(np.int32)
 
 

@@ -1,5 +1,5 @@
-/* The coder for x86-64 processors with AVX2, chosen when it runs: slimcodec.c asks for each of the extensions named here.
- * Not lzcnt: a processor without it computes something else instead of stopping, and older compilers cannot ask for it. */
+/* The coder for x86-64 processors with AVX2, chosen when it runs: slimcodec.c asks for each extension named here. Not
+ * lzcnt: a processor without it computes something else instead of stopping, and older compilers cannot ask for it. */
 #include "coders.h"
 
 #if SLIMCODEC_HAS_AVX2

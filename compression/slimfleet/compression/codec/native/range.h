@@ -121,7 +121,7 @@ static HOT int decode_bit(decoder *d, uint32_t one)
     return bit;
 }
 
-/* Whether the bytes end as encoder_finish ends them, so that no others give the same levels: none unread, no zero at the
+/* Whether the bytes end as encoder_finish ends them, so that none is without consequence: none unread, no zero at the
  * end, and the number that the last eight bytes make, `value`, the one with the most zero bits of all in the last
  * interval. Those next to it with more are one lowest bit away, on either side, and must lie outside. */
 static inline int decoder_finished(const decoder *d)
