@@ -162,10 +162,8 @@ STARTS = bytes([20, 20, 20, 0, 0, 20, 20])
         (ONE + b"\x08" + STARTS + b"abc", "entropy"),
         (ONE + b"\xff" + STARTS + b"abc", "entropy"),
         (ONE + b"\1" + bytes([64]) + STARTS[1:] + b"abc", "entropy"),
-        (
-            ONE + b"\1" + STARTS[:4] + bytes([20, 20, 20]) + b"abc",
-            "entropy",
-        ),  # of the tensor without elements
+        # A start class for the tensor without elements.
+        (ONE + b"\1" + STARTS[:4] + bytes([20, 20, 20]) + b"abc", "entropy"),
         (ONE + b"\1" + STARTS + b"abc\0", "entropy"),
         (ONE + b"\1" + STARTS + b"\x55" * 4000, "entropy"),
         (ONE + b"\1" + bytes(7), None),

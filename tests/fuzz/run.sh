@@ -21,7 +21,7 @@ preload=$("$python" -c 'import atheris; print(atheris.path() + "/asan_with_fuzze
 
 run() {
   LD_PRELOAD=$preload ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=16:allocator_may_return_null=1 \
-    SLIMFLEET_NATIVE_LIBRARY=$built/_slimcodec.so "$python" tests/fuzz/fuzz_decode.py -max_len=4096 -timeout=10 "$@"
+    SLIMFLEET_NATIVE_LIBRARY=$built/_slimcodec.so "$python" tests/fuzz/fuzz_decode.py -max_len=6000 -timeout=10 "$@"
 }
 export PYTHONPATH=compression
 
