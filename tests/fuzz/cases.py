@@ -8,7 +8,7 @@ An input is one byte and a payload: an update, a whole model, or a change of `BA
     4   and whatever check of the guess the payload holds is taken for right, as units may have changed
 
     python tests/fuzz/cases.py unpack FOLDER       seeds and committed inputs into a folder
-    python tests/fuzz/cases.py pack FOLDER         the inputs of a folder into corpus.tar.xz
+    python tests/fuzz/cases.py pack FOLDER MORE    the inputs of a folder into corpus.tar.xz, and what more fits in
 """
 
 import hashlib
@@ -45,7 +45,7 @@ from slimfleet.compression.wire import REASONS, Kind
 CORPUS = Path(__file__).with_name("corpus.tar.xz")
 """What a fuzzer found to reach something new; `make fuzz-corpus` writes it."""
 CORPUS_INPUTS = 10_500
-"""It holds so many, filled up with what was new for a while where less reaches all."""
+"""It holds at least so many: what reaches all that was reached, then what did so for a while, then mutations."""
 SPECS = [
     CodecSpec(bits=1, sparsity=0.97),
     CodecSpec(bits=2, sparsity=0.5),
@@ -129,10 +129,25 @@ def found() -> list[bytes]:
         return [archive.extractfile(member).read() for member in archive]
 
 
-def write_corpus(inputs: list[bytes]) -> None:
+def filled_up(needed: set[bytes], more: set[bytes]) -> set[bytes]:
+    """`needed`, with the shortest of `more` and then mutations of both up to `CORPUS_INPUTS`."""
+    rng = random.Random(1)
+    kept = needed | set(in_order(more - needed)[: max(CORPUS_INPUTS - len(needed), 0)])
+    known = in_order(kept)
+    while len(kept) < CORPUS_INPUTS:
+        kept.add(plain(mutate(rng.choice(known), rng.choice(known), rng)))
+    return kept
+
+
+def in_order(inputs: set[bytes]) -> list[bytes]:
+    """The shortest first."""
+    return sorted(inputs, key=lambda data: (len(data), data))
+
+
+def write_corpus(inputs: set[bytes]) -> None:
     """Replace the committed inputs; the same inputs give the same file."""
     with tarfile.open(CORPUS, "w:xz", preset=9) as archive:
-        for i, data in enumerate(sorted(set(inputs), key=lambda data: (len(data), data))):
+        for i, data in enumerate(in_order(inputs)):
             member = tarfile.TarInfo(f"{i:05}")
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
@@ -267,5 +282,7 @@ if __name__ == "__main__":
         for data in seeds() + found():
             (folder / hashlib.sha1(data, usedforsecurity=False).hexdigest()).write_bytes(data)
     else:
-        write_corpus([path.read_bytes() for path in folder.iterdir()])
+        needed, more = ({plain(path.read_bytes()) for path in Path(f).iterdir()} for f in sys.argv[2:4])
+        print(f"{len(needed)} inputs reach all that was reached, {len(more)} were new at some time")
+        write_corpus(filled_up(needed, more))
         print(f"{len(found())} inputs, {CORPUS.stat().st_size} bytes in {CORPUS}")

@@ -32,8 +32,9 @@ fi
 corpus=.fuzz/corpus
 mkdir -p "$corpus"
 "$python" tests/fuzz/cases.py unpack "$corpus"
-run "$corpus" -max_total_time="$seconds" -rss_limit_mb=2048 -artifact_prefix=.fuzz/ -print_final_stats=1
+run "$corpus" -max_total_time="$seconds" -rss_limit_mb=2048 -artifact_prefix=.fuzz/ -print_final_stats=1 \
+  -use_value_profile=1
 [[ $then == pack ]] || exit 0
 mkdir "$built/merged"
 run "$built/merged" "$corpus" -merge=1
-"$python" tests/fuzz/cases.py pack "$built/merged"
+"$python" tests/fuzz/cases.py pack "$built/merged" "$corpus"
