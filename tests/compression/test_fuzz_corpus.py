@@ -23,7 +23,7 @@ EXPECTED = {"None", "checksum", "counts", "entropy", "grid", "header", "nonfinit
 """Reached by so many inputs on any day: the inner decoder was, and the envelope's checks were."""
 SANITISED = [
     "-O1",
-    "-g",
+    "-g1",  # line numbers; variables would take longer than all else
     "-fno-omit-frame-pointer",
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=all",
