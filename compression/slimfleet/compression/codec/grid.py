@@ -46,11 +46,14 @@ class Grid:
 
         Raises PayloadError("nonfinite") when one overflows, ("grid") when one has changed its sign.
         """
-        ends = {top, *range(1, min(top, len(self.offsets)) + 1)} - {0}  # between these, levels only grow
-        if any(self._factor(level) <= 0 for level in ends):
+        if not top:
+            return
+        # Between these, levels only grow.
+        ends = [self._factor(level) for level in (*range(1, min(top, len(self.offsets)) + 1), top)]
+        if min(ends) <= 0:
             raise PayloadError("grid", "a quantiser level is not positive")
         with np.errstate(over="ignore"):
-            if not all(np.isfinite(np.float32(self._factor(level)) * unit) for level in ends):
+            if not np.isfinite(np.float32(max(ends)) * unit):
                 raise PayloadError("nonfinite", "a quantiser level overflows float32")
 
     def values(self, top: int, unit: np.float32) -> NDArray[np.float32]:
@@ -113,8 +116,11 @@ def _look_up(
 ) -> NDArray[np.generic]:
     top = max(int(levels.max()), -int(levels.min())) if levels.size else 0
     grid.check(top, unit)
-    values = grid.values(top, unit) if load() is None else None
     offsets = np.array(grid.offsets, np.int16)
+    native = load() is not None
+    if native and spec.dtype == "float32":
+        return dequantise_levels(levels, unit, offsets)
+    values = None if native else grid.values(top, unit)
 
     def look_up(block: NDArray[np.int32]) -> NDArray[np.float32]:
         return dequantise_levels(block, unit, offsets) if values is None else values[block]

@@ -18,7 +18,8 @@ enum {
     SUFFIXES = 17,    /* exponents are 0..16 */
     SLOW = 255,       /* observations after which a probability forgets: mixed ones, */
     QUICK = 60,       /* those that stand alone, */
-    QUICKER = 30      /* and flags of rows */
+    QUICKER = 30,     /* and flags of rows */
+    PRICE_SHIFT = 5
 };
 
 /* How many contexts each input has, and where they begin. */
@@ -41,6 +42,7 @@ typedef struct {
     int32_t weight[MIXER_SETS + SIGN_SETS][INPUTS]; /* Q16 */
     int16_t stretch[4096];
     uint16_t rate[SLOW + 1];
+    float price[(65536 >> PRICE_SHIFT) + 1]; /* of the encoder: bits by probability */
 } model;
 
 /* round(65536 / (1 + exp(-(i - 32) / 4))) */
@@ -51,6 +53,19 @@ static const uint16_t logistic[65] = {
     55834, 57724, 59287, 60565, 61598, 62428, 63090, 63615, 64030, 64357, 64614, 64816, 64974,
     65097, 65194, 65269, 65328, 65374, 65410, 65438, 65459, 65476, 65489, 65500, 65508, 65514,
 };
+
+/* Base 2, within 0.003. */
+static inline float log2_of(float v)
+{
+    union {
+        float f;
+        uint32_t u;
+    } x = {v};
+    float whole = (float)((int32_t)(x.u >> 23) - 127);
+    x.u = (x.u & 0x7fffffu) | 0x3f800000u;
+    float y = x.f;
+    return whole - 2.5417f + y * (4.0703f + y * (-2.0693f + y * (0.6139f - y * 0.0732f)));
+}
 
 /* 65536 / (1 + exp(-d / 256)), interpolated. */
 static HOT int32_t squash(int32_t d)
@@ -81,6 +96,8 @@ static inline void model_start(model *m)
         m->stretch[i] = (int16_t)d;
     }
     for (uint32_t n = 0; n <= SLOW; n++) m->rate[n] = (uint16_t)(655360 / (10 * n + 16));
+    for (int32_t i = 0; i <= 65536 >> PRICE_SHIFT; i++)
+        m->price[i] = 16.0f - log2_of(((float)i + 0.5f) * (1 << PRICE_SHIFT));
 }
 
 static HOT uint32_t clipped(int32_t one) { return (uint32_t)(one < 32 ? 32 : one > 65504 ? 65504 : one); }
