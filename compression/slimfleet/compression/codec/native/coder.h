@@ -94,8 +94,8 @@ static void *open_field(field *f, const slimcodec_tensor *t, int64_t window, int
     f->window = window;
     f->general = general_of(t->start);
     int64_t kept = t->rows - 1 < window ? t->rows - 1 : window; /* the last row predicts nobody */
-    f->guessed = t->side ? ((t->rows < window ? t->rows : window) + 7) / 8 * 8 : 0;
-    f->stride = f->guessed + (kept + 7) / 8 * 8;
+    f->guessed = t->side ? ((t->rows < window ? t->rows : window) + 15) / 16 * 16 : 0;
+    f->stride = f->guessed + (kept + 15) / 16 * 16;
     size_t cols = (size_t)t->cols, wide = cols + 2 * MARGIN;
     size_t words = 3 * wide + 2 * cols + (quantising ? 9 * cols : 0);
     int32_t *block = calloc(words * sizeof *block + cols * (size_t)f->stride + 1, 1);

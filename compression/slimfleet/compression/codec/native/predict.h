@@ -17,7 +17,7 @@ enum {
     WINDOW = 256,     /* earlier rows that predict, in the small profile */
     FAST_WINDOW = 64,
     NEIGHBOURS = 8,   /* the last is always 0, for a multiple of 8 */
-    RATE = 38,        /* Q8: 0.15 of the way to the level */
+    RATE = 307,       /* Q11: 0.15 of the way to the level */
     MARGIN = 4,       /* zeros on either side of a row */
     CAP = 255         /* magnitudes count up to here in means */
 };
@@ -33,8 +33,8 @@ typedef struct {
     int8_t *history;             /* cols x stride: levels of the last rows in a ring, clipped to a byte */
     uint32_t *power;             /* by column, the sum of squares in history */
     uint32_t *column;            /* by column, the mean magnitude, Q12 */
-    int32_t weight[2 * WINDOW];  /* of history, Q16 */
-    int32_t near_weight[NEIGHBOURS];
+    int16_t weight[2 * WINDOW];  /* of history, Q12 */
+    int16_t near_weight[NEIGHBOURS];
     int64_t general;             /* mean magnitude of all, Q16 */
     uint64_t inverse;            /* 2**32 / general in Q12, as the row begins */
     int32_t after_empty;         /* whether the row before was all zeros */
@@ -54,42 +54,64 @@ static HOT int8_t clip8(int32_t v) { return (int8_t)(v > 127 ? 127 : v < -127 ? 
 
 static HOT int8_t guess8(int32_t side) { return clip8((side + 32) >> 6); }
 
-/* Sums of products of 32-bit and 8-bit integers, `n` a multiple of 8. Written out for AVX2, since compilers widen bytes
+/* Sums of products of weights and levels, and steps of the weights. Written out for AVX2, since compilers widen bytes
  * badly; elsewhere they do well enough. */
 #if defined(SLIMCODEC_AVX2)
-static HOT __m256i widened(const int8_t *x) { return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)x)); }
+static HOT __m256i widened(const int8_t *x) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)x)); }
+static HOT __m128i widened8(const int8_t *x) { return _mm_cvtepi8_epi16(_mm_loadl_epi64((const __m128i *)x)); }
 
-static HOT uint32_t weighted(const int32_t *w, const int8_t *x, int64_t n)
+/* `n` is a multiple of 16. */
+static HOT int32_t weighted(const int16_t *w, const int8_t *x, int64_t n, const int16_t *near_w, const int8_t *near)
 {
-    __m256i sum = _mm256_setzero_si256();
-    for (int64_t i = 0; i < n; i += 8)
-        sum = _mm256_add_epi32(sum, _mm256_mullo_epi32(_mm256_loadu_si256((const __m256i *)(w + i)), widened(x + i)));
-    __m128i half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+    __m128i half = _mm_madd_epi16(_mm_loadu_si128((const __m128i *)near_w), widened8(near));
+    if (n) {
+        __m256i sum = _mm256_setzero_si256();
+        for (int64_t i = 0; i < n; i += 16)
+            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_loadu_si256((const __m256i *)(w + i)), widened(x + i)));
+        half = _mm_add_epi32(half, _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1)));
+    }
     half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
     half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1));
-    return (uint32_t)_mm_cvtsi128_si32(half);
+    return _mm_cvtsi128_si32(half);
 }
 
-static HOT void add_scaled(int32_t *w, const int8_t *x, int32_t by, int64_t n)
+static HOT void add_scaled(int16_t *w, const int8_t *x, int32_t by, int64_t n)
 {
-    const __m256i step = _mm256_set1_epi32(by);
-    for (int64_t i = 0; i < n; i += 8) {
+    const __m256i step = _mm256_set1_epi16((int16_t)by);
+    for (int64_t i = 0; i < n; i += 16) {
         __m256i *at = (__m256i *)(w + i);
-        _mm256_storeu_si256(at, _mm256_add_epi32(_mm256_loadu_si256(at), _mm256_mullo_epi32(step, widened(x + i))));
+        __m256i change = _mm256_mulhrs_epi16(step, _mm256_slli_epi16(widened(x + i), 8));
+        _mm256_storeu_si256(at, _mm256_adds_epi16(_mm256_loadu_si256(at), change));
     }
 }
-#else
-static HOT uint32_t weighted(const int32_t *w, const int8_t *x, int64_t n)
+
+static HOT void add_scaled8(int16_t *w, const int8_t *x, int32_t by)
 {
-    uint32_t sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += (uint32_t)w[i] * (uint32_t)x[i];
+    __m128i change = _mm_mulhrs_epi16(_mm_set1_epi16((int16_t)by), _mm_slli_epi16(widened8(x), 8));
+    _mm_storeu_si128((__m128i *)w, _mm_adds_epi16(_mm_loadu_si128((const __m128i *)w), change));
+}
+#else
+static HOT int32_t products(const int16_t *w, const int8_t *x, int64_t n)
+{
+    int32_t sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += w[i] * x[i];
     return sum;
 }
 
-static HOT void add_scaled(int32_t *w, const int8_t *x, int32_t by, int64_t n)
+static HOT int32_t weighted(const int16_t *w, const int8_t *x, int64_t n, const int16_t *near_w, const int8_t *near)
 {
-    for (int64_t i = 0; i < n; i++) w[i] = (int32_t)((uint32_t)w[i] + (uint32_t)by * (uint32_t)x[i]);
+    return products(w, x, n) + products(near_w, near, NEIGHBOURS);
 }
+
+static HOT void add_scaled(int16_t *w, const int8_t *x, int32_t by, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        int32_t v = w[i] + ((by * x[i] + 64) >> 7);
+        w[i] = (int16_t)(v > 32767 ? 32767 : v < -32768 ? -32768 : v);
+    }
+}
+
+static HOT void add_scaled8(int16_t *w, const int8_t *x, int32_t by) { add_scaled(w, x, by, NEIGHBOURS); }
 #endif
 
 static HOT prediction predict(const field *f, int64_t r, int64_t c)
@@ -104,11 +126,10 @@ static HOT prediction predict(const field *f, int64_t r, int64_t c)
     p.near[5] = clip8(up[1]);
     p.near[6] = f->tensor->side ? guess8(f->tensor->side[r * f->cols + c]) : 0;
     p.near[7] = 0;
-    uint32_t sum = weighted(f->weight, f->history + c * f->stride, f->active);
-    sum += weighted(f->near_weight, p.near, NEIGHBOURS);
+    int32_t sum = weighted(f->weight, f->history + c * f->stride, f->power[c] ? f->active : 0, f->near_weight, p.near);
     p.norm = f->power[c];
     for (int i = 0; i < NEIGHBOURS; i++) p.norm += (uint32_t)(p.near[i] * p.near[i]);
-    p.value = (int32_t)sum >> 8;
+    p.value = sum >> 4;
     return p;
 }
 
@@ -116,17 +137,18 @@ static HOT prediction predict(const field *f, int64_t r, int64_t c)
 static HOT void adapt(field *f, int64_t c, const prediction *p, int32_t level)
 {
     if (level == 0 && p->value > -128 && p->value < 128) return;
-    int64_t error = (int64_t)level * 256 - p->value;
-    const int64_t most = 1 << 20;
+    int32_t error = level * 256 - p->value;
+    const int32_t most = 1 << 20;
     error = error > most ? most : error < -most ? -most : error;
-    int32_t by = (int32_t)(error * RATE / (int64_t)(1 + p->norm));
+    int32_t by = error * RATE / (int32_t)(1 + p->norm);
+    by = by > 32767 ? 32767 : by < -32767 ? -32767 : by;
     add_scaled(f->weight, f->history + c * f->stride, by, f->active);
-    add_scaled(f->near_weight, p->near, by, NEIGHBOURS);
+    add_scaled8(f->near_weight, p->near, by);
 }
 
 static HOT void begin_row(field *f, int64_t r)
 {
-    f->active = f->guessed + ((r < f->window ? r : f->window) + 7) / 8 * 8;
+    f->active = f->guessed + ((r < f->window ? r : f->window) + 15) / 16 * 16;
     memset(f->weight, 0, sizeof f->weight);
     f->inverse = ((uint64_t)1 << 32) / (uint64_t)(f->general >> 4);
 }

@@ -117,7 +117,7 @@ static HOT void quantise_row(const stream *z, const int inputs, field *f, int64_
 {
     const float *values = f->tensor->values + r * f->cols;
     int32_t *levels = f->tensor->levels + r * f->cols;
-    int32_t near_before[NEIGHBOURS];
+    int16_t near_before[NEIGHBOURS];
     memcpy(near_before, f->near_weight, sizeof near_before);
     memcpy(f->column_before, f->column, (size_t)f->cols * sizeof *f->column);
 
