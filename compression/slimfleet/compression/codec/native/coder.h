@@ -18,13 +18,17 @@
 static const int64_t FLAGGED_FROM = 8;   /* rows at least this long begin with a flag: all zeros */
 static const float SURELY_ZERO = 0.6f;   /* a row of smaller values is left out before the prices are known */
 
-static HOT int32_t code_row(const stream *z, const int inputs, const int decoding, field *f, int64_t r, int32_t state)
+static HOT int32_t code_row(const stream *shared, const int inputs, const int decoding, field *f, int64_t r, int32_t state)
 {
     const int32_t states = f->tensor->states;
     const float *values = f->tensor->values;
     int32_t *levels = f->tensor->levels + r * f->cols;
     const int choosing = !decoding && values && states == 1;
     course w = start_course(f);
+    /* The range coder's state, where it can stay in registers. */
+    encoder out = decoding ? (encoder){0} : *shared->out;
+    decoder in = decoding ? *shared->in : (decoder){0};
+    const stream own = {&out, &in, shared->model, shared->lambda}, *z = &own;
     for (int64_t c = 0; c < f->cols; c++) {
         prediction p = predict(f, r, c);
         contexts x = contexts_of(f, &w, &p, r, c, inputs);
@@ -35,6 +39,8 @@ static HOT int32_t code_row(const stream *z, const int inputs, const int decodin
         adapt(f, c, &p, level);
         advance(f, &w, r, c, level, p.value);
     }
+    if (decoding) *shared->in = in;
+    else *shared->out = out;
     return state;
 }
 
@@ -67,6 +73,7 @@ static HOT void code_field(const stream *z, const int inputs, const int decoding
         }
         if (empty) {
             memset(f->here, 0, (size_t)f->cols * sizeof *f->here);
+            memset(f->here8, 0, (size_t)f->cols);
             memset(t->levels + r * f->cols, 0, (size_t)f->cols * sizeof *t->levels);
         } else {
             state = code_row(z, inputs, decoding, f, r, state);
@@ -98,7 +105,8 @@ static void *open_field(field *f, const slimcodec_tensor *t, int64_t window, int
     f->stride = f->guessed + (kept + 15) / 16 * 16;
     size_t cols = (size_t)t->cols, wide = cols + 2 * MARGIN;
     size_t words = 3 * wide + 2 * cols + (quantising ? 9 * cols : 0);
-    int32_t *block = calloc(words * sizeof *block + cols * (size_t)f->stride + 1, 1);
+    size_t narrow = cols + 2 * (size_t)t->kernel + 2 * MARGIN;
+    int32_t *block = calloc(words * sizeof *block + cols * (size_t)f->stride + 2 * narrow, 1);
     if (!block) return NULL;
     int32_t *at = block;
     f->here = at + MARGIN;
@@ -113,6 +121,8 @@ static void *open_field(field *f, const slimcodec_tensor *t, int64_t window, int
         at += 8 * cols;
     }
     f->history = (int8_t *)at;
+    f->here8 = f->history + cols * (size_t)f->stride + 2 * (size_t)t->kernel + MARGIN;
+    f->up8 = f->here8 + narrow;
     for (size_t c = 0; c < cols; c++) f->column[c] = (uint32_t)(f->general >> 4);
     for (int64_t r = 0; t->side && r < t->rows && r < window; r++) {
         for (size_t c = 0; c < cols; c++) {

@@ -112,6 +112,7 @@ static HOT void advance(field *f, course *w, int64_t r, int64_t c, int32_t level
     w->left2 = w->left;
     w->left = m;
     f->here[c] = level;
+    f->here8[c] = clip8(level);
 }
 
 #endif
