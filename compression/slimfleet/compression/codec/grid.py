@@ -19,6 +19,8 @@ LEAST_UNIT = 2.0**-120
 """A unit stays clear of subnormal numbers, which some processors flush to zero."""
 MAX_LEVEL = 1 << 10
 _BLOCK = 1 << 14
+_OVERFLOW = 2.0**128 - 2.0**103
+"""From here on a number rounds to infinity in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +51,12 @@ class Grid:
         if not top:
             return
         # Between these, levels only grow.
-        ends = [self._factor(level) for level in (*range(1, min(top, len(self.offsets)) + 1), top)]
+        ends = [k * FRACTION + offset for k, offset in enumerate(self.offsets[:top], 1)]
+        ends.append(self._factor(top))
         if min(ends) <= 0:
             raise PayloadError("grid", "a quantiser level is not positive")
-        with np.errstate(over="ignore"):
-            if not np.isfinite(np.float32(max(ends)) * unit):
-                raise PayloadError("nonfinite", "a quantiser level overflows float32")
+        if max(ends) * float(unit) >= _OVERFLOW:
+            raise PayloadError("nonfinite", "a quantiser level overflows float32")
 
     def values(self, top: int, unit: np.float32) -> NDArray[np.float32]:
         """The values of the levels 0, 1 .. top, -top .. -1, so that a signed level indexes them directly."""

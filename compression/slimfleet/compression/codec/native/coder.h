@@ -140,7 +140,7 @@ static HOT int32_t code_tensors(const slimcodec_tensor *tensors, int64_t count, 
 {
     z->model = malloc(sizeof *z->model);
     if (!z->model) return SLIMCODEC_NO_MEMORY;
-    model_start(z->model);
+    model_start(z->model, profile != SLIMCODEC_FAST, !decoding);
     int32_t status = 0;
     for (int64_t i = 0; i < count && !status; i++) {
         const slimcodec_tensor *t = &tensors[i];

@@ -82,21 +82,24 @@ static inline void fill(bit_state *states, int32_t count)
     for (int32_t i = 0; i < count; i++) states[i] = (bit_state){32768, 0};
 }
 
-static inline void model_start(model *m)
+/* What one context alone, that is the fast profile, needs of a new model; the mixers need more, and prices too. */
+static inline void model_start(model *m, int mixing, int pricing)
 {
-    fill(m->index[0], BINS * CONTEXTS);
-    fill(m->sign[0], INPUTS * SIGN_CONTEXTS);
+    for (int32_t bin = 0; bin < BINS; bin++) fill(m->index[bin], mixing ? CONTEXTS : SIZE_0);
+    fill(m->sign[0], mixing ? INPUTS * SIGN_CONTEXTS : SIGN_CONTEXTS);
     fill(m->empty_row, 2);
     fill(m->suffix, SUFFIXES);
-    for (int32_t s = 0; s < MIXER_SETS + SIGN_SETS; s++)
-        for (int32_t i = 0; i < INPUTS; i++) m->weight[s][i] = 19661; /* 0.3 */
-    int32_t d = -2047;
-    for (int32_t i = 0; i < 4096; i++) {
-        while (d < 2047 && squash(d) < 16 * i + 8) d++;
-        m->stretch[i] = (int16_t)d;
-    }
     for (uint32_t n = 0; n <= SLOW; n++) m->rate[n] = (uint16_t)(655360 / (10 * n + 16));
-    for (int32_t i = 0; i <= 65536 >> PRICE_SHIFT; i++)
+    if (mixing) {
+        for (int32_t s = 0; s < MIXER_SETS + SIGN_SETS; s++)
+            for (int32_t i = 0; i < INPUTS; i++) m->weight[s][i] = 19661; /* 0.3 */
+        int32_t d = -2047;
+        for (int32_t i = 0; i < 4096; i++) {
+            while (d < 2047 && squash(d) < 16 * i + 8) d++;
+            m->stretch[i] = (int16_t)d;
+        }
+    }
+    for (int32_t i = 0; pricing && i <= 65536 >> PRICE_SHIFT; i++)
         m->price[i] = 16.0f - log2_of(((float)i + 0.5f) * (1 << PRICE_SHIFT));
 }
 
