@@ -59,7 +59,8 @@ static int empty_row(const field *f, int64_t r)
     return 1;
 }
 
-static HOT void code_field(const stream *z, const int inputs, const int decoding, field *f)
+/* Returns 0, or CORRUPT. */
+static HOT int32_t code_field(const stream *z, const int inputs, const int decoding, field *f)
 {
     const slimcodec_tensor *t = f->tensor;
     int32_t state = 0;
@@ -77,9 +78,11 @@ static HOT void code_field(const stream *z, const int inputs, const int decoding
             memset(t->levels + r * f->cols, 0, (size_t)f->cols * sizeof *t->levels);
         } else {
             state = code_row(z, inputs, decoding, f, r, state);
+            if (decoding && z->in->too_large) return SLIMCODEC_CORRUPT;
         }
-        end_row(f, r, empty);
+        if (r + 1 < f->rows) end_row(f, r, empty);
     }
+    return 0;
 }
 
 /* The magnitude, Q16, that a class of octave4 begins with; at least 1/64. */
@@ -104,9 +107,10 @@ static void *open_field(field *f, const slimcodec_tensor *t, int64_t window, int
     f->guessed = t->side ? ((t->rows < window ? t->rows : window) + 15) / 16 * 16 : 0;
     f->stride = f->guessed + (kept + 15) / 16 * 16;
     size_t cols = (size_t)t->cols, wide = cols + 2 * MARGIN;
-    size_t words = 3 * wide + 2 * cols + (quantising ? 9 * cols : 0);
+    size_t words = quantising ? 14 : 5; /* a column, besides the margins; its bytes: history and, at most, 6 */
+    if (cols > SIZE_MAX / 2 / (words * sizeof(int32_t) + (size_t)f->stride + 6)) return NULL;
     size_t narrow = cols + 2 * (size_t)t->kernel + 2 * MARGIN;
-    int32_t *block = calloc(words * sizeof *block + cols * (size_t)f->stride + 2 * narrow, 1);
+    int32_t *block = calloc((6 * MARGIN + words * cols) * sizeof *block + cols * (size_t)f->stride + 2 * narrow, 1);
     if (!block) return NULL;
     int32_t *at = block;
     f->here = at + MARGIN;
@@ -134,7 +138,7 @@ static void *open_field(field *f, const slimcodec_tensor *t, int64_t window, int
     return block;
 }
 
-/* All tensors, in either direction. Returns 0, or NO_MEMORY. */
+/* All tensors, in either direction. Returns 0, NO_MEMORY or CORRUPT. */
 static HOT int32_t code_tensors(const slimcodec_tensor *tensors, int64_t count, int32_t profile, const int decoding,
                                 stream *z)
 {
@@ -155,11 +159,11 @@ static HOT int32_t code_tensors(const slimcodec_tensor *tensors, int64_t count, 
         if (!block) {
             status = SLIMCODEC_NO_MEMORY;
         } else if (profile == SLIMCODEC_FAST) {
-            code_field(z, 1, decoding, &f);
+            status = code_field(z, 1, decoding, &f);
         } else if (t->side) {
-            code_field(z, 6, decoding, &f);
+            status = code_field(z, 6, decoding, &f);
         } else {
-            code_field(z, 5, decoding, &f);
+            status = code_field(z, 5, decoding, &f);
         }
         free(block);
     }

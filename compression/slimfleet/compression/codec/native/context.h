@@ -34,7 +34,7 @@ static const int32_t column_rate[15] = {21845, 16384, 13107, 10922, 9362, 8192, 
 static HOT int32_t octave4(uint32_t v)
 {
     v += 4;
-    int32_t e = 31 - __builtin_clz(v);
+    int32_t e = 31 ^ __builtin_clz(v); /* 31 - clz, in one instruction where there is no lzcnt */
     return (e << 2 | (int32_t)(v >> (e - 2) & 3)) - 8;
 }
 
@@ -97,9 +97,9 @@ static HOT void advance(field *f, course *w, int64_t r, int64_t c, int32_t level
 {
     int32_t m = magnitude(level);
     int64_t capped = (int64_t)least(m, CAP) << 12;
-    w->energy += ((capped - w->energy) * row_rate[least(w->seen, 24)]) >> 16;
+    w->energy += ((capped - w->energy) * row_rate[w->seen]) >> 16;
     if (w->energy < 16) w->energy = 16;
-    w->seen++;
+    if (w->seen < 24) w->seen++;
     int64_t mean = f->column[c];
     mean += ((capped - mean) * column_rate[r < 14 ? r : 14]) >> 16;
     f->column[c] = (uint32_t)(mean < 16 ? 16 : mean);

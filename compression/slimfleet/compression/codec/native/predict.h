@@ -170,7 +170,8 @@ static HOT void begin_row(field *f, int64_t r)
     f->inverse = ((uint64_t)1 << 32) / (uint64_t)(f->general >> 4);
 }
 
-/* Takes the row into history and means, and makes room for the next. */
+/* Takes the row into history and means, and makes room for the next. Not after the last row, which has no slot in
+ * history. */
 static inline void end_row(field *f, int64_t r, int empty)
 {
     int64_t sum = 0;

@@ -7,6 +7,7 @@
 static int has_avx2(void)
 {
     __builtin_cpu_init();
+    /* Every extension that coder_avx2.c is compiled with; "avx2" includes that the system saves the registers. */
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
 }
 #define CHOOSE(name) (has_avx2() ? name##_avx2 : name##_any)
