@@ -20,7 +20,7 @@ static const float SURELY_ZERO = 0.6f;   /* a row of smaller values is left out 
 
 static HOT int32_t code_row(const stream *shared, const int inputs, const int decoding, field *f, int64_t r, int32_t state)
 {
-    const int32_t states = f->tensor->states;
+    const int32_t states = inputs == 1 ? 1 : f->tensor->states;
     const float *values = f->tensor->values;
     int32_t *levels = f->tensor->levels + r * f->cols;
     const int choosing = !decoding && values && states == 1;
@@ -30,14 +30,14 @@ static HOT int32_t code_row(const stream *shared, const int inputs, const int de
     decoder in = decoding ? *shared->in : (decoder){0};
     const stream own = {&out, &in, shared->model, shared->lambda}, *z = &own;
     for (int64_t c = 0; c < f->cols; c++) {
-        prediction p = predict(f, r, c);
+        prediction p = predict(f, w.trail, r, c);
         contexts x = contexts_of(f, &w, &p, r, c, inputs);
         if (choosing) levels[c] = greedy(z, inputs, &x, values[r * f->cols + c]);
         int32_t level = code_level(z, inputs, decoding, &x, states, state, decoding ? 0 : levels[c]);
         if (decoding) levels[c] = level;
         state = state_after(states, state, level);
         adapt(f, c, &p, level);
-        advance(f, &w, r, c, level, p.value);
+        advance(f, &w, c, level, p.value);
     }
     if (decoding) *shared->in = in;
     else *shared->out = out;
@@ -107,7 +107,7 @@ static void *open_field(field *f, const slimcodec_tensor *t, int64_t window, int
     f->guessed = t->side ? ((t->rows < window ? t->rows : window) + 15) / 16 * 16 : 0;
     f->stride = f->guessed + (kept + 15) / 16 * 16;
     size_t cols = (size_t)t->cols, wide = cols + 2 * MARGIN;
-    size_t words = quantising ? 14 : 5; /* a column, besides the margins; its bytes: history and, at most, 6 */
+    size_t words = quantising ? 14 : 6; /* a column, besides the margins; its bytes: history and, at most, 6 */
     if (cols > SIZE_MAX / 2 / (words * sizeof(int32_t) + (size_t)f->stride + 6)) return NULL;
     size_t narrow = cols + 2 * (size_t)t->kernel + 2 * MARGIN;
     int32_t *block = calloc((6 * MARGIN + words * cols) * sizeof *block + cols * (size_t)f->stride + 2 * narrow, 1);
@@ -117,17 +117,17 @@ static void *open_field(field *f, const slimcodec_tensor *t, int64_t window, int
     f->up = (at += wide) + MARGIN;
     f->up2 = (at += wide) + MARGIN;
     f->power = (uint32_t *)(at += wide);
-    f->column = (uint32_t *)(at += cols);
+    f->column = at += cols;
+    f->above = at += cols;
     at += cols;
     if (quantising) {
-        f->column_before = (uint32_t *)at;
-        f->path = at += cols;
+        f->path = at;
         at += 8 * cols;
     }
     f->history = (int8_t *)at;
     f->here8 = f->history + cols * (size_t)f->stride + 2 * (size_t)t->kernel + MARGIN;
     f->up8 = f->here8 + narrow;
-    for (size_t c = 0; c < cols; c++) f->column[c] = (uint32_t)(f->general >> 4);
+    for (size_t c = 0; c < cols; c++) f->column[c] = (int32_t)(f->general >> 4);
     for (int64_t r = 0; t->side && r < t->rows && r < window; r++) {
         for (size_t c = 0; c < cols; c++) {
             int8_t level = guess8(t->side[r * t->cols + (int64_t)c]);

@@ -16,7 +16,7 @@
 enum {
     WINDOW = 256,     /* earlier rows that predict, in the small profile */
     FAST_WINDOW = 64,
-    NEIGHBOURS = 8,   /* the last is always 0, for a multiple of 8 */
+    NEIGHBOURS = 8,
     RATE = 307,       /* Q11: 0.15 of the way to the level */
     MARGIN = 4,       /* zeros on either side of a row */
     CAP = 255         /* magnitudes count up to here in means */
@@ -33,15 +33,18 @@ typedef struct {
     int8_t *here8, *up8;         /* the first two clipped to a byte, the left margin that of two windows */
     int8_t *history;             /* cols x stride: levels of the last rows in a ring, clipped to a byte */
     uint32_t *power;             /* by column, the sum of squares in history */
-    uint32_t *column;            /* by column, the mean magnitude, Q12 */
+    int32_t *column;             /* by column, the mean magnitude, Q12 */
+    int32_t *above;              /* by column, magnitudes of the row before around it, twice the one in the middle */
     int16_t weight[2 * WINDOW];  /* of history, Q12 */
     int16_t near_weight[NEIGHBOURS];
     int64_t general;             /* mean magnitude of all, Q16 */
     uint64_t inverse;            /* 2**32 / general in Q12, as the row begins */
     int32_t after_empty;         /* whether the row before was all zeros */
     int32_t *path;               /* of the quantiser: 8 a column */
-    uint32_t *column_before;
 } field;
+
+/* 4096 / (r + 3) */
+static const int32_t column_rate[15] = {1365, 1024, 819, 683, 585, 512, 455, 410, 372, 341, 315, 293, 273, 256, 241};
 
 typedef struct {
     int32_t value;               /* Q8 */
@@ -135,15 +138,22 @@ static HOT void add_scaled_near(int16_t *w, uint64_t near, int32_t by)
 }
 #endif
 
-static HOT prediction predict(const field *f, int64_t r, int64_t c)
+static HOT uint32_t bytes4(const int8_t *x)
+{
+    const uint8_t *u = (const uint8_t *)x;
+    return (uint32_t)u[0] | (uint32_t)u[1] << 8 | (uint32_t)u[2] << 16 | (uint32_t)u[3] << 24;
+}
+
+/* `trail` holds the levels of this row so far, the last in the lowest byte. */
+static HOT prediction predict(const field *f, uint32_t trail, int64_t r, int64_t c)
 {
     prediction p;
-    const int8_t *here = f->here8 + c, *up = f->up8 + c;
-    uint64_t near = (uint64_t)(uint8_t)here[-1] | (uint64_t)(uint8_t)here[-2] << 8;
-    if (f->kernel > 1)
+    uint64_t near = (trail & 0xffff) | (uint64_t)bytes4(f->up8 + c - 1) << 32;
+    if (f->kernel > 1) {
+        const int8_t *here = f->here8 + c;
         near |= (uint64_t)(uint8_t)here[-f->kernel] << 16 | (uint64_t)(uint8_t)here[-2 * f->kernel] << 24;
-    near |= (uint64_t)(uint8_t)up[-1] << 32 | (uint64_t)(uint8_t)up[1] << 40;
-    if (f->tensor->side) near |= (uint64_t)(uint8_t)guess8(f->tensor->side[r * f->cols + c]) << 48;
+    }
+    if (f->tensor->side) near = near << 8 >> 8 | (uint64_t)(uint8_t)guess8(f->tensor->side[r * f->cols + c]) << 56;
     p.near = near;
     int64_t active = f->power[c] ? f->active : 0; /* products with zeros are none */
     p.value = weighted(f->weight, f->history + c * f->stride, active, f->near_weight, near) >> 4;
@@ -174,13 +184,20 @@ static HOT void begin_row(field *f, int64_t r)
  * history. */
 static inline void end_row(field *f, int64_t r, int empty)
 {
+    const int32_t *here = f->here, rate = column_rate[r < 14 ? r : 14];
     int64_t sum = 0;
+    for (int64_t c = 0; c < f->cols; c++) {
+        int32_t capped = least(magnitude(here[c]), CAP), mean = f->column[c];
+        mean += ((capped << 12) - mean) * rate >> 12;
+        f->column[c] = mean < 16 ? 16 : mean;
+        f->above[c] = magnitude(here[c - 1]) + 2 * magnitude(here[c]) + magnitude(here[c + 1]);
+        sum += capped;
+    }
     int8_t *cell = f->history + f->guessed + r % f->window;
     for (int64_t c = 0; c < f->cols; c++, cell += f->stride) {
         int32_t old = *cell, now = f->here8[c];
         f->power[c] += (uint32_t)(now * now - old * old);
         *cell = (int8_t)now;
-        sum += least(magnitude(f->here[c]), CAP);
     }
     int64_t past = 100 + r * f->cols;
     if (past > 400) past = 400;

@@ -119,13 +119,12 @@ static HOT void quantise_row(const stream *z, const int inputs, field *f, int64_
     int32_t *levels = f->tensor->levels + r * f->cols;
     int16_t near_before[NEIGHBOURS];
     memcpy(near_before, f->near_weight, sizeof near_before);
-    memcpy(f->column_before, f->column, (size_t)f->cols * sizeof *f->column);
 
     course w = start_course(f);
     float cost[8];
     for (int s = 0; s < 8; s++) cost[s] = s == start ? 0 : NEVER;
     for (int64_t c = 0; c < f->cols; c++) {
-        prediction p = predict(f, r, c);
+        prediction p = predict(f, w.trail, r, c);
         contexts x = contexts_of(f, &w, &p, r, c, inputs);
         branch b[2] = {branch_of(z, inputs, &x, 0, values[c]), branch_of(z, inputs, &x, 1, values[c])};
         float next[8] = {NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER};
@@ -146,7 +145,7 @@ static HOT void quantise_row(const stream *z, const int inputs, field *f, int64_
         for (int32_t s = 0; s < 8; s++) cost[s] = next[s] - next[best]; /* only differences matter */
         int32_t level = values[c] < 0 ? -(path[best] >> 3) : path[best] >> 3;
         adapt(f, c, &p, level);
-        advance(f, &w, r, c, level, p.value);
+        advance(f, &w, c, level, p.value);
     }
     int32_t state = 0;
     for (int32_t s = 1; s < 8; s++)
@@ -158,7 +157,6 @@ static HOT void quantise_row(const stream *z, const int inputs, field *f, int64_
     }
     memset(f->weight, 0, sizeof f->weight);
     memcpy(f->near_weight, near_before, sizeof near_before);
-    memcpy(f->column, f->column_before, (size_t)f->cols * sizeof *f->column);
 }
 
 #endif
