@@ -148,7 +148,7 @@ static HOT uint32_t bytes4(const int8_t *x)
 static HOT prediction predict(const field *f, uint32_t trail, int64_t r, int64_t c)
 {
     prediction p;
-    uint64_t near = (trail & 0xffff) | (uint64_t)bytes4(f->up8 + c - 1) << 32;
+    uint64_t near = (trail & 0xffff) | (uint64_t)(bytes4(f->up8 + c - 1) & 0x00ff00ffu) << 32;
     if (f->kernel > 1) {
         const int8_t *here = f->here8 + c;
         near |= (uint64_t)(uint8_t)here[-f->kernel] << 16 | (uint64_t)(uint8_t)here[-2 * f->kernel] << 24;
