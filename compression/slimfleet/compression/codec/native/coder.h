@@ -18,17 +18,19 @@
 static const int64_t FLAGGED_FROM = 8;   /* rows at least this long begin with a flag: all zeros */
 static const float SURELY_ZERO = 0.6f;   /* a row of smaller values is left out before the prices are known */
 
-static HOT int32_t code_row(const stream *shared, const int inputs, const int decoding, field *f, int64_t r, int32_t state)
+static HOT int32_t code_row(const stream *shared, const int inputs, const int decoding, const field *row_of, int64_t r,
+                            int32_t state)
 {
-    const int32_t states = inputs == 1 ? 1 : f->tensor->states;
-    const float *values = f->tensor->values;
-    int32_t *levels = f->tensor->levels + r * f->cols;
+    const int32_t states = inputs == 1 ? 1 : row_of->tensor->states;
+    const float *values = row_of->tensor->values;
+    int32_t *levels = row_of->tensor->levels + r * row_of->cols;
     const int choosing = !decoding && values && states == 1;
-    course w = start_course(f);
+    course w = start_course(row_of);
     /* The range coder's state, where it can stay in registers. */
     encoder out = decoding ? (encoder){0} : *shared->out;
     decoder in = decoding ? *shared->in : (decoder){0};
     const stream own = {&out, &in, shared->model, shared->lambda}, *z = &own;
+    field here = *row_of, *f = &here; /* no store of a byte can change what is in it, as compilers see */
     for (int64_t c = 0; c < f->cols; c++) {
         prediction p = predict(f, w.trail, r, c);
         contexts x = contexts_of(f, &w, &p, r, c, inputs);
@@ -110,7 +112,8 @@ static void *open_field(field *f, const slimcodec_tensor *t, int64_t window, int
     size_t words = quantising ? 14 : 6; /* a column, besides the margins; its bytes: history and, at most, 6 */
     if (cols > SIZE_MAX / 2 / (words * sizeof(int32_t) + (size_t)f->stride + 6)) return NULL;
     size_t narrow = cols + 2 * (size_t)t->kernel + 2 * MARGIN;
-    int32_t *block = calloc((6 * MARGIN + words * cols) * sizeof *block + cols * (size_t)f->stride + 2 * narrow, 1);
+    size_t bytes = (cols + sizeof(int16_t)) * (size_t)f->stride + NEIGHBOURS * sizeof(int16_t) + 2 * narrow;
+    int32_t *block = calloc((6 * MARGIN + words * cols) * sizeof *block + bytes, 1);
     if (!block) return NULL;
     int32_t *at = block;
     f->here = at + MARGIN;
@@ -124,7 +127,9 @@ static void *open_field(field *f, const slimcodec_tensor *t, int64_t window, int
         f->path = at;
         at += 8 * cols;
     }
-    f->history = (int8_t *)at;
+    f->weight = (int16_t *)at;
+    f->near_weight = f->weight + f->stride;
+    f->history = (int8_t *)(f->near_weight + NEIGHBOURS);
     f->here8 = f->history + cols * (size_t)f->stride + 2 * (size_t)t->kernel + MARGIN;
     f->up8 = f->here8 + narrow;
     for (size_t c = 0; c < cols; c++) f->column[c] = (int32_t)(f->general >> 4);

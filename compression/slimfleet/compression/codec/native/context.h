@@ -22,6 +22,7 @@ typedef struct {
     int32_t index[INPUTS];       /* context of each input, for the bins of the index */
     int32_t sign[INPUTS];
     int32_t set;                 /* of mixer weights */
+    int32_t half, ahead;         /* of the prediction: half octave, and whether it is not negative */
 } contexts;
 
 /* 4096 / (n + 1.5) */
@@ -38,6 +39,8 @@ static HOT int32_t octave4(uint32_t v)
 
 static HOT int32_t ternary(int32_t v) { return v > 0 ? 1 : v < 0 ? 2 : 0; }
 
+static HOT int32_t direction_of(const contexts *x) { return x->ahead ? 16 + x->half : 15 - x->half; }
+
 static HOT course start_course(const field *f)
 {
     return (course){.energy = (int32_t)(f->general >> 4), .miss = (int32_t)(f->general >> 4), .seen = 2};
@@ -47,26 +50,24 @@ static HOT contexts contexts_of(const field *f, const course *w, const predictio
                                 const int inputs)
 {
     contexts x;
-    const int32_t *here = f->here + c, *up = f->up + c;
-    int32_t back = f->kernel > 1 && c >= f->kernel ? here[-f->kernel] : 0;
-
     /* The magnitude to expect: of row and column as if they were independent, and of the neighbourhood. Q12. */
     uint64_t apart = ((uint64_t)w->energy * (uint64_t)f->column[c] >> 16) * f->inverse >> 16;
     if (apart > 1 << 24) apart = 1 << 24;
     uint32_t around = (uint32_t)(2 * w->left + w->left2 + f->above[c]);
-    around = f->kernel > 1 ? (around + (uint32_t)magnitude(back)) * 512 : around * 585;
-    uint32_t blend = (uint32_t)((10 * apart + 6 * (uint64_t)around) >> 4);
+    uint32_t blend = (uint32_t)((10 * apart + 6 * (uint64_t)(around * 585)) >> 4);
 
     uint32_t guess = (uint32_t)magnitude(p->value < -(1 << 20) ? 1 << 20 : least(p->value, 1 << 20));
     int32_t guessed = octave4(guess), half = least(guessed >> 1, 15);
-    int32_t direction = p->value >= 0 ? 16 + half : 15 - half;
+    x.half = half;
+    x.ahead = p->value >= 0;
     if (inputs == 1) {
         x.index[0] = half * 24 + least(octave4(blend >> 4) >> 1, 23);
-        x.sign[0] = direction;
         x.set = 0;
         return x;
     }
-    int32_t miss = least(octave4((uint32_t)(w->miss >> 4)) / 3, 15);
+    const int32_t *here = f->here + c, *up = f->up + c;
+    int32_t back = f->kernel > 1 && c >= f->kernel ? here[-f->kernel] : 0;
+    int32_t direction = direction_of(&x), miss = least(octave4((uint32_t)(w->miss >> 4)) / 3, 15);
     int32_t row = least(octave4((uint32_t)(w->energy >> 4)) >> 1, 23);
     int32_t column = least(octave4((uint32_t)f->column[c] >> 4) >> 1, 23);
     int32_t both = least(octave4((uint32_t)(apart >> 4)) >> 1, 23);

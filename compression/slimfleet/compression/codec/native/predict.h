@@ -35,8 +35,8 @@ typedef struct {
     uint32_t *power;             /* by column, the sum of squares in history */
     int32_t *column;             /* by column, the mean magnitude, Q12 */
     int32_t *above;              /* by column, magnitudes of the row before around it, twice the one in the middle */
-    int16_t weight[2 * WINDOW];  /* of history, Q12 */
-    int16_t near_weight[NEIGHBOURS];
+    int16_t *weight;             /* of history, stride of them, Q12 */
+    int16_t *near_weight;        /* NEIGHBOURS */
     int64_t general;             /* mean magnitude of all, Q16 */
     uint64_t inverse;            /* 2**32 / general in Q12, as the row begins */
     int32_t after_empty;         /* whether the row before was all zeros */
@@ -176,7 +176,7 @@ static HOT void adapt(field *f, int64_t c, const prediction *p, int32_t level)
 static HOT void begin_row(field *f, int64_t r)
 {
     f->active = f->guessed + ((r < f->window ? r : f->window) + 15) / 16 * 16;
-    memset(f->weight, 0, sizeof f->weight);
+    memset(f->weight, 0, (size_t)f->stride * sizeof *f->weight);
     f->inverse = ((uint64_t)1 << 32) / (uint64_t)(f->general >> 4);
 }
 

@@ -155,7 +155,7 @@ static HOT void quantise_row(const stream *z, const int inputs, field *f, int64_
         levels[c] = values[c] < 0 ? -(step >> 3) : step >> 3;
         state = step & 7;
     }
-    memset(f->weight, 0, sizeof f->weight);
+    memset(f->weight, 0, (size_t)f->stride * sizeof *f->weight);
     memcpy(f->near_weight, near_before, sizeof near_before);
 }
 
