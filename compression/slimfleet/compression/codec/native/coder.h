@@ -82,7 +82,7 @@ static HOT int32_t code_field(const stream *z, const int inputs, const int decod
             state = code_row(z, inputs, decoding, f, r, state);
             if (decoding && z->in->too_large) return SLIMCODEC_CORRUPT;
         }
-        if (r + 1 < f->rows) end_row(f, r, empty);
+        if (r + 1 < f->rows) end_row(f, inputs == 1, r, empty);
     }
     return 0;
 }
@@ -132,7 +132,10 @@ static void *open_field(field *f, const slimcodec_tensor *t, int64_t window, int
     f->history = (int8_t *)(f->near_weight + NEIGHBOURS);
     f->here8 = f->history + cols * (size_t)f->stride + 2 * (size_t)t->kernel + MARGIN;
     f->up8 = f->here8 + narrow;
-    for (size_t c = 0; c < cols; c++) f->column[c] = (int32_t)(f->general >> 4);
+    for (size_t c = 0; c < cols; c++) {
+        f->column[c] = (int32_t)(f->general >> 4);
+        f->above[c] = above_of(window == FAST_WINDOW, 0, f->column[c]);
+    }
     for (int64_t r = 0; t->side && r < t->rows && r < window; r++) {
         for (size_t c = 0; c < cols; c++) {
             int8_t level = guess8(t->side[r * t->cols + (int64_t)c]);

@@ -50,21 +50,22 @@ static HOT contexts contexts_of(const field *f, const course *w, const predictio
                                 const int inputs)
 {
     contexts x;
+    uint32_t guess = (uint32_t)magnitude(p->value < -(1 << 20) ? 1 << 20 : least(p->value, 1 << 20));
+    int32_t guessed = octave4(guess), half = least(guessed >> 1, 15);
+    x.half = half;
+    x.ahead = p->value >= 0;
+    if (inputs == 1) {
+        uint32_t blend = (uint32_t)(f->above[c] + LEFT * (2 * w->left + w->left2));
+        x.index[0] = half * 24 + least(octave4(blend >> 4) >> 1, 23);
+        x.set = 0;
+        return x;
+    }
     /* The magnitude to expect: of row and column as if they were independent, and of the neighbourhood. Q12. */
     uint64_t apart = ((uint64_t)w->energy * (uint64_t)f->column[c] >> 16) * f->inverse >> 16;
     if (apart > 1 << 24) apart = 1 << 24;
     uint32_t around = (uint32_t)(2 * w->left + w->left2 + f->above[c]);
     uint32_t blend = (uint32_t)((10 * apart + 6 * (uint64_t)(around * 585)) >> 4);
 
-    uint32_t guess = (uint32_t)magnitude(p->value < -(1 << 20) ? 1 << 20 : least(p->value, 1 << 20));
-    int32_t guessed = octave4(guess), half = least(guessed >> 1, 15);
-    x.half = half;
-    x.ahead = p->value >= 0;
-    if (inputs == 1) {
-        x.index[0] = half * 24 + least(octave4(blend >> 4) >> 1, 23);
-        x.set = 0;
-        return x;
-    }
     const int32_t *here = f->here + c, *up = f->up + c;
     int32_t back = f->kernel > 1 && c >= f->kernel ? here[-f->kernel] : 0;
     int32_t direction = direction_of(&x), miss = least(octave4((uint32_t)(w->miss >> 4)) / 3, 15);
