@@ -54,6 +54,10 @@ static HOT mixture sign_mixture(model *m, const contexts *x, const int inputs, i
 {
     mixture y;
     int32_t size = least(index, 7);
+    if (inputs == 1) {
+        y.state[0] = &m->sign[0][direction_of(x)];
+        return y;
+    }
     for (int i = 0; i < inputs; i++) y.state[i] = &m->sign[i][x->sign[i] + (i == 4 ? size * 32 : 0)];
     y.weight = m->weight[MIXER_SETS + size];
     return y;

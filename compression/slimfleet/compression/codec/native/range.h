@@ -30,14 +30,13 @@ static HOT void encoder_start(encoder *e, uint8_t *out, int64_t capacity)
     e->overflow = 0;
 }
 
-/* Adds one to the bytes written so far, as a big-endian number. */
-static void encoder_carry(encoder *e)
+/* Adds one to the `at` bytes written so far, as a big-endian number. */
+static inline void carry(uint8_t *out, int64_t at)
 {
-    int64_t i = e->at;
-    while (i > 0 && ++e->out[--i] == 0) { }
+    while (at > 0 && ++out[--at] == 0) { }
 }
 
-static void encoder_shift(encoder *e)
+static HOT void encoder_shift(encoder *e)
 {
     uint32_t top = (uint32_t)(e->low >> 32);
     if (e->at + 4 > e->capacity) {
@@ -59,7 +58,7 @@ static HOT void encode_bit(encoder *e, int bit, uint32_t one)
         uint64_t before = e->low;
         e->low += bound;
         e->range -= bound;
-        if (e->low < before) encoder_carry(e);
+        if (e->low < before) carry(e->out, e->at);
     }
     if (e->range >> 32 == 0) encoder_shift(e);
 }
@@ -72,7 +71,7 @@ static inline int64_t encoder_finish(encoder *e)
     int wraps = last < e->low; /* the interval reaches 2**64 */
     uint64_t value = 0;
     if (wraps) {
-        encoder_carry(e);
+        carry(e->out, e->at);
     } else {
         for (int bits = 63; bits >= 0; bits--) {
             uint64_t rest = ((uint64_t)1 << bits) - 1;
