@@ -58,8 +58,21 @@ class Bits:
             self.range -= bound
         while self.range < 1 << 32:
             self.range <<= 32
-            self.code = (self.code << 32 | self.take(4)) & 0xFFFFFFFFFFFFFFFF
+            self.code = self.code << 32 | self.take(4)
         return bit
+
+    def interval(self) -> tuple[int, int]:
+        """The number of all bytes read lies in it: its lower end, and how many numbers it holds."""
+        return int.from_bytes(self.data[: self.at].ljust(self.at, b"\0"), "big") - self.code, self.range
+
+    def check_end(self) -> None:
+        """Assert that the stream ends as an encoder would have ended it."""
+        last = int.from_bytes(self.data[: self.at].ljust(self.at, b"\0")[-8:], "big")
+        lowest = last & -last
+        assert len(self.data) <= self.at
+        assert not self.data or self.data[-1]
+        assert self.code < self.range
+        assert last == 0 or (lowest > self.code and lowest >= self.range - self.code)
 
     def alone(self, key: Key, limit: int = 60) -> int:
         """A bit under one state."""

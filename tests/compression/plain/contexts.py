@@ -28,7 +28,7 @@ class Tensor:
         self.count = shape[0] if len(shape) > 1 else 1
         self.columns, self.k = prod(shape) // self.count, prod(shape[2:])
         v = ((4 | (start + 8) % 4) << ((start + 8) // 4 - 2)) - 4
-        self.general = max(256 * v, 1024)
+        self.general = clamp(256 * v, 1024, 255 << 16)
         self.column = [self.general >> 4] * self.columns
         self.weights = [0] * NEAR
         self.state = self.after_empty = 0
@@ -53,6 +53,9 @@ class Tensor:
                 del levels[: -self.window]
             past, total = min(100 + r * self.columns, 400), sum(min(abs(level), 255) for level in x)
             self.general = max((self.general * past + 65536 * total) // (past + self.columns), 1024)
+            rate = 4096 // (min(r, 14) + 3)
+            for c, mean in enumerate(self.column):
+                self.column[c] = max(mean + ((4096 * min(abs(x[c]), 255) - mean) * rate >> 12), 16)
         return [level for x in self.rows[2:] for level in x[: self.columns]]
 
     def row(self, r: int, x: list[int]) -> None:
@@ -64,10 +67,10 @@ class Tensor:
         for c in range(self.columns):
             values = self.history[c] + self.known[c] + self.near(r, c, x)
             total = sum(map(mul, self.weights, values)) & 0xFFFFFFFF
-            prediction = (total - (total >> 31 << 32)) >> 8
+            prediction = (total - (total >> 31 << 32)) >> 4
             x[c] = self.level(self.expected(r, c, x, prediction))
             self.adapt(x[c], prediction, values)
-            self.follow(r, c, x[c], prediction)
+            self.follow(c, x[c], prediction)
 
     def near(self, r: int, c: int, x: list[int]) -> list[int]:
         up = self.rows[-1]
@@ -84,20 +87,21 @@ class Tensor:
         return -magnitude if sign else magnitude
 
     def adapt(self, level: int, prediction: int, values: list[int]) -> None:
-        """Normalised least mean squares. Weights grow as they like: only sums of them modulo 2³² are used."""
+        """Normalised least mean squares."""
         if level == 0 and -128 < prediction < 128:
             return
         error = clamp(256 * level - prediction, -(1 << 20), 1 << 20)
-        by = abs(error) * 38 // (1 + sum(map(mul, values, values)))
+        by = min(abs(error) * 307 // (1 + sum(map(mul, values, values))), 32767)
         by = by if error > 0 else -by
-        self.weights = [w + by * v for w, v in zip(self.weights, values, strict=True)]
+        self.weights = [
+            clamp(w + (by * v + 64 >> 7), -32768, 32767) if v else w  # a value of 0 changes nothing
+            for w, v in zip(self.weights, values, strict=True)
+        ]
 
-    def follow(self, r: int, c: int, level: int, prediction: int) -> None:
+    def follow(self, c: int, level: int, prediction: int) -> None:
         """Let the expectations follow the level that came."""
         z, n = 4096 * min(abs(level), 255), min(2 + c, 24)
-        self.energy = max(self.energy + ((z - self.energy) * (655360 // (10 * n + 15)) >> 16), 16)
-        column = self.column[c]
-        self.column[c] = max(column + ((z - column) * (65536 // (min(r, 14) + 3)) >> 16), 16)
+        self.energy = max(self.energy + ((z - self.energy) * (8192 // (2 * n + 3)) >> 12), 16)
         self.miss += (16 * min(abs(256 * level - prediction), 1 << 17) - self.miss) >> 4
         if level:
             self.drift += ((256 if level > 0 else -256) - self.drift) >> 3
@@ -106,8 +110,12 @@ class Tensor:
         up, k, column = self.rows[-1], self.k, self.column[c]
         back = x[c - k] if k > 1 and c >= k else 0
         apart = min(((self.energy * column >> 16) * self.inverse) >> 16, 1 << 24)
-        total = 2 * abs(x[c - 1]) + abs(x[c - 2]) + 2 * abs(up[c]) + abs(up[c - 1]) + abs(up[c + 1])
-        around = 585 * total if k == 1 else 512 * (total + abs(back))
+        beside = 2 * abs(x[c - 1]) + abs(x[c - 2])
+        above = 2 * abs(up[c]) + abs(up[c - 1]) + abs(up[c + 1])
+        if self.small:
+            blend = (10 * apart + 3510 * (beside + above)) >> 4
+        else:
+            blend = (8 * column + 3504 * min(above, 4096) >> 4) + 219 * beside
         return Expected(
             quantiser=self.state % 2 if self.trellis else 0,
             prediction=prediction,
@@ -117,7 +125,7 @@ class Tensor:
             energy=self.energy,
             column=column,
             apart=apart,
-            blend=(10 * apart + 6 * around) >> 4,
+            blend=blend,
             miss=self.miss,
             drift=self.drift,
             guess=None if self.guess is None else self.guess[r][c],

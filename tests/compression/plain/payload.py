@@ -34,6 +34,7 @@ class Plain:
         self.coder, self.data, self.at = how & 15, payload[:-8], 37 + side
         self.schema, self.reference = schema, reference
         self.units: dict[str, float] = {}
+        self.bits: Bits | None = None
 
     @property
     def unread(self) -> int:
@@ -98,7 +99,7 @@ class Plain:
             assert self.take("I") == [check_of(found)]
             guesses = [guess.tolist() for guess in found]
         classes = self.take(f"{len(weights)}B")
-        bits = Bits(self.data[self.at :], 5 if guesses is None else 6)
+        self.bits = bits = Bits(self.data[self.at :], 5 if guesses is None else 6)
         levels = read_levels(bits, [t.shape for t in weights], classes, how, guesses)
         self.at += bits.at
         return levels

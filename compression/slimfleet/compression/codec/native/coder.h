@@ -87,12 +87,12 @@ static HOT int32_t code_field(const stream *z, const int inputs, const int decod
     return 0;
 }
 
-/* The magnitude, Q16, that a class of octave4 begins with; at least 1/64. */
+/* The magnitude, Q16, that a class of octave4 begins with; from 1/64 to CAP. */
 static int64_t general_of(int32_t start)
 {
     int32_t v = start + 8;
     int64_t general = ((((int64_t)4 | (v & 3)) << ((v >> 2) - 2)) - 4) * 256;
-    return general < 1024 ? 1024 : general;
+    return general < 1024 ? 1024 : general > CAP << 16 ? CAP << 16 : general;
 }
 
 /* Everything that a tensor needs lies in one block, which the caller frees; NULL without memory. */

@@ -25,9 +25,9 @@ typedef struct {
     int32_t half, ahead;         /* of the prediction: half octave, and whether it is not negative */
 } contexts;
 
-/* 4096 / (n + 1.5) */
-static const int32_t row_rate[25] = {2731, 1638, 1170, 910, 745, 630, 546, 482, 431, 390, 356, 328, 303,
-                                     282,  264,  248,  234, 221, 210, 200, 191, 182, 174, 167, 161};
+/* 8192 / (2 n + 3) */
+static const int32_t row_rate[25] = {2730, 1638, 1170, 910, 744, 630, 546, 481, 431, 390, 356, 327, 303, 282, 264,
+                                     248, 234, 221, 210, 199, 190, 182, 174, 167, 160};
 
 /* Quarter octaves of (v + 4) / 4, v in Q8: 0 for nothing, 24 for 1.0. */
 static HOT int32_t octave4(uint32_t v)

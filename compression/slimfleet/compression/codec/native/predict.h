@@ -2,7 +2,7 @@
  *
  * Changes that training makes are close to low rank: a row resembles a mixture of the rows before it. The mixture is
  * learned along the row by normalised least mean squares (Widrow and Hoff 1960; Nagumo and Noda 1967), from what the
- * decoder has too. Sums are modulo 2**32, so their order does not matter and nothing overflows.
+ * decoder has too. Weights saturate at 16 bits; sums are modulo 2**32, so their order does not matter.
  */
 #ifndef SLIMCODEC_PREDICT_H
 #define SLIMCODEC_PREDICT_H
@@ -45,7 +45,7 @@ typedef struct {
 } field;
 
 /* 4096 / (r + 3) */
-static const int32_t column_rate[15] = {1365, 1024, 819, 683, 585, 512, 455, 410, 372, 341, 315, 293, 273, 256, 241};
+static const int32_t column_rate[15] = {1365, 1024, 819, 682, 585, 512, 455, 409, 372, 341, 315, 292, 273, 256, 240};
 
 typedef struct {
     int32_t value;               /* Q8 */
@@ -109,10 +109,10 @@ static HOT int32_t near_level(uint64_t near, int i) { return (int8_t)(near >> (8
 
 static HOT int32_t weighted(const int16_t *w, const int8_t *x, int64_t n, const int16_t *near_w, uint64_t near)
 {
-    int32_t sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += w[i] * x[i];
-    for (int i = 0; i < NEIGHBOURS; i++) sum += near_w[i] * near_level(near, i);
-    return sum;
+    uint32_t sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += (uint32_t)(w[i] * x[i]);
+    for (int i = 0; i < NEIGHBOURS; i++) sum += (uint32_t)(near_w[i] * near_level(near, i));
+    return (int32_t)sum;
 }
 
 static HOT int32_t near_power(uint64_t near)
