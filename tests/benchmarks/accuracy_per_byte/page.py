@@ -36,6 +36,7 @@ def page(outcomes: Sequence[Outcome], runs: Sequence[Run], settings: Settings, e
         "## Held against what was asked",
         "",
         *(_verdict(outcome) for outcome in outcomes if _asked(outcome.method)),
+        *_least_rate(outcomes),
         "",
         WHY_IT_TRAILS,
         "",
@@ -112,8 +113,22 @@ def _asked(method: str) -> bool:
     return METHODS[method].rate == ASKED_RATE
 
 
+def _held(outcome: Outcome) -> bool:
+    return 100 * outcome.gap.mean >= -WITHIN_POINTS
+
+
+def _least_rate(outcomes: Sequence[Outcome]) -> list[str]:
+    """Which of our rates is the first that holds what was asked of a smaller one."""
+    held = [o for o in outcomes if METHODS[o.method].rate is not None and _held(o)]
+    if not held:
+        return []
+    least = min(METHODS[o.method].rate or 0 for o in held)
+    names = [f"{o.method} ({_points(o.gap, '+')})" for o in held if METHODS[o.method].rate == least]
+    return [f"- The least of our rates within {WITHIN_POINTS:g} point: {', '.join(names)}."]
+
+
 def _verdict(outcome: Outcome) -> str:
-    held = 100 * outcome.gap.mean >= -WITHIN_POINTS
+    held = _held(outcome)
     return (
         f"- {outcome.method} ({outcome.bits_per_parameter.mean:.3f} bits): {_points(outcome.gap, '+')} points against "
         f"float32; asked: within {WITHIN_POINTS:g} point. {'Held' if held else '**Missed**'}."
