@@ -50,8 +50,7 @@ static HOT contexts contexts_of(const field *f, const course *w, const predictio
                                 const int inputs)
 {
     contexts x;
-    uint32_t guess = (uint32_t)magnitude(p->value < -(1 << 20) ? 1 << 20 : least(p->value, 1 << 20));
-    int32_t guessed = octave4(guess), half = least(guessed >> 1, 15);
+    int32_t guessed = octave4((uint32_t)magnitude(p->value)), half = least(guessed >> 1, 15);
     x.half = half;
     x.ahead = p->value >= 0;
     if (inputs == 1) {
