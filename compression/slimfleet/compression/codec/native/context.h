@@ -8,6 +8,11 @@
 #include "model.h"
 #include "predict.h"
 
+enum {
+    RUN = 8,
+    SURE = 63488      /* 31/32: zeros at least so probable are asked for together */
+};
+
 /* What changes along a row. */
 typedef struct {
     int32_t energy;              /* mean magnitude in this row, Q12 */
@@ -89,6 +94,15 @@ static HOT contexts contexts_of(const field *f, const course *w, const predictio
         x.sign[5] = (side >= 0) * 16 + size;
     }
     return x;
+}
+
+/* Of the fast profile: which state says whether the next RUN levels are zeros. */
+static HOT int32_t run_context(const field *f, const course *w, int64_t c)
+{
+    int32_t beside = 2 * w->left + w->left2;
+    uint32_t sum = (uint32_t)(3 * LEFT * beside);
+    for (int i = 0; i < RUN; i++) sum += (uint32_t)f->above[c + i];
+    return 2 * least(octave4(sum >> 7) >> 1, RUNS / 2 - 1) + (beside > 0);
 }
 
 /* Takes note of a level. */

@@ -15,6 +15,7 @@ enum {
     SIGN_CONTEXTS = 256,
     MIXER_SETS = 4 * QUANTISERS * 16,
     SIGN_SETS = 8,
+    RUNS = 48,
     SUFFIXES = 17,    /* exponents are 0..16 */
     SLOW = 255,       /* observations after which a probability forgets: mixed ones, */
     QUICK = 60,       /* those that stand alone, */
@@ -38,7 +39,7 @@ typedef struct {
 typedef struct {
     bit_state index[BINS][CONTEXTS];
     bit_state sign[INPUTS][SIGN_CONTEXTS];
-    bit_state empty_row[2], suffix[SUFFIXES];
+    bit_state empty_row[2], empty_run[RUNS], suffix[SUFFIXES];
     int32_t weight[MIXER_SETS + SIGN_SETS][INPUTS]; /* Q16 */
     int16_t stretch[4096];
     uint16_t rate[SLOW + 1];
@@ -88,6 +89,7 @@ static inline void model_start(model *m, int mixing, int pricing)
     for (int32_t bin = 0; bin < BINS; bin++) fill(m->index[bin], mixing ? CONTEXTS : SIZE_0);
     fill(m->sign[0], mixing ? INPUTS * SIGN_CONTEXTS : SIGN_CONTEXTS);
     fill(m->empty_row, 2);
+    fill(m->empty_run, RUNS);
     fill(m->suffix, SUFFIXES);
     for (uint32_t n = 0; n <= SLOW; n++) m->rate[n] = (uint16_t)(655360 / (10 * n + 16));
     if (mixing) {
