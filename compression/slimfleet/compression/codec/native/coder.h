@@ -69,7 +69,7 @@ static HOT int32_t code_row(const stream *shared, const int inputs, const int de
         }
         for (; c < end; c++) {
             prediction p = predict(f, w.trail, r, c);
-            contexts x = contexts_of(f, &w, &p, r, c, inputs);
+            contexts x = contexts_of(z->model, f, &w, &p, r, c, inputs);
             if (choosing) levels[c] = greedy(z, inputs, &x, values[r * f->cols + c]);
             int32_t level = code_level(z, inputs, decoding, &x, states, state, decoding ? 0 : levels[c]);
             if (decoding) levels[c] = level;

@@ -20,7 +20,8 @@ enum {
     SLOW = 255,       /* observations after which a probability forgets: mixed ones, */
     QUICK = 60,       /* those that stand alone, */
     QUICKER = 30,     /* and flags of rows */
-    PRICE_SHIFT = 5
+    PRICE_SHIFT = 5,
+    KNOWN_OCTAVES = 1024
 };
 
 /* How many contexts each input has, and where they begin. */
@@ -43,6 +44,7 @@ typedef struct {
     int32_t weight[MIXER_SETS + SIGN_SETS][INPUTS]; /* Q16 */
     int16_t stretch[4096];
     uint16_t rate[SLOW + 1];
+    uint8_t octave2[KNOWN_OCTAVES];
     float price[(65536 >> PRICE_SHIFT) + 1]; /* of the encoder: bits by probability */
 } model;
 
@@ -54,6 +56,17 @@ static const uint16_t logistic[65] = {
     55834, 57724, 59287, 60565, 61598, 62428, 63090, 63615, 64030, 64357, 64614, 64816, 64974,
     65097, 65194, 65269, 65328, 65374, 65410, 65438, 65459, 65476, 65489, 65500, 65508, 65514,
 };
+
+/* Quarter octaves of (v + 4) / 4, v in Q8: 0 for nothing, 24 for 1.0. */
+static HOT int32_t octave4(uint32_t v)
+{
+    v += 4;
+    int32_t e = 31 ^ __builtin_clz(v); /* 31 - clz, in one instruction where there is no lzcnt */
+    return (e << 2 | (int32_t)(v >> (e - 2) & 3)) - 8;
+}
+
+/* Half octaves, looked up where they are small. */
+static HOT int32_t octave2(const model *m, uint32_t v) { return v < KNOWN_OCTAVES ? m->octave2[v] : octave4(v) >> 1; }
 
 /* Base 2, within 0.003. */
 static inline float log2_of(float v)
@@ -101,6 +114,7 @@ static inline void model_start(model *m, int mixing, int pricing)
             m->stretch[i] = (int16_t)d;
         }
     }
+    for (uint32_t v = 0; v < KNOWN_OCTAVES; v++) m->octave2[v] = (uint8_t)(octave4(v) >> 1);
     for (int32_t i = 0; pricing && i <= 65536 >> PRICE_SHIFT; i++)
         m->price[i] = 16.0f - log2_of(((float)i + 0.5f) * (1 << PRICE_SHIFT));
 }
