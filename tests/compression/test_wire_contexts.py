@@ -7,7 +7,7 @@ import struct
 
 import numpy as np
 import pytest
-from plain.payload import Plain, check_of, guess_of
+from plain_decoder.payload import Plain, check_of, guess_of
 
 from slimfleet.compression.codec import decode
 from slimfleet.compression.codec.codec import sealed

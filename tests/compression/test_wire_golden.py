@@ -8,7 +8,7 @@ from runpy import run_path
 
 import numpy as np
 import pytest
-from plain.payload import Plain
+from plain_decoder.payload import Plain
 
 from slimfleet.compression.codec import decode, decode_change, decode_model
 from slimfleet.compression.wire import Coder

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from plain.bits import Bits
+from plain_decoder.bits import Bits
 
 
 def octave(v: int) -> int:

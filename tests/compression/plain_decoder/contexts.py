@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from math import prod
 from operator import mul
 
-from plain.bits import Bits, State, clamp, learn
-from plain.element import Expected, octave, read_fast, read_small
+from plain_decoder.bits import Bits, State, clamp, learn
+from plain_decoder.element import Expected, octave, read_fast, read_small
 
 NEXT = ((0, 2), (5, 7), (1, 3), (6, 4), (2, 0), (4, 6), (3, 1), (7, 5))
 NEAR = 7
