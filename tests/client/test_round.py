@@ -179,8 +179,8 @@ def test_a_budget_that_cannot_be_kept_is_refused_by_name(do_round, send, budget,
 
 def test_a_tight_uplink_makes_the_update_coarser(do_round, send):
     free, _, _ = do_round(send(nmse=0.01))
-    tight, report, unsent = do_round(send(nmse=0.01, budget=Budget(uplink_bytes=250)))
-    assert len(tight) <= 250 < len(free)
+    tight, report, unsent = do_round(send(nmse=0.01, budget=Budget(uplink_bytes=150)))
+    assert len(tight) <= 150 < len(free)
     assert report.steps == 3
     assert max(float(np.abs(value).max()) for value in unsent.values()) > 0
 

@@ -1,10 +1,14 @@
 """What a fuzzer feeds to the decoder, and what counts as a finding.
 
-An input is one byte and a payload. Is the byte odd, then the payload gets the length and the checksum that an honest
-one would have, so that what lies behind the envelope is reached.
+An input is one byte and a payload: an update, a whole model, or a change of `BASE`, as its kind says. The byte's bits:
+
+    1   the payload gets the length and the checksum that an honest one would have, and a change the fingerprint of
+        `BASE`, so that what lies behind the envelope is reached
+    2   an update is decoded with `REFERENCE`
+    4   and whatever check of the guess the payload holds is taken for right, as units may have changed
 
     python tests/fuzz/cases.py unpack FOLDER       seeds and committed inputs into a folder
-    python tests/fuzz/cases.py pack FOLDER         the inputs of a folder into corpus.tar.xz
+    python tests/fuzz/cases.py pack FOLDER MORE    the inputs of a folder into corpus.tar.xz, and what more fits in
 """
 
 import hashlib
@@ -14,19 +18,34 @@ import resource
 import sys
 import tarfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import xxhash
 
-from slimfleet.compression.codec import CodecSpec, decode, encode
+from slimfleet.compression.codec import (
+    CodecSpec,
+    contexts_section,
+    decode,
+    decode_change,
+    decode_model,
+    encode,
+    encode_change,
+    encode_model,
+    encode_to,
+    publish,
+)
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.types import Tensors
+from slimfleet.compression.types import Profile, Tensors
 from slimfleet.compression.wire import REASONS, Kind
 
 CORPUS = Path(__file__).with_name("corpus.tar.xz")
 """What a fuzzer found to reach something new; `make fuzz-corpus` writes it."""
+CORPUS_INPUTS = 10_500
+"""It holds at least so many: what reaches all that was reached, then what did so for a while, then mutations."""
 SPECS = [
     CodecSpec(bits=1, sparsity=0.97),
     CodecSpec(bits=2, sparsity=0.5),
@@ -34,8 +53,9 @@ SPECS = [
     CodecSpec(bits=8),
     CodecSpec(bits=32),
 ]
+RESEALED, GUESSED, AGREED = 1, 2, 4
 LIMIT_CPU_S = 1.0
-"""For a schema of two thousand bytes: a thousand times what decoding takes."""
+"""For a schema of six thousand bytes: a thousand times what decoding takes."""
 LIMIT_GROWTH_BYTES = 64 << 20
 """The peak of resident memory may grow by this much in one run."""
 
@@ -45,10 +65,13 @@ class Finding(Exception):
 
 
 def tensors() -> Tensors:
-    """Two thousand bytes with every kind of tensor."""
+    """Six thousand bytes with every kind of tensor; two have more rows than a profile looks back on."""
     rng = np.random.default_rng(0)
     return {
         "matrix": rng.laplace(0, 0.1, (12, 30)).astype(np.float32),
+        "window": rng.laplace(0, 0.1, (2, 3, 3, 3)).astype(np.float32),
+        "tall": rng.laplace(0, 0.02, (67, 9)).astype(np.float32),
+        "taller": rng.laplace(0, 0.1, (258, 1)).astype(np.float32),
         "vector": rng.laplace(0, 0.1, 9).astype(np.float32),
         "zeros": np.zeros((3, 4), np.float32),
         "empty": np.zeros((0, 3), np.float32),
@@ -62,16 +85,42 @@ def tensors() -> Tensors:
     }
 
 
-SCHEMA = ModelSchema.of(tensors(), {"matrix", "vector", "zeros", "empty", "scalar", "half"})
+WEIGHTS = {"matrix", "window", "tall", "taller", "vector", "zeros", "empty", "scalar", "half"}
+SCHEMA = ModelSchema.of(tensors(), WEIGHTS)
+REFERENCE = {name: (array * 0.7).astype(array.dtype) for name, array in tensors().items()}
+"""The last update, say."""
+BASE = publish(tensors(), SCHEMA, 6, None)
+"""The model that is held and changed."""
 
 
 def seeds() -> list[bytes]:
-    """An honest input for every spec and kind, and one with nothing in it."""
+    """Honest inputs: under every profile an update, a model and a change of every coarseness, and one of nothing."""
     zeros = {name: np.zeros_like(array) for name, array in tensors().items()}
-    made = [(tensors(), spec, kind) for spec in SPECS for kind in Kind] + [(zeros, SPECS[0], Kind.UPDATE)]
-    return [
-        b"\x01" + encode(values, SCHEMA, spec, kind=kind, side=b"side").payload for values, spec, kind in made
-    ]
+    made = [encode(zeros, SCHEMA, SPECS[0], side=b"side").payload]
+    guessed = []
+    for profile in ("small", "fast", "portable"):
+        for spec in SPECS:
+            made.append(encode(tensors(), SCHEMA, spec, side=b"side", profile=profile).payload)
+            made.append(encode(tensors(), SCHEMA, spec, kind=Kind.MODEL, profile=profile).payload)
+            guessed.append(encode(tensors(), SCHEMA, spec, profile=profile, reference=REFERENCE).payload)
+        for nmse in (0.02, 0.2, 0.7):
+            made.append(encode_to(tensors(), SCHEMA, nmse=nmse, profile=profile).payload)
+            guessed.append(
+                encode_to(tensors(), SCHEMA, nmse=nmse, profile=profile, reference=REFERENCE).payload
+            )
+        made += published(profile)
+    return [bytes([RESEALED]) + p for p in made] + [bytes([RESEALED | GUESSED | AGREED]) + p for p in guessed]
+
+
+def published(profile: Profile) -> list[bytes]:
+    """`BASE` as a whole, and the change to a model near it, where one tensor gets another unit."""
+    later = {name: (array * 1.1).astype(array.dtype) for name, array in tensors().items()}
+    later["vector"] = later["vector"] * np.float32(4)
+    after = publish(later, SCHEMA, 6, BASE)
+    whole = encode_model(BASE, later, SCHEMA, version=7, side=b"side", profile=profile)
+    change = encode_change(after, BASE, later, SCHEMA, base_version=7, side=b"", profile=profile)
+    assert change is not None
+    return [whole, change]
 
 
 def found() -> list[bytes]:
@@ -80,24 +129,58 @@ def found() -> list[bytes]:
         return [archive.extractfile(member).read() for member in archive]
 
 
-def write_corpus(inputs: list[bytes]) -> None:
+def filled_up(needed: set[bytes], more: set[bytes]) -> set[bytes]:
+    """`needed`, with the shortest of `more` and then mutations of both up to `CORPUS_INPUTS`."""
+    rng = random.Random(1)
+    kept = needed | set(in_order(more - needed)[: max(CORPUS_INPUTS - len(needed), 0)])
+    known = in_order(kept)
+    while len(kept) < CORPUS_INPUTS:
+        kept.add(plain(mutate(rng.choice(known), rng.choice(known), rng)))
+    return kept
+
+
+def in_order(inputs: set[bytes]) -> list[bytes]:
+    """The shortest first."""
+    return sorted(inputs, key=lambda data: (len(data), data))
+
+
+def write_corpus(inputs: set[bytes]) -> None:
     """Replace the committed inputs; the same inputs give the same file."""
     with tarfile.open(CORPUS, "w:xz", preset=9) as archive:
-        for i, data in enumerate(sorted(set(inputs), key=lambda data: (len(data), data))):
+        for i, data in enumerate(in_order(inputs)):
             member = tarfile.TarInfo(f"{i:05}")
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
 
 
 def resealed(payload: bytes) -> bytes:
-    """The payload with the checksum and the length it would have were it honest."""
+    """The payload with the length, the checksum and, of a change, the fingerprint it would have were it honest."""
     content = payload[:11] + len(payload).to_bytes(4, "little") + payload[15:-8]
+    if kind_of(payload) == Kind.CHANGE and len(payload) >= 45:
+        content = content[:27] + BASE.fingerprint.to_bytes(8, "little") + content[35:]
     return content + xxhash.xxh64_intdigest(content).to_bytes(8, "little")
+
+
+def kind_of(payload: bytes) -> int:
+    """The kind that a payload says it has, -1 where it is too short to say so."""
+    return payload[3] >> 4 if len(payload) > 3 else -1
+
+
+def flags_of(data: bytes) -> int:
+    """The first byte of an input."""
+    return data[0] if data else 0
 
 
 def payload_of(data: bytes) -> bytes:
     """The payload that an input stands for."""
-    return resealed(data[1:]) if data[:1] and data[0] & 1 else data[1:]
+    return resealed(data[1:]) if flags_of(data) & RESEALED else data[1:]
+
+
+def plain(data: bytes) -> bytes:
+    """The same input without what `resealed` fills in anyway, which would be most of what an archive of many takes."""
+    if not flags_of(data) & RESEALED or len(data) < 46:
+        return data
+    return data[:12] + bytes(4) + data[16:-8] + bytes(8)
 
 
 def mutate(data: bytes, other: bytes, rng: random.Random) -> bytes:
@@ -132,17 +215,48 @@ def inputs(count: int, seed: int) -> list[bytes]:
     return (known + mutations)[:count]
 
 
+class Agreeable:
+    """Differs from nothing."""
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+
+@contextmanager
+def agreeing(flags: int) -> Iterator[None]:
+    """With `AGREED`, a payload's check of the guess is right whatever it is."""
+    honest = contexts_section._check_of
+    if flags & AGREED:
+        contexts_section._check_of = lambda guess: Agreeable()
+    try:
+        yield
+    finally:
+        contexts_section._check_of = honest
+
+
+def decoded(data: bytes) -> Tensors:
+    """The tensors of an input. Raises PayloadError."""
+    payload, flags = payload_of(data), flags_of(data)
+    with agreeing(flags):
+        match kind_of(payload):
+            case Kind.MODEL:
+                return decode_model(payload, SCHEMA).tensors
+            case Kind.CHANGE:
+                return decode_change(payload, SCHEMA, BASE).tensors
+            case _:
+                return decode(payload, SCHEMA, REFERENCE if flags & GUESSED else None).tensors
+
+
 def check(data: bytes) -> str | None:
     """Decode one input: the word it is refused with, or None.
 
     Raises Finding when that takes too long or too much memory, or gives tensors that are not the schema's; lets any
     exception but PayloadError through.
     """
-    payload = payload_of(data)
     cpu_s, peak = time.process_time(), peak_bytes()
     reason = None
     try:
-        decoded = decode(payload, SCHEMA).tensors
+        tensors = decoded(data)
     except PayloadError as error:
         reason = error.reason
     cpu_s, growth = time.process_time() - cpu_s, peak_bytes() - peak
@@ -152,7 +266,7 @@ def check(data: bytes) -> str | None:
         raise Finding(f"{growth} bytes of memory in one run, the limit is {LIMIT_GROWTH_BYTES}")
     if reason is not None and reason not in REASONS:
         raise Finding(f"{reason!r} is none of the reasons")
-    if reason is None and not all(np.isfinite(array).all() for array in SCHEMA.check(decoded).values()):
+    if reason is None and not all(np.isfinite(array).all() for array in SCHEMA.check(tensors).values()):
         raise Finding("NaN or infinity was decoded")
     return reason
 
@@ -168,5 +282,7 @@ if __name__ == "__main__":
         for data in seeds() + found():
             (folder / hashlib.sha1(data, usedforsecurity=False).hexdigest()).write_bytes(data)
     else:
-        write_corpus([path.read_bytes() for path in folder.iterdir()])
+        needed, more = ({plain(path.read_bytes()) for path in Path(f).iterdir()} for f in sys.argv[2:4])
+        print(f"{len(needed)} inputs reach all that was reached, {len(more)} were new at some time")
+        write_corpus(filled_up(needed, more))
         print(f"{len(found())} inputs, {CORPUS.stat().st_size} bytes in {CORPUS}")

@@ -21,7 +21,7 @@ preload=$("$python" -c 'import atheris; print(atheris.path() + "/asan_with_fuzze
 
 run() {
   LD_PRELOAD=$preload ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=16:allocator_may_return_null=1 \
-    SLIMFLEET_NATIVE_LIBRARY=$built/_slimcodec.so "$python" tests/fuzz/fuzz_decode.py -max_len=4096 -timeout=10 "$@"
+    SLIMFLEET_NATIVE_LIBRARY=$built/_slimcodec.so "$python" tests/fuzz/fuzz_decode.py -max_len=6000 -timeout=10 "$@"
 }
 export PYTHONPATH=compression
 
@@ -32,8 +32,9 @@ fi
 corpus=.fuzz/corpus
 mkdir -p "$corpus"
 "$python" tests/fuzz/cases.py unpack "$corpus"
-run "$corpus" -max_total_time="$seconds" -rss_limit_mb=2048 -artifact_prefix=.fuzz/ -print_final_stats=1
+run "$corpus" -max_total_time="$seconds" -rss_limit_mb=2048 -artifact_prefix=.fuzz/ -print_final_stats=1 \
+  -use_value_profile=1
 [[ $then == pack ]] || exit 0
 mkdir "$built/merged"
 run "$built/merged" "$corpus" -merge=1
-"$python" tests/fuzz/cases.py pack "$built/merged"
+"$python" tests/fuzz/cases.py pack "$built/merged" "$corpus"

@@ -11,6 +11,7 @@ from slimfleet.compression import BadInput, Budget
 from slimfleet.simulations.profiles import load_profiles
 from slimfleet.simulations.scenario import load_scenario, scenario_names
 from slimfleet.simulations.settings import Scenario
+from slimfleet.simulations.wiring import coordinator_settings
 
 
 def complaint(path: Path | str, overrides: dict[str, str] | None = None) -> str:
@@ -66,6 +67,12 @@ def test_overrides_reach_every_depth_and_keep_toml_types() -> None:
     assert scenario.budget.of("sbc-mid").uplink_bytes == 5_000
 
 
+def test_the_profile_of_the_codec_is_small_unless_said_otherwise() -> None:
+    set_to = {text: load_scenario("digits", {"codec.profile": text}) for text in ("fast", "portable")}
+    assert load_scenario("digits").codec.profile == "small"
+    assert {coordinator_settings(scenario).codec_profile for scenario in set_to.values()} == set(set_to)
+
+
 def test_a_class_changes_only_the_limits_it_names_and_may_lift_one(tmp_path: Path) -> None:
     text = """
         [budget]
@@ -107,6 +114,7 @@ def test_a_scenario_is_frozen() -> None:
         ("[planner]\nwidths = 0.5", ["planner.widths = 0.5", "must be a list"]),
         ("[planner]\nwidths = [0.5, 2.0]", ["planner.widths.1 = 2.0", "less than or equal to 1"]),
         ("[planner]\nnmse = [1.0]", ["planner.nmse.0 = 1.0", "less than 1"]),
+        ("[codec]\nprofile = 'tiny'", ['codec.profile = "tiny"', "'small', 'fast' or 'portable'"]),
         ("[codec]\ndownlink_bits = 9", ["codec.downlink_bits = 9", "8 or 32"]),
         ("[selection]\npolicy = 'magic'", ['selection.policy = "magic"', "'uniform' or 'utility'"]),
         ("[budget]\nenergy_j = 'soon'", ['budget.energy_j = "soon"', "number"]),

@@ -149,6 +149,7 @@ def _encode(sub: SubModel, assignment: Assignment, residual: Tensors) -> tuple[P
         base_version=assignment.round_number,
         plan_id=assignment.plan_id,
         rng=np.random.default_rng((training.seed, assignment.plan_id, 1)),
+        profile=assignment.codec_profile,
     )
     leftover = {name: value.copy() for name, value in residual.items()}
     sub.places.assign(leftover, unsent | residual_after(update, encoded.decoded, schema))

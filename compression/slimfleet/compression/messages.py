@@ -25,6 +25,7 @@ from slimfleet.compression.types import (
     NotNegative,
     Plan,
     Positive,
+    Profile,
     Report,
     Rounding,
     Share,
@@ -76,6 +77,8 @@ class Assignment:
     plan: Plan
     budget: Budget
     training: Training
+    codec_profile: Profile = "small"
+    """How the answer is to be coded. A device without the native coder answers in the portable profile."""
     acknowledged_round: Count | None = None
     """Last round whose update of this device was accepted: tells the device which residual holds."""
 

@@ -82,6 +82,7 @@ class Coordinator:
                 settings.downlink_bits,
                 settings.window,
                 self.versions,
+                settings.codec_profile,
             )
             planner = RoundPlanner(settings, self.registry, self.calibration, self.environment)
             known = [node for node in nodes if node in self.registry]

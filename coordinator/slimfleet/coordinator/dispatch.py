@@ -15,6 +15,7 @@ from slimfleet.compression.pruning import (
     select_channels,
 )
 from slimfleet.compression.pruning.blueprint import Blueprint
+from slimfleet.compression.types import Profile
 from slimfleet.compression.wire import Kind
 from slimfleet.coordinator.holding import NOTHING, Holding
 from slimfleet.coordinator.versions import Versions
@@ -55,6 +56,7 @@ class Downlink:
     bits: int
     window: WindowPolicy
     versions: Versions
+    profile: Profile = "small"
     _snapshot: Snapshot | None = field(default=None, repr=False)
     _cuts: dict[float, Cut] = field(default_factory=dict, repr=False)
     _plain: dict[float, Payload] = field(default_factory=dict, repr=False)
@@ -101,6 +103,7 @@ class Downlink:
             cut.places.schema,
             base_version=version,
             side=cut.channels,
+            profile=self.profile,
         )
         return whole if change is None or len(change) >= len(whole) else change
 
@@ -112,6 +115,7 @@ class Downlink:
                 cut.places.schema,
                 version=self.round_number,
                 side=cut.channels,
+                profile=self.profile,
             )
         return self._models[cut.channels]
 

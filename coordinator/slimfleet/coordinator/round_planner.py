@@ -143,6 +143,7 @@ class RoundPlanner:
             # The fixed policy is plain federated averaging, which knows no budgets: its devices do not stop early.
             budget=Budget() if self.settings.planner == "fixed" else limits,
             training=replace(training, learning_rate=training.learning_rate * decay),
+            codec_profile=self.settings.codec_profile,
             acknowledged_round=record.acknowledged_round,
         )
         work = cost_model.works[plan.width]

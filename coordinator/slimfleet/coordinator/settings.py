@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Le
 
 from slimfleet.compression import Budget, Training
 from slimfleet.compression.pruning import WindowPolicy
-from slimfleet.compression.types import Count, Positive
+from slimfleet.compression.types import Count, Positive, Profile
 from slimfleet.coordinator.planner import PlannerSettings
 from slimfleet.coordinator.planner.settings import Bits
 from slimfleet.coordinator.selection import SelectionSettings
@@ -33,6 +33,9 @@ class CoordinatorSettings:
     planner: str = "enumerate"
     planner_settings: PlannerSettings = field(default_factory=PlannerSettings)
     window: WindowPolicy = "prefix"
+    codec_profile: Profile = "small"
+    """Of updates and models: `small` takes the fewest bytes, `fast` the least time, `portable` does without the native
+    coder. Who cannot code so codes in the portable profile."""
     downlink_bits: Bits = 6
     downlink_history: Annotated[int, Ge(0)] = 32
     """Published models kept, so that a device that holds one is sent the change since; 0 always sends whole models."""

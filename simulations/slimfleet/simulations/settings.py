@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
-from slimfleet.compression.types import Budget
+from slimfleet.compression.types import Budget, Profile
 from slimfleet.coordinator.planner.settings import NMSE
 
 NO_LIMIT = "none"
@@ -179,6 +179,9 @@ class CodecSection(Section):
     """Rounds after which a residual is dropped."""
     rounding: Literal["deadzone", "stochastic"] = "deadzone"
     """`deadzone` rounds towards zero near it (fewer bytes); `stochastic` is unbiased."""
+    profile: Profile = "small"
+    """Of updates and models: `small` takes the fewest bytes, `fast` the least time, `portable` does without the native
+    coder. Who cannot code so codes in the portable profile."""
     downlink_bits: Bits = 6
     downlink_history: int = Field(default=32, ge=0)
     """Published models that the coordinator keeps: a device that holds one of them is sent the change since, any other

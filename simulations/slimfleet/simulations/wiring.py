@@ -67,6 +67,7 @@ def coordinator_settings(scenario: Scenario) -> CoordinatorSettings:
         planner=scenario.planner.policy,
         planner_settings=planner_settings(scenario),
         window=scenario.planner.window,
+        codec_profile=codec.profile,
         downlink_bits=codec.downlink_bits,
         downlink_history=codec.downlink_history,
         server=ServerSettings(

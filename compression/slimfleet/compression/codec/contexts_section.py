@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from slimfleet.compression.codec.grid import CodedLevels, Grid
 from slimfleet.compression.codec.grid_fields import read_grid, write_grid
 from slimfleet.compression.codec.native.bindings import (
+    FARTHEST,
     MAX_CLASS,
     Levels,
     Part,
@@ -24,7 +25,6 @@ from slimfleet.compression.schema import TensorSpec
 
 _SMALL, _TRELLIS, _GUESSED = 1, 2, 4
 _CHECK_BYTES = 4
-_FARTHEST = 2.0**20
 
 Guess = list[Levels]
 """What both ends expect of each weight tensor, in levels * 256: int32 in its shape."""
@@ -75,6 +75,8 @@ def read(
     starts = bytes(reader.take(len(specs)))
     if max(starts, default=0) > MAX_CLASS:
         raise PayloadError("entropy", f"a start class beyond {MAX_CLASS}")
+    if any(start and not spec.size for spec, start in zip(specs, starts, strict=True)):
+        raise PayloadError("entropy", "a start class for a tensor without elements")
     parts = [
         Part(
             spec.shape,
@@ -94,18 +96,30 @@ def states_of(spec: TensorSpec, *, trellis: bool) -> int:
 
 
 def guess_of(reference: list[NDArray[np.float32]], grid: Grid, specs: list[TensorSpec]) -> Guess:
-    """A reference on the grid: float32 division by the unit, cut to 2**20, towards zero; in levels * 256."""
-    guesses = []
-    for index, (array, spec) in enumerate(zip(reference, specs, strict=True)):
-        with np.errstate(over="ignore"):
-            levels = array.astype(np.float32) / grid.unit(index, spec)
-        guesses.append(np.asarray(np.trunc(np.clip(levels, -_FARTHEST, _FARTHEST)), np.int32, order="C"))
-    return guesses
+    """A reference on the grid: float32 division by the unit, cut to 2**20, towards zero; in levels * 256.
+
+    Raises PayloadError("nonfinite") for NaN.
+    """
+    return [
+        _guess_of(array, grid.unit(index, spec))
+        for index, (array, spec) in enumerate(zip(reference, specs, strict=True))
+    ]
+
+
+def _guess_of(array: NDArray[np.float32], unit: np.float32) -> Levels:
+    with np.errstate(over="ignore"):
+        levels = np.array(array, np.float32, order="C")
+        levels /= unit
+    # In place, since a decoder has to do with four times the model's memory; towards zero is how numpy casts.
+    np.clip(levels, -FARTHEST, FARTHEST, out=levels)
+    if levels.size and np.isnan(levels.min()):
+        raise PayloadError("nonfinite", "the reference holds NaN")
+    return levels.astype(np.int32)
 
 
 def _check_of(guess: Guess) -> bytes:
     """Four bytes that tell one guess from another: the low half of XXH64 over all, little-endian."""
     digest = xxhash.xxh64()
     for levels in guess:
-        digest.update(levels.astype("<i4").tobytes())
+        digest.update(np.ascontiguousarray(levels, "<i4").data)
     return digest.intdigest().to_bytes(8, "little")[:_CHECK_BYTES]

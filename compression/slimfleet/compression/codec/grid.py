@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from slimfleet.compression.codec.native.bindings import MAX_LEVEL as LARGEST_LEVEL
 from slimfleet.compression.codec.native.bindings import dequantise_levels
 from slimfleet.compression.codec.native.library import load
 from slimfleet.compression.errors import PayloadError
@@ -19,6 +20,13 @@ LEAST_UNIT = 2.0**-120
 """A unit stays clear of subnormal numbers, which some processors flush to zero."""
 MAX_LEVEL = 1 << 10
 _BLOCK = 1 << 14
+_OVERFLOW = 2.0**128 - 2.0**103
+"""From here on a number rounds to infinity in float32."""
+
+
+def largest_level(levels: NDArray[np.int32]) -> int:
+    """Largest magnitude; numpy's abs would have none for the least integer."""
+    return max(int(levels.max()), -int(levels.min())) if levels.size else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +49,29 @@ class Grid:
         unit = np.float32(self.units[index if len(self.units) > 1 else 0])
         return unit * np.float32(2.0**-self.vector_shift) if len(spec.shape) < 2 else unit
 
-    def check(self, top: int, unit: np.float32) -> None:
-        """Make sure that the levels up to `top` are all positive and finite.
+    def check(self, levels: NDArray[np.int32], unit: np.float32) -> None:
+        """Make sure that positive levels up to the largest of `levels` stand for positive, finite values.
 
         Raises PayloadError("nonfinite") when one overflows, ("grid") when one has changed its sign.
         """
-        ends = {top, *range(1, min(top, len(self.offsets)) + 1)} - {0}  # between these, levels only grow
-        if any(self._factor(level) <= 0 for level in ends):
-            raise PayloadError("grid", "a quantiser level is not positive")
-        with np.errstate(over="ignore"):
-            if not all(np.isfinite(np.float32(self._factor(level)) * unit) for level in ends):
-                raise PayloadError("nonfinite", "a quantiser level overflows float32")
+        if self._sound(LARGEST_LEVEL, unit):  # nearly always, so that few levels need to be looked through
+            return
+        top = largest_level(levels)
+        if top and not self._sound(top, unit):
+            changed = min(self._ends(top)) <= 0
+            raise PayloadError(
+                "grid" if changed else "nonfinite",
+                f"a quantiser level {'is not positive' if changed else 'overflows float32'}",
+            )
+
+    def _sound(self, top: int, unit: np.float32) -> bool:
+        ends = self._ends(top)
+        return min(ends) > 0 and max(ends) * float(unit) < _OVERFLOW
+
+    def _ends(self, top: int) -> list[int]:
+        """Factors of the levels 1..top, but for stretches where they only grow."""
+        explicit = [k * FRACTION + offset for k, offset in enumerate(self.offsets[:top], 1)]
+        return [*explicit, self._factor(top)]
 
     def values(self, top: int, unit: np.float32) -> NDArray[np.float32]:
         """The values of the levels 0, 1 .. top, -top .. -1, so that a signed level indexes them directly."""
@@ -111,10 +131,12 @@ def dequantise(quantised: Quantised, schema: ModelSchema) -> Tensors:
 def _look_up(
     levels: NDArray[np.int32], grid: Grid, unit: np.float32, spec: TensorSpec
 ) -> NDArray[np.generic]:
-    top = max(int(levels.max()), -int(levels.min())) if levels.size else 0
-    grid.check(top, unit)
-    values = grid.values(top, unit) if load() is None else None
+    grid.check(levels, unit)
     offsets = np.array(grid.offsets, np.int16)
+    native = load() is not None
+    if native and spec.dtype == "float32":
+        return dequantise_levels(levels, unit, offsets)
+    values = None if native else grid.values(largest_level(levels), unit)
 
     def look_up(block: NDArray[np.int32]) -> NDArray[np.float32]:
         return dequantise_levels(block, unit, offsets) if values is None else values[block]

@@ -23,8 +23,8 @@ from slimfleet.compression.types import Profile, Tensors
 from slimfleet.compression.wire import Coder, Sections
 
 _WIDTHS = (1, 2, 4, 8)
-LARGE = 32
-"""Levels from which on both coders are tried."""
+LARGE_LEVEL, LARGE_BITS = 32, 2
+"""Levels and bits a weight from which on both coders are tried: contexts learn a large alphabet slowly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +68,20 @@ def pack(
             guess = reference_guess(reference, quantised.grid, schema)
             coded = quantised.coded or contexts_section.code(arrays, small=profile == "small", guess=guess)
             section = contexts_section.write(coded, quantised.grid, guess)
-            rival = _rival(arrays, quantised.grid)
-            if rival is not None and len(rival) < len(section):
-                coder, section = Coder.TABLES, rival
+            if _large_alphabet(arrays, len(section)):
+                rival = tables_section.write(arrays, quantised.grid)
+                if len(rival) < len(section):
+                    coder, section = Coder.TABLES, rival
             parts.append(section)
     return Body(coder, sections, b"".join(parts))
 
 
-def _rival(arrays: list[NDArray[np.int32]], grid: Grid) -> bytes | None:
-    """The same levels under tables where those may be smaller: contexts learn a large alphabet slowly."""
+def _large_alphabet(arrays: list[NDArray[np.int32]], section_bytes: int) -> bool:
+    """Whether tables are worth a try, and can hold the levels."""
+    if 8 * section_bytes < LARGE_BITS * sum(array.size for array in arrays):
+        return False
     top = max((max(int(a.max()), -int(a.min())) for a in arrays if a.size), default=0)
-    return tables_section.write(arrays, grid) if LARGE <= top <= MAX_LEVEL and installed() else None
+    return LARGE_LEVEL <= top <= MAX_LEVEL and installed()
 
 
 def _coder_of(quantised: Quantised, profile: Profile) -> Coder:

@@ -38,7 +38,7 @@ def publish(tensors: Tensors, schema: ModelSchema, bits: int, before: Snapshot |
     checked = schema.check(tensors)
     for spec in weights_of(schema):
         # Written so that NaN fails too.
-        if not np.abs(checked[spec.name]).max(initial=0) <= _LARGEST:
+        if not float(np.abs(checked[spec.name]).max(initial=0)) <= _LARGEST:
             raise PayloadError("nonfinite", f"tensor {spec.name!r} holds NaN or more than {_LARGEST:.3g}")
     units = list(model_units(checked, schema, bits, _VECTOR_SHIFT))
     levels = {}

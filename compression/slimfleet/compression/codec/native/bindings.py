@@ -20,6 +20,8 @@ NativeProfile = Literal["fast", "small"]
 MAX_LEVEL = 32_767
 """Largest magnitude of a level; SLIMCODEC_MAX_LEVEL of slimcodec.h."""
 MAX_CLASS = 63
+FARTHEST = 1 << 20
+"""Largest magnitude of a guess, in levels * 256."""
 
 _PROFILES: dict[NativeProfile, int] = {"fast": 0, "small": 1}
 _NO_ROOM = -2
@@ -64,10 +66,9 @@ def encode_parts(
     Parts with values are quantised first: their levels are written into the arrays, at the price of `price` squared
     steps a bit. Raises ValueError for a level beyond MAX_LEVEL.
     """
-    for array in levels:
-        if array.size and max(int(array.max()), -int(array.min())) > MAX_LEVEL:
-            raise ValueError(f"a level beyond {MAX_LEVEL}: take a coarser step")
-    tensors = _tensors(parts, levels)
+    if any(_largest(array) > MAX_LEVEL for array in levels):
+        raise ValueError(f"a level beyond {MAX_LEVEL}: take a coarser step")
+    tensors = _tensors(parts, levels, profile)
     for bytes_a_level in _BYTES_A_LEVEL:
         room = np.empty(64 + bytes_a_level * sum(array.size for array in levels), np.uint8)
         size = require().slimcodec_encode(
@@ -83,28 +84,28 @@ def encode_parts(
 def decode_parts(parts: Sequence[Part], data: bytes | memoryview, profile: NativeProfile) -> list[Levels]:
     """The levels of each part. Garbage in gives garbage out, of the parts' sizes.
 
-    Raises PayloadError("entropy") when the bytes do not end where they should or hold a level beyond MAX_LEVEL.
+    Raises PayloadError("entropy") when the bytes do not end as they should or hold a level beyond MAX_LEVEL.
     """
     levels = [np.empty(part.shape, np.int32) for part in parts]
     received = np.frombuffer(data, np.uint8)
     status = require().slimcodec_decode(
-        _tensors(parts, levels), len(parts), _PROFILES[profile], received.ctypes.data, received.size
+        _tensors(parts, levels, profile), len(parts), _PROFILES[profile], received.ctypes.data, received.size
     )
-    if status not in (0, _CORRUPT):
-        raise MemoryError("the native coder had no memory")
-    if status or any(array.size and max(int(array.max()), -int(array.min())) > MAX_LEVEL for array in levels):
+    if status == _CORRUPT:
         raise PayloadError("entropy", "entropy-coded bytes are not what was encoded")
+    if status:
+        raise MemoryError("the native coder had no memory")
     return levels
 
 
 def start_class(levels: Levels) -> int:
     """Class of the mean magnitude of levels, for `Part.start`."""
-    return int(require().slimcodec_start_class(levels.ctypes.data, levels.size))
+    return int(require().slimcodec_start_class(_address(levels, np.int32, levels.shape), levels.size))
 
 
 def expected_class(values: NDArray[np.float32]) -> int:
     """Class of the levels that `values` (in steps) will have."""
-    return int(require().slimcodec_expected_class(values.ctypes.data, values.size))
+    return int(require().slimcodec_expected_class(_address(values, np.float32, values.shape), values.size))
 
 
 def dequantise_levels(levels: Levels, unit: np.float32, offsets: NDArray[np.int16]) -> NDArray[np.float32]:
@@ -112,7 +113,12 @@ def dequantise_levels(levels: Levels, unit: np.float32, offsets: NDArray[np.int1
     flat = np.asarray(levels, np.int32, order="C")
     out = np.empty(levels.shape, np.float32)
     require().slimcodec_dequantise(
-        flat.ctypes.data, flat.size, unit, offsets.ctypes.data, offsets.size, out.ctypes.data
+        flat.ctypes.data,
+        flat.size,
+        unit,
+        _address(offsets, np.int16, (offsets.size,)),
+        offsets.size,
+        out.ctypes.data,
     )
     return out
 
@@ -133,8 +139,8 @@ class Tally:
     def add(self, levels: Levels, values: NDArray[np.float32]) -> None:
         """Count one tensor."""
         require().slimcodec_tally(
-            levels.ctypes.data,
-            values.ctypes.data,
+            _address(levels, np.int32, levels.shape),
+            _address(values, np.float32, levels.shape),
             levels.size,
             self.counts.size - 1,
             self.counts.ctypes.data,
@@ -143,14 +149,17 @@ class Tally:
         )
 
 
-def _tensors(parts: Sequence[Part], levels: Sequence[Levels]) -> ctypes.Array[_Tensor]:
+def _tensors(
+    parts: Sequence[Part], levels: Sequence[Levels], profile: NativeProfile
+) -> ctypes.Array[_Tensor]:
     tensors = (_Tensor * len(parts))()
     for tensor, part, array in zip(tensors, parts, levels, strict=True):
-        _check(part, array)
+        _check(part, profile)
         tensor.rows, tensor.cols, tensor.kernel = as_matrix(part.shape)
-        tensor.states, tensor.start, tensor.levels = part.states, part.start, array.ctypes.data
-        tensor.values = None if part.values is None else part.values.ctypes.data
-        tensor.side = None if part.side is None else part.side.ctypes.data
+        tensor.states, tensor.start = part.states, part.start
+        tensor.levels = _address(array, np.int32, part.shape)
+        tensor.values = None if part.values is None else _address(part.values, np.float32, part.shape)
+        tensor.side = None if part.side is None else _address(part.side, np.int32, part.shape)
     return tensors
 
 
@@ -161,13 +170,23 @@ def as_matrix(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return shape[0], prod(shape[1:]), prod(shape[2:])
 
 
-def _check(part: Part, levels: Levels) -> None:
-    """What C takes on trust."""
-    arrays = ((levels, np.int32), (part.values, np.float32), (part.side, np.int32))
-    for array, dtype in arrays:
-        if array is not None and not (
-            array.shape == part.shape and array.dtype == dtype and array.flags.c_contiguous
-        ):
-            raise ValueError(f"{array.dtype}{list(array.shape)} for a part of shape {list(part.shape)}")
+def _check(part: Part, profile: NativeProfile) -> None:
+    """What C takes on trust, besides its arrays."""
     if not 0 <= part.start <= MAX_CLASS:
         raise ValueError(f"start class {part.start}, the limit is {MAX_CLASS}")
+    if part.states not in ((1, 8) if profile == "small" else (1,)):
+        raise ValueError(f"a trellis of {part.states} states under the {profile} profile")
+    if part.side is not None and _largest(part.side) > FARTHEST:
+        raise ValueError(f"a guess beyond {FARTHEST}")
+
+
+def _address(array: NDArray[np.generic], dtype: type[np.generic], shape: tuple[int, ...]) -> int:
+    """Where C finds the elements of an array, if they are what it will take them for."""
+    if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
+        raise ValueError(f"{array.dtype}{list(array.shape)} for {dtype.__name__}{list(shape)} in C order")
+    return array.ctypes.data
+
+
+def _largest(array: Levels) -> int:
+    """Largest magnitude of an array; numpy's abs would have none for the least integer."""
+    return max(int(array.max()), -int(array.min())) if array.size else 0

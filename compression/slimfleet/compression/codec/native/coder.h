@@ -18,23 +18,31 @@
 static const int64_t FLAGGED_FROM = 8;   /* rows at least this long begin with a flag: all zeros */
 static const float SURELY_ZERO = 0.6f;   /* a row of smaller values is left out before the prices are known */
 
-static HOT int32_t code_row(const stream *z, const int inputs, const int decoding, field *f, int64_t r, int32_t state)
+static HOT int32_t code_row(const stream *shared, const int inputs, const int decoding, const field *row_of, int64_t r,
+                            int32_t state)
 {
-    const int32_t states = f->tensor->states;
-    const float *values = f->tensor->values;
-    int32_t *levels = f->tensor->levels + r * f->cols;
+    const int32_t states = inputs == 1 ? 1 : row_of->tensor->states;
+    const float *values = row_of->tensor->values;
+    int32_t *levels = row_of->tensor->levels + r * row_of->cols;
     const int choosing = !decoding && values && states == 1;
-    course w = start_course(f);
+    course w = start_course(row_of);
+    /* The range coder's state, where it can stay in registers. */
+    encoder out = decoding ? (encoder){0} : *shared->out;
+    decoder in = decoding ? *shared->in : (decoder){0};
+    const stream own = {&out, &in, shared->model, shared->lambda}, *z = &own;
+    field here = *row_of, *f = &here; /* no store of a byte can change what is in it, as compilers see */
     for (int64_t c = 0; c < f->cols; c++) {
-        prediction p = predict(f, r, c);
+        prediction p = predict(f, w.trail, r, c);
         contexts x = contexts_of(f, &w, &p, r, c, inputs);
         if (choosing) levels[c] = greedy(z, inputs, &x, values[r * f->cols + c]);
         int32_t level = code_level(z, inputs, decoding, &x, states, state, decoding ? 0 : levels[c]);
         if (decoding) levels[c] = level;
         state = state_after(states, state, level);
         adapt(f, c, &p, level);
-        advance(f, &w, r, c, level, p.value);
+        advance(f, &w, c, level, p.value);
     }
+    if (decoding) *shared->in = in;
+    else *shared->out = out;
     return state;
 }
 
@@ -53,7 +61,8 @@ static int empty_row(const field *f, int64_t r)
     return 1;
 }
 
-static HOT void code_field(const stream *z, const int inputs, const int decoding, field *f)
+/* Returns 0, or CORRUPT. */
+static HOT int32_t code_field(const stream *z, const int inputs, const int decoding, field *f)
 {
     const slimcodec_tensor *t = f->tensor;
     int32_t state = 0;
@@ -67,20 +76,23 @@ static HOT void code_field(const stream *z, const int inputs, const int decoding
         }
         if (empty) {
             memset(f->here, 0, (size_t)f->cols * sizeof *f->here);
+            memset(f->here8, 0, (size_t)f->cols);
             memset(t->levels + r * f->cols, 0, (size_t)f->cols * sizeof *t->levels);
         } else {
             state = code_row(z, inputs, decoding, f, r, state);
+            if (decoding && z->in->too_large) return SLIMCODEC_CORRUPT;
         }
-        end_row(f, r, empty);
+        if (r + 1 < f->rows) end_row(f, inputs == 1, r, empty);
     }
+    return 0;
 }
 
-/* The magnitude, Q16, that a class of octave4 begins with; at least 1/64. */
+/* The magnitude, Q16, that a class of octave4 begins with; from 1/64 to CAP. */
 static int64_t general_of(int32_t start)
 {
     int32_t v = start + 8;
     int64_t general = ((((int64_t)4 | (v & 3)) << ((v >> 2) - 2)) - 4) * 256;
-    return general < 1024 ? 1024 : general;
+    return general < 1024 ? 1024 : general > CAP << 16 ? CAP << 16 : general;
 }
 
 /* Everything that a tensor needs lies in one block, which the caller frees; NULL without memory. */
@@ -94,26 +106,36 @@ static void *open_field(field *f, const slimcodec_tensor *t, int64_t window, int
     f->window = window;
     f->general = general_of(t->start);
     int64_t kept = t->rows - 1 < window ? t->rows - 1 : window; /* the last row predicts nobody */
-    f->guessed = t->side ? ((t->rows < window ? t->rows : window) + 7) / 8 * 8 : 0;
-    f->stride = f->guessed + (kept + 7) / 8 * 8;
+    f->guessed = t->side ? ((t->rows < window ? t->rows : window) + 15) / 16 * 16 : 0;
+    f->stride = f->guessed + (kept + 15) / 16 * 16;
     size_t cols = (size_t)t->cols, wide = cols + 2 * MARGIN;
-    size_t words = 3 * wide + 2 * cols + (quantising ? 9 * cols : 0);
-    int32_t *block = calloc(words * sizeof *block + cols * (size_t)f->stride + 1, 1);
+    size_t words = quantising ? 14 : 6; /* a column, besides the margins; its bytes: history and, at most, 6 */
+    if (cols > SIZE_MAX / 2 / (words * sizeof(int32_t) + (size_t)f->stride + 6)) return NULL;
+    size_t narrow = cols + 2 * (size_t)t->kernel + 2 * MARGIN;
+    size_t bytes = (cols + sizeof(int16_t)) * (size_t)f->stride + NEIGHBOURS * sizeof(int16_t) + 2 * narrow;
+    int32_t *block = calloc((6 * MARGIN + words * cols) * sizeof *block + bytes, 1);
     if (!block) return NULL;
     int32_t *at = block;
     f->here = at + MARGIN;
     f->up = (at += wide) + MARGIN;
     f->up2 = (at += wide) + MARGIN;
     f->power = (uint32_t *)(at += wide);
-    f->column = (uint32_t *)(at += cols);
+    f->column = at += cols;
+    f->above = at += cols;
     at += cols;
     if (quantising) {
-        f->column_before = (uint32_t *)at;
-        f->path = at += cols;
+        f->path = at;
         at += 8 * cols;
     }
-    f->history = (int8_t *)at;
-    for (size_t c = 0; c < cols; c++) f->column[c] = (uint32_t)(f->general >> 4);
+    f->weight = (int16_t *)at;
+    f->near_weight = f->weight + f->stride;
+    f->history = (int8_t *)(f->near_weight + NEIGHBOURS);
+    f->here8 = f->history + cols * (size_t)f->stride + 2 * (size_t)t->kernel + MARGIN;
+    f->up8 = f->here8 + narrow;
+    for (size_t c = 0; c < cols; c++) {
+        f->column[c] = (int32_t)(f->general >> 4);
+        f->above[c] = above_of(window == FAST_WINDOW, 0, f->column[c]);
+    }
     for (int64_t r = 0; t->side && r < t->rows && r < window; r++) {
         for (size_t c = 0; c < cols; c++) {
             int8_t level = guess8(t->side[r * t->cols + (int64_t)c]);
@@ -124,13 +146,13 @@ static void *open_field(field *f, const slimcodec_tensor *t, int64_t window, int
     return block;
 }
 
-/* All tensors, in either direction. Returns 0, or NO_MEMORY. */
+/* All tensors, in either direction. Returns 0, NO_MEMORY or CORRUPT. */
 static HOT int32_t code_tensors(const slimcodec_tensor *tensors, int64_t count, int32_t profile, const int decoding,
                                 stream *z)
 {
     z->model = malloc(sizeof *z->model);
     if (!z->model) return SLIMCODEC_NO_MEMORY;
-    model_start(z->model);
+    model_start(z->model, profile != SLIMCODEC_FAST, !decoding);
     int32_t status = 0;
     for (int64_t i = 0; i < count && !status; i++) {
         const slimcodec_tensor *t = &tensors[i];
@@ -145,11 +167,11 @@ static HOT int32_t code_tensors(const slimcodec_tensor *tensors, int64_t count, 
         if (!block) {
             status = SLIMCODEC_NO_MEMORY;
         } else if (profile == SLIMCODEC_FAST) {
-            code_field(z, 1, decoding, &f);
+            status = code_field(z, 1, decoding, &f);
         } else if (t->side) {
-            code_field(z, 6, decoding, &f);
+            status = code_field(z, 6, decoding, &f);
         } else {
-            code_field(z, 5, decoding, &f);
+            status = code_field(z, 5, decoding, &f);
         }
         free(block);
     }

@@ -4,10 +4,13 @@
 
 #include "slimcodec.h"
 
+/* 0 on the command line leaves AVX2 out. */
+#ifndef SLIMCODEC_HAS_AVX2
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #define SLIMCODEC_HAS_AVX2 1
 #else
 #define SLIMCODEC_HAS_AVX2 0
+#endif
 #endif
 
 int64_t slimcodec_encode_any(const slimcodec_tensor *tensors, int64_t count, int32_t profile, float lambda,

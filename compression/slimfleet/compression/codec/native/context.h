@@ -10,67 +10,67 @@
 
 /* What changes along a row. */
 typedef struct {
-    int64_t energy;              /* mean magnitude in this row, Q12 */
-    int64_t miss;                /* mean error of the prediction, Q12 */
+    int32_t energy;              /* mean magnitude in this row, Q12 */
+    int32_t miss;                /* mean error of the prediction, Q12 */
     int32_t seen;
     int32_t drift;               /* mean sign, Q8 */
     int32_t left, left2, left3;  /* magnitudes */
+    uint32_t trail;              /* the last levels, clipped to bytes, the very last in the lowest */
 } course;
 
 typedef struct {
     int32_t index[INPUTS];       /* context of each input, for the bins of the index */
     int32_t sign[INPUTS];
     int32_t set;                 /* of mixer weights */
+    int32_t half, ahead;         /* of the prediction: half octave, and whether it is not negative */
 } contexts;
 
-/* 65536 / (n + 1.5) and 65536 / (n + 3) */
-static const int32_t row_rate[25] = {43690, 26214, 18724, 14563, 11915, 10082, 8738, 7710, 6898,
-                                     6241,  5698,  5242,  4854,  4519,  4228,  3971, 3744, 3542,
-                                     3360,  3196,  3048,  2912,  2788,  2674,  2570};
-static const int32_t column_rate[15] = {21845, 16384, 13107, 10922, 9362, 8192, 7281, 6553,
-                                        5957,  5461,  5041,  4681,  4369, 4096, 3855};
+/* 8192 / (2 n + 3) */
+static const int32_t row_rate[25] = {2730, 1638, 1170, 910, 744, 630, 546, 481, 431, 390, 356, 327, 303, 282, 264,
+                                     248, 234, 221, 210, 199, 190, 182, 174, 167, 160};
 
 /* Quarter octaves of (v + 4) / 4, v in Q8: 0 for nothing, 24 for 1.0. */
 static HOT int32_t octave4(uint32_t v)
 {
     v += 4;
-    int32_t e = 31 - __builtin_clz(v);
+    int32_t e = 31 ^ __builtin_clz(v); /* 31 - clz, in one instruction where there is no lzcnt */
     return (e << 2 | (int32_t)(v >> (e - 2) & 3)) - 8;
 }
 
 static HOT int32_t ternary(int32_t v) { return v > 0 ? 1 : v < 0 ? 2 : 0; }
 
+static HOT int32_t direction_of(const contexts *x) { return x->ahead ? 16 + x->half : 15 - x->half; }
+
 static HOT course start_course(const field *f)
 {
-    return (course){.energy = f->general >> 4, .miss = f->general >> 4, .seen = 2};
+    return (course){.energy = (int32_t)(f->general >> 4), .miss = (int32_t)(f->general >> 4), .seen = 2};
 }
 
 static HOT contexts contexts_of(const field *f, const course *w, const prediction *p, int64_t r, int64_t c,
                                 const int inputs)
 {
     contexts x;
-    const int32_t *here = f->here + c, *up = f->up + c;
-    int32_t back = f->kernel > 1 && c >= f->kernel ? here[-f->kernel] : 0;
-
-    /* The magnitude to expect: of row and column as if they were independent, and of the neighbourhood. Q12. */
-    uint64_t apart = (((uint64_t)w->energy * f->column[c] >> 16) * f->inverse) >> 16;
-    if (apart > 1 << 24) apart = 1 << 24;
-    uint32_t around = (uint32_t)(2 * w->left + w->left2 + 2 * magnitude(up[0]) + magnitude(up[-1]) + magnitude(up[1]));
-    around = f->kernel > 1 ? (around + (uint32_t)magnitude(back)) * 512 : around * 585;
-    uint32_t blend = (uint32_t)((10 * apart + 6 * (uint64_t)around) >> 4);
-
     uint32_t guess = (uint32_t)magnitude(p->value < -(1 << 20) ? 1 << 20 : least(p->value, 1 << 20));
     int32_t guessed = octave4(guess), half = least(guessed >> 1, 15);
-    int32_t direction = p->value >= 0 ? 16 + half : 15 - half;
+    x.half = half;
+    x.ahead = p->value >= 0;
     if (inputs == 1) {
+        uint32_t blend = (uint32_t)(f->above[c] + LEFT * (2 * w->left + w->left2));
         x.index[0] = half * 24 + least(octave4(blend >> 4) >> 1, 23);
-        x.sign[0] = direction;
         x.set = 0;
         return x;
     }
-    int32_t miss = least(octave4((uint32_t)(w->miss >> 4)) / 3, 15);
+    /* The magnitude to expect: of row and column as if they were independent, and of the neighbourhood. Q12. */
+    uint64_t apart = ((uint64_t)w->energy * (uint64_t)f->column[c] >> 16) * f->inverse >> 16;
+    if (apart > 1 << 24) apart = 1 << 24;
+    uint32_t around = (uint32_t)(2 * w->left + w->left2 + f->above[c]);
+    uint32_t blend = (uint32_t)((10 * apart + 6 * (uint64_t)(around * 585)) >> 4);
+
+    const int32_t *here = f->here + c, *up = f->up + c;
+    int32_t back = f->kernel > 1 && c >= f->kernel ? here[-f->kernel] : 0;
+    int32_t direction = direction_of(&x), miss = least(octave4((uint32_t)(w->miss >> 4)) / 3, 15);
     int32_t row = least(octave4((uint32_t)(w->energy >> 4)) >> 1, 23);
-    int32_t column = least(octave4(f->column[c] >> 4) >> 1, 23);
+    int32_t column = least(octave4((uint32_t)f->column[c] >> 4) >> 1, 23);
     int32_t both = least(octave4((uint32_t)(apart >> 4)) >> 1, 23);
     x.index[0] = least(guessed, 47) * 16 + miss;
     x.index[1] = least(octave4(blend >> 4), 63);
@@ -93,25 +93,21 @@ static HOT contexts contexts_of(const field *f, const course *w, const predictio
 }
 
 /* Takes note of a level. */
-static HOT void advance(field *f, course *w, int64_t r, int64_t c, int32_t level, int32_t predicted)
+static HOT void advance(field *f, course *w, int64_t c, int32_t level, int32_t predicted)
 {
     int32_t m = magnitude(level);
-    int64_t capped = (int64_t)least(m, CAP) << 12;
-    w->energy += ((capped - w->energy) * row_rate[least(w->seen, 24)]) >> 16;
+    w->energy += ((least(m, CAP) << 12) - w->energy) * row_rate[w->seen] >> 12;
     if (w->energy < 16) w->energy = 16;
-    w->seen++;
-    int64_t mean = f->column[c];
-    mean += ((capped - mean) * column_rate[r < 14 ? r : 14]) >> 16;
-    f->column[c] = (uint32_t)(mean < 16 ? 16 : mean);
-    int64_t miss = (int64_t)level * 256 - predicted;
-    if (miss < 0) miss = -miss;
-    if (miss > 1 << 17) miss = 1 << 17;
-    w->miss += (miss * 16 - w->miss) >> 4;
+    if (w->seen < 24) w->seen++;
+    int32_t miss = magnitude(level * 256 - predicted);
+    w->miss += (least(miss, 1 << 17) * 16 - w->miss) >> 4;
     if (level) w->drift += ((level > 0 ? 256 : -256) - w->drift) >> 3;
     w->left3 = w->left2;
     w->left2 = w->left;
     w->left = m;
     f->here[c] = level;
+    f->here8[c] = clip8(level);
+    w->trail = w->trail << 8 | (uint8_t)f->here8[c];
 }
 
 #endif

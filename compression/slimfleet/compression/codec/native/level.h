@@ -54,21 +54,26 @@ static HOT mixture sign_mixture(model *m, const contexts *x, const int inputs, i
 {
     mixture y;
     int32_t size = least(index, 7);
+    if (inputs == 1) {
+        y.state[0] = &m->sign[0][direction_of(x)];
+        return y;
+    }
     for (int i = 0; i < inputs; i++) y.state[i] = &m->sign[i][x->sign[i] + (i == 4 ? size * 32 : 0)];
     y.weight = m->weight[MIXER_SETS + size];
     return y;
 }
 
-/* Unary below UNARY, then the exponent of what is over in unary, then its other bits. */
+/* Unary below UNARY, then the exponent of what is over in unary, then its other bits. One beyond `most` is only noted:
+ * whoever reads looks after every row, and until then nothing overflows, since exponents have an end. */
 static HOT int32_t code_index(const stream *z, const int inputs, const int decoding, const contexts *x,
-                              int32_t quantiser, int32_t index)
+                              int32_t quantiser, int32_t most, int32_t index)
 {
     for (int32_t bin = 0; bin < UNARY; bin++) {
         mixture y = index_mixture(z->model, x, inputs, bin, quantiser);
         if (!code_mixed(z, inputs, decoding, &y, index > bin)) return bin;
     }
     uint32_t over = decoding ? 1 : (uint32_t)(index - UNARY + 1);
-    int32_t length = 31 - __builtin_clz(over), exponent = 0;
+    int32_t length = 31 ^ __builtin_clz(over), exponent = 0;
     for (; exponent < SUFFIXES - 1; exponent++) {
         mixture y = index_mixture(z->model, x, inputs, UNARY + least(exponent, EXPONENTS - 1), quantiser);
         if (!code_mixed(z, inputs, decoding, &y, length > exponent)) break;
@@ -80,7 +85,9 @@ static HOT int32_t code_index(const stream *z, const int inputs, const int decod
         else bit = code_bit(z, decoding, bit, 32768);
         value = value << 1 | (uint32_t)bit;
     }
-    return UNARY - 1 + (int32_t)value;
+    index = UNARY - 1 + (int32_t)value;
+    if (decoding && index > most) z->in->too_large = 1;
+    return index;
 }
 
 static HOT int32_t code_level(const stream *z, const int inputs, const int decoding, const contexts *x,
@@ -88,7 +95,8 @@ static HOT int32_t code_level(const stream *z, const int inputs, const int decod
 {
     int32_t quantiser = states == 8 ? state & 1 : 0, m = magnitude(level);
     int32_t index = states == 8 ? (m + quantiser) / 2 : m;
-    index = code_index(z, inputs, decoding, x, quantiser, index);
+    int32_t most = states == 8 ? (SLIMCODEC_MAX_LEVEL + quantiser) / 2 : SLIMCODEC_MAX_LEVEL;
+    index = code_index(z, inputs, decoding, x, quantiser, most, index);
     if (index == 0) return 0;
     mixture y = sign_mixture(z->model, x, inputs, index);
     int negative = code_mixed(z, inputs, decoding, &y, level < 0);

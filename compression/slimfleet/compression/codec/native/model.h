@@ -18,7 +18,8 @@ enum {
     SUFFIXES = 17,    /* exponents are 0..16 */
     SLOW = 255,       /* observations after which a probability forgets: mixed ones, */
     QUICK = 60,       /* those that stand alone, */
-    QUICKER = 30      /* and flags of rows */
+    QUICKER = 30,     /* and flags of rows */
+    PRICE_SHIFT = 5
 };
 
 /* How many contexts each input has, and where they begin. */
@@ -41,6 +42,7 @@ typedef struct {
     int32_t weight[MIXER_SETS + SIGN_SETS][INPUTS]; /* Q16 */
     int16_t stretch[4096];
     uint16_t rate[SLOW + 1];
+    float price[(65536 >> PRICE_SHIFT) + 1]; /* of the encoder: bits by probability */
 } model;
 
 /* round(65536 / (1 + exp(-(i - 32) / 4))) */
@@ -51,6 +53,19 @@ static const uint16_t logistic[65] = {
     55834, 57724, 59287, 60565, 61598, 62428, 63090, 63615, 64030, 64357, 64614, 64816, 64974,
     65097, 65194, 65269, 65328, 65374, 65410, 65438, 65459, 65476, 65489, 65500, 65508, 65514,
 };
+
+/* Base 2, within 0.003. */
+static inline float log2_of(float v)
+{
+    union {
+        float f;
+        uint32_t u;
+    } x = {v};
+    float whole = (float)((int32_t)(x.u >> 23) - 127);
+    x.u = (x.u & 0x7fffffu) | 0x3f800000u;
+    float y = x.f;
+    return whole - 2.5417f + y * (4.0703f + y * (-2.0693f + y * (0.6139f - y * 0.0732f)));
+}
 
 /* 65536 / (1 + exp(-d / 256)), interpolated. */
 static HOT int32_t squash(int32_t d)
@@ -67,20 +82,25 @@ static inline void fill(bit_state *states, int32_t count)
     for (int32_t i = 0; i < count; i++) states[i] = (bit_state){32768, 0};
 }
 
-static inline void model_start(model *m)
+/* What one context alone, that is the fast profile, needs of a new model; the mixers need more, and prices too. */
+static inline void model_start(model *m, int mixing, int pricing)
 {
-    fill(m->index[0], BINS * CONTEXTS);
-    fill(m->sign[0], INPUTS * SIGN_CONTEXTS);
+    for (int32_t bin = 0; bin < BINS; bin++) fill(m->index[bin], mixing ? CONTEXTS : SIZE_0);
+    fill(m->sign[0], mixing ? INPUTS * SIGN_CONTEXTS : SIGN_CONTEXTS);
     fill(m->empty_row, 2);
     fill(m->suffix, SUFFIXES);
-    for (int32_t s = 0; s < MIXER_SETS + SIGN_SETS; s++)
-        for (int32_t i = 0; i < INPUTS; i++) m->weight[s][i] = 19661; /* 0.3 */
-    int32_t d = -2047;
-    for (int32_t i = 0; i < 4096; i++) {
-        while (d < 2047 && squash(d) < 16 * i + 8) d++;
-        m->stretch[i] = (int16_t)d;
-    }
     for (uint32_t n = 0; n <= SLOW; n++) m->rate[n] = (uint16_t)(655360 / (10 * n + 16));
+    if (mixing) {
+        for (int32_t s = 0; s < MIXER_SETS + SIGN_SETS; s++)
+            for (int32_t i = 0; i < INPUTS; i++) m->weight[s][i] = 19661; /* 0.3 */
+        int32_t d = -2047;
+        for (int32_t i = 0; i < 4096; i++) {
+            while (d < 2047 && squash(d) < 16 * i + 8) d++;
+            m->stretch[i] = (int16_t)d;
+        }
+    }
+    for (int32_t i = 0; pricing && i <= 65536 >> PRICE_SHIFT; i++)
+        m->price[i] = 16.0f - log2_of(((float)i + 0.5f) * (1 << PRICE_SHIFT));
 }
 
 static HOT uint32_t clipped(int32_t one) { return (uint32_t)(one < 32 ? 32 : one > 65504 ? 65504 : one); }

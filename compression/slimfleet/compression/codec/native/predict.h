@@ -2,7 +2,7 @@
  *
  * Changes that training makes are close to low rank: a row resembles a mixture of the rows before it. The mixture is
  * learned along the row by normalised least mean squares (Widrow and Hoff 1960; Nagumo and Noda 1967), from what the
- * decoder has too. Sums are modulo 2**32, so their order does not matter and nothing overflows.
+ * decoder has too. Weights saturate at 16 bits; sums are modulo 2**32, so their order does not matter.
  */
 #ifndef SLIMCODEC_PREDICT_H
 #define SLIMCODEC_PREDICT_H
@@ -16,10 +16,11 @@
 enum {
     WINDOW = 256,     /* earlier rows that predict, in the small profile */
     FAST_WINDOW = 64,
-    NEIGHBOURS = 8,   /* the last is always 0, for a multiple of 8 */
-    RATE = 38,        /* Q8: 0.15 of the way to the level */
+    NEIGHBOURS = 8,
+    RATE = 307,       /* Q11: 0.15 of the way to the level */
     MARGIN = 4,       /* zeros on either side of a row */
-    CAP = 255         /* magnitudes count up to here in means */
+    CAP = 255,        /* magnitudes count up to here in means */
+    LEFT = 219        /* Q12: what a magnitude beside counts, of 7 in all */
 };
 
 /* A tensor on its way through the coder. */
@@ -30,22 +31,25 @@ typedef struct {
     int64_t guessed;             /* of them, those with the guess's rows, which come first */
     int64_t active;              /* those in use, in steps of 8 */
     int32_t *here, *up, *up2;    /* levels of this row and of the two before, between margins */
+    int8_t *here8, *up8;         /* the first two clipped to a byte, the left margin that of two windows */
     int8_t *history;             /* cols x stride: levels of the last rows in a ring, clipped to a byte */
     uint32_t *power;             /* by column, the sum of squares in history */
-    uint32_t *column;            /* by column, the mean magnitude, Q12 */
-    int32_t weight[2 * WINDOW];  /* of history, Q16 */
-    int32_t near_weight[NEIGHBOURS];
+    int32_t *column;             /* by column, the mean magnitude, Q12 */
+    int32_t *above;              /* by column, see above_of */
+    int16_t *weight;             /* of history, stride of them, Q12 */
+    int16_t *near_weight;        /* NEIGHBOURS */
     int64_t general;             /* mean magnitude of all, Q16 */
     uint64_t inverse;            /* 2**32 / general in Q12, as the row begins */
     int32_t after_empty;         /* whether the row before was all zeros */
     int32_t *path;               /* of the quantiser: 8 a column */
-    uint32_t *column_before;
 } field;
+
+/* 4096 / (r + 3) */
+static const int32_t column_rate[15] = {1365, 1024, 819, 682, 585, 512, 455, 409, 372, 341, 315, 292, 273, 256, 240};
 
 typedef struct {
     int32_t value;               /* Q8 */
-    uint32_t norm;               /* sum of squares of what it was made of */
-    int8_t near[NEIGHBOURS];
+    uint64_t near;               /* NEIGHBOURS levels, a byte each, the first in the lowest */
 } prediction;
 
 static HOT int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
@@ -54,61 +58,106 @@ static HOT int8_t clip8(int32_t v) { return (int8_t)(v > 127 ? 127 : v < -127 ? 
 
 static HOT int8_t guess8(int32_t side) { return clip8((side + 32) >> 6); }
 
-/* Sums of products of 32-bit and 8-bit integers, `n` a multiple of 8. Written out for AVX2, since compilers widen bytes
- * badly; elsewhere they do well enough. */
+/* Sums of products of weights and levels, and steps of the weights; `n` is a multiple of 16. Written out for AVX2, since
+ * compilers widen bytes badly; elsewhere they do well enough. */
 #if defined(SLIMCODEC_AVX2)
-static HOT __m256i widened(const int8_t *x) { return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)x)); }
+static HOT __m256i widened(const int8_t *x) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)x)); }
+static HOT __m128i widened_near(uint64_t near) { return _mm_cvtepi8_epi16(_mm_cvtsi64_si128((int64_t)near)); }
 
-static HOT uint32_t weighted(const int32_t *w, const int8_t *x, int64_t n)
+static HOT int32_t sum_of(__m128i x)
 {
-    __m256i sum = _mm256_setzero_si256();
-    for (int64_t i = 0; i < n; i += 8)
-        sum = _mm256_add_epi32(sum, _mm256_mullo_epi32(_mm256_loadu_si256((const __m256i *)(w + i)), widened(x + i)));
-    __m128i half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
-    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
-    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1));
-    return (uint32_t)_mm_cvtsi128_si32(half);
+    x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0x4e));
+    x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0xb1));
+    return _mm_cvtsi128_si32(x);
 }
 
-static HOT void add_scaled(int32_t *w, const int8_t *x, int32_t by, int64_t n)
+static HOT int32_t weighted(const int16_t *w, const int8_t *x, int64_t n, const int16_t *near_w, uint64_t near)
 {
-    const __m256i step = _mm256_set1_epi32(by);
-    for (int64_t i = 0; i < n; i += 8) {
+    __m128i half = _mm_madd_epi16(_mm_loadu_si128((const __m128i *)near_w), widened_near(near));
+    if (n) {
+        __m256i sum = _mm256_setzero_si256();
+        for (int64_t i = 0; i < n; i += 16)
+            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_loadu_si256((const __m256i *)(w + i)), widened(x + i)));
+        half = _mm_add_epi32(half, _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1)));
+    }
+    return sum_of(half);
+}
+
+static HOT int32_t near_power(uint64_t near)
+{
+    __m128i x = widened_near(near);
+    return sum_of(_mm_madd_epi16(x, x));
+}
+
+static HOT void add_scaled(int16_t *w, const int8_t *x, int32_t by, int64_t n)
+{
+    const __m256i step = _mm256_set1_epi16((int16_t)by);
+    for (int64_t i = 0; i < n; i += 16) {
         __m256i *at = (__m256i *)(w + i);
-        _mm256_storeu_si256(at, _mm256_add_epi32(_mm256_loadu_si256(at), _mm256_mullo_epi32(step, widened(x + i))));
+        __m256i change = _mm256_mulhrs_epi16(step, _mm256_slli_epi16(widened(x + i), 8));
+        _mm256_storeu_si256(at, _mm256_adds_epi16(_mm256_loadu_si256(at), change));
     }
 }
+
+static HOT void add_scaled_near(int16_t *w, uint64_t near, int32_t by)
+{
+    __m128i change = _mm_mulhrs_epi16(_mm_set1_epi16((int16_t)by), _mm_slli_epi16(widened_near(near), 8));
+    _mm_storeu_si128((__m128i *)w, _mm_adds_epi16(_mm_loadu_si128((const __m128i *)w), change));
+}
 #else
-static HOT uint32_t weighted(const int32_t *w, const int8_t *x, int64_t n)
+static HOT int32_t near_level(uint64_t near, int i) { return (int8_t)(near >> (8 * i)); }
+
+static HOT int32_t weighted(const int16_t *w, const int8_t *x, int64_t n, const int16_t *near_w, uint64_t near)
 {
     uint32_t sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += (uint32_t)w[i] * (uint32_t)x[i];
+    for (int64_t i = 0; i < n; i++) sum += (uint32_t)(w[i] * x[i]);
+    for (int i = 0; i < NEIGHBOURS; i++) sum += (uint32_t)(near_w[i] * near_level(near, i));
+    return (int32_t)sum;
+}
+
+static HOT int32_t near_power(uint64_t near)
+{
+    int32_t sum = 0;
+    for (int i = 0; i < NEIGHBOURS; i++) sum += near_level(near, i) * near_level(near, i);
     return sum;
 }
 
-static HOT void add_scaled(int32_t *w, const int8_t *x, int32_t by, int64_t n)
+static HOT void step_weight(int16_t *w, int32_t x, int32_t by)
 {
-    for (int64_t i = 0; i < n; i++) w[i] = (int32_t)((uint32_t)w[i] + (uint32_t)by * (uint32_t)x[i]);
+    int32_t v = *w + ((by * x + 64) >> 7);
+    *w = (int16_t)(v > 32767 ? 32767 : v < -32768 ? -32768 : v);
+}
+
+static HOT void add_scaled(int16_t *w, const int8_t *x, int32_t by, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) step_weight(w + i, x[i], by);
+}
+
+static HOT void add_scaled_near(int16_t *w, uint64_t near, int32_t by)
+{
+    for (int i = 0; i < NEIGHBOURS; i++) step_weight(w + i, near_level(near, i), by);
 }
 #endif
 
-static HOT prediction predict(const field *f, int64_t r, int64_t c)
+static HOT uint32_t bytes4(const int8_t *x)
+{
+    const uint8_t *u = (const uint8_t *)x;
+    return (uint32_t)u[0] | (uint32_t)u[1] << 8 | (uint32_t)u[2] << 16 | (uint32_t)u[3] << 24;
+}
+
+/* `trail` holds the levels of this row so far, the last in the lowest byte. */
+static HOT prediction predict(const field *f, uint32_t trail, int64_t r, int64_t c)
 {
     prediction p;
-    const int32_t *here = f->here + c, *up = f->up + c;
-    p.near[0] = clip8(here[-1]);
-    p.near[1] = clip8(here[-2]);
-    p.near[2] = f->kernel > 1 && c >= f->kernel ? clip8(here[-f->kernel]) : 0;
-    p.near[3] = f->kernel > 1 && c >= 2 * f->kernel ? clip8(here[-2 * f->kernel]) : 0;
-    p.near[4] = clip8(up[-1]);
-    p.near[5] = clip8(up[1]);
-    p.near[6] = f->tensor->side ? guess8(f->tensor->side[r * f->cols + c]) : 0;
-    p.near[7] = 0;
-    uint32_t sum = weighted(f->weight, f->history + c * f->stride, f->active);
-    sum += weighted(f->near_weight, p.near, NEIGHBOURS);
-    p.norm = f->power[c];
-    for (int i = 0; i < NEIGHBOURS; i++) p.norm += (uint32_t)(p.near[i] * p.near[i]);
-    p.value = (int32_t)sum >> 8;
+    uint64_t near = (trail & 0xffff) | (uint64_t)(bytes4(f->up8 + c - 1) & 0x00ff00ffu) << 32;
+    if (f->kernel > 1) {
+        const int8_t *here = f->here8 + c;
+        near |= (uint64_t)(uint8_t)here[-f->kernel] << 16 | (uint64_t)(uint8_t)here[-2 * f->kernel] << 24;
+    }
+    if (f->tensor->side) near = near << 8 >> 8 | (uint64_t)(uint8_t)guess8(f->tensor->side[r * f->cols + c]) << 56;
+    p.near = near;
+    int64_t active = f->power[c] ? f->active : 0; /* products with zeros are none */
+    p.value = weighted(f->weight, f->history + c * f->stride, active, f->near_weight, near) >> 4;
     return p;
 }
 
@@ -116,31 +165,47 @@ static HOT prediction predict(const field *f, int64_t r, int64_t c)
 static HOT void adapt(field *f, int64_t c, const prediction *p, int32_t level)
 {
     if (level == 0 && p->value > -128 && p->value < 128) return;
-    int64_t error = (int64_t)level * 256 - p->value;
-    const int64_t most = 1 << 20;
+    const int32_t most = 1 << 20, norm = (int32_t)f->power[c] + near_power(p->near);
+    int32_t error = level * 256 - p->value;
     error = error > most ? most : error < -most ? -most : error;
-    int32_t by = (int32_t)(error * RATE / (int64_t)(1 + p->norm));
+    int32_t by = error * RATE / (1 + norm);
+    by = by > 32767 ? 32767 : by < -32767 ? -32767 : by;
     add_scaled(f->weight, f->history + c * f->stride, by, f->active);
-    add_scaled(f->near_weight, p->near, by, NEIGHBOURS);
+    add_scaled_near(f->near_weight, p->near, by);
 }
 
 static HOT void begin_row(field *f, int64_t r)
 {
-    f->active = f->guessed + ((r < f->window ? r : f->window) + 7) / 8 * 8;
-    memset(f->weight, 0, sizeof f->weight);
+    f->active = f->guessed + ((r < f->window ? r : f->window) + 15) / 16 * 16;
+    memset(f->weight, 0, (size_t)f->stride * sizeof *f->weight);
     f->inverse = ((uint64_t)1 << 32) / (uint64_t)(f->general >> 4);
 }
 
-/* Takes the row into history and means, and makes room for the next. */
-static inline void end_row(field *f, int64_t r, int empty)
+/* What the row before lets a column expect: magnitudes around it, twice the one in the middle; in the fast profile
+ * those together with the column's mean, Q12. */
+static HOT int32_t above_of(const int fast, int32_t around, int32_t mean)
 {
+    return fast ? (8 * mean + 16 * LEFT * least(around, 4096)) >> 4 : around;
+}
+
+/* Takes the row into history and means, and makes room for the next. Not after the last row, which has no slot in
+ * history. */
+static HOT void end_row(field *f, const int fast, int64_t r, int empty)
+{
+    const int32_t *here = f->here, rate = column_rate[r < 14 ? r : 14];
     int64_t sum = 0;
+    for (int64_t c = 0; c < f->cols; c++) {
+        int32_t capped = least(magnitude(here[c]), CAP), mean = f->column[c];
+        mean += ((capped << 12) - mean) * rate >> 12;
+        f->column[c] = mean = mean < 16 ? 16 : mean;
+        f->above[c] = above_of(fast, magnitude(here[c - 1]) + 2 * magnitude(here[c]) + magnitude(here[c + 1]), mean);
+        sum += capped;
+    }
     int8_t *cell = f->history + f->guessed + r % f->window;
     for (int64_t c = 0; c < f->cols; c++, cell += f->stride) {
-        int32_t old = *cell, now = clip8(f->here[c]);
+        int32_t old = *cell, now = f->here8[c];
         f->power[c] += (uint32_t)(now * now - old * old);
         *cell = (int8_t)now;
-        sum += least(magnitude(f->here[c]), CAP);
     }
     int64_t past = 100 + r * f->cols;
     if (past > 400) past = 400;
@@ -151,6 +216,9 @@ static inline void end_row(field *f, int64_t r, int empty)
     f->up2 = f->up;
     f->up = f->here;
     f->here = oldest;
+    int8_t *row = f->up8;
+    f->up8 = f->here8;
+    f->here8 = row;
 }
 
 #endif

@@ -19,20 +19,8 @@ static const float NEVER = 1e30f;
 static const float TOO_SMALL = 0.3f; /* steps, below which only zero is tried */
 static const float ROUND_UP = 0.42f; /* far from zero prices hardly differ, and rounding does */
 
-/* Within 0.003. */
-static HOT float log2_of(uint32_t v)
-{
-    union {
-        float f;
-        uint32_t u;
-    } x = {(float)v};
-    float whole = (float)((int32_t)(x.u >> 23) - 127);
-    x.u = (x.u & 0x7fffffu) | 0x3f800000u;
-    float y = x.f;
-    return whole - 2.5417f + y * (4.0703f + y * (-2.0693f + y * (0.6139f - y * 0.0732f)));
-}
-
-static HOT float price_of(uint32_t p) { return 16.0f - log2_of(p); }
+/* Bits that an event of probability p / 65536 costs. */
+static HOT float price_of(const stream *z, uint32_t p) { return z->model->price[p >> PRICE_SHIFT]; }
 
 typedef struct {
     float index[PRICED];
@@ -51,8 +39,8 @@ static HOT prices price_indices(const stream *z, const int inputs, const context
     for (int32_t bin = 0; bin <= top && bin < PRICED; bin++) {
         mixture y = index_mixture(z->model, x, inputs, bin, quantiser);
         uint32_t one = inputs == 1 ? clipped(y.state[0]->one) : mix(z->model, &y, inputs);
-        p.index[bin] = so_far + price_of(65536 - one);
-        p.further = price_of(one);
+        p.index[bin] = so_far + price_of(z, 65536 - one);
+        p.further = price_of(z, one);
         so_far += p.further;
     }
     return p;
@@ -62,7 +50,7 @@ static HOT float price_of_sign(const stream *z, const int inputs, const contexts
 {
     mixture y = sign_mixture(z->model, x, inputs, 1);
     uint32_t one = inputs == 1 ? clipped(y.state[0]->one) : mix(z->model, &y, inputs);
-    return price_of(negative ? one : 65536 - one);
+    return price_of(z, negative ? one : 65536 - one);
 }
 
 /* A finite magnitude that an index can hold. */
@@ -129,15 +117,14 @@ static HOT void quantise_row(const stream *z, const int inputs, field *f, int64_
 {
     const float *values = f->tensor->values + r * f->cols;
     int32_t *levels = f->tensor->levels + r * f->cols;
-    int32_t near_before[NEIGHBOURS];
+    int16_t near_before[NEIGHBOURS];
     memcpy(near_before, f->near_weight, sizeof near_before);
-    memcpy(f->column_before, f->column, (size_t)f->cols * sizeof *f->column);
 
     course w = start_course(f);
     float cost[8];
     for (int s = 0; s < 8; s++) cost[s] = s == start ? 0 : NEVER;
     for (int64_t c = 0; c < f->cols; c++) {
-        prediction p = predict(f, r, c);
+        prediction p = predict(f, w.trail, r, c);
         contexts x = contexts_of(f, &w, &p, r, c, inputs);
         branch b[2] = {branch_of(z, inputs, &x, 0, values[c]), branch_of(z, inputs, &x, 1, values[c])};
         float next[8] = {NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER};
@@ -158,7 +145,7 @@ static HOT void quantise_row(const stream *z, const int inputs, field *f, int64_
         for (int32_t s = 0; s < 8; s++) cost[s] = next[s] - next[best]; /* only differences matter */
         int32_t level = values[c] < 0 ? -(path[best] >> 3) : path[best] >> 3;
         adapt(f, c, &p, level);
-        advance(f, &w, r, c, level, p.value);
+        advance(f, &w, c, level, p.value);
     }
     int32_t state = 0;
     for (int32_t s = 1; s < 8; s++)
@@ -168,9 +155,8 @@ static HOT void quantise_row(const stream *z, const int inputs, field *f, int64_
         levels[c] = values[c] < 0 ? -(step >> 3) : step >> 3;
         state = step & 7;
     }
-    memset(f->weight, 0, sizeof f->weight);
+    memset(f->weight, 0, (size_t)f->stride * sizeof *f->weight);
     memcpy(f->near_weight, near_before, sizeof near_before);
-    memcpy(f->column, f->column_before, (size_t)f->cols * sizeof *f->column);
 }
 
 #endif

@@ -1,6 +1,6 @@
 /* A binary range coder: a range of 64 bits, probabilities of 16, output in steps of 32 (after Martin 1979). */
-#ifndef SLIM_RANGE_H
-#define SLIM_RANGE_H
+#ifndef SLIMCODEC_RANGE_H
+#define SLIMCODEC_RANGE_H
 
 #include <stdint.h>
 
@@ -17,6 +17,7 @@ typedef struct {
     uint64_t code, range;
     const uint8_t *data;
     int64_t at, size;
+    int too_large; /* whether a level was */
 } decoder;
 
 static HOT void encoder_start(encoder *e, uint8_t *out, int64_t capacity)
@@ -29,14 +30,13 @@ static HOT void encoder_start(encoder *e, uint8_t *out, int64_t capacity)
     e->overflow = 0;
 }
 
-/* Adds one to the bytes written so far, as a big-endian number. */
-static void encoder_carry(encoder *e)
+/* Adds one to the `at` bytes written so far, as a big-endian number. */
+static inline void carry(uint8_t *out, int64_t at)
 {
-    int64_t i = e->at;
-    while (i > 0 && ++e->out[--i] == 0) { }
+    while (at > 0 && ++out[--at] == 0) { }
 }
 
-static void encoder_shift(encoder *e)
+static HOT void encoder_shift(encoder *e)
 {
     uint32_t top = (uint32_t)(e->low >> 32);
     if (e->at + 4 > e->capacity) {
@@ -58,7 +58,7 @@ static HOT void encode_bit(encoder *e, int bit, uint32_t one)
         uint64_t before = e->low;
         e->low += bound;
         e->range -= bound;
-        if (e->low < before) encoder_carry(e);
+        if (e->low < before) carry(e->out, e->at);
     }
     if (e->range >> 32 == 0) encoder_shift(e);
 }
@@ -71,7 +71,7 @@ static inline int64_t encoder_finish(encoder *e)
     int wraps = last < e->low; /* the interval reaches 2**64 */
     uint64_t value = 0;
     if (wraps) {
-        encoder_carry(e);
+        carry(e->out, e->at);
     } else {
         for (int bits = 63; bits >= 0; bits--) {
             uint64_t rest = ((uint64_t)1 << bits) - 1;
@@ -99,6 +99,7 @@ static HOT void decoder_start(decoder *d, const uint8_t *data, int64_t size)
     d->data = data;
     d->at = 0;
     d->size = size;
+    d->too_large = 0;
     for (int i = 0; i < 8; i++) d->code = d->code << 8 | decoder_byte(d);
 }
 
@@ -119,9 +120,17 @@ static HOT int decode_bit(decoder *d, uint32_t one)
     return bit;
 }
 
-/* Whether the bytes end where the encoder would have ended them. */
-static HOT int decoder_finished(const decoder *d)
+/* Whether the bytes end as encoder_finish ends them, so that none is without consequence: none unread, no zero at the
+ * end, and the number that the last eight bytes make, `value`, the one with the most zero bits of all in the last
+ * interval. Those next to it with more are one lowest bit away, on either side, and must lie outside. */
+static inline int decoder_finished(const decoder *d)
 {
-    return d->size <= d->at && (d->size == 0 || d->data[d->size - 1] != 0);
+    if (d->size > d->at || (d->size > 0 && d->data[d->size - 1] == 0)) return 0;
+    uint64_t value = 0;
+    for (int64_t i = d->at - 8; i < d->at; i++) value = value << 8 | (i < d->size ? d->data[i] : 0);
+    uint64_t lowest = value & (~value + 1);
+    if (d->code >= d->range) return 0; /* outside of every interval, from the first byte on */
+    return value == 0 || (lowest > d->code && lowest >= d->range - d->code);
 }
+
 #endif

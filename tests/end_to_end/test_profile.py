@@ -1,0 +1,98 @@
+"""The profile that a scenario asks for is the one that travels, to the devices and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from flwr.app import Message
+
+from slimfleet.compression.codec.grid_fields import read_grid
+from slimfleet.compression.codec.reader import Reader
+from slimfleet.compression.wire import Coder, Kind, Sections, unseal
+from slimfleet.coordinator import Coordinator
+from slimfleet.coordinator.app import server_app
+from slimfleet.simulations import Scenario, build_fleet, load_scenario
+from slimfleet.simulations.grids.client_app import virtual_client_app
+from slimfleet.simulations.grids.flower import SERVER_NODE, EngineGrid, context_of
+from slimfleet.simulations.grids.local import LocalEngine
+from slimfleet.simulations.wiring import coordinator_settings, fleet_settings, task_of
+from slimfleet.simulations.world import VirtualWorld, node_of
+
+TINY = {
+    "rounds": "2",
+    "fleet.devices": "20",
+    "selection.per_round": "8",
+    "fleet.dropout": "0.0",
+    "codec.downlink_bits": "3",  # with more, a whole model may be smaller under tables, and then goes so
+}
+MIXED = 0x01
+"""The bit of the contexts section that says `small` (docs/wire-format.md)."""
+
+
+class Overhears(LocalEngine):
+    """Devices in this process, and every payload that goes out or comes back."""
+
+    def __init__(self, scenario: Scenario, state: Path) -> None:
+        super().__init__(virtual_client_app(scenario, state))
+        self.payloads: list[bytes] = []
+
+    def submit(self, messages: Sequence[Message]) -> None:
+        self.payloads += payloads_in(messages, "model")
+        super().submit(messages)
+
+    def collect(self, timeout_s: float) -> list[Message]:
+        answers = super().collect(timeout_s)
+        self.payloads += payloads_in(answers, "update")
+        return answers
+
+
+def payloads_in(messages: Sequence[Message], record: str) -> list[bytes]:
+    records = [m.content.array_records for m in messages if m.has_content()]
+    return [found[record]["payload"].data for found in records if record in found]
+
+
+def coding_of(payload: bytes) -> tuple[Kind, Coder, bool]:
+    """Kind, coder, and whether contexts are mixed. The digits' model has nothing but weights."""
+    header, body = unseal(payload)
+    assert header.sections == Sections.WEIGHTS
+    if header.coder is not Coder.CONTEXTS:
+        return header.kind, header.coder, False
+    reader = Reader(body)
+    read_grid(reader, header.tensors)
+    return header.kind, header.coder, bool(reader.byte() & MIXED)
+
+
+def travelled(state: Path, profile: str) -> list[bytes]:
+    """Every payload of a run of two rounds."""
+    scenario = load_scenario("digits", TINY | {"codec.profile": profile})
+    engine = Overhears(scenario, state)
+    fleet = build_fleet(fleet_settings(scenario), scenario.seed)
+    coordinator = Coordinator(task_of(scenario), coordinator_settings(scenario), VirtualWorld(fleet, None))
+    grid = EngineGrid([node_of(device.number) for device in fleet], engine)
+    server_app(lambda _: coordinator)(grid=grid, context=context_of(SERVER_NODE, {}))
+    assert coordinator.totals.rejected == coordinator.totals.failed == {}
+    assert sum(row.completed for row in coordinator.rows) == 16
+    return engine.payloads
+
+
+@pytest.mark.parametrize(
+    ("profile", "coder", "mixed"),
+    [("small", Coder.CONTEXTS, True), ("fast", Coder.CONTEXTS, False), ("portable", Coder.TABLES, False)],
+)
+def test_every_payload_both_ways_is_in_the_profile_asked_for(
+    tmp_path: Path, profile: str, coder: Coder, mixed: bool
+) -> None:
+    codings = set(map(coding_of, travelled(tmp_path, profile)))
+    assert {coding[1:] for coding in codings} == {(coder, mixed)}
+    assert {kind for kind, *_ in codings} >= {Kind.UPDATE, Kind.MODEL}
+
+
+def test_small_takes_fewer_bytes_than_fast_for_the_same_first_models(tmp_path: Path) -> None:
+    """Round one sends both fleets the same model, to the same devices."""
+    first = {p: travelled(tmp_path / p, p)[:8] for p in ("small", "fast")}
+    assert {coding_of(payload)[0] for payloads in first.values() for payload in payloads} == {Kind.MODEL}
+    assert not set(first["small"]) & set(first["fast"])
+    small, fast = (sum(map(len, first[profile])) for profile in ("small", "fast"))
+    assert small < fast
