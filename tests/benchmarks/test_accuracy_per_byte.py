@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from slimfleet.client.tasks.fashion_mnist import DEBIAN_FOLDER
 from slimfleet.compression.codec import decode
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Tensors
@@ -16,9 +17,13 @@ import cache
 import golomb
 from fedavg import Round
 from methods import METHODS
-from outcomes import bytes_to, final_accuracy
+from model import schema
+from outcomes import accuracies, bytes_to, final_accuracy, outcomes, sent_so_far
+from page import page
 from qsgd import ternary
+from settings import Settings
 from stc import sparse_ternary
+from sweep import sweep
 from uplink import Feedback, Uplink
 
 SHAPES = {"w": (300, 200), "b": (40,)}
@@ -84,13 +89,56 @@ def test_feedback_waits_for_its_client_and_fades() -> None:
 
 def test_a_sweep_finds_its_runs_again_and_passes_over_a_line_cut_short(tmp_path: Path) -> None:
     file = tmp_path / "runs.jsonl"
-    run = cache.Run("float32", 0, "abc", 1.5, [Round(0.5, 100, 0.0, 0.0)] * 6)
+    run = cache.Run("float32", 0, "abc", 1.5, "a processor", [Round(0.5, 100, 0.0, 0.0)] * 6)
     cache.append(file, run)
     with file.open("a") as broken:
         broken.write('{"method": "flo')
-    other = cache.Run("float32", 1, "abc", 1.5, [Round(0.25 * (i > 2), 100, 0.0, 0.0) for i in range(8)])
+    other = cache.Run("float32", 1, "abc", 1.5, "a processor", [Round(None, 100, 0.0, 0.0)] * 2)
     cache.append(file, other)
     assert list(cache.load(file).values()) == [run, other]
-    assert final_accuracy(other) == pytest.approx(0.25)
-    assert bytes_to(other, 0.2) == 700
-    assert bytes_to(other, 0.3) is None
+
+
+def test_bytes_are_those_of_all_rounds_up_to_a_measurement() -> None:
+    accuracy = [None, 0.0, None, 0.3, None, 0.2]
+    run = cache.Run("float32", 0, "abc", 1.5, "a processor", [Round(a, 100, 0.0, 0.0) for a in accuracy])
+    assert accuracies(run) == [0.0, 0.3, 0.2]
+    assert final_accuracy(run) == 0.2
+    assert sent_so_far(run) == [200, 400, 600]
+    assert bytes_to(run, 0.1) == 400
+    assert bytes_to(run, 0.3) == 400
+    assert bytes_to(run, 0.5) is None
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.rate is not None])
+def test_a_rate_is_kept_and_used(name: str) -> None:
+    method, model = METHODS[name], schema()
+    rng = np.random.default_rng(0)
+    sent = {t.name: (0.01 * rng.standard_t(2.5, t.shape)).astype(np.float32) for t in model.tensors}
+    payload = method.compressor(sent, model, rng).payload
+    assert 0.9 * method.rate < 8 * len(payload) / model.elements <= method.rate
+
+
+def test_the_learning_rate_falls_from_its_first_value_to_its_last_share() -> None:
+    settings = Settings(rounds=11, learning_rate=0.5, last_share=0.1)
+    rates = [settings.rate(number) for number in range(1, 12)]
+    assert rates[0] == pytest.approx(0.5)
+    assert rates[5] == pytest.approx(0.275)
+    assert rates[-1] == pytest.approx(0.05)
+    assert rates == sorted(rates, reverse=True)
+    assert [n for n in range(1, 12) if settings.measures(n)] == [5, 10, 11]
+
+
+@pytest.mark.skipif(not DEBIAN_FOLDER.exists(), reason="needs dataset-fashion-mnist")
+def test_runs_in_processes_are_kept_and_not_done_again(tmp_path: Path) -> None:
+    settings, file = Settings(rounds=2, local_steps=1), tmp_path / "runs.jsonl"
+    names = ["float32", "ours 0.03 bit"]
+    runs = sweep(settings, names, [99], file, jobs=2)
+    assert [run.method for run in runs] == names
+    assert [r.accuracy is None for r in runs[0].rounds] == [True, False]
+    assert [r.nmse > 0.5 for r in runs[1].rounds] == [True, True]
+    written = file.read_bytes()
+    assert sweep(settings, names, [99], file, jobs=2) == runs
+    assert file.read_bytes() == written
+    assert "float32" in page(
+        outcomes(runs, schema().elements, settings.per_round), runs, settings, schema().elements
+    )

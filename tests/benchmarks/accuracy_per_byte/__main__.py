@@ -3,18 +3,19 @@
     python tests/benchmarks/accuracy_per_byte docs/results
 
 writes `accuracy-per-byte.md` and `.png` there. Finished runs are kept in a file; a sweep that was interrupted
-goes on where it was. One core. `--seeds 99 --rounds 3` shows in a minute that everything works.
+goes on where it was. `--jobs` runs at a time, each on one core. `--seeds 99 --rounds 3` shows in a minute that
+everything works.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from federation import Federation
 from methods import METHODS, REFERENCE
+from model import schema
 from outcomes import outcomes
 from page import page
 from plot import save
@@ -27,13 +28,12 @@ from slimfleet.compression.files import write_atomically
 def main() -> None:
     """Run what is missing, then write the page and the picture."""
     arguments = _arguments()
-    torch.set_num_threads(1)
     settings = replace(Settings(), rounds=arguments.rounds)
     names = [name for name in METHODS if name in {REFERENCE, *arguments.methods}]
-    runs = sweep(settings, names, arguments.seeds, arguments.runs)
-    schema = Federation(settings, arguments.seeds[0]).schema
-    results = outcomes(runs, schema.elements, settings.per_round)
-    text = page(results, settings, arguments.seeds, schema.elements)
+    runs = sweep(settings, names, arguments.seeds, arguments.runs, arguments.jobs)
+    elements = schema().elements
+    results = outcomes(runs, elements, settings.per_round)
+    text = page(results, runs, settings, elements)
     write_atomically(arguments.folder / "accuracy-per-byte.md", text.encode())
     save(results, runs, arguments.folder / "accuracy-per-byte.png")
     print(text)
@@ -45,6 +45,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, default=Path("slimfleet-out/accuracy-per-byte/runs.jsonl"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--rounds", type=int, default=Settings().rounds)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     return parser.parse_args()
 

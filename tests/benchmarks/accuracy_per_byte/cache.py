@@ -12,6 +12,7 @@ from fedavg import Round
 from methods import Method
 from settings import Settings
 
+from slimfleet.compression.codec.error import nmse
 from slimfleet.compression.schema import ModelSchema
 
 
@@ -24,15 +25,21 @@ class Run:
     fingerprint: str
     """Of the settings and of what the method makes of a fixed update: a run by another codec is not taken for it."""
     seconds: float
+    machine: str
+    """Processor and torch that it was trained on: its last digits depend on them."""
     rounds: list[Round]
 
 
 def fingerprint(settings: Settings, method: Method, schema: ModelSchema) -> str:
-    """Sixteen hex digits that change with the settings, the feedback, and with the bytes of the payloads."""
+    """Sixteen hex digits that change with the settings, the feedback, and with the size and error of a payload.
+
+    Not with its bytes: the last digits of a sum of float32 differ from processor to processor.
+    """
     rng = np.random.default_rng(0)
     probe = {t.name: (0.01 * rng.standard_t(2.5, t.shape)).astype(np.float32) for t in schema.tensors}
-    payload = method.compressor(probe, schema, np.random.default_rng(0)).payload
-    return hashlib.sha256(f"{settings}{method.feedback}".encode() + payload).hexdigest()[:16]
+    encoded = method.compressor(probe, schema, np.random.default_rng(0))
+    made = f"{len(encoded.payload)} {nmse(probe, encoded.decoded):.3g}"
+    return hashlib.sha256(f"{settings}{method.feedback}{made}".encode()).hexdigest()[:16]
 
 
 def load(path: Path) -> dict[tuple[str, int, str], Run]:

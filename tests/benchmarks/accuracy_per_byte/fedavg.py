@@ -16,8 +16,8 @@ from slimfleet.compression.types import Tensors
 class Round:
     """What one round sent and reached."""
 
-    accuracy: float
-    """Of the global model after the round, on all test images."""
+    accuracy: float | None
+    """Of the running mean of the global models, on all test images; None where it was not measured."""
     uplink_bytes: int
     """Sum of the lengths of all payloads."""
     nmse: float
@@ -28,13 +28,15 @@ class Round:
 
 def fedavg(federation: Federation, uplink: Uplink) -> Iterator[Round]:
     """Train round by round; the mean weighs a client by its number of images."""
-    weights = federation.start
-    for number in range(1, federation.settings.rounds + 1):
+    weights, settings = federation.start, federation.settings
+    mean = weights
+    for number in range(1, settings.rounds + 1):
         clients = federation.chosen(number)
         sent = [uplink.send(c, number, federation.update(weights, c, number)) for c in clients]
         weights = _moved(weights, [s.decoded for s in sent], [len(federation.data[c]) for c in clients])
+        mean = _nearer(mean, weights, max(1 / number, settings.newest_share))
         yield Round(
-            accuracy=federation.accuracy(weights),
+            accuracy=federation.accuracy(mean) if settings.measures(number) else None,
             uplink_bytes=sum(len(s.payload) for s in sent),
             nmse=float(np.mean([s.nmse for s in sent])),
             residual=float(np.mean([s.residual for s in sent])),
@@ -49,3 +51,7 @@ def _moved(weights: Tensors, updates: list[Tensors], counts: list[int]) -> Tenso
         ).astype(np.float32)
         for name, value in weights.items()
     }
+
+
+def _nearer(mean: Tensors, weights: Tensors, share: float) -> Tensors:
+    return {name: value + np.float32(share) * (weights[name] - value) for name, value in mean.items()}

@@ -27,7 +27,7 @@ class Federation:
 
     def __init__(self, settings: Settings, seed: int) -> None:
         self.settings, self.seed = settings, seed
-        self._task = FashionMnist(partitions=settings.parts, alpha=math.inf, seed=seed)
+        self._task = FashionMnist(partitions=1, alpha=math.inf, seed=seed)
         self.data = _split(self._task.load(0), settings, seed)
         torch.manual_seed(seed)
         self._model: nn.Module = StridedCnn().to(memory_format=torch.channels_last)
@@ -45,15 +45,12 @@ class Federation:
         """What local training changes in `weights`: float32 by name."""
         load_tensors(self._model, weights)
         examples, settings = self.data[client], self.settings
-        batch = min(settings.batch_size, len(examples))
-        steps = settings.local_epochs * math.ceil(len(examples) / batch)
-        rate = settings.learning_rate * settings.rate_decay ** (round_number - 1)
         local_sgd(
             self._model,
             self._task,
             examples,
-            Plan(width=1.0, local_steps=steps, batch_size=batch, bits=32, sparsity=0.0),
-            Training(learning_rate=rate, momentum=settings.momentum),
+            Plan(width=1.0, local_steps=settings.local_steps, batch_size=settings.batch_size, nmse=0.0),
+            Training(learning_rate=settings.rate(round_number), momentum=settings.momentum),
             np.random.default_rng((self.seed, _LOCAL, round_number, client)),
             may_step=lambda: None,
             stepped=lambda examples: None,

@@ -5,6 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from slimfleet.compression.schema import ModelSchema
+from slimfleet.compression.tensors import schema_of
+
 
 class StridedCnn(nn.Module):
     """Two strided 5x5 convolutions and two linear layers: the 101,682 parameters of `FashionCnn`, shape by shape."""
@@ -22,3 +25,8 @@ class StridedCnn(nn.Module):
         hidden = functional.relu(self.conv2(hidden))
         logits: Tensor = self.fc2(functional.relu(self.fc1(hidden.flatten(1))))
         return logits
+
+
+def schema() -> ModelSchema:
+    """Names and shapes of its parameters."""
+    return schema_of(StridedCnn())

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from cache import Run
 from methods import REFERENCE
-from settings import LAST_ROUNDS
 
 TARGET_BELOW = 0.01
 """The accuracy to be reached lies this far below the final accuracy of float32 on the same seed."""
@@ -52,24 +51,24 @@ class Outcome:
 
 
 def final_accuracy(run: Run) -> float:
-    """Mean over the global models of the last rounds."""
-    return float(np.mean([r.accuracy for r in run.rounds[-LAST_ROUNDS:]]))
+    """The last measurement."""
+    return accuracies(run)[-1]
 
 
-def trailing_accuracy(run: Run) -> list[float]:
-    """Mean of the last rounds up to each round; of fewer at the start."""
-    accuracy = [r.accuracy for r in run.rounds]
-    return [float(np.mean(accuracy[max(0, i - LAST_ROUNDS + 1) : i + 1])) for i in range(len(accuracy))]
+def accuracies(run: Run) -> list[float]:
+    """Every measurement, in order."""
+    return [r.accuracy for r in run.rounds if r.accuracy is not None]
 
 
 def sent_so_far(run: Run) -> list[int]:
-    """Uplink bytes of all clients up to and with each round."""
-    return [int(n) for n in np.cumsum([r.uplink_bytes for r in run.rounds])]
+    """For each measurement the uplink bytes of all clients up to it."""
+    sent = np.cumsum([r.uplink_bytes for r in run.rounds])
+    return [int(n) for n, r in zip(sent, run.rounds, strict=True) if r.accuracy is not None]
 
 
 def bytes_to(run: Run, target: float) -> int | None:
-    """Uplink bytes up to the first round whose trailing accuracy reaches `target`; None where none does."""
-    pairs = zip(trailing_accuracy(run)[LAST_ROUNDS - 1 :], sent_so_far(run)[LAST_ROUNDS - 1 :], strict=True)
+    """Uplink bytes up to the first measurement that reaches `target`; None where none does."""
+    pairs = zip(accuracies(run), sent_so_far(run), strict=True)
     return next((sent for accuracy, sent in pairs if accuracy >= target), None)
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 from methods import METHODS, REFERENCE
-from outcomes import Outcome, sent_so_far, trailing_accuracy
+from outcomes import Outcome, accuracies, sent_so_far
 
 from slimfleet.simulations import units
 from slimfleet.simulations.report import figure as look
@@ -19,11 +19,21 @@ from slimfleet.simulations.report import figure as look
 COLOURS = {
     "float32": look.BASELINE,
     "ours, error feedback": look.OURS,
-    "ours": "#6fb3c6",
+    "ours, unbiased": "#c2557a",
+    "ours": "#7fc0d0",
     "STC": "#8a5a9e",
     "QSGD": "#7d8a3c",
 }
-CURVES = (REFERENCE, "ours 0.1 bit, feedback", "ours 0.1 bit", "STC 1%", "QSGD ternary")
+CURVES = (
+    REFERENCE,
+    "ours 0.1 bit, feedback",
+    "ours 0.1 bit, unbiased",
+    "ours 0.1 bit",
+    "STC 1%",
+    "QSGD ternary",
+)
+
+_RATES = (0.03, 0.1, 0.3, 1, 3, 10, 32)
 
 
 def save(outcomes: Sequence[Outcome], runs: Sequence[Run], path: Path) -> None:
@@ -54,10 +64,10 @@ def _by_rate(axes: Axes, outcomes: Sequence[Outcome]) -> None:
     reference = next(o for o in outcomes if o.method == REFERENCE)
     axes.axhline(reference.accuracy.mean, color=look.BASELINE, linewidth=0.9, linestyle=(0, (4, 3)))
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xticks(_RATES, [f"{rate:g}" for rate in _RATES])
     axes.set_title("Final accuracy by rate")
     axes.set_xlabel("uplink bits per parameter (logarithmic)")
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower right", bbox_to_anchor=(0.97, 0.02))
 
 
 def _by_bytes(axes: Axes, runs: Sequence[Run]) -> None:
@@ -66,7 +76,7 @@ def _by_bytes(axes: Axes, runs: Sequence[Run]) -> None:
         group = [run for run in runs if run.method == name]
         if not group:
             continue
-        accuracy = np.array([trailing_accuracy(run) for run in group])
+        accuracy = np.array([accuracies(run) for run in group])
         sent = np.mean([sent_so_far(run) for run in group], axis=0)
         mean, colour = accuracy.mean(axis=0), COLOURS[METHODS[name].family]
         axes.plot(sent, mean, color=colour, label=name, linewidth=1.8)
@@ -79,4 +89,4 @@ def _by_bytes(axes: Axes, runs: Sequence[Run]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: units.data(value)))
     axes.set_title("Accuracy by bytes sent")
     axes.set_xlabel("bytes sent by all clients so far (logarithmic); bands: standard error")
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.58, 0.02))

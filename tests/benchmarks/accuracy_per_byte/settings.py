@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Plain FedAvg (McMahan et al. 2017, algorithm 1): no server momentum and no proximal term."""
+    """FedAvg with a fixed number of local steps: no server momentum and no proximal term."""
 
     clients: int = 10
     per_round: int = 5
     alpha: float = 0.3
     """Of the Dirichlet prior over each class's shares."""
-    rounds: int = 40
-    local_epochs: int = 1
-    batch_size: int = 20
-    learning_rate: float = 0.02
-    rate_decay: float = 0.97
-    """Factor on the learning rate from one round to the next."""
+    rounds: int = 100
+    local_steps: int = 20
+    batch_size: int = 32
+    learning_rate: float = 0.05
+    last_share: float = 0.1
+    """What a half cosine leaves of the learning rate in the last round."""
     momentum: float = 0.9
     """Of local SGD; it starts from zero in every round."""
-    parts: int = 6
-    """The training images are cut into this many even parts, and one of them is what all clients together hold."""
+    newest_share: float = 0.1
+    """Of the newest global model in the running mean that is measured: single ones swing under label skew."""
+    measured_every: int = 5
+    """Rounds from one measurement to the next; the last round is always measured."""
 
+    def rate(self, round_number: int) -> float:
+        """Learning rate of a round (from 1)."""
+        passed = (round_number - 1) / max(self.rounds - 1, 1)
+        cosine = (1 + math.cos(math.pi * passed)) / 2
+        return self.learning_rate * (self.last_share + (1 - self.last_share) * cosine)
 
-LAST_ROUNDS = 5
-"""Accuracy is the mean over the global models of this many last rounds: single ones swing under label skew."""
+    def measures(self, round_number: int) -> bool:
+        """Whether accuracy is measured after this round."""
+        return round_number % self.measured_every == 0 or round_number == self.rounds

@@ -76,7 +76,9 @@ class Bits:
 
     def alone(self, key: Key, limit: int = 60) -> int:
         """A bit under one state."""
-        state = self.states[key]
+        return self.alone_under(self.states[key], limit)
+
+    def alone_under(self, state: State, limit: int = 60) -> int:
         bit = self.bit(clamp(state[0], 32, 65504))
         learn(state, bit, limit)
         return bit

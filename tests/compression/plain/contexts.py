@@ -1,11 +1,11 @@
 """Coder 2, tensor by tensor: prediction from rows before and a guess, and the levels of a stream."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
 from operator import mul
 
-from plain.bits import Bits, clamp
-from plain.element import Expected, read_fast, read_small
+from plain.bits import Bits, State, clamp, learn
+from plain.element import Expected, octave, read_fast, read_small
 
 NEXT = ((0, 2), (5, 7), (1, 3), (6, 4), (2, 0), (4, 6), (3, 1), (7, 5))
 NEAR = 7
@@ -64,7 +64,29 @@ class Tensor:
         self.energy = self.miss = self.general >> 4
         self.drift = 0
         self.weights = [0] * len(self.history[0] + self.known[0]) + self.weights[-NEAR:]
-        for c in range(self.columns):
+        in_runs = 0 if self.small else self.columns // 8 * 8
+        for c in range(0, in_runs, 8):
+            self.run(r, c, x)
+        self.elements(r, range(in_runs, self.columns), x)
+
+    def run(self, r: int, c: int, x: list[int]) -> None:
+        """Fill in eight levels from column `c` on."""
+        state = self.run_state(c, x)
+        asked = state[0] >= 63488
+        if asked and self.bits.alone_under(state):
+            return
+        self.elements(r, range(c, c + 8), x)
+        if not asked:
+            learn(state, int(not any(x[c : c + 8])), 60)
+
+    def run_state(self, c: int, x: list[int]) -> State:
+        """Of the run that begins at column `c`."""
+        beside = self.beside(c, x)
+        total = 657 * beside + sum(self.base(i) for i in range(c, c + 8))
+        return self.bits.states["run", 2 * min(octave(total >> 7) >> 1, 23) + (beside > 0)]
+
+    def elements(self, r: int, columns: Iterable[int], x: list[int]) -> None:
+        for c in columns:
             values = self.history[c] + self.known[c] + self.near(r, c, x)
             total = sum(map(mul, self.weights, values)) & 0xFFFFFFFF
             prediction = (total - (total >> 31 << 32)) >> 4
@@ -106,16 +128,23 @@ class Tensor:
         if level:
             self.drift += ((256 if level > 0 else -256) - self.drift) >> 3
 
+    def beside(self, c: int, x: list[int]) -> int:
+        return 2 * abs(x[c - 1]) + abs(x[c - 2])
+
+    def above(self, c: int) -> int:
+        up = self.rows[-1]
+        return 2 * abs(up[c]) + abs(up[c - 1]) + abs(up[c + 1])
+
+    def base(self, c: int) -> int:
+        return 8 * self.column[c] + 3504 * min(self.above(c), 4096) >> 4
+
     def expected(self, r: int, c: int, x: list[int], prediction: int) -> Expected:
         up, k, column = self.rows[-1], self.k, self.column[c]
         back = x[c - k] if k > 1 and c >= k else 0
         apart = min(((self.energy * column >> 16) * self.inverse) >> 16, 1 << 24)
-        beside = 2 * abs(x[c - 1]) + abs(x[c - 2])
-        above = 2 * abs(up[c]) + abs(up[c - 1]) + abs(up[c + 1])
-        if self.small:
-            blend = (10 * apart + 3510 * (beside + above)) >> 4
-        else:
-            blend = (8 * column + 3504 * min(above, 4096) >> 4) + 219 * beside
+        beside = self.beside(c, x)
+        small = (10 * apart + 3510 * (beside + self.above(c))) >> 4
+        blend = small if self.small else self.base(c) + 219 * beside
         return Expected(
             quantiser=self.state % 2 if self.trellis else 0,
             prediction=prediction,

@@ -18,6 +18,24 @@
 static const int64_t FLAGGED_FROM = 8;   /* rows at least this long begin with a flag: all zeros */
 static const float SURELY_ZERO = 0.6f;   /* a row of smaller values is left out before the prices are known */
 
+/* Whether a run is to be zeros: levels, or values too small to be worth a level. */
+static HOT int run_is_empty(const int32_t *levels, const float *values)
+{
+    int empty = 1;
+    for (int i = 0; i < RUN; i++)
+        if (values ? __builtin_fabsf(values[i]) >= SURELY_ZERO : levels[i] != 0) empty = 0;
+    return empty;
+}
+
+static HOT void skip_run(field *f, course *w, int32_t *levels, int64_t c)
+{
+    memset(levels + c, 0, RUN * sizeof *levels);
+    memset(f->here + c, 0, RUN * sizeof *f->here);
+    memset(f->here8 + c, 0, RUN);
+    w->left = w->left2 = 0;
+    w->trail = 0;
+}
+
 static HOT int32_t code_row(const stream *shared, const int inputs, const int decoding, const field *row_of, int64_t r,
                             int32_t state)
 {
@@ -31,15 +49,36 @@ static HOT int32_t code_row(const stream *shared, const int inputs, const int de
     decoder in = decoding ? *shared->in : (decoder){0};
     const stream own = {&out, &in, shared->model, shared->lambda}, *z = &own;
     field here = *row_of, *f = &here; /* no store of a byte can change what is in it, as compilers see */
-    for (int64_t c = 0; c < f->cols; c++) {
-        prediction p = predict(f, w.trail, r, c);
-        contexts x = contexts_of(f, &w, &p, r, c, inputs);
-        if (choosing) levels[c] = greedy(z, inputs, &x, values[r * f->cols + c]);
-        int32_t level = code_level(z, inputs, decoding, &x, states, state, decoding ? 0 : levels[c]);
-        if (decoding) levels[c] = level;
-        state = state_after(states, state, level);
-        adapt(f, c, &p, level);
-        advance(f, &w, c, level, p.value);
+    for (int64_t c = 0, end; c < f->cols;) {
+        bit_state *unasked = NULL;
+        int32_t any = 0;
+        end = f->cols;
+        if (inputs == 1 && c + RUN <= f->cols) {
+            end = c + RUN;
+            bit_state *state_of_run = &z->model->empty_run[run_context(f, &w, c)];
+            if (state_of_run->one < SURE) {
+                unasked = state_of_run;
+            } else {
+                int empty = decoding ? 0 : run_is_empty(levels + c, choosing ? values + r * f->cols + c : NULL);
+                if (code_alone(z, decoding, state_of_run, empty, QUICK)) {
+                    skip_run(f, &w, levels, c);
+                    c = end;
+                    continue;
+                }
+            }
+        }
+        for (; c < end; c++) {
+            prediction p = predict(f, w.trail, r, c);
+            contexts x = contexts_of(z->model, f, &w, &p, r, c, inputs);
+            if (choosing) levels[c] = greedy(z, inputs, &x, values[r * f->cols + c]);
+            int32_t level = code_level(z, inputs, decoding, &x, states, state, decoding ? 0 : levels[c]);
+            if (decoding) levels[c] = level;
+            state = state_after(states, state, level);
+            adapt(f, c, &p, level);
+            advance(f, &w, c, level, p.value);
+            any |= level;
+        }
+        if (unasked) learn(z->model, unasked, any == 0, QUICK);
     }
     if (decoding) *shared->in = in;
     else *shared->out = out;

@@ -8,6 +8,11 @@
 #include "model.h"
 #include "predict.h"
 
+enum {
+    RUN = 8,
+    SURE = 63488      /* 31/32: zeros at least so probable are asked for together */
+};
+
 /* What changes along a row. */
 typedef struct {
     int32_t energy;              /* mean magnitude in this row, Q12 */
@@ -29,14 +34,6 @@ typedef struct {
 static const int32_t row_rate[25] = {2730, 1638, 1170, 910, 744, 630, 546, 481, 431, 390, 356, 327, 303, 282, 264,
                                      248, 234, 221, 210, 199, 190, 182, 174, 167, 160};
 
-/* Quarter octaves of (v + 4) / 4, v in Q8: 0 for nothing, 24 for 1.0. */
-static HOT int32_t octave4(uint32_t v)
-{
-    v += 4;
-    int32_t e = 31 ^ __builtin_clz(v); /* 31 - clz, in one instruction where there is no lzcnt */
-    return (e << 2 | (int32_t)(v >> (e - 2) & 3)) - 8;
-}
-
 static HOT int32_t ternary(int32_t v) { return v > 0 ? 1 : v < 0 ? 2 : 0; }
 
 static HOT int32_t direction_of(const contexts *x) { return x->ahead ? 16 + x->half : 15 - x->half; }
@@ -46,17 +43,17 @@ static HOT course start_course(const field *f)
     return (course){.energy = (int32_t)(f->general >> 4), .miss = (int32_t)(f->general >> 4), .seen = 2};
 }
 
-static HOT contexts contexts_of(const field *f, const course *w, const prediction *p, int64_t r, int64_t c,
+static HOT contexts contexts_of(const model *m, const field *f, const course *w, const prediction *p, int64_t r, int64_t c,
                                 const int inputs)
 {
     contexts x;
-    uint32_t guess = (uint32_t)magnitude(p->value < -(1 << 20) ? 1 << 20 : least(p->value, 1 << 20));
-    int32_t guessed = octave4(guess), half = least(guessed >> 1, 15);
+    uint32_t guess = (uint32_t)magnitude(p->value);
+    int32_t half = least(octave2(m, guess), 15);
     x.half = half;
     x.ahead = p->value >= 0;
     if (inputs == 1) {
         uint32_t blend = (uint32_t)(f->above[c] + LEFT * (2 * w->left + w->left2));
-        x.index[0] = half * 24 + least(octave4(blend >> 4) >> 1, 23);
+        x.index[0] = half * 24 + least(octave2(m, blend >> 4), 23);
         x.set = 0;
         return x;
     }
@@ -72,7 +69,7 @@ static HOT contexts contexts_of(const field *f, const course *w, const predictio
     int32_t row = least(octave4((uint32_t)(w->energy >> 4)) >> 1, 23);
     int32_t column = least(octave4((uint32_t)f->column[c] >> 4) >> 1, 23);
     int32_t both = least(octave4((uint32_t)(apart >> 4)) >> 1, 23);
-    x.index[0] = least(guessed, 47) * 16 + miss;
+    x.index[0] = least(octave4(guess), 47) * 16 + miss;
     x.index[1] = least(octave4(blend >> 4), 63);
     x.index[2] = least(magnitude(up[0]), 4) * 24 + column;
     x.index[3] = least(w->left, 5) * 72 + least(w->left2, 3) * 18 + least(w->left3, 2) * 6 + least(row / 3, 5);
@@ -90,6 +87,15 @@ static HOT contexts contexts_of(const field *f, const course *w, const predictio
         x.sign[5] = (side >= 0) * 16 + size;
     }
     return x;
+}
+
+/* Of the fast profile: which state says whether the next RUN levels are zeros. */
+static HOT int32_t run_context(const field *f, const course *w, int64_t c)
+{
+    int32_t beside = 2 * w->left + w->left2;
+    uint32_t sum = (uint32_t)(3 * LEFT * beside);
+    for (int i = 0; i < RUN; i++) sum += (uint32_t)f->above[c + i];
+    return 2 * least(octave4(sum >> 7) >> 1, RUNS / 2 - 1) + (beside > 0);
 }
 
 /* Takes note of a level. */

@@ -12,7 +12,7 @@ from pathlib import Path
 from slimfleet.compression.codec.native.build import BESIDE, LIBRARY_VARIABLE, PORTABLE_VARIABLE, WAYS_OUT
 from slimfleet.compression.errors import BadInput
 
-ABI = 2
+ABI = 3
 """What `slimcodec_abi()` must answer; the same number as SLIMCODEC_ABI in slimcodec.h."""
 
 

@@ -15,11 +15,13 @@ enum {
     SIGN_CONTEXTS = 256,
     MIXER_SETS = 4 * QUANTISERS * 16,
     SIGN_SETS = 8,
+    RUNS = 48,
     SUFFIXES = 17,    /* exponents are 0..16 */
     SLOW = 255,       /* observations after which a probability forgets: mixed ones, */
     QUICK = 60,       /* those that stand alone, */
     QUICKER = 30,     /* and flags of rows */
-    PRICE_SHIFT = 5
+    PRICE_SHIFT = 5,
+    KNOWN_OCTAVES = 1024
 };
 
 /* How many contexts each input has, and where they begin. */
@@ -38,10 +40,11 @@ typedef struct {
 typedef struct {
     bit_state index[BINS][CONTEXTS];
     bit_state sign[INPUTS][SIGN_CONTEXTS];
-    bit_state empty_row[2], suffix[SUFFIXES];
+    bit_state empty_row[2], empty_run[RUNS], suffix[SUFFIXES];
     int32_t weight[MIXER_SETS + SIGN_SETS][INPUTS]; /* Q16 */
     int16_t stretch[4096];
     uint16_t rate[SLOW + 1];
+    uint8_t octave2[KNOWN_OCTAVES];
     float price[(65536 >> PRICE_SHIFT) + 1]; /* of the encoder: bits by probability */
 } model;
 
@@ -53,6 +56,17 @@ static const uint16_t logistic[65] = {
     55834, 57724, 59287, 60565, 61598, 62428, 63090, 63615, 64030, 64357, 64614, 64816, 64974,
     65097, 65194, 65269, 65328, 65374, 65410, 65438, 65459, 65476, 65489, 65500, 65508, 65514,
 };
+
+/* Quarter octaves of (v + 4) / 4, v in Q8: 0 for nothing, 24 for 1.0. */
+static HOT int32_t octave4(uint32_t v)
+{
+    v += 4;
+    int32_t e = 31 ^ __builtin_clz(v); /* 31 - clz, in one instruction where there is no lzcnt */
+    return (e << 2 | (int32_t)(v >> (e - 2) & 3)) - 8;
+}
+
+/* Half octaves, looked up where they are small. */
+static HOT int32_t octave2(const model *m, uint32_t v) { return v < KNOWN_OCTAVES ? m->octave2[v] : octave4(v) >> 1; }
 
 /* Base 2, within 0.003. */
 static inline float log2_of(float v)
@@ -88,6 +102,7 @@ static inline void model_start(model *m, int mixing, int pricing)
     for (int32_t bin = 0; bin < BINS; bin++) fill(m->index[bin], mixing ? CONTEXTS : SIZE_0);
     fill(m->sign[0], mixing ? INPUTS * SIGN_CONTEXTS : SIGN_CONTEXTS);
     fill(m->empty_row, 2);
+    fill(m->empty_run, RUNS);
     fill(m->suffix, SUFFIXES);
     for (uint32_t n = 0; n <= SLOW; n++) m->rate[n] = (uint16_t)(655360 / (10 * n + 16));
     if (mixing) {
@@ -99,6 +114,7 @@ static inline void model_start(model *m, int mixing, int pricing)
             m->stretch[i] = (int16_t)d;
         }
     }
+    for (uint32_t v = 0; v < KNOWN_OCTAVES; v++) m->octave2[v] = (uint8_t)(octave4(v) >> 1);
     for (int32_t i = 0; pricing && i <= 65536 >> PRICE_SHIFT; i++)
         m->price[i] = 16.0f - log2_of(((float)i + 0.5f) * (1 << PRICE_SHIFT));
 }

@@ -71,13 +71,19 @@ static HOT int32_t sum_of(__m128i x)
     return _mm_cvtsi128_si32(x);
 }
 
+static HOT __m256i products(const int16_t *w, const int8_t *x, const int64_t n)
+{
+    __m256i sum = _mm256_setzero_si256();
+    for (int64_t i = 0; i < n; i += 16)
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_loadu_si256((const __m256i *)(w + i)), widened(x + i)));
+    return sum;
+}
+
 static HOT int32_t weighted(const int16_t *w, const int8_t *x, int64_t n, const int16_t *near_w, uint64_t near)
 {
     __m128i half = _mm_madd_epi16(_mm_loadu_si128((const __m128i *)near_w), widened_near(near));
     if (n) {
-        __m256i sum = _mm256_setzero_si256();
-        for (int64_t i = 0; i < n; i += 16)
-            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_loadu_si256((const __m256i *)(w + i)), widened(x + i)));
+        __m256i sum = n == FAST_WINDOW ? products(w, x, FAST_WINDOW) : products(w, x, n); /* one of them unrolled */
         half = _mm_add_epi32(half, _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1)));
     }
     return sum_of(half);
@@ -151,8 +157,8 @@ static HOT prediction predict(const field *f, uint32_t trail, int64_t r, int64_t
     prediction p;
     uint64_t near = (trail & 0xffff) | (uint64_t)(bytes4(f->up8 + c - 1) & 0x00ff00ffu) << 32;
     if (f->kernel > 1) {
-        const int8_t *here = f->here8 + c;
-        near |= (uint64_t)(uint8_t)here[-f->kernel] << 16 | (uint64_t)(uint8_t)here[-2 * f->kernel] << 24;
+        const int8_t *back = f->here8 - f->kernel, *back2 = back - f->kernel;
+        near |= (uint64_t)(uint8_t)back[c] << 16 | (uint64_t)(uint8_t)back2[c] << 24;
     }
     if (f->tensor->side) near = near << 8 >> 8 | (uint64_t)(uint8_t)guess8(f->tensor->side[r * f->cols + c]) << 56;
     p.near = near;
@@ -202,8 +208,11 @@ static HOT void end_row(field *f, const int fast, int64_t r, int empty)
         sum += capped;
     }
     int8_t *cell = f->history + f->guessed + r % f->window;
+    const int over_old = r >= f->window;
     for (int64_t c = 0; c < f->cols; c++, cell += f->stride) {
-        int32_t old = *cell, now = f->here8[c];
+        int32_t now = f->here8[c], old;
+        if (!over_old && !now) continue; /* zeros lie there already */
+        old = *cell;
         f->power[c] += (uint32_t)(now * now - old * old);
         *cell = (int8_t)now;
     }

@@ -112,6 +112,10 @@ static HOT branch branch_of(const stream *z, const int inputs, const contexts *x
     return b;
 }
 
+/* next_state the other way round: the state and the parity that lead here, and the other state, by the other parity. */
+static const uint8_t from_state[8][3] = {{0, 0, 4}, {2, 0, 6}, {0, 1, 4}, {2, 1, 6},
+                                         {3, 1, 5}, {1, 0, 7}, {3, 0, 5}, {1, 1, 7}};
+
 /* Writes the levels of row `r`, whose first element meets state `start`; leaves the field as it was. */
 static HOT void quantise_row(const stream *z, const int inputs, field *f, int64_t r, int32_t start)
 {
@@ -125,19 +129,16 @@ static HOT void quantise_row(const stream *z, const int inputs, field *f, int64_
     for (int s = 0; s < 8; s++) cost[s] = s == start ? 0 : NEVER;
     for (int64_t c = 0; c < f->cols; c++) {
         prediction p = predict(f, w.trail, r, c);
-        contexts x = contexts_of(f, &w, &p, r, c, inputs);
+        contexts x = contexts_of(z->model, f, &w, &p, r, c, inputs);
         branch b[2] = {branch_of(z, inputs, &x, 0, values[c]), branch_of(z, inputs, &x, 1, values[c])};
-        float next[8] = {NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER};
+        float next[8];
         int32_t *path = f->path + 8 * c;
-        for (int32_t s = 0; s < 8; s++) {
-            for (int32_t odd = 0; odd < 2; odd++) {
-                float total = cost[s] + b[s & 1].cost[odd];
-                int32_t to = next_state[s][odd];
-                if (total < next[to]) {
-                    next[to] = total;
-                    path[to] = b[s & 1].size[odd] * 8 + s;
-                }
-            }
+        for (int32_t to = 0; to < 8; to++) {
+            const int32_t s = from_state[to][0], odd = from_state[to][1], s2 = from_state[to][2];
+            float total = cost[s] + b[s & 1].cost[odd], total2 = cost[s2] + b[s2 & 1].cost[1 - odd];
+            int32_t step = b[s & 1].size[odd] * 8 + s, step2 = b[s2 & 1].size[1 - odd] * 8 + s2;
+            next[to] = total2 < total ? total2 : total;
+            path[to] = total2 < total ? step2 : step;
         }
         int32_t best = 0;
         for (int32_t s = 1; s < 8; s++)

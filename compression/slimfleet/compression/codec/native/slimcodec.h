@@ -15,7 +15,7 @@
 #endif
 
 /* Raised whenever a function below changes its meaning or its arguments; library.py has the same number. */
-#define SLIMCODEC_ABI 2
+#define SLIMCODEC_ABI 3
 
 /* Magnitudes of levels are at most this. */
 #define SLIMCODEC_MAX_LEVEL 32767
