@@ -7,7 +7,7 @@ import struct
 
 import numpy as np
 import pytest
-from plain.payload import Plain, check_of, guess_of
+from plain_decoder.payload import Plain, check_of, guess_of
 
 from slimfleet.compression.codec import decode
 from slimfleet.compression.codec.codec import sealed
@@ -100,3 +100,17 @@ def test_large_levels_are_decoded_alike(small, trellis):
         profile = "small" if small else "fast"
         encoded = sealed(quantised, schema, base_version=7, profile=profile, reference=known)
         assert np.abs(agreed(encoded.payload, schema, known)).max() > 20000
+
+
+def test_runs_of_zeros_are_decoded_alike():
+    """Few levels in wide rows, most of them just before a run: states become sure enough to be asked."""
+    rng = np.random.default_rng(5)
+    thin = np.zeros((90, 260), np.float32)
+    for row in thin:
+        row[rng.integers(0, 32, 3) * 8 + 7] = rng.choice([-40, -9, -1, 1, 3, 3000], 3)
+        row[rng.integers(0, 260)] = rng.choice([0, 0, 2])
+    schema = ModelSchema.of({"thin": thin}, {"thin": thin})
+    for known in (None, {"thin": np.roll(-thin, 1)}):
+        quantised = NativeQuantiser({"thin": thin}, schema, False, False, 0.15, known).at(1.0).quantised
+        encoded = sealed(quantised, schema, base_version=7, profile="fast", reference=known)
+        assert np.count_nonzero(agreed(encoded.payload, schema, known)) > 200

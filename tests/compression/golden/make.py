@@ -112,6 +112,11 @@ def large_tensors() -> Tensors:
     }
 
 
+def thin_tensors() -> Tensors:
+    """The same with few large values, so that the fast profile asks for runs of zeros."""
+    return {name: array * array * array for name, array in large_tensors().items()}
+
+
 def large_schema() -> ModelSchema:
     """The schema of `large_tensors`, all of them trained."""
     return ModelSchema.of(large_tensors(), large_tensors())
@@ -125,15 +130,17 @@ def reference() -> Tensors:
 def contexts() -> dict[str, tuple[bytes, Tensors]]:
     """Payloads of the native coder, with fixed steps: a search for one would depend on how a machine sums."""
     result = {}
-    for name, small, trellis, step, known in (
-        ("small", True, True, 0.05, None),
-        ("small_fine", True, True, 0.002, None),
-        ("small_scalar", True, False, 0.3, None),
-        ("small_guess", True, True, 0.1, reference()),
-        ("fast", False, False, 0.1, None),
-        ("fast_guess", False, False, 0.1, reference()),
+    large, thin = large_tensors(), thin_tensors()
+    for name, tensors, small, trellis, step, known in (
+        ("small", large, True, True, 0.05, None),
+        ("small_fine", large, True, True, 0.002, None),
+        ("small_scalar", large, True, False, 0.3, None),
+        ("small_guess", large, True, True, 0.1, reference()),
+        ("fast", large, False, False, 0.1, None),
+        ("fast_guess", large, False, False, 0.1, reference()),
+        ("fast_runs", thin, False, False, 0.1, None),
     ):
-        quantiser = NativeQuantiser(large_tensors(), large_schema(), small, trellis, 0.15, known)
+        quantiser = NativeQuantiser(tensors, large_schema(), small, trellis, 0.15, known)
         encoded = sealed(
             quantiser.at(step).quantised,
             large_schema(),

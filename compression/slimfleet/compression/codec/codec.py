@@ -138,7 +138,8 @@ def sealed(
     reference: Tensors | None = None,
 ) -> Encoded:
     """A quantised update as a payload."""
-    body = pack(quantised, schema, profile, reference)
+    # Devices read models, and may be without constriction.
+    body = pack(quantised, schema, profile, reference, tables=kind is Kind.UPDATE)
     header = Header(
         schema_digest=schema.digest,
         tensors=len(schema.tensors),

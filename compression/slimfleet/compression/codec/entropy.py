@@ -5,7 +5,8 @@ and the coder amounts to integers: symbol k of n owns the quantiles from `c_k * 
 on, where c_k is the sum of the frequencies before k. ANS decodes garbage without complaint: the caller
 checks that nothing is left over.
 
-constriction is imported when something is coded, not before: there is no wheel of it for every machine.
+constriction is imported when something is coded, not before: there is no wheel of it for every machine. Without it
+nothing is encoded, and reading is slow (`plain_ans`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from slimfleet.compression.codec.frequencies import TOTAL_BITS, Counts
 from slimfleet.compression.codec.native.build import INSTALL_COMPILER
+from slimfleet.compression.codec.plain_ans import PlainAns, starts_of
 from slimfleet.compression.errors import BadInput, PayloadError
 
 Levels = NDArray[np.int32]
@@ -42,18 +44,26 @@ def _stream() -> Any:
 
 @functools.cache
 def installed() -> bool:
-    """Whether the portable coder can work on this machine."""
+    """Whether the portable coder can encode on this machine, and read fast."""
     return find_spec("constriction") is not None
 
 
 class Table:
     """A frequency table as an entropy model of the magnitudes 0 .. n - 1, n >= 2."""
 
-    __slots__ = ("model",)
-
     def __init__(self, frequencies: Counts) -> None:
-        probabilities = frequencies / float(1 << TOTAL_BITS)
-        self.model = _stream().model.Categorical(probabilities, perfect=False)
+        self._frequencies = frequencies
+
+    @functools.cached_property
+    def model(self) -> Any:
+        """For constriction."""
+        probabilities = self._frequencies / float(1 << TOTAL_BITS)
+        return _stream().model.Categorical(probabilities, perfect=False)
+
+    @functools.cached_property
+    def starts(self) -> list[int]:
+        """For `PlainAns`."""
+        return starts_of(self._frequencies)
 
 
 @functools.cache
@@ -82,17 +92,22 @@ class LevelDecoder:
         if data.endswith(b"\0"):
             raise PayloadError("entropy", "entropy-coded words end in a zero byte")
         words = np.frombuffer(data + bytes(-len(data) % _WORD), "<u4").astype(np.uint32)
-        self._coder = _stream().stack.AnsCoder(words)
+        self._coder: Any = _stream().stack.AnsCoder(words) if installed() else PlainAns(words)
 
     def read(self, size: int, table: Table) -> Levels:
         """The next `size` signed levels. Garbage in gives garbage out, of that size."""
-        levels: Levels = self._coder.decode(table.model, size)
+        levels = self._symbols(table, size)
         used = levels != 0
-        signs: Levels = self._coder.decode(_signs().model, int(np.count_nonzero(used)))
+        signs = self._symbols(_signs(), int(np.count_nonzero(used)))
         signs *= -2
         signs += 1
         levels[used] *= signs
         return levels
+
+    def _symbols(self, table: Table, size: int) -> Levels:
+        model = table.model if installed() else table.starts
+        symbols: Levels = self._coder.decode(model, size)
+        return symbols
 
     def finish(self) -> None:
         """Raise PayloadError("entropy") unless everything was consumed."""

@@ -144,8 +144,11 @@ def _look_up(
     # In blocks: what lies between levels and values must not cost more than either.
     flat = levels.reshape(-1)
     result = np.empty(flat.size, spec.dtype)
+    most = np.float32(min(np.finfo(spec.dtype).max, np.finfo(np.float32).max))
     for start in range(0, flat.size, _BLOCK):
-        result[start : start + _BLOCK] = _cast(look_up(flat[start : start + _BLOCK]), spec)
+        block = look_up(flat[start : start + _BLOCK])
+        # A step that suits other tensors may be beyond what float16 holds.
+        result[start : start + _BLOCK] = np.clip(block, -most, most)
     return result.reshape(spec.shape)
 
 

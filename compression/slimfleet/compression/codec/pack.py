@@ -37,12 +37,18 @@ class Body:
 
 
 def pack(
-    quantised: Quantised, schema: ModelSchema, profile: Profile = "small", reference: Tensors | None = None
+    quantised: Quantised,
+    schema: ModelSchema,
+    profile: Profile = "small",
+    reference: Tensors | None = None,
+    *,
+    tables: bool = True,
 ) -> Body:
     """Write a quantised update as bytes.
 
     `profile` says by which coder; without the native one every profile is the portable one. `reference`: tensors that
-    both ends have and that resemble these, such as the last global update.
+    both ends have and that resemble these, such as the last global update. `tables`: whether large alphabets may go by
+    the portable coder, where that is smaller, to a decoder that reads it slowly unless it has constriction.
     """
     sections = Sections(0)
     parts: list[bytes] = []
@@ -68,7 +74,7 @@ def pack(
             guess = reference_guess(reference, quantised.grid, schema)
             coded = quantised.coded or contexts_section.code(arrays, small=profile == "small", guess=guess)
             section = contexts_section.write(coded, quantised.grid, guess)
-            if _large_alphabet(arrays, len(section)):
+            if tables and _large_alphabet(arrays, len(section)):
                 rival = tables_section.write(arrays, quantised.grid)
                 if len(rival) < len(section):
                     coder, section = Coder.TABLES, rival

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slimfleet.compression.codec import native_rate, portable_rate
+from slimfleet.compression.codec import error, native_rate, portable_rate
 from slimfleet.compression.codec.codec import CodecSpec, Encoded, check_values, sealed, stages
 from slimfleet.compression.codec.grid import Quantised
 from slimfleet.compression.codec.native.library import load
@@ -108,14 +108,29 @@ def settle(
     priced = rounding == "deadzone" and profile != "portable" and load() is not None
     if priced and any(tensors[spec.name].any() for spec in weights_of(schema)):
         quantiser = native_rate.quantiser_for(tensors, schema, profile, nmse, limit_bytes, reference)
-        encoded, again = native_rate.choose(
-            quantiser, seal_up, lambda: code(PLAIN), target_nmse=nmse, limit_bytes=limit_bytes
+        settled = Settled(
+            *native_rate.choose(
+                quantiser, seal_up, lambda: code(PLAIN), target_nmse=nmse, limit_bytes=limit_bytes
+            )
         )
-        return Settled(encoded, again)
-    spec, encoded = portable_rate.choose(
-        tensors, schema, code, target_nmse=nmse, limit_bytes=limit_bytes, rounding=rounding
-    )
-    return Settled(encoded, lambda: code(spec))
+    else:
+        spec, encoded = portable_rate.choose(
+            tensors, schema, code, target_nmse=nmse, limit_bytes=limit_bytes, rounding=rounding
+        )
+        settled = Settled(encoded, lambda: code(spec))
+    if nmse and rounding == "deadzone" and _rounded_away(settled, tensors, schema, nmse):
+        plain = code(PLAIN)
+        if limit_bytes is None or len(plain.payload) <= limit_bytes:
+            return Settled(plain, lambda: code(PLAIN))
+    return settled
+
+
+def _rounded_away(settled: Settled, tensors: Tensors, schema: ModelSchema, target: float) -> bool:
+    """Whether float16 weights, onto which values of the grid are rounded at the end, miss a very small error."""
+    weights = weights_of(schema)
+    if all(spec.dtype != "float16" for spec in weights):
+        return False
+    return error.nmse({s.name: tensors[s.name] for s in weights}, settled.encoded.decoded) > target
 
 
 def _check(

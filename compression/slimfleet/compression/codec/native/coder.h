@@ -36,8 +36,8 @@ static HOT void skip_run(field *f, course *w, int32_t *levels, int64_t c)
     w->trail = 0;
 }
 
-static HOT int32_t code_row(const stream *shared, const int inputs, const int decoding, const field *row_of, int64_t r,
-                            int32_t state)
+static HOT int32_t code_row(const stream *shared, const int inputs, const int guessed, const int decoding,
+                            const field *row_of, int64_t r, int32_t state)
 {
     const int32_t states = inputs == 1 ? 1 : row_of->tensor->states;
     const float *values = row_of->tensor->values;
@@ -68,7 +68,7 @@ static HOT int32_t code_row(const stream *shared, const int inputs, const int de
             }
         }
         for (; c < end; c++) {
-            prediction p = predict(f, w.trail, r, c);
+            prediction p = predict(f, guessed, w.trail, r, c);
             contexts x = contexts_of(z->model, f, &w, &p, r, c, inputs);
             if (choosing) levels[c] = greedy(z, inputs, &x, values[r * f->cols + c]);
             int32_t level = code_level(z, inputs, decoding, &x, states, state, decoding ? 0 : levels[c]);
@@ -101,7 +101,7 @@ static int empty_row(const field *f, int64_t r)
 }
 
 /* Returns 0, or CORRUPT. */
-static HOT int32_t code_field(const stream *z, const int inputs, const int decoding, field *f)
+static HOT int32_t code_field(const stream *z, const int inputs, const int guessed, const int decoding, field *f)
 {
     const slimcodec_tensor *t = f->tensor;
     int32_t state = 0;
@@ -118,7 +118,7 @@ static HOT int32_t code_field(const stream *z, const int inputs, const int decod
             memset(f->here8, 0, (size_t)f->cols);
             memset(t->levels + r * f->cols, 0, (size_t)f->cols * sizeof *t->levels);
         } else {
-            state = code_row(z, inputs, decoding, f, r, state);
+            state = code_row(z, inputs, guessed, decoding, f, r, state);
             if (decoding && z->in->too_large) return SLIMCODEC_CORRUPT;
         }
         if (r + 1 < f->rows) end_row(f, inputs == 1, r, empty);
@@ -206,11 +206,9 @@ static HOT int32_t code_tensors(const slimcodec_tensor *tensors, int64_t count, 
         if (!block) {
             status = SLIMCODEC_NO_MEMORY;
         } else if (profile == SLIMCODEC_FAST) {
-            status = code_field(z, 1, decoding, &f);
-        } else if (t->side) {
-            status = code_field(z, 6, decoding, &f);
+            status = t->side ? code_field(z, 1, 1, decoding, &f) : code_field(z, 1, 0, decoding, &f);
         } else {
-            status = code_field(z, 5, decoding, &f);
+            status = t->side ? code_field(z, 6, 1, decoding, &f) : code_field(z, 5, 0, decoding, &f);
         }
         free(block);
     }

@@ -152,7 +152,7 @@ static HOT uint32_t bytes4(const int8_t *x)
 }
 
 /* `trail` holds the levels of this row so far, the last in the lowest byte. */
-static HOT prediction predict(const field *f, uint32_t trail, int64_t r, int64_t c)
+static HOT prediction predict(const field *f, const int guessed, uint32_t trail, int64_t r, int64_t c)
 {
     prediction p;
     uint64_t near = (trail & 0xffff) | (uint64_t)(bytes4(f->up8 + c - 1) & 0x00ff00ffu) << 32;
@@ -160,7 +160,7 @@ static HOT prediction predict(const field *f, uint32_t trail, int64_t r, int64_t
         const int8_t *back = f->here8 - f->kernel, *back2 = back - f->kernel;
         near |= (uint64_t)(uint8_t)back[c] << 16 | (uint64_t)(uint8_t)back2[c] << 24;
     }
-    if (f->tensor->side) near = near << 8 >> 8 | (uint64_t)(uint8_t)guess8(f->tensor->side[r * f->cols + c]) << 56;
+    if (guessed) near = near << 8 >> 8 | (uint64_t)(uint8_t)guess8(f->tensor->side[r * f->cols + c]) << 56;
     p.near = near;
     int64_t active = f->power[c] ? f->active : 0; /* products with zeros are none */
     p.value = weighted(f->weight, f->history + c * f->stride, active, f->near_weight, near) >> 4;

@@ -128,7 +128,7 @@ static HOT void quantise_row(const stream *z, const int inputs, field *f, int64_
     float cost[8];
     for (int s = 0; s < 8; s++) cost[s] = s == start ? 0 : NEVER;
     for (int64_t c = 0; c < f->cols; c++) {
-        prediction p = predict(f, w.trail, r, c);
+        prediction p = predict(f, inputs == 6, w.trail, r, c);
         contexts x = contexts_of(z->model, f, &w, &p, r, c, inputs);
         branch b[2] = {branch_of(z, inputs, &x, 0, values[c]), branch_of(z, inputs, &x, 1, values[c])};
         float next[8];

@@ -60,7 +60,7 @@ static HOT void encode_bit(encoder *e, int bit, uint32_t one)
         e->range -= bound;
         if (e->low < before) carry(e->out, e->at);
     }
-    if (e->range >> 32 == 0) encoder_shift(e);
+    if (__builtin_expect(e->range >> 32 == 0, 0)) encoder_shift(e);
 }
 
 /* Writes the shortest bytes that the decoder, which reads zeros past their end, finds inside the last interval.
@@ -113,7 +113,7 @@ static HOT int decode_bit(decoder *d, uint32_t one)
         d->code -= bound;
         d->range -= bound;
     }
-    if (d->range >> 32 == 0) {
+    if (__builtin_expect(d->range >> 32 == 0, 0)) {
         d->range <<= 32;
         for (int i = 0; i < 4; i++) d->code = d->code << 8 | decoder_byte(d);
     }

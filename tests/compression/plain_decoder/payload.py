@@ -9,9 +9,9 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from plain.ans import Ans, frequencies_of
-from plain.bits import Bits
-from plain.contexts import read_levels
+from plain_decoder.ans import Ans, frequencies_of
+from plain_decoder.bits import Bits
+from plain_decoder.contexts import read_levels
 from slimfleet.compression.schema import ModelSchema, TensorSpec
 from slimfleet.compression.types import Tensors
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from plain.bits import Bits
+from plain_decoder.bits import Bits
 
 
 def octave(v: int) -> int:
@@ -12,12 +12,21 @@ def octave(v: int) -> int:
     return 4 * e + (u >> (e - 2)) % 4 - 8
 
 
+def half_of(prediction: int) -> int:
+    return min(octave(abs(prediction)) >> 1, 15)
+
+
+def direction_of(prediction: int) -> int:
+    half = half_of(prediction)
+    return 16 + half if prediction >= 0 else 15 - half
+
+
 def sg(v: int) -> int:
     return 1 if v > 0 else 2 if v < 0 else 0
 
 
 class Expected(NamedTuple):
-    """What is known before an element is read. Octaves are those that the page names so, not yet halved."""
+    """What is known before an element of the small profile is read, under the page's names."""
 
     quantiser: int
     prediction: int
@@ -35,18 +44,6 @@ class Expected(NamedTuple):
     guess: int | None
 
     @property
-    def guessed(self) -> int:
-        return octave(min(abs(self.prediction), 1 << 20))
-
-    @property
-    def half(self) -> int:
-        return min(self.guessed >> 1, 15)
-
-    @property
-    def direction(self) -> int:
-        return 16 + self.half if self.prediction >= 0 else 15 - self.half
-
-    @property
     def both(self) -> int:
         return min(octave(self.apart >> 4) >> 1, 23)
 
@@ -60,21 +57,22 @@ class Expected(NamedTuple):
         row = min(octave(self.energy >> 4) >> 1, 23)
         col = min(octave(self.column >> 4) >> 1, 23)
         contexts = [
-            min(self.guessed, 47) * 16 + self.late,
+            min(octave(abs(self.prediction)), 47) * 16 + self.late,
             min(octave(self.blend >> 4), 63),
             min(abs(self.ups[0]), 4) * 24 + col,
             min(left, 5) * 72 + min(left2, 3) * 18 + min(left3, 2) * 6 + min(row // 3, 5),
-            self.half * 24 + self.both,
+            half_of(self.prediction) * 24 + self.both,
         ]
         return contexts if self.guess is None else [*contexts, size_of(self.guess) * 24 + self.both]
 
     def sign_contexts(self, index: int) -> list[int]:
+        direction = direction_of(self.prediction)
         contexts = [
-            self.direction * 8 + (self.late >> 1),
+            direction * 8 + (self.late >> 1),
             min((self.drift + 256) >> 5, 15),
             sg(self.ups[0]) * 3 + sg(self.ups[1]),
             sg(self.lefts[0]) * 3 + sg(self.back),
-            self.direction + 32 * min(index, 7),
+            direction + 32 * min(index, 7),
         ]
         if self.guess is None:
             return contexts
@@ -100,11 +98,11 @@ def read_small(bits: Bits, e: Expected) -> tuple[int, int]:
     return index, bits.mixed(keys, ("sign", min(index, 7)))
 
 
-def read_fast(bits: Bits, e: Expected) -> tuple[int, int]:
+def read_fast(bits: Bits, prediction: int, blend: int) -> tuple[int, int]:
     """Index and sign (1 is negative) in the fast profile."""
-    context = e.half * 24 + min(octave(e.blend >> 4) >> 1, 23)
+    context = half_of(prediction) * 24 + min(octave(blend >> 4) >> 1, 23)
     index = read_index(bits, lambda b: bits.alone(("index", b, context)))
-    return index, bits.alone(("sign", e.direction)) if index else 0
+    return index, bits.alone(("sign", direction_of(prediction))) if index else 0
 
 
 def read_index(bits: Bits, more: Callable[[int], int]) -> int:

@@ -1,0 +1,71 @@
+"""Without constriction, payloads of the portable coder are read all the same, and refused all the same."""
+
+import numpy as np
+import pytest
+
+from slimfleet.compression.codec import CodecSpec, decode, encode, entropy
+from slimfleet.compression.codec.entropy import LevelDecoder, Table, encode_levels
+from slimfleet.compression.codec.frequencies import code_of, normalise
+from slimfleet.compression.errors import BadInput, PayloadError
+from slimfleet.compression.schema import ModelSchema
+from slimfleet.compression.wire import Coder, Kind, read_header
+
+
+@pytest.fixture
+def without_constriction(monkeypatch):
+    """Call it, and constriction is missing from then on."""
+    return lambda: monkeypatch.setattr(entropy, "installed", lambda: False)
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8])
+def test_an_update_is_read_all_the_same(update, schema, bits, without_constriction):
+    encoded = encode(update, schema, CodecSpec(bits=bits), profile="portable")
+    assert read_header(encoded.payload).coder is Coder.TABLES
+    without_constriction()
+    decoded = decode(encoded.payload, schema).tensors
+    assert all(np.array_equal(decoded[name], array) for name, array in encoded.decoded.items())
+
+
+def read(data: bytes, table: Table) -> bytes | str:
+    decoder = LevelDecoder(data)
+    levels = decoder.read(300, table).tobytes()
+    try:
+        decoder.finish()
+    except PayloadError as error:
+        return error.reason
+    return levels
+
+
+def test_words_that_nobody_wrote_are_read_alike(monkeypatch):
+    rng = np.random.default_rng(0)
+    levels = rng.geometric(0.3, 300).astype(np.int32) * rng.choice([-1, 1], 300).astype(np.int32)
+    table = Table(normalise(code_of(np.bincount(np.abs(levels)))))
+    honest = encode_levels([(levels, table)])
+    assert read(honest, table) == levels.tobytes()
+    streams = [honest, b"", b"\1", honest[:-4].rstrip(b"\0"), b"\7" + honest, honest + b"\1"]
+    streams += [rng.integers(1, 256, int(size), np.uint8).tobytes() for size in rng.integers(1, 400, 60)]
+    fast = [read(data, table) for data in streams]
+    monkeypatch.setattr(entropy, "installed", lambda: False)
+    assert [read(data, table) for data in streams] == fast
+    assert len({data for data in fast if isinstance(data, bytes)}) > 1
+
+
+def test_a_model_never_needs_constriction_to_be_read():
+    """Large alphabets of an update may go by the portable coder; those of a model go where every device can read."""
+    rng = np.random.default_rng(0)
+    arrays = {"w": rng.uniform(-1, 1, (128, 128)).astype(np.float32)}
+    flat = ModelSchema.of(arrays, arrays)
+    coder = {
+        kind: read_header(encode(arrays, flat, CodecSpec(bits=8), kind=kind).payload).coder
+        for kind in (Kind.UPDATE, Kind.MODEL)
+    }
+    assert coder == {Kind.UPDATE: Coder.TABLES, Kind.MODEL: Coder.CONTEXTS}
+
+
+def test_writing_says_what_is_missing(update, schema, monkeypatch):
+    def missing():
+        raise BadInput("slimfleet's portable coder needs the package constriction")
+
+    monkeypatch.setattr(entropy, "_stream", missing)
+    with pytest.raises(BadInput, match="constriction"):
+        encode(update, schema, CodecSpec(bits=4), profile="portable")
