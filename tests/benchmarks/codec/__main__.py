@@ -57,7 +57,7 @@ def main() -> None:
             cases.append(run(scoped, scope, peers, "nncodec" not in missing, say))
             _keep(arguments.keep, cases)
     first, zero = ours.first_call(), ours.all_zero(_small_shapes())
-    held = verdicts(cases, first.wall, zero)
+    held = verdicts(cases, first, zero)
     folder: Path = arguments.folder
     write_atomically(folder / "update-codec.png", picture(cases))
     text = page(cases, held, missing, about, first, zero, "update-codec.png")

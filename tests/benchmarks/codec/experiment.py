@@ -15,7 +15,6 @@ from updates import Update
 
 TARGETS = (0.3, 0.1, 0.03)
 NNCODEC = "NNCodec"
-NNCODEC_BIASES = "NNCodec, coarser biases"
 OURS = {profile: f"slimfleet, {profile}" for profile in ("small", "fast")}
 OURS_SIDE = "slimfleet, small, side information"
 
@@ -27,8 +26,8 @@ class Result:
     bytes: float | None
     encode: float | None = None
     decode: float | None = None
-    encode_to: float | None = None
-    """With the search for the operating point."""
+    search: float | None = None
+    """Encoding with the search for the operating point."""
     note: str = ""
 
 
@@ -54,7 +53,7 @@ def run(
     """All of it for one update."""
     arrays = update.arrays
     case = Case(update.name, scope, size(arrays))
-    tuned = _nncodec(arrays, with_nncodec)
+    tuned = nncodec.tune(arrays, TARGETS) if with_nncodec else None
     say("NNCodec tuned")
     others = {peer.name: at_targets(peer, arrays, TARGETS) for peer in peers}
     say("the other peers tuned")
@@ -62,22 +61,19 @@ def run(
         actions: dict[str, Callable[[], object]] = {}
         results: dict[str, Result] = {}
         for profile in ours.PROFILES:
-            coded = ours.encode_to(arrays, target, profile)
-            name = OURS[profile]
-            results[name] = Result(coded.bytes, note=f"NMSE {coded.nmse:.4f}")
-            actions |= {f"{name}|encode": coded.again, f"{name}|decode": coded.decode}
-            if coded.encode_to:
-                actions[f"{name}|encode_to"] = coded.encode_to
+            coded = ours.code(arrays, target, profile)
+            results[OURS[profile]] = Result(coded.bytes, note=f"NMSE {coded.nmse:.4f}")
+            actions |= _our_actions(OURS[profile], coded)
             if profile == "small":
                 case.entropy[target] = order0_bytes(coded.decoded)
-        if ours.KNOWS_REFERENCE and update.reference:
-            coded = ours.encode_to(arrays, target, "small", update.reference)
+        if update.reference:
+            coded = ours.code(arrays, target, "small", update.reference)
             results[OURS_SIDE] = Result(coded.bytes, note=f"NMSE {coded.nmse:.4f}")
-        for name, found in tuned.items():
-            setting = found[target].point.setting
-            note = f"lambda {setting.lambda_scale:g}, qp {setting.qp / nncodec.PER_OCTAVE:.2f} octaves"
-            results[name] = Result(found[target].bytes, note=note)
-            actions |= _nncodec_actions(name, arrays, setting)
+            actions |= _our_actions(OURS_SIDE, coded)
+        if tuned:
+            setting = tuned[target].point.setting
+            results[NNCODEC] = Result(tuned[target].bytes, note=setting.words())
+            actions |= _nncodec_actions(arrays, setting)
         for peer in peers:
             at = others[peer.name][target]
             results[peer.name] = Result(at.bytes, note=f"{at.point.setting:.4g}")
@@ -87,21 +83,15 @@ def run(
     return case
 
 
-def _nncodec(arrays: Arrays, present: bool) -> dict[str, dict[float, nncodec.Tuned]]:
-    if not present:
-        return {}
-    best = nncodec.tune(arrays, TARGETS)
-    if all(array.ndim >= 2 for array in arrays.values()):
-        return {NNCODEC: best}
-    lambdas = sorted({best[target].point.setting.lambda_scale for target in TARGETS})
-    return {NNCODEC: best, NNCODEC_BIASES: nncodec.tune(arrays, TARGETS, "quarter", lambdas)}
+def _our_actions(name: str, coded: ours.Coded) -> dict[str, Callable[[], object]]:
+    return {f"{name}|encode": coded.again, f"{name}|decode": coded.decode, f"{name}|search": coded.search}
 
 
-def _nncodec_actions(name: str, arrays: Arrays, setting: Any) -> dict[str, Callable[[], object]]:
+def _nncodec_actions(arrays: Arrays, setting: nncodec.Setting) -> dict[str, Callable[[], object]]:
     payload = nncodec.encode(arrays, setting)
     return {
-        f"{name}|encode": lambda: nncodec.encode(arrays, setting),
-        f"{name}|decode": lambda: nncodec.decode(payload),
+        f"{NNCODEC}|encode": lambda: nncodec.encode(arrays, setting),
+        f"{NNCODEC}|decode": lambda: nncodec.decode(payload),
     }
 
 
@@ -127,7 +117,7 @@ def _with_speeds(
             result.bytes,
             speed(name, "encode"),
             speed(name, "decode"),
-            speed(name, "encode_to"),
+            speed(name, "search"),
             result.note,
         )
         for name, result in results.items()

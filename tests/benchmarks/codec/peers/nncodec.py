@@ -6,8 +6,8 @@ Its own defaults (dependent quantisation, row skipping, parameter optimisation, 
 - `qp_density` is 4, 16 steps an octave where the default has 4, so that the grid is no handicap. Size and error at
   equal steps are the same to a byte.
 
-`biases="quarter"` sends what is not a weight at a quarter of the weights' step instead (NNCodec's own alternative,
-`nonweight_qp=None`): a tuning beyond lambda, in columns of its own.
+What is not a weight is sent nearly losslessly ("fine", the default) or at a quarter of the weights' step ("quarter",
+`nonweight_qp=None`), whichever takes fewer bytes.
 """
 
 from __future__ import annotations
@@ -46,6 +46,11 @@ class Setting:
     lambda_scale: float
     biases: Biases = "fine"
 
+    def words(self) -> str:
+        """For a reader."""
+        biases = "nearly lossless biases" if self.biases == "fine" else "biases at a quarter of the step"
+        return f"lambda {self.lambda_scale:g}, qp {self.qp / PER_OCTAVE:.2f} octaves, {biases}"
+
 
 def encode(arrays: Arrays, setting: Setting) -> bytearray:
     """The bitstream, names and shapes in it."""
@@ -77,22 +82,30 @@ def measure(arrays: Arrays, setting: Setting) -> Point:
     return Point(nmse(arrays, decode(bitstream)), len(bitstream), setting)
 
 
-def tune(
-    arrays: Arrays, targets: Sequence[float], biases: Biases = "fine", lambdas: Sequence[float] = LAMBDAS
-) -> dict[float, Tuned]:
-    """The best lambda for every target."""
-    swept = sweep(arrays, targets, biases, lambdas)
-    tuned = {}
-    for target in targets:
-        sizes = {scale: bytes_at(points, target) for scale, points in swept.items()}
-        reached = {scale: size for scale, size in sizes.items() if size is not None}
-        best = min(reached, key=lambda scale: reached[scale])
-        tuned[target] = Tuned(reached[best], nearest(swept[best], target))
+def tune(arrays: Arrays, targets: Sequence[float]) -> dict[float, Tuned]:
+    """The best lambda and treatment of biases for every target; only the lambdas that won are tried with both."""
+    tuned = _best(sweep(arrays, targets, LAMBDAS, "fine"), targets)
+    if any(array.ndim < 2 for array in arrays.values()):
+        lambdas = sorted({found.point.setting.lambda_scale for found in tuned.values()})
+        other = _best(sweep(arrays, targets, lambdas, "quarter"), targets)
+        tuned = {
+            target: min(tuned[target], other[target], key=lambda found: found.bytes) for target in targets
+        }
     return tuned
 
 
+def _best(swept: dict[float, list[Point]], targets: Sequence[float]) -> dict[float, Tuned]:
+    best = {}
+    for target in targets:
+        sizes = {scale: bytes_at(points, target) for scale, points in swept.items()}
+        reached = {scale: size for scale, size in sizes.items() if size is not None}
+        scale = min(reached, key=lambda s: reached[s])
+        best[target] = Tuned(reached[scale], nearest(swept[scale], target))
+    return best
+
+
 def sweep(
-    arrays: Arrays, targets: Sequence[float], biases: Biases = "fine", lambdas: Sequence[float] = LAMBDAS
+    arrays: Arrays, targets: Sequence[float], lambdas: Sequence[float], biases: Biases
 ) -> dict[float, list[Point]]:
     """For every lambda the points tried, among them for every target the two neighbouring qp around it."""
     values = np.concatenate([array.ravel() for array in arrays.values()])
