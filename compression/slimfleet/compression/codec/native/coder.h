@@ -44,15 +44,16 @@ static HOT int32_t code_row(const stream *shared, const int inputs, const int gu
     int32_t *levels = row_of->tensor->levels + r * row_of->cols;
     const int choosing = !decoding && values && states == 1;
     course w = start_course(row_of);
-    /* The range coder's state, where it can stay in registers. */
+    /* Copies, so that the range coder stays in registers, and what the field holds is not loaded again after every store
+     * of a byte, which for all that a compiler knows could have changed it. */
     encoder out = decoding ? (encoder){0} : *shared->out;
     decoder in = decoding ? *shared->in : (decoder){0};
     const stream own = {&out, &in, shared->model, shared->lambda}, *z = &own;
-    field here = *row_of, *f = &here; /* no store of a byte can change what is in it, as compilers see */
-    for (int64_t c = 0, end; c < f->cols;) {
+    field copy = *row_of, *f = &copy;
+    for (int64_t c = 0; c < f->cols;) {
         bit_state *unasked = NULL;
         int32_t any = 0;
-        end = f->cols;
+        int64_t end = f->cols;
         if (inputs == 1 && c + RUN <= f->cols) {
             end = c + RUN;
             bit_state *state_of_run = &z->model->empty_run[run_context(f, &w, c)];

@@ -43,8 +43,8 @@ static HOT course start_course(const field *f)
     return (course){.energy = (int32_t)(f->general >> 4), .miss = (int32_t)(f->general >> 4), .seen = 2};
 }
 
-static HOT contexts contexts_of(const model *m, const field *f, const course *w, const prediction *p, int64_t r, int64_t c,
-                                const int inputs)
+static HOT contexts contexts_of(const model *m, const field *f, const course *w, const prediction *p, int64_t r,
+                                int64_t c, const int inputs)
 {
     contexts x;
     uint32_t guess = (uint32_t)magnitude(p->value);

@@ -29,7 +29,7 @@ typedef struct {
     int64_t rows, cols, kernel, window;
     int64_t stride;              /* bytes of history a column */
     int64_t guessed;             /* of them, those with the guess's rows, which come first */
-    int64_t active;              /* those in use, in steps of 8 */
+    int64_t active;              /* those in use, in steps of 16 */
     int32_t *here, *up, *up2;    /* levels of this row and of the two before, between margins */
     int8_t *here8, *up8;         /* the first two clipped to a byte, the left margin that of two windows */
     int8_t *history;             /* cols x stride: levels of the last rows in a ring, clipped to a byte */
