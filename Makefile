@@ -80,7 +80,8 @@ $(FUZZ_VENV)/.installed:
 	@touch $@
 
 # Our update codec beside its peers, in an environment of its own, since nncodec asks for another numpy than ours (and
-# works with ours). nncodec is compiled: minutes, once. UPDATES="a.npz b.npz" codes those instead of two made here.
+# works with ours). nncodec is compiled: minutes, once. UPDATES="a.npz b.npz" codes those instead of two made here;
+# with ARGS="--only small_late res_early small_early res_late" beside all four, as docs/results has it.
 BENCH_VENV ?= .venv-bench
 UPDATES ?=
 .PHONY: bench-codec
@@ -88,7 +89,7 @@ bench-codec:
 	@bash tests/setup-debian.sh
 	@$(MAKE) --no-print-directory VENV=$(BENCH_VENV) $(BENCH_VENV)/.installed-peers
 	OMP_NUM_THREADS=1 $(BENCH_VENV)/bin/python tests/benchmarks/codec docs/results \
-	  --keep slimfleet-out/bench-codec --updates $(UPDATES)
+	  --keep slimfleet-out/bench-codec --updates $(UPDATES) $(ARGS)
 
 # A peer that cannot be installed is missing from the page, loudly, and is tried again by the next call.
 $(VENV)/.installed-peers: $(VENV)/.installed-simulation
