@@ -15,12 +15,16 @@ from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Payload, Profile, Tensors
 
 
+_TURN_S = 0.1
+"""Long beside the resolution of any system's clock."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatingPoint:
     """What the codec does to one update at one setting.
 
-    Speeds: 1e6 bytes of float32 in a second of processor time, the best of at least three turns; of one encode at the
-    setting that was found, without the search for it.
+    Speeds: 1e6 bytes of float32 in a second of processor time, the best of three turns; of one encode at the setting
+    that was found, without the search for it.
     """
 
     target_nmse: float | None
@@ -92,9 +96,12 @@ def _measure(
 
 def _seconds(action: Callable[[], object]) -> float:
     """Processor time of this thread, on which the codec runs alone: what else the machine does counts little."""
-    times: list[float] = []
-    while len(times) < 3 or sum(times) < 0.3:
-        start = time.thread_time()
-        action()
-        times.append(max(time.thread_time() - start, 1e-9))
-    return min(times)
+    turns = []
+    for _ in range(3):
+        start, calls, taken = time.thread_time(), 0, 0.0
+        while taken < _TURN_S:
+            action()
+            calls += 1
+            taken = time.thread_time() - start
+        turns.append(taken / calls)
+    return min(turns)
