@@ -14,7 +14,6 @@ from slimfleet.compression.errors import BadInput, BudgetExceeded
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Payload, Profile, Tensors
 
-
 _TURN_S = 0.1
 """Long beside the resolution of any system's clock."""
 
