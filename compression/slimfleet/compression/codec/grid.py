@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimfleet.compression.codec.native.bindings import MAX_LEVEL as LARGEST_LEVEL
-from slimfleet.compression.codec.native.bindings import dequantise_levels
+from slimfleet.compression.codec.native.bindings import dequantise_levels, largest_magnitude
 from slimfleet.compression.codec.native.library import load
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema, TensorSpec
@@ -22,11 +22,6 @@ MAX_LEVEL = 1 << 10
 _BLOCK = 1 << 14
 _OVERFLOW = 2.0**128 - 2.0**103
 """From here on a number rounds to infinity in float32."""
-
-
-def largest_level(levels: NDArray[np.int32]) -> int:
-    """Largest magnitude; numpy's abs would have none for the least integer."""
-    return max(int(levels.max()), -int(levels.min())) if levels.size else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +51,7 @@ class Grid:
         """
         if self._sound(LARGEST_LEVEL, unit):  # nearly always, so that few levels need to be looked through
             return
-        top = largest_level(levels)
+        top = largest_magnitude(levels)
         if top and not self._sound(top, unit):
             changed = min(self._ends(top)) <= 0
             raise PayloadError(
@@ -136,7 +131,7 @@ def _look_up(
     native = load() is not None
     if native and spec.dtype == "float32":
         return dequantise_levels(levels, unit, offsets)
-    values = None if native else grid.values(largest_level(levels), unit)
+    values = None if native else grid.values(largest_magnitude(levels), unit)
 
     def look_up(block: NDArray[np.int32]) -> NDArray[np.float32]:
         return dequantise_levels(block, unit, offsets) if values is None else values[block]

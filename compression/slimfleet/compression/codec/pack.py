@@ -15,6 +15,7 @@ from slimfleet.compression.codec import contexts_section, tables_section
 from slimfleet.compression.codec.contexts_section import Guess, guess_of
 from slimfleet.compression.codec.entropy import installed
 from slimfleet.compression.codec.grid import MAX_LEVEL, Grid, Quantised
+from slimfleet.compression.codec.native.bindings import largest_magnitude
 from slimfleet.compression.codec.native.library import load
 from slimfleet.compression.codec.reader import Reader
 from slimfleet.compression.errors import PayloadError
@@ -86,7 +87,7 @@ def _large_alphabet(arrays: list[NDArray[np.int32]], section_bytes: int) -> bool
     """Whether tables are worth a try, and can hold the levels."""
     if 8 * section_bytes < LARGE_BITS * sum(array.size for array in arrays):
         return False
-    top = max((max(int(a.max()), -int(a.min())) for a in arrays if a.size), default=0)
+    top = max((largest_magnitude(array) for array in arrays), default=0)
     return LARGE_LEVEL <= top <= MAX_LEVEL and installed()
 
 

@@ -10,6 +10,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from slimfleet.compression.codec.grid import MAX_LEVEL, Grid, Quantised
+from slimfleet.compression.codec.native.bindings import largest_magnitude
 from slimfleet.compression.codec.sparsify import weights_of
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
@@ -53,7 +54,7 @@ def snapshot_of(quantised: Quantised, schema: ModelSchema) -> Snapshot | None:
     weights = weights_of(schema)
     for spec in weights:
         levels = quantised.levels[spec.name]
-        if levels.size and max(int(levels.max()), -int(levels.min())) > MAX_LEVEL:
+        if largest_magnitude(levels) > MAX_LEVEL:
             raise PayloadError("grid", f"tensor {spec.name!r} has levels beyond {MAX_LEVEL}")
     narrow = {spec.name: quantised.levels[spec.name].astype(np.int16) for spec in weights}
     return Snapshot(narrow, tuple(float(grid.unit(i, spec)) for i, spec in enumerate(weights)))

@@ -66,7 +66,7 @@ def encode_parts(
     Parts with values are quantised first: their levels are written into the arrays, at the price of `price` squared
     steps a bit. Raises ValueError for a level beyond MAX_LEVEL.
     """
-    if any(_largest(array) > MAX_LEVEL for array in levels):
+    if any(largest_magnitude(array) > MAX_LEVEL for array in levels):
         raise ValueError(f"a level beyond {MAX_LEVEL}: take a coarser step")
     tensors = _tensors(parts, levels, profile)
     for bytes_a_level in _BYTES_A_LEVEL:
@@ -176,7 +176,7 @@ def _check(part: Part, profile: NativeProfile) -> None:
         raise ValueError(f"start class {part.start}, the limit is {MAX_CLASS}")
     if part.states not in ((1, 8) if profile == "small" else (1,)):
         raise ValueError(f"a trellis of {part.states} states under the {profile} profile")
-    if part.side is not None and _largest(part.side) > FARTHEST:
+    if part.side is not None and largest_magnitude(part.side) > FARTHEST:
         raise ValueError(f"a guess beyond {FARTHEST}")
 
 
@@ -187,6 +187,6 @@ def _address(array: NDArray[np.generic], dtype: type[np.generic], shape: tuple[i
     return array.ctypes.data
 
 
-def _largest(array: Levels) -> int:
-    """Largest magnitude of an array; numpy's abs would have none for the least integer."""
+def largest_magnitude(array: Levels) -> int:
+    """0 for an array without elements; numpy's abs would have none for the least integer."""
     return max(int(array.max()), -int(array.min())) if array.size else 0
