@@ -5,7 +5,7 @@ from flwr.app import Context
 from slimfleet.client.app import client_app
 from slimfleet.client.deployed import deployed_device
 from slimfleet.client.device import Device
-from slimfleet.compression.app_config import task_reference
+from slimfleet.compression.edge.app_config import task_reference
 
 
 def device_of(context: Context) -> Device:

@@ -10,14 +10,14 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from slimfleet.compression.app_config import config_as, table, task_reference
+from slimfleet.compression.edge.app_config import config_as, table, task_reference
 from slimfleet.coordinator import Coordinator, RoundRow, WallEnvironment
-from slimfleet.coordinator.app import server_app
 from slimfleet.coordinator.checkpoint import checkpoints, restore_checkpoint, save_checkpoint
 from slimfleet.coordinator.edge import task_from
-from slimfleet.coordinator.metrics import Metrics, NoMetrics, serve_metrics
 from slimfleet.coordinator.model_file import write_model
+from slimfleet.coordinator.observing.prometheus import Metrics, NoMetrics, serve_metrics
 from slimfleet.coordinator.settings_file import read_settings
+from slimfleet.coordinator.transport.flower.app import server_app
 
 HERE = Path(__file__).parent
 app = ServerApp()

@@ -24,7 +24,7 @@ from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.pruning import pack_channels, select_channels
 from slimfleet.compression.pruning.blueprint import Blueprint, blueprint
 from slimfleet.compression.tensors import tensors_of
-from slimfleet.compression.wire import Kind
+from slimfleet.compression.wire import PayloadKind
 
 torch.set_num_threads(1)
 
@@ -120,12 +120,12 @@ def send(architecture: Blueprint) -> Send:
             acknowledged_round=acknowledged_round,
         )
         channels = select_channels(architecture.groups, assignment.plan.width, "prefix")
-        places = architecture.places(channels)
+        index_map = architecture.index_map(channels)
         encoded = encode(
-            places.shrink(tensors_of(architecture.model)),
-            places.schema,
+            index_map.shrink(tensors_of(architecture.model)),
+            index_map.schema,
             CodecSpec(bits=32),
-            kind=Kind.MODEL,
+            kind=PayloadKind.MODEL,
             base_version=round_number,
             side=pack_channels(architecture.groups, channels),
         )

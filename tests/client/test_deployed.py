@@ -9,7 +9,7 @@ import pytest
 
 from slimfleet.client.deployed import deployed_device
 from slimfleet.compression import BadInput, DeviceProfile
-from slimfleet.compression.messages import Enrolment
+from slimfleet.compression.messages import Registration
 
 
 @pytest.fixture
@@ -26,10 +26,10 @@ def test_a_device_is_what_its_profile_says_and_holds_its_share(
     assert device.number == 1
     assert device.store.root == Path(node_config["state"])
     shares = [
-        deployed_device(node_config | {"partition-id": n}, "digits", {"alpha": 1.0}).enrolment()
+        deployed_device(node_config | {"partition-id": n}, "digits", {"alpha": 1.0}).registration()
         for n in range(4)
     ]
-    assert device.enrolment() == shares[1] == Enrolment(profile=phone, examples=shares[1].examples)
+    assert device.registration() == shares[1] == Registration(profile=phone, examples=shares[1].examples)
     # 360 of the 1797 digits are held out.
     assert sum(share.examples for share in shares) == pytest.approx(1437, abs=5)
 

@@ -13,7 +13,7 @@ from slimfleet.client.meters import SimulatedMeter
 from slimfleet.client.state import ResidualStore
 from slimfleet.compression import Budget, PayloadError, Report, Training
 from slimfleet.compression.codec import decode
-from slimfleet.compression.messages import Enrolment, parse, text_of
+from slimfleet.compression.messages import Registration, parse, text_of
 from slimfleet.simulations.grids.flower import context_of, identify_process
 from slimfleet.simulations.ledger import SimulatedLedger
 
@@ -30,7 +30,7 @@ def unsent(device, acknowledged_round, round_number):
 
 
 def test_a_device_introduces_itself(device, phone):
-    assert device.enrolment() == Enrolment(profile=phone, examples=40)
+    assert device.registration() == Registration(profile=phone, examples=40)
 
 
 def test_an_accepted_update_keeps_its_residual_and_a_rejected_one_rolls_it_back(device, send):
@@ -133,7 +133,7 @@ def work(assignment_text, payload):
 
 def test_the_app_enrols(ask, device):
     reply = ask(RecordDict({}), MessageType.QUERY)
-    assert parse(Enrolment, reply.content["enrolment"]["json"]) == device.enrolment()
+    assert parse(Registration, reply.content["registration"]["json"]) == device.registration()
 
 
 def test_the_app_answers_with_update_and_report(ask, send, architecture):

@@ -29,12 +29,12 @@ def version(architecture):
         }
         full = publish(model, architecture.schema, 6, before)
         channels = select_channels(architecture.groups, width, "prefix")
-        places = architecture.places(channels)
+        index_map = architecture.index_map(channels)
         side = pack_channels(architecture.groups, channels)
-        part = Snapshot({n: places.cut(n, levels) for n, levels in full.levels.items()}, full.units)
-        others = {t.name: places.cut(t.name, model[t.name]) for t in places.schema.tensors}
-        payload = encode_model(part, others, places.schema, version=number, side=side)
-        return Held(number, side, part), payload, (full, places, others)
+        part = Snapshot({n: index_map.cut(n, levels) for n, levels in full.levels.items()}, full.units)
+        others = {t.name: index_map.cut(t.name, model[t.name]) for t in index_map.schema.tensors}
+        payload = encode_model(part, others, index_map.schema, version=number, side=side)
+        return Held(number, side, part), payload, (full, index_map, others)
 
     return make
 
@@ -101,9 +101,11 @@ def test_the_newest_is_kept_beside_the_one_it_was_built_on(version):
 
 def test_a_change_is_opened_by_whoever_holds_at_least_its_channels(workbench, version):
     wide, _, (before, _, _) = version(1)
-    narrow, whole, (_, places, others) = version(2, 0.5, before)
-    base = Snapshot({n: places.cut(n, levels) for n, levels in before.levels.items()}, before.units)
-    change = encode_change(narrow.snapshot, base, others, places.schema, base_version=1, side=narrow.channels)
+    narrow, whole, (_, index_map, others) = version(2, 0.5, before)
+    base = Snapshot({n: index_map.cut(n, levels) for n, levels in before.levels.items()}, before.units)
+    change = encode_change(
+        narrow.snapshot, base, others, index_map.schema, base_version=1, side=narrow.channels
+    )
     assert change is not None
     received, expected = workbench.open(change, [wide]), workbench.open(whole)
     assert received.base_version == 1

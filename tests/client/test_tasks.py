@@ -72,7 +72,7 @@ def test_the_digits_model_shrinks_in_pairs_of_channels():
     architecture = blueprint(Digits(2, alpha=1.0, seed=0), seed=0)
     assert {group.name: group.size for group in architecture.groups} == {"conv1": 8, "conv2": 12}
     channels = select_channels(architecture.groups, 0.25, "prefix")
-    small = shrink_model(architecture.model, architecture.places(channels))
+    small = shrink_model(architecture.model, architecture.index_map(channels))
     assert small(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
     assert sum(p.numel() for p in small.parameters()) < 7570 / 3
 

@@ -26,18 +26,18 @@ from slimfleet.compression.codec import (
     stages,
 )
 from slimfleet.compression.codec.codec import sealed
-from slimfleet.compression.codec.entropy import Table, encode_levels
-from slimfleet.compression.codec.frequencies import TOTAL_BITS
+from slimfleet.compression.codec.entropy.ans import Table, encode_levels
+from slimfleet.compression.codec.entropy.frequencies import TOTAL_BITS
 from slimfleet.compression.codec.native import library
-from slimfleet.compression.codec.native_rate import NativeQuantiser
+from slimfleet.compression.codec.quantise.native_rate import NativeQuantiser
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Tensors
-from slimfleet.compression.wire import Kind
+from slimfleet.compression.wire import PayloadKind
 
-WHOLE = (Kind.UPDATE, Kind.MODEL)
+WHOLE = (PayloadKind.UPDATE, PayloadKind.MODEL)
 GOLDEN = Path(__file__).parent / "golden"
-PROFILES = ("small", "fast")
+PRESETS = ("small", "fast")
 CODED = [
     CodecSpec(bits=32),
     CodecSpec(bits=1, sparsity=0.97),
@@ -112,8 +112,8 @@ def digests() -> Iterator[tuple[str, str]]:
     for name, payload, known in (*coded(), *priced()):
         yield f"{name} payload", digest([payload])
         yield f"{name} decoded", digest(bytes_of(decode(payload, schema(), known).tensors))
-    for profile in PROFILES:
-        yield from changed(profile)
+    for preset in PRESETS:
+        yield from changed(preset)
     yield from golden()
 
 
@@ -126,23 +126,23 @@ def coded() -> Iterator[tuple[str, bytes, Tensors | None]]:
     """Name, payload and reference, of levels from a chain of stages."""
     for spec in CODED:
         for kind in WHOLE:
-            for profile in PROFILES:
+            for preset in PRESETS:
                 for known in (None, reference()):
                     made = encode(
-                        tensors(), schema(), spec, kind=kind, side=b"side", profile=profile, reference=known
+                        tensors(), schema(), spec, kind=kind, side=b"side", preset=preset, reference=known
                     )
-                    yield f"{kind.name} {spec} {profile} {named(known)}", made.payload, known
+                    yield f"{kind.name} {spec} {preset} {named(known)}", made.payload, known
 
 
 def priced() -> Iterator[tuple[str, bytes, Tensors | None]]:
     """The same of levels that were chosen by their price, with a trellis and without."""
     for step in STEPS:
-        for profile, trellis in (("small", True), ("small", False), ("fast", False)):
+        for preset, trellis in (("small", True), ("small", False), ("fast", False)):
             for known in (None, reference()):
-                small = profile == "small"
+                small = preset == "small"
                 trial = NativeQuantiser(tensors(), schema(), small, trellis, 0.15, known).at(step)
-                made = sealed(trial.quantised, schema(), profile=profile, reference=known)
-                name = f"step {step} {profile}{' trellis' * trellis} {named(known)}"
+                made = sealed(trial.quantised, schema(), preset=preset, reference=known)
+                name = f"step {step} {preset}{' trellis' * trellis} {named(known)}"
                 yield name, made.payload, known
 
 
@@ -151,19 +151,19 @@ def named(known: Tensors | None) -> str:
     return "alone" if known is None else "with reference"
 
 
-def changed(profile: str) -> Iterator[tuple[str, str]]:
+def changed(preset: str) -> Iterator[tuple[str, str]]:
     """A model, the change to the next, and what whoever holds the first makes of that."""
     before = publish(tensors(), schema(), 5, None)
     later = {name: (array * 1.0625).astype(array.dtype) for name, array in tensors().items()}
     after = publish(later, schema(), 5, before)
-    whole = encode_model(before, tensors(), schema(), version=1, side=b"", profile=profile)
-    change = encode_change(after, before, later, schema(), base_version=1, side=b"", profile=profile)
+    whole = encode_model(before, tensors(), schema(), version=1, side=b"", preset=preset)
+    change = encode_change(after, before, later, schema(), base_version=1, side=b"", preset=preset)
     held = decode_model(whole, schema()).snapshot
     assert change is not None
     assert held is not None
-    yield f"model {profile} payload", digest([whole])
-    yield f"change {profile} payload", digest([change])
-    yield f"change {profile} decoded", digest(bytes_of(decode_change(change, schema(), held).tensors))
+    yield f"model {preset} payload", digest([whole])
+    yield f"change {preset} payload", digest([change])
+    yield f"change {preset} decoded", digest(bytes_of(decode_change(change, schema(), held).tensors))
 
 
 def golden() -> Iterator[tuple[str, str]]:

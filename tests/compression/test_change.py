@@ -21,11 +21,11 @@ from slimfleet.compression.codec import (
     encode_model,
     publish,
 )
-from slimfleet.compression.codec.grid import MAX_LEVEL, Grid, Quantised
-from slimfleet.compression.codec.pack import pack
+from slimfleet.compression.codec.entropy.pack import pack
+from slimfleet.compression.codec.quantise.grid import LARGEST_TABLE_LEVEL, Grid, Quantised
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.wire import OVERHEAD_BYTES, REASONS, Kind, seal, unseal
+from slimfleet.compression.wire import OVERHEAD_BYTES, REASONS, PayloadKind, seal, unseal
 
 RNG = np.random.default_rng(3)
 MODEL = {
@@ -224,7 +224,7 @@ def test_levels_that_leave_the_grid_are_refused(held):
     plain = {"mean": np.zeros(30, np.float16), "count": np.array(0)}
     zeros = {name: np.zeros(levels.shape, np.int32) for name, levels in held.levels.items()}
     highest = np.unravel_index(held.levels["w"].argmax(), (40, 30))
-    room = MAX_LEVEL - int(held.levels["w"][highest])
+    room = LARGEST_TABLE_LEVEL - int(held.levels["w"][highest])
     for extra, reason in ((0, None), (1, "grid")):
         far = {**zeros, "w": zeros["w"].copy()}
         far["w"][highest] = room + extra
@@ -266,5 +266,5 @@ def test_mutated_changes_neither_crash_nor_allocate(held, payload):
 
 def test_the_kind_is_on_the_wire(payload):
     header, _ = unseal(payload)
-    assert (header.kind, payload[3] >> 4) == (Kind.CHANGE, 2)
+    assert (header.kind, payload[3] >> 4) == (PayloadKind.CHANGE, 2)
     assert header.base_version == 1

@@ -85,10 +85,10 @@ def test_a_reference_saves_bytes_and_the_payload_can_be_kept(compress, file, tmp
 
 
 @pytest.mark.parametrize(
-    ("profile", "coder"), [("small", "contexts"), ("fast", "contexts"), ("portable", "tables")]
+    ("preset", "coder"), [("small", "contexts"), ("fast", "contexts"), ("portable", "tables")]
 )
-def test_profiles_choose_the_coder(compress, file, tmp_path, profile, coder):
-    assert compress("update", file, "--nmse", "0.1", "--profile", profile, "--save", tmp_path / "p")[0] == 0
+def test_profiles_choose_the_coder(compress, file, tmp_path, preset, coder):
+    assert compress("update", file, "--nmse", "0.1", "--preset", preset, "--save", tmp_path / "p")[0] == 0
     assert coder in compress("inspect", tmp_path / "p")[1]
 
 
@@ -101,7 +101,7 @@ def test_profiles_choose_the_coder(compress, file, tmp_path, profile, coder):
         (("update", "{file}", "--nmse", "1.5"), "1.5"),
         (("update", "{file}", "--bytes", "20"), "20"),
         (("update", "{file}", "--speed", "9"), "--speed"),
-        (("update", "{file}", "--profile", "tiny"), "tiny"),
+        (("update", "{file}", "--preset", "tiny"), "tiny"),
         (("update", "{file}", "--reference", "{integers}"), "no float array"),
         (("update", "{file}", "--reference", "{other}"), "conv.weight"),
         (("inspect", "{file}"), "magic"),

@@ -6,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from slimfleet.compression.codec import CodecSpec, decode, encode, encode_to, portable_rate
+from slimfleet.compression.codec import CodecSpec, decode, encode, encode_to
 from slimfleet.compression.codec import rate as rate_module
 from slimfleet.compression.codec.error import expected_nmse, nmse
-from slimfleet.compression.codec.native_rate import NativeQuantiser
-from slimfleet.compression.codec.search import meet_bytes, meet_nmse
+from slimfleet.compression.codec.operating_point import meet_bytes, meet_nmse
+from slimfleet.compression.codec.quantise import portable_rate
+from slimfleet.compression.codec.quantise.native_rate import NativeQuantiser
 from slimfleet.compression.errors import BadInput, BudgetExceeded, PayloadError
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.wire import OVERHEAD_BYTES, Coder
@@ -124,8 +125,8 @@ def test_buffers_and_counters_travel_and_do_not_count_as_error(update, schema):
 
 def test_a_few_weights_travel_as_float32_where_that_is_smaller():
     update = {"w": np.array([1.0, 2.0], np.float32)}
-    for profile in ("small", "fast", "portable"):
-        payload = encode_to(update, schema_of(update), nmse=0.1, profile=profile).payload
+    for preset in ("small", "fast", "portable"):
+        payload = encode_to(update, schema_of(update), nmse=0.1, preset=preset).payload
         assert len(payload) == OVERHEAD_BYTES + 8
 
 
@@ -203,11 +204,11 @@ def test_a_search_is_short(weights, monkeypatch):
         assert len(trials) <= 8
         trials.clear()
     coded.clear()
-    encode_to(weights, schema_of(weights), nmse=0.2, profile="portable")
+    encode_to(weights, schema_of(weights), nmse=0.2, preset="portable")
     assert len(coded) == 1
     assert len(quantised) <= 12
     coded.clear()
-    encode_to(weights, schema_of(weights), limit_bytes=1_000, profile="portable")
+    encode_to(weights, schema_of(weights), limit_bytes=1_000, preset="portable")
     assert len(coded) <= 12
 
 

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 from slimfleet.compression.codec import CodecSpec, decode, encode
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.wire import OVERHEAD_BYTES, Kind, read_header
+from slimfleet.compression.wire import OVERHEAD_BYTES, PayloadKind, read_header
 
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
 FLOATS = st.floats(-1e6, 1e6, width=32)
@@ -38,7 +38,7 @@ def model_of(drawn):
 
 
 @settings(max_examples=300, deadline=None)
-@given(MODELS, SPECS, st.sampled_from([Kind.UPDATE, Kind.MODEL]), st.binary(max_size=20))
+@given(MODELS, SPECS, st.sampled_from([PayloadKind.UPDATE, PayloadKind.MODEL]), st.binary(max_size=20))
 def test_decoding_gives_what_the_encoder_said(drawn, spec, kind, side):
     tensors, schema = model_of(drawn)
     encoded = encode(

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import xxhash
 
-from slimfleet.compression.codec import CodecSpec, contexts_section, decode, encode, encode_to
-from slimfleet.compression.codec.contexts_section import guess_of
-from slimfleet.compression.codec.grid import Grid
+from slimfleet.compression.codec import CodecSpec, decode, encode, encode_to
+from slimfleet.compression.codec.entropy import contexts_section
+from slimfleet.compression.codec.entropy.contexts_section import guess_of
 from slimfleet.compression.codec.native import library
 from slimfleet.compression.codec.native.bindings import FARTHEST
+from slimfleet.compression.codec.quantise.grid import Grid
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema, TensorSpec
-from slimfleet.compression.wire import Coder, Header, Kind, Sections, seal
+from slimfleet.compression.wire import Coder, Header, PayloadKind, Sections, seal
 
 pytestmark = pytest.mark.skipif(library.load() is None, reason="the native coder is not installed")
 
@@ -35,7 +36,7 @@ def payload_of(how, reference=None):
     if how == "trellis":
         encoded = encode_to(TENSORS, SCHEMA, nmse=0.05, reference=reference)
     else:
-        encoded = encode(TENSORS, SCHEMA, CodecSpec(bits=4), profile=how, reference=reference)
+        encoded = encode(TENSORS, SCHEMA, CodecSpec(bits=4), preset=how, reference=reference)
     assert encoded.payload[3] == Coder.CONTEXTS
     return encoded
 
@@ -131,7 +132,7 @@ def sealed(body, schema=SCHEMA, sections=Sections.WEIGHTS):
         elements=schema.elements,
         base_version=0,
         plan_id=0,
-        kind=Kind.UPDATE,
+        kind=PayloadKind.UPDATE,
         coder=Coder.CONTEXTS,
         sections=sections,
     )
@@ -158,7 +159,7 @@ STARTS = bytes([20, 20, 20, 0, 0, 20, 20])
         (b"\x80" + np.float32(0).tobytes() + b"\1" + STARTS, "grid"),
         (b"\x80" + np.float32(np.nan).tobytes() + b"\1" + STARTS, "nonfinite"),
         (b"\x80" + np.float32(3e38).tobytes() + b"\1" + STARTS + b"abc", "nonfinite"),
-        (ONE + b"\2" + STARTS + b"abc", "entropy"),  # the fast profile has no trellis
+        (ONE + b"\2" + STARTS + b"abc", "entropy"),  # the fast preset has no trellis
         (ONE + b"\x08" + STARTS + b"abc", "entropy"),
         (ONE + b"\xff" + STARTS + b"abc", "entropy"),
         (ONE + b"\1" + bytes([64]) + STARTS[1:] + b"abc", "entropy"),
@@ -220,9 +221,9 @@ def test_a_guess_is_cut_towards_zero_and_to_its_bounds():
 def test_values_that_are_not_finite_are_refused_before_they_are_coded():
     for value in (np.nan, np.inf):
         wrong = {**TENSORS, "matrix": np.full_like(TENSORS["matrix"], value)}
-        for profile in ("small", "fast"):
+        for preset in ("small", "fast"):
             with pytest.raises(PayloadError, match="NaN, infinity"):
-                encode_to(wrong, SCHEMA, nmse=0.1, profile=profile)
+                encode_to(wrong, SCHEMA, nmse=0.1, preset=preset)
 
 
 def test_where_the_native_coder_is_missing_its_payloads_are_of_an_unknown_version(monkeypatch):

@@ -16,7 +16,7 @@ from slimfleet.compression.messages import (
     MAX_TEXT,
     WRAPPING_BYTES,
     Assignment,
-    Enrolment,
+    Registration,
     Training,
     parse,
     text_of,
@@ -36,7 +36,7 @@ PROFILE = DeviceProfile(
     radio_j_per_burst=0.5,
     battery_j=1.0,
 )
-ENROLMENT = Enrolment(profile=PROFILE, examples=600)
+REGISTRATION = Registration(profile=PROFILE, examples=600)
 ASSIGNMENT = Assignment(
     round_number=3,
     plan_id=2**64 - 1,
@@ -63,7 +63,7 @@ REPORT = Report(
     stopped_by="energy_j",
     accuracy=0.5,
 )
-MESSAGES = (ENROLMENT, ASSIGNMENT, REPORT)
+MESSAGES = (REGISTRATION, ASSIGNMENT, REPORT)
 
 Path = tuple[str, ...]
 

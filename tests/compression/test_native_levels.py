@@ -13,8 +13,8 @@ from slimfleet.compression.codec import CodecSpec, decode, encode
 from slimfleet.compression.codec.native import bindings, build, library
 from slimfleet.compression.codec.native.bindings import (
     FARTHEST,
+    LARGEST_LEVEL,
     MAX_CLASS,
-    MAX_LEVEL,
     Part,
     Tally,
     decode_parts,
@@ -28,7 +28,7 @@ from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.wire import Coder
 
 pytestmark = pytest.mark.skipif(library.load() is None, reason="the native coder is not installed")
-PROFILES = ("small", "fast")
+PRESETS = ("small", "fast")
 SHAPES = [
     (),
     (0,),
@@ -47,33 +47,33 @@ SHAPES = [
     (70, 9),
     (270, 2),
 ]
-"""Scalars, empty ones, one row, one column, windows, more rows than either profile looks back on."""
+"""Scalars, empty ones, one row, one column, windows, more rows than either preset looks back on."""
 
 
 def levels_like(rng, shape, scale):
     """Laplacian levels, among them rows of zeros; a scale of infinity stands for the extremes."""
     if scale == np.inf:
-        return rng.choice(np.array([-MAX_LEVEL, 0, MAX_LEVEL], np.int32), shape)
-    drawn = np.clip(np.rint(rng.laplace(0, scale, shape)), -MAX_LEVEL, MAX_LEVEL)
+        return rng.choice(np.array([-LARGEST_LEVEL, 0, LARGEST_LEVEL], np.int32), shape)
+    drawn = np.clip(np.rint(rng.laplace(0, scale, shape)), -LARGEST_LEVEL, LARGEST_LEVEL)
     array = np.array(drawn, np.int32)
     if array.ndim:
         array[rng.random(len(array)) < 0.3] = 0
     return array
 
 
-def there_and_back(parts, levels, profile):
-    data = encode_parts(parts, levels, profile)
-    decoded = decode_parts(parts, data, profile)
+def there_and_back(parts, levels, preset):
+    data = encode_parts(parts, levels, preset)
+    decoded = decode_parts(parts, data, preset)
     for array, back in zip(levels, decoded, strict=True):
         assert back.shape == array.shape
         assert (back == array).all()
     return data
 
 
-def or_none(parts, data, profile):
+def or_none(parts, data, preset):
     """What the bytes decode to, or None where they are refused."""
     try:
-        return decode_parts(parts, data, profile)
+        return decode_parts(parts, data, preset)
     except PayloadError as error:
         return None if error.reason == "entropy" else pytest.fail(error.reason)
 
@@ -96,8 +96,8 @@ drawn_tensors = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(drawn_tensors, st.sampled_from(PROFILES), st.integers(0, 2**32 - 1))
-def test_levels_come_back(drawn, profile, seed):
+@given(drawn_tensors, st.sampled_from(PRESETS), st.integers(0, 2**32 - 1))
+def test_levels_come_back(drawn, preset, seed):
     rng = np.random.default_rng(seed)
     parts, levels = [], []
     for shape, scale, guess, honest in drawn:
@@ -106,36 +106,38 @@ def test_levels_come_back(drawn, profile, seed):
         side = None if guess is None else guess_for(array, rng, guess)
         parts.append(Part(shape, start, side=side))
         levels.append(array)
-    there_and_back(parts, levels, profile)
+    there_and_back(parts, levels, preset)
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_the_largest_levels_fit_the_room_that_is_made_for_them(profile):
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_largest_levels_fit_the_room_that_is_made_for_them(preset):
     rng = np.random.default_rng(3)
-    array = rng.integers(MAX_LEVEL // 2, MAX_LEVEL + 1, (40, 50), np.int32) * rng.choice([-1, 1], (40, 50))
-    levels = [np.array(array, np.int32), np.full((9, 9), -MAX_LEVEL, np.int32)]
-    data = there_and_back([Part(a.shape, 1) for a in levels], levels, profile)
+    array = rng.integers(LARGEST_LEVEL // 2, LARGEST_LEVEL + 1, (40, 50), np.int32) * rng.choice(
+        [-1, 1], (40, 50)
+    )
+    levels = [np.array(array, np.int32), np.full((9, 9), -LARGEST_LEVEL, np.int32)]
+    data = there_and_back([Part(a.shape, 1) for a in levels], levels, preset)
     assert len(data) > 4 * sum(a.size for a in levels) * 0.4
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_zeros_take_no_bytes_or_nearly_none(profile):
+@pytest.mark.parametrize("preset", PRESETS)
+def test_zeros_take_no_bytes_or_nearly_none(preset):
     zeros = np.zeros((100, 100), np.int32)
     assert start_class(zeros) == 0
-    assert there_and_back([Part(zeros.shape, 0)], [zeros], profile) == b""
-    assert len(there_and_back([Part(zeros.shape, 63)], [zeros], profile)) <= 2
-    assert there_and_back([], [], profile) == b""
+    assert there_and_back([Part(zeros.shape, 0)], [zeros], preset) == b""
+    assert len(there_and_back([Part(zeros.shape, 63)], [zeros], preset)) <= 2
+    assert there_and_back([], [], preset) == b""
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_a_guess_of_the_same_scale_saves_bytes_and_one_of_another_is_survived(profile):
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_guess_of_the_same_scale_saves_bytes_and_one_of_another_is_survived(preset):
     rng = np.random.default_rng(4)
     array = np.array(np.rint(rng.laplace(0, 4, (60, 40))), np.int32)
     start = start_class(array)
-    without = len(there_and_back([Part(array.shape, start)], [array], profile))
+    without = len(there_and_back([Part(array.shape, start)], [array], preset))
     for scale, share in ((1.0, 0.55), (0.25, 1.1), (-1.0, 0.6), (1000.0, 1.1)):
         side = guess_for(array, rng, scale)
-        with_guess = there_and_back([Part(array.shape, start, side=side)], [array], profile)
+        with_guess = there_and_back([Part(array.shape, start, side=side)], [array], preset)
         assert len(with_guess) < share * without
 
 
@@ -157,7 +159,7 @@ def test_values_are_quantised_to_levels_that_come_back(shape, scale, states, gue
     decoded = decode_parts([Part(shape, part.start, states, side=side)], data, "small")
     assert (decoded[0] == levels[0]).all()
     # The nearest within a step of the trellis, or nearly the largest there is.
-    reachable = np.clip(values, -MAX_LEVEL, MAX_LEVEL)
+    reachable = np.clip(values, -LARGEST_LEVEL, LARGEST_LEVEL)
     assert (np.abs(levels[0] - reachable) <= 3).all()
 
 
@@ -170,33 +172,31 @@ def test_values_that_are_no_numbers_stay_inside_the_levels(states, value):
     levels = [np.zeros(values.shape, np.int32)]
     part = Part(values.shape, expected_class(values), states, values)
     data = encode_parts([part], levels, "small", 0.2)
-    assert np.abs(levels[0]).max() <= MAX_LEVEL
+    assert np.abs(levels[0]).max() <= LARGEST_LEVEL
     decoded = decode_parts([Part(values.shape, part.start, states)], data, "small")
     assert (decoded[0] == levels[0]).all()
 
 
 def streams():
-    """Parts, levels and bytes of a little of everything, under both profiles, with trellis and guess."""
+    """Parts, levels and bytes of a little of everything, under both presets, with trellis and guess."""
     rng = np.random.default_rng(5)
     levels = [levels_like(rng, shape, 2.0) for shape in ((6, 9), (5,), (), (3, 2, 3, 3), (0, 2))]
     levels[2][...] = -3
-    for profile in PROFILES:
+    for preset in PRESETS:
         for guessed in (False, True):
             parts = [
                 Part(a.shape, start_class(a), side=guess_for(a, rng, 1.0) if guessed else None)
                 for a in levels
             ]
-            data = encode_parts(parts, levels, profile)
-            yield pytest.param(profile, parts, data, id=profile + "-guess" * guessed)
+            data = encode_parts(parts, levels, preset)
+            yield pytest.param(preset, parts, data, id=preset + "-guess" * guessed)
     values = rng.laplace(0, 2, (9, 11)).astype(np.float32)
     part = Part(values.shape, expected_class(values), 8, values)
     data = encode_parts([part], [np.zeros(values.shape, np.int32)], "small", 0.2)
     yield pytest.param("small", [Part(values.shape, part.start, 8)], data, id="trellis")
 
 
-with_streams = pytest.mark.parametrize(
-    ("profile", "parts", "data"), list(streams()) if library.load() else []
-)
+with_streams = pytest.mark.parametrize(("preset", "parts", "data"), list(streams()) if library.load() else [])
 
 
 def holds_zero_row(levels):
@@ -205,42 +205,42 @@ def holds_zero_row(levels):
     return any(a.shape[1] >= 8 and (~a.any(axis=1)).any() for a in rows)
 
 
-def is_the_only_encoding(parts, data, profile):
+def is_the_only_encoding(parts, data, preset):
     """Refused, or exactly what an encoder makes of the levels: no byte is without consequence."""
-    levels = or_none(parts, data, profile)
-    return levels is None or holds_zero_row(levels) or encode_parts(parts, levels, profile) == data
+    levels = or_none(parts, data, preset)
+    return levels is None or holds_zero_row(levels) or encode_parts(parts, levels, preset) == data
 
 
-def differs(parts, data, other, profile):
+def differs(parts, data, other, preset):
     """Whether `data` is refused or stands for other levels than the sound `other`."""
-    levels = or_none(parts, data, profile)
-    honest = decode_parts(parts, other, profile)
+    levels = or_none(parts, data, preset)
+    honest = decode_parts(parts, other, preset)
     return levels is None or any((a != b).any() for a, b in zip(levels, honest, strict=True))
 
 
 @with_streams
-def test_bytes_after_the_end_are_refused_or_mean_something_else(profile, parts, data):
+def test_bytes_after_the_end_are_refused_or_mean_something_else(preset, parts, data):
     refused = 0
     for more in (1, 2, 3, 4, 5, 8, 12, 100):
-        assert or_none(parts, data + bytes(more), profile) is None
+        assert or_none(parts, data + bytes(more), preset) is None
         for last in (1, 64, 128, 255):
             longer = data + bytes(more - 1) + bytes([last])
-            assert differs(parts, longer, data, profile)
-            refused += or_none(parts, longer, profile) is None
-            assert more < 8 or or_none(parts, longer, profile) is None
+            assert differs(parts, longer, data, preset)
+            refused += or_none(parts, longer, preset) is None
+            assert more < 8 or or_none(parts, longer, preset) is None
     assert refused >= 24
 
 
 @with_streams
-def test_flipped_and_shortened_bytes_are_refused_or_mean_something_else(profile, parts, data):
+def test_flipped_and_shortened_bytes_are_refused_or_mean_something_else(preset, parts, data):
     changed = [data[:length] for length in range(len(data))]
     for bit in range(8 * len(data)):
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
         changed.append(bytes(flipped))
     for other in changed:
-        assert is_the_only_encoding(parts, other, profile)
-        assert differs(parts, other, data, profile)
+        assert is_the_only_encoding(parts, other, preset)
+        assert differs(parts, other, data, preset)
 
 
 @settings(max_examples=400, deadline=None)
@@ -252,33 +252,33 @@ def test_flipped_and_shortened_bytes_are_refused_or_mean_something_else(profile,
     st.booleans(),
 )
 def test_any_bytes_are_refused_or_the_only_encoding_of_levels(data, shape, start, how, guessed):
-    profile, states = how
+    preset, states = how
     side = np.full(shape, 300, np.int32) if guessed else None
     parts = [Part(shape, start, states, side=side)]
-    levels = or_none(parts, data, profile)
-    assert levels is None or not levels[0].size or np.abs(levels[0]).max() <= MAX_LEVEL
-    assert is_the_only_encoding(parts, data, profile)
+    levels = or_none(parts, data, preset)
+    assert levels is None or not levels[0].size or np.abs(levels[0]).max() <= LARGEST_LEVEL
+    assert is_the_only_encoding(parts, data, preset)
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff" * 8, b"\xff" * 4000, b"\0" * 7 + b"\1", b"\x80" * 64])
-@pytest.mark.parametrize("profile", PROFILES)
-def test_bytes_of_one_kind_do_no_harm(data, profile):
+@pytest.mark.parametrize("preset", PRESETS)
+def test_bytes_of_one_kind_do_no_harm(data, preset):
     parts = [Part((300, 40), 63), Part((2000,), 1), Part((8, 8, 3, 3), 30)]
-    assert is_the_only_encoding(parts, data, profile)
+    assert is_the_only_encoding(parts, data, preset)
 
 
 @pytest.mark.parametrize("states", [1, 8])
-@pytest.mark.parametrize("level", [MAX_LEVEL + 1, MAX_LEVEL + 2, 65_535, 131_000])
+@pytest.mark.parametrize("level", [LARGEST_LEVEL + 1, LARGEST_LEVEL + 2, 65_535, 131_000])
 def test_levels_beyond_the_limit_are_written_by_nobody_and_read_by_nobody(level, states, monkeypatch):
     levels = [np.zeros((3, 10), np.int32)]
     levels[0][1, 4] = -level
     parts = [Part((3, 10), 5, states)]
     with pytest.raises(ValueError, match="coarser step"):
         encode_parts(parts, levels, "small")
-    monkeypatch.setattr(bindings, "MAX_LEVEL", 10**6)
+    monkeypatch.setattr(bindings, "LARGEST_LEVEL", 10**6)
     data = encode_parts(parts, levels, "small")
     assert or_none(parts, data, "small") is None
-    levels[0][1, 4] = MAX_LEVEL - 1
+    levels[0][1, 4] = LARGEST_LEVEL - 1
     assert or_none(parts, encode_parts(parts, levels, "small"), "small") is not None
 
 
@@ -286,7 +286,7 @@ GOOD = np.zeros((4, 6), np.int32)
 
 
 @pytest.mark.parametrize(
-    ("part", "levels", "profile"),
+    ("part", "levels", "preset"),
     [
         (Part((4, 6), 1), GOOD.astype(np.int64), "small"),
         (Part((4, 6), 1), GOOD.astype(">i4"), "small"),
@@ -303,9 +303,9 @@ GOOD = np.zeros((4, 6), np.int32)
         (Part((4, 6), 1, side=GOOD + np.int32(-(2**31))), GOOD, "small"),
     ],
 )
-def test_arguments_that_c_would_trust_are_checked(part, levels, profile):
+def test_arguments_that_c_would_trust_are_checked(part, levels, preset):
     with pytest.raises(ValueError, match=r"for|class|trellis|guess"):
-        encode_parts([part], [levels], profile)
+        encode_parts([part], [levels], preset)
 
 
 def test_the_small_functions_check_their_arrays_too():
@@ -322,7 +322,7 @@ def test_the_small_functions_check_their_arrays_too():
 
 
 def test_a_level_stands_for_one_rounded_product():
-    levels = np.array([[0, 1, -1, 2, -3, MAX_LEVEL, -MAX_LEVEL]], np.int32)
+    levels = np.array([[0, 1, -1, 2, -3, LARGEST_LEVEL, -LARGEST_LEVEL]], np.int32)
     offsets, unit = np.array([-5, 300], np.int16), np.float32(0.1)
     which = np.array([0, -5, 5, 300, -300, 300, -300])
     assert (
@@ -347,20 +347,20 @@ def test_every_instruction_set_gives_the_same_bytes_and_levels(plain_library, mo
     for shape, scale in (((300, 24), 3.0), ((64, 16, 3, 3), 0.4), ((500,), 2.0), ((30, 200), 2000.0)):
         values = rng.laplace(0, scale, shape).astype(np.float32)
         values[len(values) // 2 :] *= 0.02
-        for profile, states in (("small", 8), ("small", 1), ("fast", 1)):
+        for preset, states in (("small", 8), ("small", 1), ("fast", 1)):
             for side in (None, guess_for(values, rng, 0.5)):
                 states = states if len(shape) > 1 else 1
-                made.append((profile, Part(shape, expected_class(values), states, values, side)))
+                made.append((preset, Part(shape, expected_class(values), states, values, side)))
 
     def coded():
-        for profile, part in made:
+        for preset, part in made:
             levels = [np.zeros(part.shape, np.int32)]
-            yield encode_parts([part], levels, profile, 0.15)
+            yield encode_parts([part], levels, preset, 0.15)
             yield levels[0].tobytes()
 
     def read(data):
-        for (profile, part), stream in zip(made, data[::2], strict=True):
-            yield decode_parts([part], stream, profile)[0].tobytes()
+        for (preset, part), stream in zip(made, data[::2], strict=True):
+            yield decode_parts([part], stream, preset)[0].tobytes()
 
     here = list(coded())
     assert list(read(here)) == here[1::2]

@@ -3,23 +3,24 @@
 import numpy as np
 import pytest
 
-from slimfleet.compression.codec import CodecSpec, decode, encode, entropy
-from slimfleet.compression.codec.entropy import LevelDecoder, Table, encode_levels
-from slimfleet.compression.codec.frequencies import code_of, normalise
+from slimfleet.compression.codec import CodecSpec, decode, encode
+from slimfleet.compression.codec.entropy import ans
+from slimfleet.compression.codec.entropy.ans import LevelDecoder, Table, encode_levels
+from slimfleet.compression.codec.entropy.frequencies import code_of, normalise
 from slimfleet.compression.errors import BadInput, PayloadError
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.wire import Coder, Kind, read_header
+from slimfleet.compression.wire import Coder, PayloadKind, read_header
 
 
 @pytest.fixture
 def without_constriction(monkeypatch):
     """Call it, and constriction is missing from then on."""
-    return lambda: monkeypatch.setattr(entropy, "installed", lambda: False)
+    return lambda: monkeypatch.setattr(ans, "installed", lambda: False)
 
 
 @pytest.mark.parametrize("bits", [1, 4, 8])
 def test_an_update_is_read_all_the_same(update, schema, bits, without_constriction):
-    encoded = encode(update, schema, CodecSpec(bits=bits), profile="portable")
+    encoded = encode(update, schema, CodecSpec(bits=bits), preset="portable")
     assert read_header(encoded.payload).coder is Coder.TABLES
     without_constriction()
     decoded = decode(encoded.payload, schema).tensors
@@ -45,7 +46,7 @@ def test_words_that_nobody_wrote_are_read_alike(monkeypatch):
     streams = [honest, b"", b"\1", honest[:-4].rstrip(b"\0"), b"\7" + honest, honest + b"\1"]
     streams += [rng.integers(1, 256, int(size), np.uint8).tobytes() for size in rng.integers(1, 400, 60)]
     fast = [read(data, table) for data in streams]
-    monkeypatch.setattr(entropy, "installed", lambda: False)
+    monkeypatch.setattr(ans, "installed", lambda: False)
     assert [read(data, table) for data in streams] == fast
     assert len({data for data in fast if isinstance(data, bytes)}) > 1
 
@@ -57,15 +58,15 @@ def test_a_model_never_needs_constriction_to_be_read():
     flat = ModelSchema.of(arrays, arrays)
     coder = {
         kind: read_header(encode(arrays, flat, CodecSpec(bits=8), kind=kind).payload).coder
-        for kind in (Kind.UPDATE, Kind.MODEL)
+        for kind in (PayloadKind.UPDATE, PayloadKind.MODEL)
     }
-    assert coder == {Kind.UPDATE: Coder.TABLES, Kind.MODEL: Coder.CONTEXTS}
+    assert coder == {PayloadKind.UPDATE: Coder.TABLES, PayloadKind.MODEL: Coder.CONTEXTS}
 
 
 def test_writing_says_what_is_missing(update, schema, monkeypatch):
     def missing():
         raise BadInput("slimfleet's portable coder needs the package constriction")
 
-    monkeypatch.setattr(entropy, "_stream", missing)
+    monkeypatch.setattr(ans, "_stream", missing)
     with pytest.raises(BadInput, match="constriction"):
-        encode(update, schema, CodecSpec(bits=4), profile="portable")
+        encode(update, schema, CodecSpec(bits=4), preset="portable")

@@ -19,7 +19,7 @@ from slimfleet.compression.wire import (
     REASONS,
     Coder,
     Header,
-    Kind,
+    PayloadKind,
     Sections,
     read_header,
     seal,
@@ -32,7 +32,7 @@ HEADER = Header(
     elements=70_000,
     base_version=2**32 - 1,
     plan_id=2**64 - 1,
-    kind=Kind.MODEL,
+    kind=PayloadKind.MODEL,
     coder=Coder.TABLES,
     sections=Sections.WEIGHTS | Sections.INTEGERS,
     side=b"masks",
@@ -130,7 +130,7 @@ def small():
     payloads = [
         encode(tensors, schema, spec, kind=kind, side=b"side").payload
         for spec in SPECS
-        for kind in (Kind.UPDATE, Kind.MODEL)
+        for kind in (PayloadKind.UPDATE, PayloadKind.MODEL)
     ]
     return schema, payloads
 
@@ -233,7 +233,7 @@ def test_any_body_behind_an_honest_envelope_is_read_or_refused(data):
         elements=25,
         base_version=0,
         plan_id=0,
-        kind=data.draw(st.sampled_from(Kind)),
+        kind=data.draw(st.sampled_from(PayloadKind)),
         coder=data.draw(st.sampled_from(Coder)),
         sections=Sections(data.draw(st.integers(0, 7))),
     )

@@ -21,10 +21,10 @@ from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.messages import text_of
 from slimfleet.compression.types import Tensors
 from slimfleet.coordinator import Coordinator, CoordinatorSettings, Participation, RoundRow, Status
-from slimfleet.coordinator.dispatch import Dispatch
-from slimfleet.coordinator.metrics import Metrics
-from slimfleet.coordinator.open_round import OpenRound
-from slimfleet.coordinator.planner import PlannerSettings
+from slimfleet.coordinator.observing.prometheus import Metrics
+from slimfleet.coordinator.planning import PlannerSettings
+from slimfleet.coordinator.receiving.open_round import OpenRound
+from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.simulations.ledger import SimulatedLedger
 
 torch.set_num_threads(1)
@@ -183,7 +183,7 @@ def federate(task: Blobs, tmp_path: Path) -> Federate:
                 models,
                 lambda a, profile=profile: SimulatedLedger(profile, a.budget.power_w, 0.5),
             )
-            coordinator.enrol(node, profile, devices[node].enrolment().examples)
+            coordinator.register(node, profile, devices[node].registration().examples)
         return Federation(coordinator, devices, world)
 
     return make

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from slimfleet.compression import ModelSchema, PayloadError
 from slimfleet.compression.pruning import ChannelGroup, IndexMap, Member, index_map
-from slimfleet.coordinator.aggregate import CoverageMean
+from slimfleet.coordinator.learning.aggregate import CoverageMean
 
 TENSORS = {
     "weight": np.zeros((4, 3), np.float32),
@@ -21,7 +21,7 @@ GROUP = ChannelGroup(
 )
 
 
-def places(*rows: int) -> IndexMap:
+def map_of(*rows: int) -> IndexMap:
     return index_map(SCHEMA, [GROUP], {"rows": np.array(rows)})
 
 
@@ -39,14 +39,14 @@ def mean_of(updates, most=None):
 
 
 def test_every_element_is_averaged_over_the_examples_of_those_that_trained_it():
-    everywhere, top = places(0, 1, 2, 3), places(0, 1)
+    everywhere, top = map_of(0, 1, 2, 3), map_of(0, 1)
     mean = mean_of([(change(everywhere, 1.0), everywhere, 30), (change(top, 4.0), top, 10)]).mean()
     assert mean["weight"][:, 0].tolist() == [1.75, 1.75, 1.0, 1.0]
     assert mean["running"].tolist() == [1.75, 1.75, 1.0, 1.0]
 
 
 def test_where_nobody_trained_the_mean_is_zero_and_coverage_says_so():
-    top = places(0, 1)
+    top = map_of(0, 1)
     mean = mean_of([(change(top, 4.0), top, 10)])
     assert mean.mean()["weight"][2:].tolist() == [[0.0] * 3] * 2
     assert mean.covered() == (2 * 3 + 2 + 1 + 2 + 2) / (12 + 4 + 1 + 4 + 4)
@@ -54,7 +54,7 @@ def test_where_nobody_trained_the_mean_is_zero_and_coverage_says_so():
 
 
 def test_it_is_the_plain_weighted_mean_to_the_resolution_of_the_sum():
-    rng, everywhere = np.random.default_rng(0), places(0, 1, 2, 3)
+    rng, everywhere = np.random.default_rng(0), map_of(0, 1, 2, 3)
     updates, weights = [], rng.integers(1, 1000, 20)
     for _ in weights:
         update = change(everywhere, 0.0)
@@ -66,7 +66,7 @@ def test_it_is_the_plain_weighted_mean_to_the_resolution_of_the_sum():
 
 
 def test_counters_flags_and_unsigned_bytes():
-    everywhere = places(0, 1, 2, 3)
+    everywhere = map_of(0, 1, 2, 3)
     first, second = change(everywhere, 0.0, count=3), change(everywhere, 0.0, count=2**40)
     first["flag"][:] = [True, True, False, False]
     first["byte"][:] = [255, 0, 1, 250]  # one less, as a byte wraps around
@@ -92,7 +92,7 @@ updates = st.lists(
 def test_any_order_of_arrival_gives_the_same_bytes(drawn, random):
     made = []
     for rows, value, count, weight in drawn:
-        where = places(*sorted(rows))
+        where = map_of(*sorted(rows))
         made.append((change(where, value, count), where, weight))
     shuffled = list(made)
     random.shuffle(shuffled)
@@ -107,7 +107,7 @@ def test_any_order_of_arrival_gives_the_same_bytes(drawn, random):
     st.randoms(use_true_random=False),
 )
 def test_whether_an_update_is_refused_depends_on_it_alone_and_sums_never_overflow(drawn, random):
-    everywhere = places(0, 1, 2, 3)
+    everywhere = map_of(0, 1, 2, 3)
 
     def refused(order):
         mean, out = CoverageMean(SCHEMA, len(drawn)), set()
@@ -134,7 +134,7 @@ def test_whether_an_update_is_refused_depends_on_it_alone_and_sums_never_overflo
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
 def test_what_cannot_be_summed_is_refused_and_leaves_the_sum_alone(value):
-    everywhere = places(0, 1, 2, 3)
+    everywhere = map_of(0, 1, 2, 3)
     mean = mean_of([(change(everywhere, 1.0), everywhere, 1)], most=2)
     with pytest.raises(PayloadError) as refusal:
         mean.add(change(everywhere, value), everywhere, 1)
@@ -144,13 +144,13 @@ def test_what_cannot_be_summed_is_refused_and_leaves_the_sum_alone(value):
 
 def test_the_least_integer_is_not_taken_for_a_small_one():
     """abs(-2**63) is negative in int64."""
-    everywhere = places(0, 1, 2, 3)
+    everywhere = map_of(0, 1, 2, 3)
     with pytest.raises(PayloadError):
         mean_of([(change(everywhere, 0.0, count=-(2**63)), everywhere, 1)])
 
 
 def test_more_updates_than_there_is_room_for_are_an_error():
-    everywhere = places(0, 1, 2, 3)
+    everywhere = map_of(0, 1, 2, 3)
     with pytest.raises(ValueError, match="one more"):
         mean_of([(change(everywhere, 1.0), everywhere, 1)] * 3, most=2)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slimfleet.compression.types import Cost
-from slimfleet.coordinator.calibration import Calibration, Factor
+from slimfleet.coordinator.learning.calibration import Calibration, Factor
 
 PREDICTED = Cost(
     energy_j=10.0, radio_j=1.0, time_s=5.0, memory_bytes=100_000_000, uplink_bytes=4000, downlink_bytes=40_000

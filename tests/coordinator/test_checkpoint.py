@@ -6,7 +6,7 @@ import pytest
 
 from slimfleet.compression import BadInput
 from slimfleet.coordinator.checkpoint import checkpoints, restore_checkpoint, save_checkpoint
-from slimfleet.coordinator.server_optimizer import ServerSettings
+from slimfleet.coordinator.learning.server_optimizer import ServerSettings
 from slimfleet.coordinator.settings import CoordinatorSettings
 
 ADAM = ServerSettings(optimizer="fedadam", learning_rate=0.02, averaging=0.5)

@@ -6,9 +6,9 @@ from prometheus_client import CollectorRegistry
 
 from slimfleet.compression import Budget, Plan, Training
 from slimfleet.coordinator import Status, WallEnvironment
-from slimfleet.coordinator.metrics import fleet_metrics
-from slimfleet.coordinator.round_planner import MEMORY_SHARE, plan_id
-from slimfleet.coordinator.selection import SelectionSettings
+from slimfleet.coordinator.observing.prometheus import fleet_metrics
+from slimfleet.coordinator.planning.round_planner import MEMORY_SHARE, plan_id
+from slimfleet.coordinator.planning.selection import SelectionSettings
 
 COUNTER = "1.num_batches_tracked"
 

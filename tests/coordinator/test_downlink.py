@@ -15,12 +15,12 @@ from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.pruning.blueprint import blueprint
 from slimfleet.compression.tensors import tensors_of
-from slimfleet.compression.wire import OVERHEAD_BYTES, Kind, read_header
+from slimfleet.compression.wire import OVERHEAD_BYTES, PayloadKind, read_header
 from slimfleet.coordinator import Status
 from slimfleet.coordinator.checkpoint import checkpoints, restore_checkpoint, save_checkpoint
-from slimfleet.coordinator.dispatch import Downlink
-from slimfleet.coordinator.holding import NOTHING, Holding
-from slimfleet.coordinator.versions import Versions
+from slimfleet.coordinator.sending.dispatch import Downlink
+from slimfleet.coordinator.sending.holding import NOTHING, Holding
+from slimfleet.coordinator.sending.versions import Versions
 
 WIDTHS = (1.0, 0.75, 0.5, 0.25)
 
@@ -85,14 +85,14 @@ def test_a_device_has_exactly_what_was_published_whatever_it_missed(
             if event == "state lost":
                 held[device] = ()
             payload, _, gives = downlink.for_plan(plan_of(width), known[device])
-            newcomer, places, _ = downlink.for_plan(plan_of(width), NOTHING)
+            newcomer, index_map, _ = downlink.for_plan(plan_of(width), NOTHING)
             assert len(payload) == downlink.sizes([width], known[device])[width] <= len(newcomer)
             received = opened(workbench, payload, held[device])
             if received is None:
                 assert event == "state lost" or "answer lost" in str(steps), "only then may it be stale"
                 known[device] = NOTHING
                 continue
-            expected = decode_model(newcomer, places.schema).tensors
+            expected = decode_model(newcomer, index_map.schema).tensors
             assert all(np.array_equal(received.tensors[n], expected[n]) for n in expected)
             newest = Held(number, received.channels, received.snapshot)
             held[device] = kept_with(newest, held[device], received.base_version)
@@ -119,8 +119,8 @@ def published(architecture):
 
 
 def held_at(downlink, version, width=1.0):
-    gives = downlink.for_plan(plan_of(width), NOTHING)[2]
-    return replace(gives, version=version)
+    holding_after = downlink.for_plan(plan_of(width), NOTHING)[2]
+    return replace(holding_after, version=version)
 
 
 def kind_of(downlink, width, holding):
@@ -139,13 +139,17 @@ def test_a_returning_device_is_sent_much_less_than_a_newcomer(published):
 def test_history_is_bounded_and_what_is_older_is_sent_whole(published):
     downlink = published(3)
     kinds = {version: kind_of(downlink, 1.0, held_at(downlink, version)) for version in range(1, 6)}
-    assert kinds == {1: Kind.MODEL, 2: Kind.MODEL, **dict.fromkeys((3, 4, 5), Kind.CHANGE)}
+    assert kinds == {
+        1: PayloadKind.MODEL,
+        2: PayloadKind.MODEL,
+        **dict.fromkeys((3, 4, 5), PayloadKind.CHANGE),
+    }
     assert [number for number, _ in downlink.versions] == [3, 4, 5, 6]
 
 
 def test_without_history_everything_is_sent_whole(published):
     downlink = published(0)
-    assert kind_of(downlink, 1.0, held_at(downlink, 5)) is Kind.MODEL
+    assert kind_of(downlink, 1.0, held_at(downlink, 5)) is PayloadKind.MODEL
     assert list(downlink.versions) == []
 
 
@@ -153,10 +157,10 @@ def test_a_device_is_sent_whole_what_it_holds_in_part(published):
     downlink = published(8)
     half = held_at(downlink, 5, 0.5)
     assert {width: kind_of(downlink, width, half) for width in WIDTHS} == {
-        1.0: Kind.MODEL,
-        0.75: Kind.MODEL,
-        0.5: Kind.CHANGE,
-        0.25: Kind.CHANGE,
+        1.0: PayloadKind.MODEL,
+        0.75: PayloadKind.MODEL,
+        0.5: PayloadKind.CHANGE,
+        0.25: PayloadKind.CHANGE,
     }
 
 
@@ -171,10 +175,10 @@ def test_devices_with_the_same_version_share_one_payload(published):
 def test_a_plan_in_float32_gets_the_plain_model_and_publishes_nothing(architecture):
     model, versions = tensors_of(architecture.model), Versions(architecture.schema, 6, 8)
     plan = replace(plan_of(1.0), nmse=0.0)
-    payload, places, gives = downlink_of(architecture, model, 1, versions).for_plan(plan, NOTHING)
-    tensors = decode_model(payload, places.schema).tensors
+    payload, index_map, holding_after = downlink_of(architecture, model, 1, versions).for_plan(plan, NOTHING)
+    tensors = decode_model(payload, index_map.schema).tensors
     assert all(np.array_equal(tensors[name], model[name]) for name in model)
-    assert gives == NOTHING
+    assert holding_after == NOTHING
     assert list(versions) == []
 
 
@@ -191,7 +195,7 @@ def kinds(opened):
 def test_in_a_federation_devices_that_answered_are_sent_changes(federate):
     federation = federate(rounds=4)
     rows = federation.run(3)
-    assert set(kinds(federation.open()).values()) == {Kind.CHANGE}
+    assert set(kinds(federation.open()).values()) == {PayloadKind.CHANGE}
     whole = federate(rounds=4, downlink_history=0, state="whole")
     assert rows[-1].downlink_bytes < whole.run(3)[-1].downlink_bytes
     assert {r.holding.version for r in federation.coordinator.registry} == {3}
@@ -226,7 +230,7 @@ def test_who_lost_its_state_refuses_once_and_is_sent_the_whole_model_next(federa
     federation.coordinator.close_round(opened)
     assert opened.failed == {node: "stale"}
     again = federation.open()
-    assert [n for n, kind in kinds(again).items() if kind is Kind.MODEL] == [node]
+    assert [n for n, kind in kinds(again).items() if kind is PayloadKind.MODEL] == [node]
     for dispatch in again.dispatches:
         again.receive(*federation.answer(dispatch))
     assert not again.rejected
@@ -243,7 +247,7 @@ def test_a_resumed_coordinator_sends_the_same_changes(federate, tmp_path):
     restore_checkpoint(tmp_path / "checkpoint", resumed.coordinator)
     sent, again = federation.open(), resumed.open()
     assert [d.payload for d in sent.dispatches] == [d.payload for d in again.dispatches]
-    assert set(kinds(again).values()) == {Kind.CHANGE}
+    assert set(kinds(again).values()) == {PayloadKind.CHANGE}
 
 
 def test_checkpoints_share_the_files_of_versions_and_survive_a_damaged_one(federate, tmp_path, caplog):
@@ -259,4 +263,4 @@ def test_checkpoints_share_the_files_of_versions_and_survive_a_damaged_one(feder
     restore_checkpoint(root, resumed.coordinator)
     assert [number for number, _ in resumed.coordinator.versions] == [1, 2]
     assert "is damaged" in caplog.text
-    assert set(kinds(resumed.open()).values()) == {Kind.MODEL}
+    assert set(kinds(resumed.open()).values()) == {PayloadKind.MODEL}

@@ -11,11 +11,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.types import Cost
 from slimfleet.compression.wire import REASONS
-from slimfleet.coordinator.metrics import Metrics, NoMetrics, fleet_metrics, serve_metrics
-from slimfleet.coordinator.metrics.exporter import FleetMetrics
-from slimfleet.coordinator.metrics.families import MOST_DEVICE_CLASSES
-from slimfleet.coordinator.metrics.names import METRICS
-from slimfleet.coordinator.metrics.serve import MetricsServer
+from slimfleet.coordinator.observing.prometheus import Metrics, NoMetrics, fleet_metrics, serve_metrics
+from slimfleet.coordinator.observing.prometheus.exporter import FleetMetrics
+from slimfleet.coordinator.observing.prometheus.families import MOST_DEVICE_CLASSES
+from slimfleet.coordinator.observing.prometheus.names import METRICS
+from slimfleet.coordinator.observing.prometheus.serve import MetricsServer
 
 
 class Watched:
@@ -244,7 +244,7 @@ def test_the_null_object_has_every_method_of_the_exporter():
 def test_the_coordinator_needs_no_prometheus_client():
     program = (
         "import sys; sys.modules['prometheus_client'] = None\n"
-        "from slimfleet.coordinator.metrics import fleet_metrics, serve_metrics\n"
+        "from slimfleet.coordinator.observing.prometheus import fleet_metrics, serve_metrics\n"
         "fleet_metrics(None).round_started(1)\n"
         "try:\n    serve_metrics(0)\n"
         "except Exception as error:\n    print(type(error).__name__, error)\n"

@@ -9,29 +9,29 @@ import pytest
 
 from slimfleet.compression import Budget, Cost, ModelSchema
 from slimfleet.compression.codec import CodecSpec, encode
-from slimfleet.compression.codec.grid import Quantised
-from slimfleet.compression.codec.pack import pack
-from slimfleet.compression.wire import Coder, Header, Kind, seal
-from slimfleet.coordinator.checks import LARGEST_EXAMPLES, broken_constraints
-from slimfleet.coordinator.dispatch import Dispatch
+from slimfleet.compression.codec.entropy.pack import pack
+from slimfleet.compression.codec.quantise.grid import Quantised
+from slimfleet.compression.wire import Coder, Header, PayloadKind, seal
+from slimfleet.coordinator.receiving.checks import LARGEST_EXAMPLES, broken_constraints
+from slimfleet.coordinator.sending.dispatch import Dispatch
 
 
 def header_of(dispatch: Dispatch, **changes: object) -> dict[str, object]:
-    schema = dispatch.places.schema
+    schema = dispatch.index_map.schema
     return {
         "schema_digest": schema.digest,
         "tensors": len(schema.tensors),
         "elements": schema.elements,
         "base_version": dispatch.assignment.round_number,
         "plan_id": dispatch.assignment.plan_id,
-        "kind": Kind.UPDATE,
+        "kind": PayloadKind.UPDATE,
         "coder": Coder.FLOAT32,
     } | changes
 
 
 def plain_update(dispatch: Dispatch, value: float, name: str = "5.weight", **changes: object) -> bytes:
     """A payload made by hand, in float32, that holds `value` in one tensor; sound in every other way."""
-    schema = dispatch.places.schema
+    schema = dispatch.index_map.schema
     plain = {t.name: np.zeros(t.shape, t.dtype) for t in schema.tensors}
     plain[name][...] = value
     body = pack(Quantised({}, None, plain), schema)
@@ -66,7 +66,7 @@ BAD = {
     "NaN in the statistics": ("nonfinite", lambda d, p: plain_update(d, np.nan, "1.running_var")),
     "huge": ("norm", lambda d, p: plain_update(d, 1e6)),
     "a counter beyond the sum": ("norm", lambda d, p: plain_update(d, 2**62, "1.num_batches_tracked")),
-    "a whole model": ("header", lambda d, p: plain_update(d, 0.1, kind=Kind.MODEL)),
+    "a whole model": ("header", lambda d, p: plain_update(d, 0.1, kind=PayloadKind.MODEL)),
 }
 LIES = {
     "no JSON": lambda r: "{",

@@ -10,9 +10,15 @@ from torch import nn
 
 from slimfleet.compression.cost import RUNTIMES, CostModel, Work, measure_work
 from slimfleet.compression.types import Budget, Cost, DeviceProfile, Plan, Skip
-from slimfleet.coordinator.calibration import Correction, Factor
-from slimfleet.coordinator.planner import POLICIES, EnumeratingPlanner, FixedPlanner, History, PlannerSettings
-from slimfleet.coordinator.planner.candidates import candidates
+from slimfleet.coordinator.learning.calibration import Correction, Factor
+from slimfleet.coordinator.planning import (
+    POLICIES,
+    EnumeratingPlanner,
+    FixedPlanner,
+    History,
+    PlannerSettings,
+)
+from slimfleet.coordinator.planning.candidates import candidates
 
 
 def work_at(width: float) -> Work:

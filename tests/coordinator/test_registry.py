@@ -7,9 +7,9 @@ from slimfleet.coordinator.registry import Registry
 
 def test_a_device_enrols_once_and_may_come_back_changed(phone):
     registry = Registry()
-    registry.enrol(7, phone, 100)
+    registry.register(7, phone, 100)
     registry[7].energy_j = 5.0
-    registry.enrol(7, replace(phone, name="repaired"), 120)
+    registry.register(7, replace(phone, name="repaired"), 120)
     assert (registry[7].profile.name, registry[7].examples, registry[7].energy_j) == ("repaired", 120, 5.0)
     assert registry.missing([6, 7, 8]) == [6, 8]
     assert 7 in registry
@@ -19,14 +19,14 @@ def test_a_device_enrols_once_and_may_come_back_changed(phone):
 def test_devices_come_in_order_of_node(phone):
     registry = Registry()
     for node in (9, 2**63, 1):
-        registry.enrol(node, phone, 10)
+        registry.register(node, phone, 10)
     assert [record.node for record in registry] == [1, 9, 2**63]
 
 
 def test_a_registry_survives_a_checkpoint(phone):
     registry = Registry()
-    registry.enrol(2**63 + 1, phone, 10)
-    registry.enrol(3, replace(phone, battery_j=0.1 + 0.2), 20)
+    registry.register(2**63 + 1, phone, 10)
+    registry.register(3, replace(phone, battery_j=0.1 + 0.2), 20)
     registry[3].loss, registry[3].acknowledged_round, registry[3].width_sum = 1 / 3, 4, 0.75
     values = json.loads(json.dumps(registry.to_json()))
     assert list(Registry.from_json(values)) == list(registry)

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from slimfleet.coordinator.selection import POLICIES, Candidate, SelectionSettings, eligible
+from slimfleet.coordinator.planning.selection import POLICIES, Candidate, SelectionSettings, eligible
 
 SETTINGS = SelectionSettings(energy_exponent=1.0)
 

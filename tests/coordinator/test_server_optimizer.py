@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from slimfleet.compression import ModelSchema
-from slimfleet.coordinator.server_optimizer import ServerOptimizer, ServerSettings
+from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer, ServerSettings
 
 START = {
     "w": np.array([[1.0, -2.0], [0.5, 0.0]], np.float32),

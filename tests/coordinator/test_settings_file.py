@@ -6,14 +6,14 @@ import pytest
 
 from slimfleet.compression import BadInput, Budget, Training
 from slimfleet.coordinator import CoordinatorSettings
-from slimfleet.coordinator.planner import PlannerSettings
-from slimfleet.coordinator.selection import SelectionSettings
-from slimfleet.coordinator.server_optimizer import ServerSettings
+from slimfleet.coordinator.learning.server_optimizer import ServerSettings
+from slimfleet.coordinator.planning import PlannerSettings
+from slimfleet.coordinator.planning.selection import SelectionSettings
 from slimfleet.coordinator.settings_file import read_settings
 
 FULL = """
 rounds = 7
-codec_profile = "fast"
+codec_preset = "fast"
 downlink_bits = 8
 training = {learning_rate = 0.1, feedback = false}
 budget.energy_j = 3
@@ -37,7 +37,7 @@ def test_what_is_not_given_is_as_in_the_settings_themselves(tmp_path: Path) -> N
 def test_every_table_becomes_the_settings_of_its_part(tmp_path: Path) -> None:
     assert read_settings(written(tmp_path, FULL)) == CoordinatorSettings(
         rounds=7,
-        codec_profile="fast",
+        codec_preset="fast",
         downlink_bits=8,
         training=Training(learning_rate=0.1, feedback=False),
         budget=Budget(energy_j=3.0),
@@ -64,7 +64,7 @@ def test_every_table_becomes_the_settings_of_its_part(tmp_path: Path) -> None:
         ("rounds = 3\nplanner_settings.widths = []", ["planner_settings.widths = []", "at least 1"]),
         ("rounds = 3\nserver.momentum = 1.0", ["server.momentum = 1.0", "less than 1"]),
         ("rounds = 3\nbudget.energy_j = -1", ["budget.energy_j = -1"]),
-        ("rounds = 3\ncodec_profile = 'tiny'", ['codec_profile = "tiny"', "'small', 'fast' or 'portable'"]),
+        ("rounds = 3\ncodec_preset = 'tiny'", ['codec_preset = "tiny"', "'small', 'fast' or 'portable'"]),
         ("rounds =", ["not TOML"]),
     ],
 )

@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 from flwr.simulation import run_simulation
 
 from slimfleet.coordinator import Coordinator, WallEnvironment
-from slimfleet.coordinator.app import server_app
+from slimfleet.coordinator.transport.flower.app import server_app
 from slimfleet.simulations import load_scenario
 from slimfleet.simulations.grids.client_app import virtual_client_app
 from slimfleet.simulations.wiring import coordinator_settings, task_of

@@ -46,7 +46,7 @@ def within() -> None:
         nonlocal answers
         replies = collect(self, timeout_s)
         answers += len(replies)
-        if submissions == KILLED_IN + 1 and answers == 6:  # the first submission enrols
+        if submissions == KILLED_IN + 1 and answers == 6:  # the first submission registers
             die()
         return replies
 

@@ -11,7 +11,7 @@ import ray
 from flwr.app import Message
 
 from slimfleet.coordinator import Coordinator
-from slimfleet.coordinator.app import server_app
+from slimfleet.coordinator.transport.flower.app import server_app
 from slimfleet.simulations import Scenario, build_fleet, load_scenario, simulate
 from slimfleet.simulations.grids.client_app import virtual_client_app
 from slimfleet.simulations.grids.flower import SERVER_NODE, EngineGrid, context_of
@@ -54,7 +54,7 @@ class KillsAnActor:
 
     def collect(self, timeout_s: float) -> list[Message]:
         answers = self.engine.collect(timeout_s)
-        if answers and self.submissions == 3 and not self.killed:  # the first submission enrols
+        if answers and self.submissions == 3 and not self.killed:  # the first submission registers
             ray.kill(self.engine.workers[0])
             self.killed = True
         return answers

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from flwr.app import Message
 
-from slimfleet.compression.codec.grid_fields import read_grid
-from slimfleet.compression.codec.reader import Reader
-from slimfleet.compression.wire import Coder, Kind, Sections, unseal
+from slimfleet.compression.codec.entropy.grid_fields import read_grid
+from slimfleet.compression.codec.entropy.reader import Reader
+from slimfleet.compression.wire import Coder, PayloadKind, Sections, unseal
 from slimfleet.coordinator import Coordinator
-from slimfleet.coordinator.app import server_app
+from slimfleet.coordinator.transport.flower.app import server_app
 from slimfleet.simulations import Scenario, build_fleet, load_scenario
 from slimfleet.simulations.grids.client_app import virtual_client_app
 from slimfleet.simulations.grids.flower import SERVER_NODE, EngineGrid, context_of
@@ -53,8 +53,8 @@ def payloads_in(messages: Sequence[Message], record: str) -> list[bytes]:
     return [found[record]["payload"].data for found in records if record in found]
 
 
-def coding_of(payload: bytes) -> tuple[Kind, Coder, bool]:
-    """Kind, coder, and whether contexts are mixed. The digits' model has nothing but weights."""
+def coding_of(payload: bytes) -> tuple[PayloadKind, Coder, bool]:
+    """PayloadKind, coder, and whether contexts are mixed. The digits' model has nothing but weights."""
     header, body = unseal(payload)
     assert header.sections == Sections.WEIGHTS
     if header.coder is not Coder.CONTEXTS:
@@ -86,13 +86,15 @@ def test_every_payload_both_ways_is_in_the_profile_asked_for(
 ) -> None:
     codings = set(map(coding_of, travelled(tmp_path, profile)))
     assert {coding[1:] for coding in codings} == {(coder, mixed)}
-    assert {kind for kind, *_ in codings} >= {Kind.UPDATE, Kind.MODEL}
+    assert {kind for kind, *_ in codings} >= {PayloadKind.UPDATE, PayloadKind.MODEL}
 
 
 def test_small_takes_fewer_bytes_than_fast_for_the_same_first_models(tmp_path: Path) -> None:
     """Round one sends both fleets the same model, to the same devices."""
     first = {p: travelled(tmp_path / p, p)[:8] for p in ("small", "fast")}
-    assert {coding_of(payload)[0] for payloads in first.values() for payload in payloads} == {Kind.MODEL}
+    assert {coding_of(payload)[0] for payloads in first.values() for payload in payloads} == {
+        PayloadKind.MODEL
+    }
     assert not set(first["small"]) & set(first["fast"])
     small, fast = (sum(map(len, first[profile])) for profile in ("small", "fast"))
     assert small < fast

@@ -12,7 +12,7 @@ import urllib.request
 import pytest
 
 from slimfleet.compression.types import Cost
-from slimfleet.coordinator.metrics import serve_metrics
+from slimfleet.coordinator.observing.prometheus import serve_metrics
 
 PROMETHEUS = shutil.which("prometheus")
 PATIENCE_S = 60

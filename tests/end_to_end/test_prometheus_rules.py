@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slimfleet.coordinator.metrics.names import METRICS, OPEN
+from slimfleet.coordinator.observing.prometheus.names import METRICS, OPEN
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "prometheus"
 RULES = (FOLDER / "rules.yml").read_text()

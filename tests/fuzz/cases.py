@@ -27,7 +27,6 @@ import xxhash
 
 from slimfleet.compression.codec import (
     CodecSpec,
-    contexts_section,
     decode,
     decode_change,
     decode_model,
@@ -37,10 +36,11 @@ from slimfleet.compression.codec import (
     encode_to,
     publish,
 )
+from slimfleet.compression.codec.entropy import contexts_section
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.types import Profile, Tensors
-from slimfleet.compression.wire import REASONS, Kind
+from slimfleet.compression.types import Preset, Tensors
+from slimfleet.compression.wire import REASONS, PayloadKind
 
 CORPUS = Path(__file__).with_name("corpus.tar.xz")
 """What a fuzzer found to reach something new; `make fuzz-corpus` writes it."""
@@ -65,7 +65,7 @@ class Finding(Exception):
 
 
 def tensors() -> Tensors:
-    """Six thousand bytes with every kind of tensor; two have more rows than a profile looks back on."""
+    """Six thousand bytes with every kind of tensor; two have more rows than a preset looks back on."""
     rng = np.random.default_rng(0)
     return {
         "matrix": rng.laplace(0, 0.1, (12, 30)).astype(np.float32),
@@ -94,31 +94,31 @@ BASE = publish(tensors(), SCHEMA, 6, None)
 
 
 def seeds() -> list[bytes]:
-    """Honest inputs: under every profile an update, a model and a change of every coarseness, and one of nothing."""
+    """Honest inputs: under every preset an update, a model and a change of every coarseness, and one of nothing."""
     zeros = {name: np.zeros_like(array) for name, array in tensors().items()}
     made = [encode(zeros, SCHEMA, SPECS[0], side=b"side").payload]
     guessed = []
-    for profile in ("small", "fast", "portable"):
+    for preset in ("small", "fast", "portable"):
         for spec in SPECS:
-            made.append(encode(tensors(), SCHEMA, spec, side=b"side", profile=profile).payload)
-            made.append(encode(tensors(), SCHEMA, spec, kind=Kind.MODEL, profile=profile).payload)
-            guessed.append(encode(tensors(), SCHEMA, spec, profile=profile, reference=REFERENCE).payload)
+            made.append(encode(tensors(), SCHEMA, spec, side=b"side", preset=preset).payload)
+            made.append(encode(tensors(), SCHEMA, spec, kind=PayloadKind.MODEL, preset=preset).payload)
+            guessed.append(encode(tensors(), SCHEMA, spec, preset=preset, reference=REFERENCE).payload)
         for nmse in (0.02, 0.2, 0.7):
-            made.append(encode_to(tensors(), SCHEMA, nmse=nmse, profile=profile).payload)
+            made.append(encode_to(tensors(), SCHEMA, nmse=nmse, preset=preset).payload)
             guessed.append(
-                encode_to(tensors(), SCHEMA, nmse=nmse, profile=profile, reference=REFERENCE).payload
+                encode_to(tensors(), SCHEMA, nmse=nmse, preset=preset, reference=REFERENCE).payload
             )
-        made += published(profile)
+        made += published(preset)
     return [bytes([RESEALED]) + p for p in made] + [bytes([RESEALED | GUESSED | AGREED]) + p for p in guessed]
 
 
-def published(profile: Profile) -> list[bytes]:
+def published(preset: Preset) -> list[bytes]:
     """`BASE` as a whole, and the change to a model near it, where one tensor gets another unit."""
     later = {name: (array * 1.1).astype(array.dtype) for name, array in tensors().items()}
     later["vector"] = later["vector"] * np.float32(4)
     after = publish(later, SCHEMA, 6, BASE)
-    whole = encode_model(BASE, later, SCHEMA, version=7, side=b"side", profile=profile)
-    change = encode_change(after, BASE, later, SCHEMA, base_version=7, side=b"", profile=profile)
+    whole = encode_model(BASE, later, SCHEMA, version=7, side=b"side", preset=preset)
+    change = encode_change(after, BASE, later, SCHEMA, base_version=7, side=b"", preset=preset)
     assert change is not None
     return [whole, change]
 
@@ -156,7 +156,7 @@ def write_corpus(inputs: set[bytes]) -> None:
 def resealed(payload: bytes) -> bytes:
     """The payload with the length, the checksum and, of a change, the fingerprint it would have were it honest."""
     content = payload[:11] + len(payload).to_bytes(4, "little") + payload[15:-8]
-    if kind_of(payload) == Kind.CHANGE and len(payload) >= 45:
+    if kind_of(payload) == PayloadKind.CHANGE and len(payload) >= 45:
         content = content[:27] + BASE.fingerprint.to_bytes(8, "little") + content[35:]
     return content + xxhash.xxh64_intdigest(content).to_bytes(8, "little")
 
@@ -239,9 +239,9 @@ def decoded(data: bytes) -> Tensors:
     payload, flags = payload_of(data), flags_of(data)
     with agreeing(flags):
         match kind_of(payload):
-            case Kind.MODEL:
+            case PayloadKind.MODEL:
                 return decode_model(payload, SCHEMA).tensors
-            case Kind.CHANGE:
+            case PayloadKind.CHANGE:
                 return decode_change(payload, SCHEMA, BASE).tensors
             case _:
                 return decode(payload, SCHEMA, REFERENCE if flags & GUESSED else None).tensors

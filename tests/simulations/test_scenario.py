@@ -70,7 +70,7 @@ def test_overrides_reach_every_depth_and_keep_toml_types() -> None:
 def test_the_profile_of_the_codec_is_small_unless_said_otherwise() -> None:
     set_to = {text: load_scenario("digits", {"codec.profile": text}) for text in ("fast", "portable")}
     assert load_scenario("digits").codec.profile == "small"
-    assert {coordinator_settings(scenario).codec_profile for scenario in set_to.values()} == set(set_to)
+    assert {coordinator_settings(scenario).codec_preset for scenario in set_to.values()} == set(set_to)
 
 
 def test_a_class_changes_only_the_limits_it_names_and_may_lift_one(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from flwr.clientapp import ClientApp
 
 from slimfleet.compression import Assignment, BudgetExceeded, Payload, PayloadError, Report
-from slimfleet.compression.messages import Enrolment, parse, text_of
+from slimfleet.compression.messages import Registration, parse, text_of
 
 
 class Participant(Protocol):
     """What answers for a device: a `Device`, or something that stands in front of one."""
 
-    def enrolment(self) -> Enrolment:
+    def registration(self) -> Registration:
         """How it introduces itself."""
         ...
 
@@ -27,15 +27,15 @@ class Participant(Protocol):
 def client_app(device_of: Callable[[Context], Participant]) -> ClientApp:
     """A ClientApp that answers for whichever device `device_of` finds for a Flower context.
 
-    `query` answers with the device's enrolment, `train` with the encoded update and the report, or, when no step fits
-    the budget or the model cannot be decoded, with the reason for refusing.
+    `query` answers with the device's registration, `train` with the encoded update and the report, or, when no step
+    fits the budget or the model cannot be decoded, with the reason for refusing.
     """
     app = ClientApp()
 
     @app.query()
-    def enrol(message: Message, context: Context) -> Message:
-        text = ConfigRecord({"json": text_of(device_of(context).enrolment())})
-        return Message(RecordDict({"enrolment": text}), reply_to=message)
+    def register(message: Message, context: Context) -> Message:
+        text = ConfigRecord({"json": text_of(device_of(context).registration())})
+        return Message(RecordDict({"registration": text}), reply_to=message)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:

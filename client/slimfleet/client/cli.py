@@ -31,10 +31,10 @@ from slimfleet.client.printing import (
 )
 from slimfleet.client.tasks import build_task
 from slimfleet.compression import BadInput, Task
-from slimfleet.compression.console import run_app
 from slimfleet.compression.cost import RUNTIMES
-from slimfleet.compression.import_path import existing_folders, make_importable
-from slimfleet.compression.options import ImportFrom, TaskArguments, keyword_arguments
+from slimfleet.compression.edge.console import run_app
+from slimfleet.compression.edge.import_path import existing_folders, make_importable
+from slimfleet.compression.edge.options import ImportFrom, TaskArguments, keyword_arguments
 from slimfleet.compression.pruning.blueprint import blueprint
 
 app = typer.Typer(

@@ -18,9 +18,9 @@ from slimfleet.client.state import ResidualStore
 from slimfleet.client.tasks import build_task
 from slimfleet.client.workbench import Workbench
 from slimfleet.compression import Assignment, BadInput
-from slimfleet.compression.app_config import Config, config_as
 from slimfleet.compression.cost import RUNTIMES
-from slimfleet.compression.profile_file import read_profile
+from slimfleet.compression.edge.app_config import Config, config_as
+from slimfleet.compression.edge.profile_file import read_profile
 from slimfleet.compression.pruning.blueprint import blueprint
 from slimfleet.compression.types import Count
 

@@ -14,7 +14,7 @@ from slimfleet.client.round import run_round
 from slimfleet.client.state import ResidualStore
 from slimfleet.client.workbench import SubModel, Workbench
 from slimfleet.compression import Assignment, DeviceProfile, Payload, Report
-from slimfleet.compression.messages import Enrolment
+from slimfleet.compression.messages import Registration
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class Device:
     models: HeldStore
     open_ledger: Callable[[Assignment], Ledger]
 
-    def enrolment(self) -> Enrolment:
+    def registration(self) -> Registration:
         """How this device introduces itself."""
-        return Enrolment(profile=self.profile, examples=len(self.workbench.task.load(self.number)))
+        return Registration(profile=self.profile, examples=len(self.workbench.task.load(self.number)))
 
     def do_round(self, assignment: Assignment, payload: Payload) -> tuple[Payload, Report]:
         """Train, encode, and keep on disk the model that came and what was left unsent.

@@ -27,7 +27,7 @@ import numpy as np
 import xxhash
 
 from slimfleet.compression.codec import Snapshot
-from slimfleet.compression.codec.reader import Reader
+from slimfleet.compression.codec.entropy.reader import Reader
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.files import write_atomically
 from slimfleet.compression.pruning import unpack_channels
@@ -119,7 +119,7 @@ class HeldStore:
     def _read(self, reader: Reader) -> Held:
         version, mask_bytes = MODEL.unpack(reader.take(MODEL.size))
         channels = bytes(reader.take(mask_bytes))
-        schema = self.blueprint.places(unpack_channels(self.blueprint.groups, channels)).schema
+        schema = self.blueprint.index_map(unpack_channels(self.blueprint.groups, channels)).schema
         weights = [spec for spec in schema.tensors if spec.kind == "weight"]
         units = np.frombuffer(reader.take(4 * len(weights)), "<f4")
         levels = {

@@ -12,7 +12,7 @@ from slimfleet.client.anatomy import AtWidth, whole_tensors
 from slimfleet.client.benchmark import Benchmark, mean_w
 from slimfleet.client.figures import Figure
 from slimfleet.client.meters import Reading
-from slimfleet.client.meters.battery import Battery
+from slimfleet.client.meters.battery import BatteryStatus
 from slimfleet.compression import DeviceProfile
 from slimfleet.compression.pruning.blueprint import Blueprint
 
@@ -78,7 +78,7 @@ def figures_table(figures: Mapping[str, Figure]) -> Table:
     return table
 
 
-def batteries_table(batteries: Sequence[Battery]) -> Table:
+def batteries_table(batteries: Sequence[BatteryStatus]) -> Table:
     """The batteries that the kernel shows."""
     table = _table("Batteries", "name", "state", numbers=("power W", "stored J"))
     for battery in batteries:

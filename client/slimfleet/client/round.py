@@ -101,7 +101,7 @@ def _train(
         assignment.budget,
         profile,
         sub.work.flops_per_example * batch,
-        assignment.uplink_limit(sub.places.schema),
+        assignment.uplink_limit(sub.index_map.schema),
         ledger.balance(),
     )
 
@@ -131,11 +131,11 @@ def _train(
 
 def _encode(sub: SubModel, assignment: Assignment, residual: Tensors) -> tuple[Payload, Tensors]:
     """Encode what training changed plus what was left unsent; return the payload and what is left unsent now."""
-    plan, training, schema = assignment.plan, assignment.training, sub.places.schema
+    plan, training, schema = assignment.plan, assignment.training, sub.index_map.schema
     weights = [t.name for t in schema.tensors if t.kind == "weight"]
     now = tensors_of(sub.model)
     update = {name: _changed(now[name], old) for name, old in sub.tensors.items()}
-    unsent = sub.places.shrink(residual)
+    unsent = sub.index_map.shrink(residual)
     if training.feedback:
         update = add_residual(
             update, {name: unsent[name] for name in weights}, max_norm=training.feedback_max_norm
@@ -149,10 +149,10 @@ def _encode(sub: SubModel, assignment: Assignment, residual: Tensors) -> tuple[P
         base_version=assignment.round_number,
         plan_id=assignment.plan_id,
         rng=np.random.default_rng((training.seed, assignment.plan_id, 1)),
-        profile=assignment.codec_profile,
+        preset=assignment.codec_preset,
     )
     leftover = {name: value.copy() for name, value in residual.items()}
-    sub.places.assign(leftover, unsent | residual_after(update, encoded.decoded, schema))
+    sub.index_map.assign(leftover, unsent | residual_after(update, encoded.decoded, schema))
     return encoded.payload, leftover
 
 

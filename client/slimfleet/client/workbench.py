@@ -15,7 +15,7 @@ from slimfleet.compression.pruning import IndexMap, unpack_channels, within
 from slimfleet.compression.pruning.blueprint import Blueprint
 from slimfleet.compression.pruning.shrink import shrink_model
 from slimfleet.compression.tensors import load_tensors
-from slimfleet.compression.wire import Header, Kind, read_header
+from slimfleet.compression.wire import Header, PayloadKind, read_header
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class SubModel:
     model: nn.Module
     tensors: Tensors
     """As received, before training."""
-    places: IndexMap
+    index_map: IndexMap
     work: Work
     received_bytes: int
     channels: bytes
@@ -51,44 +51,44 @@ class Workbench:
         Raises PayloadError when it is not acceptable: stale where it is the change of a model that is not held.
         """
         header = read_header(payload)
-        if header.kind is Kind.UPDATE:
+        if header.kind is PayloadKind.UPDATE:
             raise PayloadError("header", "this payload holds an update, a device needs a model")
-        places = self.blueprint.places(unpack_channels(self.blueprint.groups, header.side))
-        if header.kind is Kind.CHANGE:
-            received = decode_change(payload, places.schema, self._base(header, places, held))
+        index_map = self.blueprint.index_map(unpack_channels(self.blueprint.groups, header.side))
+        if header.kind is PayloadKind.CHANGE:
+            received = decode_change(payload, index_map.schema, self._base(header, index_map, held))
         else:
-            received = decode_model(payload, places.schema)
-        return self._built_from(received, header, places, len(payload))
+            received = decode_model(payload, index_map.schema)
+        return self._built_from(received, header, index_map, len(payload))
 
     def _built_from(
-        self, received: Received, header: Header, places: IndexMap, received_bytes: int
+        self, received: Received, header: Header, index_map: IndexMap, received_bytes: int
     ) -> SubModel:
-        model, work = self._build(places)
+        model, work = self._build(index_map)
         load_tensors(model, received.tensors)
         return SubModel(
             model=model,
             tensors=received.tensors,
-            places=places,
+            index_map=index_map,
             work=work,
             received_bytes=received_bytes,
             channels=header.side,
             snapshot=received.snapshot,
-            base_version=header.base_version if header.kind is Kind.CHANGE else None,
+            base_version=header.base_version if header.kind is PayloadKind.CHANGE else None,
         )
 
-    def _base(self, header: Header, places: IndexMap, held: Sequence[Held]) -> Snapshot:
+    def _base(self, header: Header, index_map: IndexMap, held: Sequence[Held]) -> Snapshot:
         """The held model that a change builds on, cut to the channels that it is about."""
         for model in held:
             if model.version == header.base_version:
-                mine = self.blueprint.places(unpack_channels(self.blueprint.groups, model.channels))
-                inner = within(mine, places)
+                mine = self.blueprint.index_map(unpack_channels(self.blueprint.groups, model.channels))
+                inner = within(mine, index_map)
                 levels = {name: inner.cut(name, array) for name, array in model.snapshot.levels.items()}
                 return Snapshot(levels, model.snapshot.units)
         raise PayloadError("stale", f"version {header.base_version} is not held here: send the whole model")
 
-    def _build(self, places: IndexMap) -> tuple[nn.Module, Work]:
-        shape = places.schema.digest
+    def _build(self, index_map: IndexMap) -> tuple[nn.Module, Work]:
+        shape = index_map.schema.digest
         if shape not in self._built:
-            model = shrink_model(self.blueprint.model, places)
+            model = shrink_model(self.blueprint.model, index_map)
             self._built[shape] = model, measure_work(model, self.task.example_inputs(), self.task.loss)
         return self._built[shape]

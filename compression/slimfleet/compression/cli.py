@@ -11,16 +11,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from slimfleet.compression.codec.files import load_reference, load_update
-from slimfleet.compression.codec.search import Coding, OperatingPoint, meet_bytes, meet_nmse
-from slimfleet.compression.console import run_app
+from slimfleet.compression.codec.operating_point import Coding, OperatingPoint, meet_bytes, meet_nmse
+from slimfleet.compression.edge.console import run_app
+from slimfleet.compression.edge.update_file import load_reference, load_update
 from slimfleet.compression.errors import BadInput, PayloadError
 from slimfleet.compression.files import write_atomically
 from slimfleet.compression.wire import read_header
 
 
-class ProfileName(StrEnum):
-    """`Profile`, as an option."""
+class PresetName(StrEnum):
+    """`Preset`, as an option."""
 
     SMALL = "small"
     FAST = "fast"
@@ -45,9 +45,9 @@ def update(
     size: Annotated[
         int | None, typer.Option("--bytes", help="Also: the best update of at most so many bytes.")
     ] = None,
-    profile: Annotated[
-        ProfileName, typer.Option(help="small: fewest bytes; fast; portable: without the native coder.")
-    ] = ProfileName.SMALL,
+    preset: Annotated[
+        PresetName, typer.Option(help="small: fewest bytes; fast; portable: without the native coder.")
+    ] = PresetName.SMALL,
     reference: Annotated[
         Path | None,
         typer.Option(help="A .npz file that the other end has too and that resembles this one."),
@@ -65,7 +65,7 @@ def update(
     if not targets and size is None:
         targets = [0.3, 0.1, 0.03]
     tensors = load_update(file)
-    coding = Coding(profile.value, None if reference is None else load_reference(reference, tensors))
+    coding = Coding(preset.value, None if reference is None else load_reference(reference, tensors))
     made = [meet_nmse(tensors, target, coding) for target in targets]
     if size is not None:
         made.append(meet_bytes(tensors, size, coding))

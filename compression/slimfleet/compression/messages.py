@@ -25,7 +25,7 @@ from slimfleet.compression.types import (
     NotNegative,
     Plan,
     Positive,
-    Profile,
+    Preset,
     Report,
     Rounding,
     Share,
@@ -59,7 +59,7 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Enrolment:
+class Registration:
     """How a device introduces itself."""
 
     profile: DeviceProfile
@@ -77,7 +77,7 @@ class Assignment:
     plan: Plan
     budget: Budget
     training: Training
-    codec_profile: Profile = "small"
+    codec_preset: Preset = "small"
     """How the answer is to be coded. A device without the native coder answers in the portable profile."""
     acknowledged_round: Count | None = None
     """Last round whose update of this device was accepted: tells the device which residual holds."""
@@ -89,11 +89,11 @@ class Assignment:
         return schema.nbytes + WRAPPING_BYTES if limit is None else limit
 
 
-Message = Enrolment | Assignment | Report
-M = TypeVar("M", Enrolment, Assignment, Report)
+Message = Registration | Assignment | Report
+M = TypeVar("M", Registration, Assignment, Report)
 
 _ADAPTERS: Mapping[type[Message], TypeAdapter[Any]] = {
-    kind: TypeAdapter(kind) for kind in (Enrolment, Assignment, Report)
+    kind: TypeAdapter(kind) for kind in (Registration, Assignment, Report)
 }
 
 
@@ -103,7 +103,7 @@ def text_of(message: Message) -> str:
 
 
 def parse(kind: type[M], text: str) -> M:
-    """Rebuild an `Enrolment`, `Assignment` or `Report` from JSON that may be hostile."""
+    """Rebuild an `Registration`, `Assignment` or `Report` from JSON that may be hostile."""
     what = kind.__name__
     if len(text) > MAX_TEXT:
         raise PayloadError("message", f"a {what} of {len(text)} characters: the limit is {MAX_TEXT}")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.types import Tensors
 
-Kind = Literal["weight", "buffer", "integer"]
+TensorKind = Literal["weight", "buffer", "integer"]
 """A trained float tensor; a float tensor that training only observes (batch-norm statistics); a counter or flag."""
 
 
@@ -26,7 +26,7 @@ class TensorSpec:
     name: str
     shape: tuple[int, ...]
     dtype: str
-    kind: Kind
+    kind: TensorKind
 
     @property
     def size(self) -> int:
@@ -94,7 +94,7 @@ class ModelSchema:
         return {t.name: tensors[t.name] for t in self.tensors}
 
 
-def _kind(array: NDArray[Any], trained: bool) -> Kind:
+def _kind(array: NDArray[Any], trained: bool) -> TensorKind:
     if array.dtype.kind != "f":
         return "integer"
     return "weight" if trained else "buffer"

@@ -19,7 +19,7 @@ EnergySource = Literal["measured", "estimated", "simulated"]
 Rounding = Literal["deadzone", "stochastic"]
 """Of an update: least error for the bytes, or unbiased."""
 
-Profile = Literal["small", "fast", "portable"]
+Preset = Literal["small", "fast", "portable"]
 """How an update is coded: in the fewest bytes, at the highest speed (both by the native coder), or without it."""
 
 Positive = Annotated[float, Gt(0)]

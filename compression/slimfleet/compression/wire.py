@@ -42,7 +42,7 @@ REASONS = frozenset(
 """Every word that `PayloadError.reason` may hold. Bounded, so that it can label a metric."""
 
 
-class Kind(IntEnum):
+class PayloadKind(IntEnum):
     """What the tensors are: an update (sent up), or the global model (sent down), whole or as a change."""
 
     UPDATE = 0
@@ -90,7 +90,7 @@ class Header:
     """Model version (u32) the payload refers to: the number of the round; of a change, the version changed."""
     plan_id: int
     """Number (u64) of the plan, unique per device and round; of a change, the fingerprint of what is changed."""
-    kind: Kind
+    kind: PayloadKind
     coder: Coder
     sections: Sections
     side: bytes = b""
@@ -187,9 +187,9 @@ def check_schema(header: Header, schema: ModelSchema) -> None:
         )
 
 
-def _kind(number: int) -> Kind:
+def _kind(number: int) -> PayloadKind:
     try:
-        return Kind(number)
+        return PayloadKind(number)
     except ValueError:
         raise PayloadError("header", f"unknown kind {number}") from None
 

@@ -2,7 +2,7 @@
 
 from slimfleet.coordinator.coordinator import Coordinator
 from slimfleet.coordinator.environment import Environment, Participation, Status, WallEnvironment
-from slimfleet.coordinator.outcome import RoundRow
+from slimfleet.coordinator.learning.outcome import RoundRow
 from slimfleet.coordinator.settings import CoordinatorSettings
 
 __all__ = [

@@ -21,12 +21,12 @@ from safetensors.numpy import load_file, save_file
 from slimfleet.compression import BadInput, Tensors
 from slimfleet.compression.codec import Snapshot
 from slimfleet.compression.cost import UpdateSizeModel
-from slimfleet.coordinator.calibration import Calibration
 from slimfleet.coordinator.coordinator import Coordinator
-from slimfleet.coordinator.outcome import RoundRow
+from slimfleet.coordinator.learning.calibration import Calibration
+from slimfleet.coordinator.learning.outcome import RoundRow
+from slimfleet.coordinator.learning.tally import Totals
 from slimfleet.coordinator.registry import Registry
-from slimfleet.coordinator.tally import Totals
-from slimfleet.coordinator.versions import Versions
+from slimfleet.coordinator.sending.versions import Versions
 
 FORMAT = 3
 KEPT = 2

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from slimfleet.compression import BadInput, Budget, Skip
-from slimfleet.compression.console import run_app
 from slimfleet.compression.cost import RUNTIMES
-from slimfleet.compression.import_path import existing_folders, make_importable
-from slimfleet.compression.options import ImportFrom, TaskArguments, keyword_arguments
-from slimfleet.compression.profile_file import read_profiles
+from slimfleet.compression.edge.console import run_app
+from slimfleet.compression.edge.import_path import existing_folders, make_importable
+from slimfleet.compression.edge.options import ImportFrom, TaskArguments, keyword_arguments
+from slimfleet.compression.edge.profile_file import read_profiles
 from slimfleet.coordinator.edge import task_from
-from slimfleet.coordinator.explain import Explanation, explain
+from slimfleet.coordinator.planning.explain import Explanation, explain
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False

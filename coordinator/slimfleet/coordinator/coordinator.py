@@ -13,22 +13,22 @@ from slimfleet.compression.pruning import select_channels
 from slimfleet.compression.pruning.blueprint import Blueprint, blueprint
 from slimfleet.compression.task import Evaluation
 from slimfleet.compression.tensors import load_tensors, tensors_of
-from slimfleet.coordinator.aggregate import CoverageMean
-from slimfleet.coordinator.calibration import Calibration
-from slimfleet.coordinator.dispatch import Downlink
 from slimfleet.coordinator.environment import Environment, Participation
-from slimfleet.coordinator.learning import learn
-from slimfleet.coordinator.metrics import Metrics, NoMetrics
-from slimfleet.coordinator.observe import Observer
-from slimfleet.coordinator.open_round import OpenRound
-from slimfleet.coordinator.outcome import RoundRow
+from slimfleet.coordinator.learning.aggregate import CoverageMean
+from slimfleet.coordinator.learning.calibration import Calibration
+from slimfleet.coordinator.learning.learn import learn
+from slimfleet.coordinator.learning.outcome import RoundRow
+from slimfleet.coordinator.learning.round_row import round_row
+from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
+from slimfleet.coordinator.learning.tally import Totals, note_in_records
+from slimfleet.coordinator.observing.observe import Observer
+from slimfleet.coordinator.observing.prometheus import Metrics, NoMetrics
+from slimfleet.coordinator.planning.round_planner import RoundPlanner
+from slimfleet.coordinator.receiving.open_round import OpenRound
 from slimfleet.coordinator.registry import Registry
-from slimfleet.coordinator.round_planner import RoundPlanner
-from slimfleet.coordinator.round_row import round_row
-from slimfleet.coordinator.server_optimizer import ServerOptimizer
+from slimfleet.coordinator.sending.dispatch import Downlink
+from slimfleet.coordinator.sending.versions import Versions
 from slimfleet.coordinator.settings import CoordinatorSettings
-from slimfleet.coordinator.tally import Totals, note_in_records
-from slimfleet.coordinator.versions import Versions
 
 
 class Coordinator:
@@ -66,12 +66,12 @@ class Coordinator:
         """Number of the round to open next; the first is 1."""
         return len(self.rows) + 1
 
-    def enrol(self, node: int, profile: DeviceProfile, examples: int) -> None:
+    def register(self, node: int, profile: DeviceProfile, examples: int) -> None:
         """Take in a device that has introduced itself."""
-        self.registry.enrol(node, profile, examples)
+        self.registry.register(node, profile, examples)
 
     def open_round(self, nodes: Sequence[int]) -> OpenRound:
-        """Choose among the enrolled `nodes`, plan for each, and encode the global model for them."""
+        """Choose among the registered `nodes`, plan for each, and encode the global model for them."""
         number, opened_at, settings = self.next_round, self._stopwatch(), self.settings
         self.observer.opening(number)
         with self.observer.phase("select"):
@@ -82,7 +82,7 @@ class Coordinator:
                 settings.downlink_bits,
                 settings.window,
                 self.versions,
-                settings.codec_profile,
+                settings.codec_preset,
             )
             planner = RoundPlanner(settings, self.registry, self.calibration, self.environment)
             known = [node for node in nodes if node in self.registry]

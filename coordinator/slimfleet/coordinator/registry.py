@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from slimfleet.compression import DeviceProfile
-from slimfleet.coordinator.holding import NOTHING, Holding
+from slimfleet.coordinator.sending.holding import NOTHING, Holding
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,12 +42,12 @@ class DeviceRecord:
 
 
 class Registry:
-    """The devices that ever enrolled, by node."""
+    """The devices that ever registered, by node."""
 
     def __init__(self) -> None:
         self._records: dict[int, DeviceRecord] = {}
 
-    def enrol(self, node: int, profile: DeviceProfile, examples: int) -> None:
+    def register(self, node: int, profile: DeviceProfile, examples: int) -> None:
         """Add a device, or take its new profile and number of examples."""
         if node not in self._records:
             self._records[node] = DeviceRecord(node=node, profile=profile, examples=examples)
@@ -55,7 +55,7 @@ class Registry:
         self._records[node].examples = examples
 
     def missing(self, nodes: Iterable[int]) -> list[int]:
-        """Those of `nodes` that have not enrolled."""
+        """Those of `nodes` that have not registered."""
         return [node for node in nodes if node not in self._records]
 
     def __getitem__(self, node: int) -> DeviceRecord:

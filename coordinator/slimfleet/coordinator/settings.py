@@ -10,11 +10,11 @@ from annotated_types import Ge, Gt, Le
 
 from slimfleet.compression import Budget, Training
 from slimfleet.compression.pruning import WindowPolicy
-from slimfleet.compression.types import Count, Positive, Profile
-from slimfleet.coordinator.planner import PlannerSettings
-from slimfleet.coordinator.planner.settings import Bits
-from slimfleet.coordinator.selection import SelectionSettings
-from slimfleet.coordinator.server_optimizer import ServerSettings
+from slimfleet.compression.types import Count, Positive, Preset
+from slimfleet.coordinator.learning.server_optimizer import ServerSettings
+from slimfleet.coordinator.planning import PlannerSettings
+from slimfleet.coordinator.planning.selection import SelectionSettings
+from slimfleet.coordinator.planning.settings import Bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class CoordinatorSettings:
     planner: str = "enumerate"
     planner_settings: PlannerSettings = field(default_factory=PlannerSettings)
     window: WindowPolicy = "prefix"
-    codec_profile: Profile = "small"
+    codec_preset: Preset = "small"
     """Of updates and models: `small` takes the fewest bytes, `fast` the least time, `portable` does without the native
     coder. Who cannot code so codes in the portable profile."""
     downlink_bits: Bits = 6

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from slimfleet.compression import BadInput
-from slimfleet.compression.checked import checked
 from slimfleet.compression.cost import RUNTIMES
-from slimfleet.coordinator.planner import POLICIES as PLANNERS
-from slimfleet.coordinator.selection import POLICIES as SELECTIONS
+from slimfleet.compression.edge.checked import checked
+from slimfleet.coordinator.planning import POLICIES as PLANNERS
+from slimfleet.coordinator.planning.selection import POLICIES as SELECTIONS
 from slimfleet.coordinator.settings import CoordinatorSettings
 
 

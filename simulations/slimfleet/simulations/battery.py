@@ -12,7 +12,7 @@ FULL_CHARGE_S = 2 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Battery:
+class VirtualBattery:
     """State of charge at one moment of virtual time. Other use of the device is not modelled."""
 
     capacity_j: float
@@ -21,13 +21,13 @@ class Battery:
     charge_j: float
     at_s: float = 0.0
 
-    def at(self, now_s: float) -> Battery:
+    def at(self, now_s: float) -> VirtualBattery:
         """The battery at a later moment, recharged in between; exact, because nothing drains it meanwhile."""
         plugged = self._plugged_until(now_s) - self._plugged_until(self.at_s)
         charged = self.charge_j + plugged * self.capacity_j / FULL_CHARGE_S
         return replace(self, charge_j=min(charged, self.capacity_j), at_s=now_s)
 
-    def drained(self, joules: float) -> Battery:
+    def drained(self, joules: float) -> VirtualBattery:
         """After spending energy; empty is the least."""
         return replace(self, charge_j=max(self.charge_j - joules, 0.0))
 

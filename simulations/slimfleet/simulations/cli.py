@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from slimfleet.compression.console import run_app
+from slimfleet.compression.edge.console import run_app
 from slimfleet.compression.errors import BadInput
-from slimfleet.coordinator.metrics import serve_metrics
+from slimfleet.coordinator.observing.prometheus import serve_metrics
 from slimfleet.simulations.closing import closing_table
 from slimfleet.simulations.progress import RoundProgress
 from slimfleet.simulations.scenario import DEFAULT, load_scenario, scenario_names

@@ -15,7 +15,7 @@ import numpy as np
 from slimfleet.client.device import Device
 from slimfleet.compression import Assignment, BadInput, ModelSchema, Payload, Report, Tensors
 from slimfleet.compression.codec import CodecSpec, encode
-from slimfleet.compression.messages import Enrolment
+from slimfleet.compression.messages import Registration
 from slimfleet.compression.wire import seal, unseal
 
 HANG_S = 3_600.0
@@ -32,9 +32,9 @@ class FaultyDevice:
     device: Device
     fault: Fault
 
-    def enrolment(self) -> Enrolment:
+    def registration(self) -> Registration:
         """It introduces itself like any other."""
-        return self.device.enrolment()
+        return self.device.registration()
 
     def do_round(self, assignment: Assignment, payload: Payload) -> Answer:
         """Do the round, then spoil the answer. The report says how many bytes really go out."""

@@ -22,7 +22,7 @@ import numpy as np
 
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.types import DeviceProfile
-from slimfleet.simulations.battery import DAY_S, Battery
+from slimfleet.simulations.battery import DAY_S, VirtualBattery
 from slimfleet.simulations.profiles import ProfileRow, load_profiles
 
 DEFAULT_MIX: tuple[tuple[str, float], ...] = (
@@ -105,7 +105,7 @@ class VirtualDevice:
     true_downlink_bytes_per_s: float
     availability: float
     """Probability that it can be reached in a round."""
-    battery: Battery | None
+    battery: VirtualBattery | None
     """At virtual time 0; None on mains."""
     settings: FleetSettings = field(repr=False)
 
@@ -155,7 +155,7 @@ def _device(number: int, row: ProfileRow, settings: FleetSettings, seed: int) ->
         availability=settings.availability + spread * (2 * availability - 1),
         battery=None
         if profile.battery_j is None
-        else Battery(
+        else VirtualBattery(
             capacity_j=profile.battery_j,
             plugged_from_s=plugged * DAY_S,
             charge_j=profile.battery_j * (low + (high - low) * charge),

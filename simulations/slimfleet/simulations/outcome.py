@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from slimfleet.compression.types import EnergySource
-from slimfleet.coordinator.outcome import RoundRow
+from slimfleet.coordinator.learning.outcome import RoundRow
 
 __all__ = ["DeviceRow", "RoundRow", "RunRecord"]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from slimfleet.compression.edge.import_path import existing_folders
 from slimfleet.compression.errors import BadInput
-from slimfleet.compression.import_path import existing_folders
 from slimfleet.simulations.profiles import load_profiles
 from slimfleet.simulations.settings import Limits, Scenario
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Self
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
-from slimfleet.compression.types import Budget, Profile
-from slimfleet.coordinator.planner.settings import NMSE
+from slimfleet.compression.types import Budget, Preset
+from slimfleet.coordinator.planning.settings import NMSE
 
 NO_LIMIT = "none"
 """How a scenario lifts a limit, as TOML has no null: `energy_j = "none"`."""
@@ -86,7 +86,7 @@ class FleetSection(Section):
     network_noise: Noise = 0.25
     """Of network rates, round to round."""
     faults: dict[str, Share] = Field(default_factory=dict)
-    """Kind of misbehaviour -> share of the devices that show it; `simulations.faults` has the kinds."""
+    """PayloadKind of misbehaviour -> share of the devices that show it; `simulations.faults` has the kinds."""
 
     @model_validator(mode="after")
     def _some_weight(self) -> Self:
@@ -179,7 +179,7 @@ class CodecSection(Section):
     """Rounds after which a residual is dropped."""
     rounding: Literal["deadzone", "stochastic"] = "deadzone"
     """`deadzone` rounds towards zero near it (fewer bytes); `stochastic` is unbiased."""
-    profile: Profile = "small"
+    profile: Preset = "small"
     """Of updates and models: `small` takes the fewest bytes, `fast` the least time, `portable` does without the native
     coder. Who cannot code so codes in the portable profile."""
     downlink_bits: Bits = 6

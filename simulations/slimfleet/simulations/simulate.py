@@ -11,10 +11,10 @@ from typing import Literal, Protocol
 from slimfleet.compression import BadInput
 from slimfleet.compression.files import write_atomically
 from slimfleet.coordinator import Coordinator
-from slimfleet.coordinator.app import server_app
 from slimfleet.coordinator.checkpoint import checkpoints, restore_checkpoint, save_checkpoint
-from slimfleet.coordinator.metrics import Metrics
-from slimfleet.coordinator.outcome import RoundRow
+from slimfleet.coordinator.learning.outcome import RoundRow
+from slimfleet.coordinator.observing.prometheus import Metrics
+from slimfleet.coordinator.transport.flower.app import server_app
 from slimfleet.simulations.faults import assign_faults
 from slimfleet.simulations.fleet import build_fleet
 from slimfleet.simulations.grids.client_app import virtual_client_app

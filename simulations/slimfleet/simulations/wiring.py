@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from slimfleet.client.tasks import build_task
 from slimfleet.compression import Task, Training
-from slimfleet.compression.import_path import make_importable
-from slimfleet.coordinator.planner import PlannerSettings
-from slimfleet.coordinator.selection import SelectionSettings
-from slimfleet.coordinator.server_optimizer import ServerSettings
+from slimfleet.compression.edge.import_path import make_importable
+from slimfleet.coordinator.learning.server_optimizer import ServerSettings
+from slimfleet.coordinator.planning import PlannerSettings
+from slimfleet.coordinator.planning.selection import SelectionSettings
 from slimfleet.coordinator.settings import CoordinatorSettings
 from slimfleet.simulations.fleet import DEFAULT_MIX, FleetSettings
 from slimfleet.simulations.settings import Scenario
@@ -67,7 +67,7 @@ def coordinator_settings(scenario: Scenario) -> CoordinatorSettings:
         planner=scenario.planner.policy,
         planner_settings=planner_settings(scenario),
         window=scenario.planner.window,
-        codec_profile=codec.profile,
+        codec_preset=codec.profile,
         downlink_bits=codec.downlink_bits,
         downlink_history=codec.downlink_history,
         server=ServerSettings(

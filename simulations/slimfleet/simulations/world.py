@@ -8,7 +8,7 @@ from typing import Any
 
 from slimfleet.compression import Cost
 from slimfleet.coordinator.environment import Participation, Status
-from slimfleet.simulations.battery import Battery
+from slimfleet.simulations.battery import VirtualBattery
 from slimfleet.simulations.fleet import VirtualDevice
 
 BETWEEN_ROUNDS_S = 60.0
@@ -70,7 +70,9 @@ class VirtualWorld:
     def restore(self, values: dict[str, Any]) -> None:
         """Take back what `to_json` gave."""
         self._now_s = values["now_s"]
-        self._batteries = {int(node): Battery(**battery) for node, battery in values["batteries"].items()}
+        self._batteries = {
+            int(node): VirtualBattery(**battery) for node, battery in values["batteries"].items()
+        }
 
     def _until_lost(self, part: Participation, round_number: int) -> Cost:
         """A lost device woke its radio, computed for a share of what was predicted, sent nothing, and is waited for."""

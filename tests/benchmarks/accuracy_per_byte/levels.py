@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimfleet.compression.codec import Encoded
-from slimfleet.compression.codec.grid import FRACTION, LEAST_UNIT, Grid, Quantised, dequantise
-from slimfleet.compression.codec.pack import pack
+from slimfleet.compression.codec.entropy.pack import pack
+from slimfleet.compression.codec.quantise.grid import FRACTION, LEAST_UNIT, Grid, Quantised, dequantise
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.wire import Header, Kind, seal
+from slimfleet.compression.wire import Header, PayloadKind, seal
 
 
 def code_levels(levels: Mapping[str, NDArray[np.int32]], steps: list[float], schema: ModelSchema) -> Encoded:
@@ -25,7 +25,7 @@ def code_levels(levels: Mapping[str, NDArray[np.int32]], steps: list[float], sch
         elements=schema.elements,
         base_version=0,
         plan_id=0,
-        kind=Kind.UPDATE,
+        kind=PayloadKind.UPDATE,
         coder=body.coder,
         sections=body.sections,
         side=b"",

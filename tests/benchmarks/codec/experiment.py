@@ -15,7 +15,7 @@ from updates import Update
 
 TARGETS = (0.3, 0.1, 0.03)
 NNCODEC = "NNCodec"
-OURS = {profile: f"slimfleet, {profile}" for profile in ("small", "fast")}
+OURS = {preset: f"slimfleet, {preset}" for preset in ("small", "fast")}
 OURS_SIDE = "slimfleet, small, side information"
 
 
@@ -60,11 +60,11 @@ def run(
     for target in TARGETS:
         actions: dict[str, Callable[[], object]] = {}
         results: dict[str, Result] = {}
-        for profile in ours.PROFILES:
-            coded = ours.code(arrays, target, profile)
-            results[OURS[profile]] = Result(coded.bytes, note=f"NMSE {coded.nmse:.4f}")
-            actions |= _our_actions(OURS[profile], coded)
-            if profile == "small":
+        for preset in ours.PRESETS:
+            coded = ours.code(arrays, target, preset)
+            results[OURS[preset]] = Result(coded.bytes, note=f"NMSE {coded.nmse:.4f}")
+            actions |= _our_actions(OURS[preset], coded)
+            if preset == "small":
                 case.entropy[target] = order0_bytes(coded.decoded)
         if update.reference:
             coded = ours.code(arrays, target, "small", update.reference)

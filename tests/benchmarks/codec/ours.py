@@ -12,9 +12,9 @@ from measure import Arrays, nmse
 from slimfleet.compression.codec import decode
 from slimfleet.compression.codec.rate import encode_to, settle
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.types import Profile
+from slimfleet.compression.types import Preset
 
-PROFILES: tuple[Profile, ...] = ("small", "fast")
+PRESETS: tuple[Preset, ...] = ("small", "fast")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,26 +29,26 @@ class Coded:
     decode: Callable[[], object]
 
 
-def code(arrays: Arrays, target: float, profile: Profile, reference: Arrays | None = None) -> Coded:
+def code(arrays: Arrays, target: float, preset: Preset, reference: Arrays | None = None) -> Coded:
     """Our payload of at most `target` NMSE."""
     schema = ModelSchema.of(arrays, arrays)
-    settled = settle(arrays, schema, nmse=target, profile=profile, reference=reference)
+    settled = settle(arrays, schema, nmse=target, preset=preset, reference=reference)
     encoded = settled.encoded
     return Coded(
         bytes=len(encoded.payload),
         nmse=nmse(arrays, encoded.decoded),
         decoded=encoded.decoded,
-        search=lambda: encode_to(arrays, schema, nmse=target, profile=profile, reference=reference),
+        search=lambda: encode_to(arrays, schema, nmse=target, preset=preset, reference=reference),
         again=settled.again,
         decode=lambda: decode(encoded.payload, schema, reference),
     )
 
 
 def all_zero(arrays: Arrays) -> int:
-    """Bytes of an update that changes nothing, the larger of both profiles."""
+    """Bytes of an update that changes nothing, the larger of both presets."""
     zeros = {name: 0 * array for name, array in arrays.items()}
     schema = ModelSchema.of(zeros, zeros)
-    return max(len(encode_to(zeros, schema, nmse=0.1, profile=profile).payload) for profile in PROFILES)
+    return max(len(encode_to(zeros, schema, nmse=0.1, preset=preset).payload) for preset in PRESETS)
 
 
 _FIRST_CALL = """

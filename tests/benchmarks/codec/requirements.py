@@ -34,16 +34,14 @@ class Verdict:
 def verdicts(cases: Sequence[Case], first: FirstCall, all_zero: int) -> list[Verdict]:
     """All of them, the worst case of each."""
     found = []
-    for profile, name in OURS.items():
-        most = SIZE[profile]
+    for preset, name in OURS.items():
+        most = SIZE[preset]
         sizes = _ratios(cases, name, "bytes")
-        found.append(
-            _worst(f"{profile}: at most {most:.2f}x the bytes of NNCodec", sizes, most, highest=True)
-        )
-        if profile == "small":
-            found.append(_worst(f"{profile}: aim {AIM:.2f}x", sizes, AIM, highest=True))
-        for what, least in (("encode", ENCODE[profile]), ("decode", DECODE[profile])):
-            asked = f"{profile}: {what} at least {least:g}x as fast"
+        found.append(_worst(f"{preset}: at most {most:.2f}x the bytes of NNCodec", sizes, most, highest=True))
+        if preset == "small":
+            found.append(_worst(f"{preset}: aim {AIM:.2f}x", sizes, AIM, highest=True))
+        for what, least in (("encode", ENCODE[preset]), ("decode", DECODE[preset])):
+            asked = f"{preset}: {what} at least {least:g}x as fast"
             found.append(_worst(asked, _ratios(cases, name, what), least, highest=False))
     found.append(
         Verdict(

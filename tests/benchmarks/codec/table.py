@@ -113,7 +113,7 @@ def _symbols(cases: Sequence[Case], first: FirstCall, all_zero: int) -> str:
         f"An all-zero update of the small CNN takes {all_zero} bytes. The first call in a fresh process, of 87,864 "
         f"values and with its search, takes {1e3 * first.first:.0f} ms of processor time, {1e3 * first.extra:.1f} ms "
         f"more than the second; the imports before it {1e3 * first.imports:.0f} ms (numpy loaded before).\n\n"
-        "The entropy is that of the small profile's symbols, each tensor with an ideal static table for free. The side "
+        "The entropy is that of the small preset's symbols, each tensor with an ideal static table for free. The side "
         "information is the last global update, which the server holds too.\n\n" + _markdown(head, rows)
     )
 

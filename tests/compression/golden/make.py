@@ -18,10 +18,10 @@ from slimfleet.compression.codec import (
     publish,
 )
 from slimfleet.compression.codec.codec import sealed
-from slimfleet.compression.codec.native_rate import NativeQuantiser
+from slimfleet.compression.codec.quantise.native_rate import NativeQuantiser
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Tensors
-from slimfleet.compression.wire import Kind
+from slimfleet.compression.wire import PayloadKind
 
 SPECS = {
     "sparse": CodecSpec(bits=4, sparsity=0.8),
@@ -57,7 +57,7 @@ def payloads() -> dict[str, tuple[bytes, Tensors]]:
     """Payload and decoded tensors by file name."""
     result = {}
     for name, spec in SPECS.items():
-        for kind in (Kind.UPDATE, Kind.MODEL):
+        for kind in (PayloadKind.UPDATE, PayloadKind.MODEL):
             encoded = encode(
                 tensors(),
                 schema(),
@@ -66,7 +66,7 @@ def payloads() -> dict[str, tuple[bytes, Tensors]]:
                 base_version=7,
                 plan_id=0x0123456789ABCDEF,
                 side=b"\xa5\x5a",
-                profile="portable",
+                preset="portable",
             )
             result[f"{name}_{kind.name.lower()}"] = (encoded.payload, encoded.decoded)
     return result
@@ -83,9 +83,9 @@ def versions() -> tuple[Snapshot, Snapshot]:
 def change() -> dict[str, tuple[bytes, Tensors]]:
     """A whole model and the change that makes the next version of it, with what their decoder has."""
     before, after = versions()
-    whole = encode_model(before, tensors(), schema(), version=7, side=b"\xa5\x5a", profile="portable")
+    whole = encode_model(before, tensors(), schema(), version=7, side=b"\xa5\x5a", preset="portable")
     changed = encode_change(
-        after, before, tensors(), schema(), base_version=7, side=b"\xa5\x5a", profile="portable"
+        after, before, tensors(), schema(), base_version=7, side=b"\xa5\x5a", preset="portable"
     )
     assert changed is not None
     return {
@@ -95,7 +95,7 @@ def change() -> dict[str, tuple[bytes, Tensors]]:
 
 
 def large_tensors() -> Tensors:
-    """More rows than either profile looks back on, rows alike and rows of zeros, windows, large and small values."""
+    """More rows than either preset looks back on, rows alike and rows of zeros, windows, large and small values."""
     noise = (np.arange(1, 12001, dtype=np.int64) * 48271 % 2147483647 % 2001 - 1000).astype(np.float32) / 1024
     rows, columns = noise[:300].reshape(300, 1), noise[300:324].reshape(1, 24)
     tall = rows * columns + noise[324:7524].reshape(300, 24) / 16
@@ -113,7 +113,7 @@ def large_tensors() -> Tensors:
 
 
 def thin_tensors() -> Tensors:
-    """The same with few large values, so that the fast profile asks for runs of zeros."""
+    """The same with few large values, so that the fast preset asks for runs of zeros."""
     return {name: array * array * array for name, array in large_tensors().items()}
 
 
@@ -145,7 +145,7 @@ def contexts() -> dict[str, tuple[bytes, Tensors]]:
             quantiser.at(step).quantised,
             large_schema(),
             base_version=7,
-            profile="small" if small else "fast",
+            preset="small" if small else "fast",
             reference=known,
         )
         result[f"contexts_{name}"] = encoded.payload, encoded.decoded

@@ -13,7 +13,7 @@ POWER_SUPPLY = Path("/sys/class/power_supply")
 
 
 @dataclass(frozen=True, slots=True)
-class Battery:
+class BatteryStatus:
     """One look at a battery; None where the driver has no such file or it holds no number."""
 
     name: str
@@ -25,7 +25,7 @@ class Battery:
     voltage_v: float | None
 
 
-def read_batteries(root: Path = POWER_SUPPLY) -> list[Battery]:
+def read_batteries(root: Path = POWER_SUPPLY) -> list[BatteryStatus]:
     """The batteries of this machine, in order of name; empty where there are none.
 
     Mains adapters, USB supplies and the batteries of peripherals (scope `Device`) are left out.
@@ -39,10 +39,10 @@ def read_batteries(root: Path = POWER_SUPPLY) -> list[Battery]:
     ]
 
 
-def _read(folder: Path) -> Battery:
+def _read(folder: Path) -> BatteryStatus:
     voltage = _number(folder / "voltage_now", 1e-6)
     stored = _number(folder / "energy_now", 3600e-6)
-    return Battery(
+    return BatteryStatus(
         name=folder.name,
         discharging=_word(folder / "status") == "Discharging",
         power_w=_power_w(folder, voltage),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-from slimfleet.client.meters.battery import POWER_SUPPLY, Battery, read_batteries
+from slimfleet.client.meters.battery import POWER_SUPPLY, BatteryStatus, read_batteries
 from slimfleet.client.meters.protocol import Reading
 from slimfleet.client.meters.sampling import Sampler, open_window, sample_in_thread
 
@@ -31,7 +31,7 @@ class ChargeCounterMeter:
         sampler: Sampler = sample_in_thread,
     ) -> None:
         self._root, self._interval_s, self._clock, self._sampler = root, 1.0 / rate_hz, clock, sampler
-        self._close: Callable[[], list[tuple[float, Battery]] | None] | None = None
+        self._close: Callable[[], list[tuple[float, BatteryStatus]] | None] | None = None
 
     def start(self) -> None:
         """Begin a window with a first look at the counter."""
@@ -54,12 +54,12 @@ class ChargeCounterMeter:
         return Reading(sum(steps), looks[-1][0] - looks[0][0], "measured", len(steps))
 
 
-def _discharging(root: Path) -> Battery | None:
+def _discharging(root: Path) -> BatteryStatus | None:
     batteries = read_batteries(root)
     return batteries[0] if len(batteries) == 1 and batteries[0].discharging else None
 
 
-def _fall_j(earlier: Battery, later: Battery) -> float | None:
+def _fall_j(earlier: BatteryStatus, later: BatteryStatus) -> float | None:
     """Joules given between two looks; None where neither counter tells."""
     if earlier.stored_j is not None and later.stored_j is not None:
         return earlier.stored_j - later.stored_j

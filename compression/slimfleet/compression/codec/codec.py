@@ -7,20 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from slimfleet.compression.codec.grid import Quantised, dequantise
-from slimfleet.compression.codec.pack import pack, unpack
-from slimfleet.compression.codec.plain import as_float32
-from slimfleet.compression.codec.quantise import quantise_deadzone, quantise_stochastic
-from slimfleet.compression.codec.sparsify import sparsify_top_k
+from slimfleet.compression.codec.entropy.pack import pack, unpack
+from slimfleet.compression.codec.quantise.grid import Quantised, dequantise
+from slimfleet.compression.codec.quantise.plain import as_float32
+from slimfleet.compression.codec.quantise.sparsify import sparsify_top_k
+from slimfleet.compression.codec.quantise.uniform import quantise_deadzone, quantise_stochastic
 from slimfleet.compression.codec.stage import Stage, chain
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.types import Payload, Profile, Rounding, Tensors
+from slimfleet.compression.types import Payload, Preset, Rounding, Tensors
 from slimfleet.compression.wire import (
     MAX_SIDE_BYTES,
     OVERHEAD_BYTES,
     Header,
-    Kind,
+    PayloadKind,
     check_schema,
     seal,
     unseal,
@@ -29,7 +29,7 @@ from slimfleet.compression.wire import (
 FLOAT32_BITS = 32
 _LARGEST_QUANTISED = 2.0**100
 """Beyond any sane weight, and far enough from the end of float32 for every product of the quantiser."""
-_VECTOR_SHIFT = {Kind.UPDATE: 1, Kind.MODEL: 2}
+_VECTOR_SHIFT = {PayloadKind.UPDATE: 1, PayloadKind.MODEL: 2}
 """Vectors get a step 2 or 4 times finer; in an update that costs 0.2 % of the bytes."""
 
 
@@ -68,7 +68,11 @@ class Decoded:
 
 
 def stages(
-    schema: ModelSchema, spec: CodecSpec, *, kind: Kind = Kind.UPDATE, rng: np.random.Generator | None = None
+    schema: ModelSchema,
+    spec: CodecSpec,
+    *,
+    kind: PayloadKind = PayloadKind.UPDATE,
+    rng: np.random.Generator | None = None,
 ) -> Stage[Tensors, Quantised, tuple[Any, ...]]:
     """The chain that `spec` asks for: sparsify, then quantise. `rng` is needed for stochastic rounding.
 
@@ -76,7 +80,7 @@ def stages(
     """
     if spec.bits == FLOAT32_BITS:
         return chain(as_float32(schema))
-    shift, one_step = _VECTOR_SHIFT[kind], kind is Kind.UPDATE
+    shift, one_step = _VECTOR_SHIFT[kind], kind is PayloadKind.UPDATE
     if spec.rounding == "stochastic":
         if rng is None:
             raise ValueError("stochastic rounding needs a random generator")
@@ -95,12 +99,12 @@ def encode(
     schema: ModelSchema,
     spec: CodecSpec,
     *,
-    kind: Kind = Kind.UPDATE,
+    kind: PayloadKind = PayloadKind.UPDATE,
     base_version: int = 0,
     plan_id: int = 0,
     side: bytes = b"",
     rng: np.random.Generator | None = None,
-    profile: Profile = "small",
+    preset: Preset = "small",
     reference: Tensors | None = None,
 ) -> Encoded:
     """Code an update, or a whole model, into a payload.
@@ -121,7 +125,7 @@ def encode(
         base_version=base_version,
         plan_id=plan_id,
         side=side,
-        profile=profile,
+        preset=preset,
         reference=reference,
     )
 
@@ -130,16 +134,16 @@ def sealed(
     quantised: Quantised,
     schema: ModelSchema,
     *,
-    kind: Kind = Kind.UPDATE,
+    kind: PayloadKind = PayloadKind.UPDATE,
     base_version: int = 0,
     plan_id: int = 0,
     side: bytes = b"",
-    profile: Profile = "small",
+    preset: Preset = "small",
     reference: Tensors | None = None,
 ) -> Encoded:
     """A quantised update as a payload."""
     # Devices read models, and may be without constriction.
-    body = pack(quantised, schema, profile, reference, tables=kind is Kind.UPDATE)
+    body = pack(quantised, schema, preset, reference, tables=kind is PayloadKind.UPDATE)
     header = Header(
         schema_digest=schema.digest,
         tensors=len(schema.tensors),
@@ -176,7 +180,7 @@ def decode(payload: bytes, schema: ModelSchema, reference: Tensors | None = None
     size.
     """
     header, quantised = read_quantised(payload, schema, reference)
-    if header.kind is Kind.CHANGE:
+    if header.kind is PayloadKind.CHANGE:
         raise PayloadError("header", "a change means something only to who holds the model that was changed")
     return Decoded(header, dequantise(quantised, schema))
 

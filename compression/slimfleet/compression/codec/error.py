@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slimfleet.compression.codec.grid import FRACTION, Grid
-from slimfleet.compression.codec.sparsify import weights_of
+from slimfleet.compression.codec.quantise.grid import FRACTION, Grid
+from slimfleet.compression.codec.quantise.sparsify import weights_of
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Tensors
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slimfleet.compression.codec import error, native_rate, portable_rate
+from slimfleet.compression.codec import error
 from slimfleet.compression.codec.codec import CodecSpec, Encoded, check_values, sealed, stages
-from slimfleet.compression.codec.grid import Quantised
 from slimfleet.compression.codec.native.library import load
-from slimfleet.compression.codec.portable_rate import PLAIN
-from slimfleet.compression.codec.sparsify import weights_of
+from slimfleet.compression.codec.quantise import native_rate, portable_rate
+from slimfleet.compression.codec.quantise.grid import Quantised
+from slimfleet.compression.codec.quantise.portable_rate import PLAIN
+from slimfleet.compression.codec.quantise.sparsify import weights_of
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.types import Profile, Rounding, Tensors
+from slimfleet.compression.types import Preset, Rounding, Tensors
 
 
 def encode_to(
@@ -28,7 +29,7 @@ def encode_to(
     plan_id: int = 0,
     side: bytes = b"",
     rng: np.random.Generator | None = None,
-    profile: Profile = "small",
+    preset: Preset = "small",
     reference: Tensors | None = None,
 ) -> Encoded:
     """The smallest payload found whose squared error is at most `nmse` times the update's squared norm.
@@ -40,7 +41,7 @@ def encode_to(
     With `rounding` "stochastic" the update is unbiased, `nmse` bounds the error's mean over the draws of `rng`
     and may be 1 or more; a size limit that binds looks at the draw, so that only then a trace of bias is left.
 
-    `profile` says by which coder; without the native one, every profile is the portable one. `reference`: tensors that
+    `preset` says by which coder; without the native one, every preset is the portable one. `reference`: tensors that
     resemble these and that the decoder has too, such as the last global update; `decode` needs them again.
 
     Raises ValueError for arguments that make no sense, BudgetExceeded("uplink_bytes") when nothing fits
@@ -56,7 +57,7 @@ def encode_to(
         plan_id=plan_id,
         side=side,
         rng=rng,
-        profile=profile,
+        preset=preset,
         reference=reference,
     ).encoded
 
@@ -81,7 +82,7 @@ def settle(
     plan_id: int = 0,
     side: bytes = b"",
     rng: np.random.Generator | None = None,
-    profile: Profile = "small",
+    preset: Preset = "small",
     reference: Tensors | None = None,
 ) -> Settled:
     """`encode_to`, for who also wants to know what one encode at its operating point takes."""
@@ -97,7 +98,7 @@ def settle(
             base_version=base_version,
             plan_id=plan_id,
             side=side,
-            profile=profile,
+            preset=preset,
             reference=reference,
         )
 
@@ -105,9 +106,9 @@ def settle(
         stage = stages(schema, spec, rng=None if seed is None else np.random.default_rng(seed))
         return seal_up(stage.encode(tensors, stage.init(schema))[0])
 
-    priced = rounding == "deadzone" and profile != "portable" and load() is not None
+    priced = rounding == "deadzone" and preset != "portable" and load() is not None
     if priced and any(tensors[spec.name].any() for spec in weights_of(schema)):
-        quantiser = native_rate.quantiser_for(tensors, schema, profile, nmse, limit_bytes, reference)
+        quantiser = native_rate.quantiser_for(tensors, schema, preset, nmse, limit_bytes, reference)
         settled = Settled(
             *native_rate.choose(
                 quantiser, seal_up, lambda: code(PLAIN), target_nmse=nmse, limit_bytes=limit_bytes

@@ -26,13 +26,13 @@ class Blueprint:
     schema: ModelSchema
     groups: tuple[ChannelGroup, ...]
 
-    def places(self, channels: Channels) -> IndexMap:
+    def index_map(self, channels: Channels) -> IndexMap:
         """Where the elements of a model shrunk to `channels` stand in the full model."""
         return index_map(self.schema, self.groups, channels)
 
     def shrunk(self, channels: Channels) -> nn.Module:
         """A copy of the model, as initialised, that keeps `channels`."""
-        return shrink_model(self.model, self.places(channels))
+        return shrink_model(self.model, self.index_map(channels))
 
 
 def blueprint(task: Task, seed: int) -> Blueprint:

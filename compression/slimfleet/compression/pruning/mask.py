@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slimfleet.compression.codec.sparsify import magnitudes, sparsify_top_k
+from slimfleet.compression.codec.quantise.sparsify import magnitudes, sparsify_top_k
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Tensors

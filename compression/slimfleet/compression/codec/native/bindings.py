@@ -17,7 +17,7 @@ from slimfleet.compression.errors import PayloadError
 Levels = NDArray[np.int32]
 NativeProfile = Literal["fast", "small"]
 
-MAX_LEVEL = 32_767
+LARGEST_LEVEL = 32_767
 """Largest magnitude of a level; SLIMCODEC_MAX_LEVEL of slimcodec.h."""
 MAX_CLASS = 63
 FARTHEST = 1 << 20
@@ -59,20 +59,20 @@ class _Tensor(ctypes.Structure):
 
 
 def encode_parts(
-    parts: Sequence[Part], levels: Sequence[Levels], profile: NativeProfile, price: float = 0.0
+    parts: Sequence[Part], levels: Sequence[Levels], preset: NativeProfile, price: float = 0.0
 ) -> bytes:
     """Code `levels`, int32 C-order arrays, one for each part.
 
     Parts with values are quantised first: their levels are written into the arrays, at the price of `price` squared
-    steps a bit. Raises ValueError for a level beyond MAX_LEVEL.
+    steps a bit. Raises ValueError for a level beyond LARGEST_LEVEL.
     """
-    if any(largest_magnitude(array) > MAX_LEVEL for array in levels):
-        raise ValueError(f"a level beyond {MAX_LEVEL}: take a coarser step")
-    tensors = _tensors(parts, levels, profile)
+    if any(largest_magnitude(array) > LARGEST_LEVEL for array in levels):
+        raise ValueError(f"a level beyond {LARGEST_LEVEL}: take a coarser step")
+    tensors = _tensors(parts, levels, preset)
     for bytes_a_level in _BYTES_A_LEVEL:
         room = np.empty(64 + bytes_a_level * sum(array.size for array in levels), np.uint8)
         size = require().slimcodec_encode(
-            tensors, len(parts), _PROFILES[profile], price, room.ctypes.data, room.size
+            tensors, len(parts), _PROFILES[preset], price, room.ctypes.data, room.size
         )
         if size >= 0:
             return room[:size].tobytes()
@@ -81,15 +81,15 @@ def encode_parts(
     raise MemoryError("the native coder had no memory")
 
 
-def decode_parts(parts: Sequence[Part], data: bytes | memoryview, profile: NativeProfile) -> list[Levels]:
+def decode_parts(parts: Sequence[Part], data: bytes | memoryview, preset: NativeProfile) -> list[Levels]:
     """The levels of each part. Garbage in gives garbage out, of the parts' sizes.
 
-    Raises PayloadError("entropy") when the bytes do not end as they should or hold a level beyond MAX_LEVEL.
+    Raises PayloadError("entropy") when the bytes do not end as they should or hold a level beyond LARGEST_LEVEL.
     """
     levels = [np.empty(part.shape, np.int32) for part in parts]
     received = np.frombuffer(data, np.uint8)
     status = require().slimcodec_decode(
-        _tensors(parts, levels, profile), len(parts), _PROFILES[profile], received.ctypes.data, received.size
+        _tensors(parts, levels, preset), len(parts), _PROFILES[preset], received.ctypes.data, received.size
     )
     if status == _CORRUPT:
         raise PayloadError("entropy", "entropy-coded bytes are not what was encoded")
@@ -149,12 +149,10 @@ class Tally:
         )
 
 
-def _tensors(
-    parts: Sequence[Part], levels: Sequence[Levels], profile: NativeProfile
-) -> ctypes.Array[_Tensor]:
+def _tensors(parts: Sequence[Part], levels: Sequence[Levels], preset: NativeProfile) -> ctypes.Array[_Tensor]:
     tensors = (_Tensor * len(parts))()
     for tensor, part, array in zip(tensors, parts, levels, strict=True):
-        _check(part, profile)
+        _check(part, preset)
         tensor.rows, tensor.cols, tensor.kernel = as_matrix(part.shape)
         tensor.states, tensor.start = part.states, part.start
         tensor.levels = _address(array, np.int32, part.shape)
@@ -170,12 +168,12 @@ def as_matrix(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return shape[0], prod(shape[1:]), prod(shape[2:])
 
 
-def _check(part: Part, profile: NativeProfile) -> None:
+def _check(part: Part, preset: NativeProfile) -> None:
     """What C takes on trust, besides its arrays."""
     if not 0 <= part.start <= MAX_CLASS:
         raise ValueError(f"start class {part.start}, the limit is {MAX_CLASS}")
-    if part.states not in ((1, 8) if profile == "small" else (1,)):
-        raise ValueError(f"a trellis of {part.states} states under the {profile} profile")
+    if part.states not in ((1, 8) if preset == "small" else (1,)):
+        raise ValueError(f"a trellis of {part.states} states under the {preset} preset")
     if part.side is not None and largest_magnitude(part.side) > FARTHEST:
         raise ValueError(f"a guess beyond {FARTHEST}")
 

@@ -1,0 +1,127 @@
+"""The downlink: a model whole, or as the change of one that the device holds.
+
+Where a tensor's unit is that of the model held, a change carries the difference of the levels, mostly zeros; where the
+unit is new, the levels themselves. Both ends see which by comparing the units. Buffers and integers always travel as
+they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from slimfleet.compression.codec.codec import read_quantised, sealed
+from slimfleet.compression.codec.downlink.snapshot import Snapshot, snapshot_of
+from slimfleet.compression.codec.quantise.grid import LARGEST_TABLE_LEVEL, Grid, Quantised, dequantise
+from slimfleet.compression.codec.quantise.plain import carry
+from slimfleet.compression.codec.quantise.sparsify import weights_of
+from slimfleet.compression.errors import PayloadError
+from slimfleet.compression.schema import ModelSchema
+from slimfleet.compression.types import Payload, Preset, Tensors
+from slimfleet.compression.wire import PayloadKind, Sections, read_header
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A decoded model, and its snapshot, which later changes may build on; None where it has none."""
+
+    tensors: Tensors
+    snapshot: Snapshot | None
+
+
+def encode_model(
+    snapshot: Snapshot,
+    others: Tensors,
+    schema: ModelSchema,
+    *,
+    version: int,
+    side: bytes,
+    preset: Preset = "small",
+) -> Payload:
+    """A whole model: the weights of `snapshot`, buffers and integers of `others`, all in the shapes of `schema`.
+
+    Raises PayloadError("nonfinite") for a buffer with NaN or infinity.
+    """
+    quantised = snapshot.quantised(_carried(others, schema))
+    return sealed(
+        quantised, schema, kind=PayloadKind.MODEL, base_version=version, side=side, preset=preset
+    ).payload
+
+
+def encode_change(
+    snapshot: Snapshot,
+    base: Snapshot,
+    others: Tensors,
+    schema: ModelSchema,
+    *,
+    base_version: int,
+    side: bytes,
+    preset: Preset = "small",
+) -> Payload | None:
+    """The model of `encode_model` for a device that holds `base`, in the same shapes, as version `base_version`.
+
+    None where it cannot be said as a change; the whole model then has to be sent. Raises as `encode_model` does.
+    """
+    quantised = snapshot.quantised(_carried(others, schema))
+    for spec, now, held in zip(weights_of(schema), snapshot.units, base.units, strict=True):
+        if now == held:
+            quantised.levels[spec.name] -= base.levels[spec.name]
+    top = max((int(np.abs(levels).max(initial=0)) for levels in quantised.levels.values()), default=0)
+    # A section of zeros is left out, and new units with it.
+    if top > LARGEST_TABLE_LEVEL or (top == 0 and snapshot.units != base.units):
+        return None
+    return sealed(
+        quantised,
+        schema,
+        kind=PayloadKind.CHANGE,
+        base_version=base_version,
+        plan_id=base.fingerprint,
+        side=side,
+        preset=preset,
+    ).payload
+
+
+def decode_model(payload: bytes, schema: ModelSchema) -> Received:
+    """Read a whole model. Raises PayloadError and nothing else."""
+    header, quantised = read_quantised(payload, schema)
+    if header.kind is not PayloadKind.MODEL:
+        raise PayloadError("header", f"a {header.kind.name.lower()} in place of a whole model")
+    return Received(dequantise(quantised, schema), snapshot_of(quantised, schema))
+
+
+def decode_change(payload: bytes, schema: ModelSchema, base: Snapshot) -> Received:
+    """Read a change of `base`, the model held, cut to the channels of `schema`.
+
+    Raises PayloadError and nothing else: stale where `base` is not the model that was changed, grid where a level ends
+    up beyond `LARGEST_TABLE_LEVEL`, and what decoding a model raises.
+    """
+    header = read_header(payload)
+    if header.kind is not PayloadKind.CHANGE:
+        raise PayloadError("header", f"a {header.kind.name.lower()} in place of a change")
+    if header.plan_id != base.fingerprint:
+        raise PayloadError(
+            "stale", f"what is held here as version {header.base_version} is not what was changed"
+        )
+    header, quantised = read_quantised(payload, schema)
+    weights, grid = weights_of(schema), quantised.grid
+    if grid is None or grid.offsets:
+        raise PayloadError("grid", "a change has to be in whole steps of a grid")
+    units = base.units
+    if header.sections & Sections.WEIGHTS:
+        units = tuple(float(grid.unit(index, spec)) for index, spec in enumerate(weights))
+    for spec, now, held in zip(weights, units, base.units, strict=True):
+        if now == held:
+            quantised.levels[spec.name] += base.levels[spec.name]
+    whole = Quantised(quantised.levels, Grid(units, (), 0), quantised.plain)
+    snapshot = snapshot_of(whole, schema)  # checks the levels before they are looked up
+    return Received(dequantise(whole, schema), snapshot)
+
+
+def _carried(others: Tensors, schema: ModelSchema) -> Tensors:
+    """Buffers and integers as the wire carries them."""
+    carried = {spec.name: carry(others[spec.name], spec) for spec in schema.tensors if spec.kind != "weight"}
+    for name, array in carried.items():
+        if not np.isfinite(array).all():
+            raise PayloadError("nonfinite", f"tensor {name!r} holds NaN or infinity")
+    return carried

@@ -1,0 +1,36 @@
+"""The fields of a grid on the wire: a byte that says how, units, offsets."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from slimfleet.compression.codec.entropy.reader import Reader
+from slimfleet.compression.codec.quantise.grid import LEAST_UNIT, Grid
+from slimfleet.compression.errors import PayloadError
+
+_ONE_STEP = 0x80
+_SHIFT = 0x70
+_OFFSETS = 0x0F
+_MAX_SHIFT = 3
+MAX_OFFSETS = 15
+
+
+def write_grid(grid: Grid) -> bytes:
+    """A grid as bytes."""
+    how = (_ONE_STEP if len(grid.units) == 1 else 0) | grid.vector_shift << 4 | len(grid.offsets)
+    return bytes([how]) + np.array(grid.units, "<f4").tobytes() + np.array(grid.offsets, "<i2").tobytes()
+
+
+def read_grid(reader: Reader, weights: int) -> Grid:
+    """The grid of `weights` tensors. Raises PayloadError: counts, grid or nonfinite."""
+    how = reader.byte()
+    shift = (how & _SHIFT) >> 4
+    if shift > _MAX_SHIFT:
+        raise PayloadError("grid", f"vector shift {shift}, the limit is {_MAX_SHIFT}")
+    units = np.frombuffer(reader.take(4 * (1 if how & _ONE_STEP else weights)), "<f4")
+    if not np.isfinite(units).all():
+        raise PayloadError("nonfinite", "a quantiser step is not finite")
+    if (units < LEAST_UNIT).any():
+        raise PayloadError("grid", "a quantiser step is zero, negative or too small")
+    offsets = np.frombuffer(reader.take(2 * (how & _OFFSETS)), "<i2")
+    return Grid(tuple(map(float, units)), tuple(map(int, offsets)), shift)

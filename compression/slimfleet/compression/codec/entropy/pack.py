@@ -1,0 +1,184 @@
+"""The terminal packer: a quantised update to the bytes of a body, and strictly back.
+
+A body holds up to three sections, in this order, each present only when it is not all zeros: integers,
+buffers, weights. Sizes follow from the schema; the few numbers that a body declares are bounded before use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimfleet.compression.codec.entropy import contexts_section, tables_section
+from slimfleet.compression.codec.entropy.ans import installed
+from slimfleet.compression.codec.entropy.contexts_section import Guess, guess_of
+from slimfleet.compression.codec.entropy.reader import Reader
+from slimfleet.compression.codec.native.bindings import largest_magnitude
+from slimfleet.compression.codec.native.library import load
+from slimfleet.compression.codec.quantise.grid import LARGEST_TABLE_LEVEL, Grid, Quantised
+from slimfleet.compression.errors import PayloadError
+from slimfleet.compression.schema import ModelSchema, TensorKind, TensorSpec
+from slimfleet.compression.types import Preset, Tensors
+from slimfleet.compression.wire import Coder, Sections
+
+_WIDTHS = (1, 2, 4, 8)
+LARGE_LEVEL, LARGE_BITS = 32, 2
+"""Levels and bits a weight from which on both coders are tried: contexts learn a large alphabet slowly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The bytes of the tensors, and what the header must say for reading them."""
+
+    coder: Coder
+    sections: Sections
+    data: bytes
+
+
+def pack(
+    quantised: Quantised,
+    schema: ModelSchema,
+    preset: Preset = "small",
+    reference: Tensors | None = None,
+    *,
+    tables: bool = True,
+) -> Body:
+    """Write a quantised update as bytes.
+
+    `preset` says by which coder; without the native one every preset is the portable one. `reference`: tensors that
+    both ends have and that resemble these, such as the last global update. `tables`: whether large alphabets may go by
+    the portable coder, where that is smaller, to a decoder that reads it slowly unless it has constriction.
+    """
+    sections = Sections(0)
+    parts: list[bytes] = []
+    plain = quantised.plain
+    integers = [plain[spec.name] for spec in _of_kind(schema, "integer")]
+    if any(array.any() for array in integers):
+        sections |= Sections.INTEGERS
+        parts.append(_write_integers(integers))
+    buffers = [plain[spec.name] for spec in _of_kind(schema, "buffer")]
+    if any(array.any() for array in buffers):
+        sections |= Sections.BUFFERS
+        parts.append(_write_floats(buffers))
+    coder = _coder_of(quantised, preset)
+    weights = quantised.levels if quantised.grid is not None else plain
+    arrays = [weights[spec.name] for spec in _of_kind(schema, "weight")]
+    if any(array.any() for array in arrays):
+        sections |= Sections.WEIGHTS
+        if quantised.grid is None:
+            parts.append(b"".join(array.astype("<f4").tobytes() for array in arrays))
+        elif coder is Coder.TABLES:
+            parts.append(tables_section.write(arrays, quantised.grid))
+        else:
+            guess = reference_guess(reference, quantised.grid, schema)
+            coded = quantised.coded or contexts_section.code(arrays, small=preset == "small", guess=guess)
+            section = contexts_section.write(coded, quantised.grid, guess)
+            if tables and _large_alphabet(arrays, len(section)):
+                rival = tables_section.write(arrays, quantised.grid)
+                if len(rival) < len(section):
+                    coder, section = Coder.TABLES, rival
+            parts.append(section)
+    return Body(coder, sections, b"".join(parts))
+
+
+def _large_alphabet(arrays: list[NDArray[np.int32]], section_bytes: int) -> bool:
+    """Whether tables are worth a try, and can hold the levels."""
+    if 8 * section_bytes < LARGE_BITS * sum(array.size for array in arrays):
+        return False
+    top = max((largest_magnitude(array) for array in arrays), default=0)
+    return LARGE_LEVEL <= top <= LARGEST_TABLE_LEVEL and installed()
+
+
+def _coder_of(quantised: Quantised, preset: Preset) -> Coder:
+    if quantised.grid is None:
+        return Coder.FLOAT32
+    return Coder.TABLES if preset == "portable" or load() is None else Coder.CONTEXTS
+
+
+def reference_guess(reference: Tensors | None, grid: Grid, schema: ModelSchema) -> Guess | None:
+    """What `reference` lets both ends expect of the levels; None without a reference."""
+    if reference is None:
+        return None
+    weights = _of_kind(schema, "weight")
+    return guess_of([reference[spec.name] for spec in weights], grid, weights)
+
+
+def unpack(
+    body: memoryview, coder: Coder, sections: Sections, schema: ModelSchema, reference: Tensors | None = None
+) -> Quantised:
+    """Read a quantised update back.
+
+    Raises PayloadError: counts, grid, entropy, nonfinite, or stale for another reference than it was written with.
+    """
+    reader = Reader(body)
+    plain = {
+        **_read_integers(reader if sections & Sections.INTEGERS else None, _of_kind(schema, "integer")),
+        **_read_floats(reader if sections & Sections.BUFFERS else None, _of_kind(schema, "buffer")),
+    }
+    weights = _of_kind(schema, "weight")
+    present = reader if sections & Sections.WEIGHTS else None
+    if coder is Coder.FLOAT32:
+        plain |= {s.name: _array(present, "<f4", s) for s in weights}
+        reader.finish()
+        return Quantised({}, None, plain)
+    if coder is Coder.TABLES:
+        levels, grid = tables_section.read(present, weights)
+    else:
+        known = None if reference is None else [reference[spec.name] for spec in weights]
+        levels, grid = contexts_section.read(present, weights, known)
+    reader.finish()
+    return Quantised(levels, grid, plain)
+
+
+def _of_kind(schema: ModelSchema, kind: TensorKind) -> list[TensorSpec]:
+    return [spec for spec in schema.tensors if spec.kind == kind]
+
+
+def _write_integers(arrays: list[NDArray[np.generic]]) -> bytes:
+    """The width in bytes of the narrowest signed integer that holds all, then all, little-endian."""
+    wide = [array.astype(np.int64) for array in arrays]
+    width = next(w for w in _WIDTHS if all((a == a.astype(f"i{w}")).all() for a in wide))
+    return bytes([width]) + b"".join(array.astype(f"<i{width}").tobytes() for array in wide)
+
+
+def _read_integers(reader: Reader | None, specs: list[TensorSpec]) -> Tensors:
+    if reader is None:
+        return {spec.name: np.zeros(spec.shape, spec.dtype) for spec in specs}
+    width = reader.byte()
+    if width not in _WIDTHS:
+        raise PayloadError("counts", f"integers of {width} bytes")
+    tensors: Tensors = {}
+    for spec in specs:
+        array = _array(reader, f"<i{width}", spec)
+        # Casting wraps uint64 back into its range; for the other dtypes it must change nothing.
+        tensors[spec.name] = array.astype(spec.dtype)
+        if spec.dtype != "uint64" and not np.array_equal(tensors[spec.name], array):
+            raise PayloadError("counts", f"tensor {spec.name!r} holds values that {spec.dtype} cannot")
+    return tensors
+
+
+def _write_floats(arrays: list[NDArray[np.generic]]) -> bytes:
+    """A bit for each tensor that is float32 rather than float16, then all, little-endian."""
+    flags = np.packbits([array.dtype == np.float32 for array in arrays], bitorder="little")
+    return flags.tobytes() + b"".join(a.astype(a.dtype.newbyteorder("<")).tobytes() for a in arrays)
+
+
+def _read_floats(reader: Reader | None, specs: list[TensorSpec]) -> Tensors:
+    if reader is None:
+        return {spec.name: np.zeros(spec.shape, np.float16) for spec in specs}
+    flags = np.frombuffer(reader.take(-(-len(specs) // 8)), np.uint8)
+    single = np.unpackbits(flags, bitorder="little")
+    if single[len(specs) :].any():
+        raise PayloadError("counts", "a flag is set for a buffer that is not there")
+    return {
+        s.name: _array(reader, "<f4" if wide else "<f2", s) for s, wide in zip(specs, single, strict=False)
+    }
+
+
+def _array(reader: Reader | None, dtype: str, spec: TensorSpec) -> NDArray[np.generic]:
+    if reader is None:
+        return np.zeros(spec.shape, dtype)
+    data = reader.take(spec.size * np.dtype(dtype).itemsize)
+    return np.frombuffer(data, dtype).reshape(spec.shape)

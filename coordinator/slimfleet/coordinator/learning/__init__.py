@@ -1,0 +1,1 @@
+"""What answers teach: the model, the cost model, the registry and the row of the round."""

@@ -1,0 +1,94 @@
+"""Streaming mean of updates, weighted by coverage, that does not depend on the order of arrival.
+
+Every value is added as an integer: a float as a multiple of 2**-28, a counter or flag as it is. Integer sums are exact
+and associative, so any order gives the same bytes; they stream, so memory does not grow with the number of devices; and
+they are what secure aggregation works on. Where devices train parts of the model, each element is divided by the
+examples of those that trained it (HeteroFL, Diao et al. 2021, arXiv 2010.01264, eq. 3; weights as in FedAvg, McMahan
+et al. 2017, alg. 1).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimfleet.compression import ModelSchema, PayloadError, Tensors
+from slimfleet.compression.pruning import IndexMap
+
+FRACTION_BITS = 28
+"""Resolution of the sum of floats: 2**-28, some 16 times finer than float32 resolves a value near 1."""
+
+HEADROOM = 2.0**62
+"""What a sum may hold at most: half of int64, so that rounding decides nothing."""
+
+
+class CoverageMean:
+    """Add at most `most_updates` updates in any order, then read their mean.
+
+    Holds two int64 arrays a tensor, whatever the fleet. Each update has an equal share of the sum's range, so that
+    whether one is refused does not depend on the others.
+    """
+
+    def __init__(self, schema: ModelSchema, most_updates: int) -> None:
+        self._kinds = {t.name: t.kind for t in schema.tensors}
+        self._sum = {t.name: np.zeros(t.shape, np.int64) for t in schema.tensors}
+        self._weight = {t.name: np.zeros(t.shape, np.int64) for t in schema.tensors}
+        self._examples = 0
+        self._share = HEADROOM / max(most_updates, 1)
+        self._most = most_updates
+        self.updates = 0
+
+    def add(self, update: Tensors, index_map: IndexMap, weight: int) -> None:
+        """Add one device's `update` (shrunk shapes, dtypes of the schema) at its index_map, `weight` examples strong.
+
+        Raises PayloadError("norm") where its values are so large that the sum could overflow; nothing is added then.
+        """
+        if self.updates == self._most:
+            raise ValueError(f"this mean was made for {self._most} updates, here is one more")
+        for name, values in update.items():
+            largest = float(np.max(np.abs(values.astype(np.float64)), initial=0.0))
+            # Written so that NaN fails too.
+            if not weight * (largest * 2.0 ** self._fraction_bits(name) + 1) <= self._share:
+                raise PayloadError(
+                    "norm",
+                    f"tensor {name!r}: values up to {largest:.3g} from {weight} examples overflow the sum",
+                )
+        index_map.add_into(self._sum, {name: self._units(name, v) * weight for name, v in update.items()})
+        index_map.add_scalar(self._weight, weight)
+        self._examples += weight
+        self.updates += 1
+
+    def mean(self, absent_weight: float = 0.0) -> Tensors:
+        """The mean update in full shapes, float64; zero where no device trained the element.
+
+        `absent_weight`, 0..1, is how much a device that did not train an element counts as one that left it where it
+        was: 0 is HeteroFL's mean over those that trained it, which for rarely trained elements is the mean of a few
+        skewed devices; 1 pads with zeros. Of a counter it is the mean change, of a flag the share of examples whose
+        device flipped it.
+        """
+        mean: Tensors = {}
+        for name, total in self._sum.items():
+            weight = self._weight[name]
+            counted = weight + absent_weight * (self._examples - weight)
+            mean[name] = total / (np.maximum(counted, 1) * 2.0 ** self._fraction_bits(name))
+        return mean
+
+    def covered(self) -> float:
+        """Share of the elements that at least one device trained, 0..1."""
+        trained = sum(int(np.count_nonzero(weight)) for weight in self._weight.values())
+        return trained / max(sum(weight.size for weight in self._weight.values()), 1)
+
+    def _fraction_bits(self, name: str) -> int:
+        return 0 if self._kinds[name] == "integer" else FRACTION_BITS
+
+    def _units(self, name: str, values: NDArray[Any]) -> NDArray[np.int64]:
+        if self._kinds[name] == "integer":
+            return _signed(values).astype(np.int64)
+        return np.rint(values.astype(np.float64) * 2.0**FRACTION_BITS).astype(np.int64)
+
+
+def _signed(change: NDArray[Any]) -> NDArray[Any]:
+    """The change of an unsigned counter wraps around: 255 in a byte is one less."""
+    return change.view(f"i{change.itemsize}") if change.dtype.kind == "u" else change

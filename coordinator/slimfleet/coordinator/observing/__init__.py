@@ -1,0 +1,1 @@
+"""Who watches: observers of the coordinator's events."""

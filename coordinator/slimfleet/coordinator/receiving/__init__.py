@@ -1,0 +1,1 @@
+"""What comes back: answers, checked before anything of them is used."""

@@ -1,0 +1,100 @@
+"""Strict checking of what a device sends back, before any of it is used."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import numpy as np
+
+from slimfleet.compression import Assignment, Budget, Cost, ModelSchema, PayloadError, Report, Tensors
+from slimfleet.compression.codec import decode
+from slimfleet.compression.wire import PayloadKind, read_header
+
+LARGEST_EXAMPLES = 2**20
+"""More local examples than this count as this many; below it a device is believed."""
+
+LARGEST_JOULES = 1e6
+"""A laptop's battery several times over: no round of one device takes more."""
+
+LARGEST_SECONDS = 7 * 86_400.0
+
+FIELD_OF = {"deadline_s": "time_s"}
+"""Where the spent cost names a quantity otherwise than the budget."""
+
+LIMITS = ("energy_j", "memory_bytes", "deadline_s", "uplink_bytes", "downlink_bytes")
+
+
+def check_report(report: Report, assignment: Assignment, *, uplink_bytes: int, downlink_bytes: int) -> None:
+    """Hold a report to what the coordinator knows itself: the plan and the payloads' sizes.
+
+    Raises PayloadError("message") where they disagree, or where the report contradicts itself or common sense.
+    """
+    spent, planned = report.spent, assignment.plan.local_steps
+    if not 1 <= report.steps <= planned:
+        raise PayloadError("message", f"{report.steps} local steps reported, {planned} planned")
+    if spent.uplink_bytes != uplink_bytes:
+        raise PayloadError("message", f"{spent.uplink_bytes} bytes up reported, {uplink_bytes} received")
+    if spent.downlink_bytes != downlink_bytes:
+        raise PayloadError("message", f"{spent.downlink_bytes} bytes down reported, {downlink_bytes} sent")
+    if spent.radio_j > spent.energy_j:
+        raise PayloadError(
+            "message", f"{spent.radio_j:g} J of radio in {spent.energy_j:g} J overall reported"
+        )
+    if spent.energy_j > LARGEST_JOULES or spent.time_s > LARGEST_SECONDS:
+        raise PayloadError(
+            "message", f"{spent.energy_j:g} J in {spent.time_s:g} s reported: no device does that"
+        )
+
+
+def checked_update(payload: bytes, assignment: Assignment, schema: ModelSchema, max_norm: float) -> Tensors:
+    """Decode an update (shrunk shapes) and make sure that it answers this assignment.
+
+    Raises PayloadError with a bounded reason: oversized, stale, replay, header, norm, and whatever the decoder finds.
+    """
+    limit = assignment.uplink_limit(schema)
+    if len(payload) > limit:
+        raise PayloadError("oversized", f"{len(payload)} bytes, the limit is {limit}")
+    header = read_header(payload)
+    if header.kind is not PayloadKind.UPDATE:
+        raise PayloadError("header", "a whole model in place of an update")
+    if header.base_version != assignment.round_number:
+        raise PayloadError(
+            "stale", f"an update of model version {header.base_version}, expected {assignment.round_number}"
+        )
+    if header.plan_id != assignment.plan_id:
+        raise PayloadError(
+            "replay", f"an answer to plan {header.plan_id:#x}, expected {assignment.plan_id:#x}"
+        )
+    update = decode(payload, schema).tensors
+    _check_norm(update, schema, max_norm)
+    return update
+
+
+def broken_constraints(spent: Cost, budget: Budget) -> list[str]:
+    """The constraints of `budget` that the spent cost exceeds.
+
+    Reports do not tell training from waiting, so mean power is taken over the whole round.
+    """
+    broken = []
+    for name in LIMITS:
+        limit = getattr(budget, name)
+        if limit is not None and getattr(spent, FIELD_OF.get(name, name)) > limit:
+            broken.append(name)
+    mean_w = (spent.energy_j - spent.radio_j) / spent.time_s if spent.time_s > 0 else 0.0
+    if budget.power_w is not None and mean_w > budget.power_w * (1 + 1e-9):
+        broken.append("power_w")
+    return broken
+
+
+def _check_norm(update: Tensors, schema: ModelSchema, max_norm: float) -> None:
+    """Bound the L2 norm of all float tensors; counters may move as far as the sum has room."""
+    total = 0.0
+    for spec in schema.tensors:
+        values = update[spec.name]
+        if spec.kind == "integer":
+            continue
+        if not np.isfinite(values).all():
+            raise PayloadError("nonfinite", f"tensor {spec.name!r} holds values that are not finite")
+        total += float(np.sum(np.square(values, dtype=np.float64)))
+    if sqrt(total) > max_norm:
+        raise PayloadError("norm", f"the update's norm is {sqrt(total):.4g}, the limit is {max_norm:g}")

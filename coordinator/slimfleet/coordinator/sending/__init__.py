@@ -1,0 +1,1 @@
+"""What goes out to devices: dispatches, and the global model encoded for what each device holds."""

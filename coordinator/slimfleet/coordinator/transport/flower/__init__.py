@@ -1,0 +1,1 @@
+"""Flower as the transport: the one place of the coordinator that imports flwr."""
