@@ -50,7 +50,7 @@ def test_tables_become_dataclasses_and_lists_become_tuples() -> None:
         ({"rate": 1, "inner": {"steps": [2.5]}}, ["inner.steps.0 = 2.5", "integer"]),
         ({"rate": 1, "inner": {"stepz": [4]}}, ["'inner.stepz'", "did you mean 'inner.steps'"]),
         ({"rate": 1, "by_class": {"phone": {"colour": 1}}}, ["'by_class.phone.colour'", "there are steps"]),
-        (["rate"], ["must be an object"]),
+        (["rate"], ["must be a table"]),
     ],
 )
 def test_what_is_wrong_is_named(values: object, words: list[str]) -> None:

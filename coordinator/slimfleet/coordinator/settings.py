@@ -1,51 +1,252 @@
-"""How a coordinator runs a federation, as one frozen value."""
+"""The settings tree: everything a federation is run by, apart from its task and its devices.
+
+Scenarios and deployments read the same tables and keys, through `settings_of`: the coordinator's part of a scenario
+moves to production by copying it into `federation.toml`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import asdict, dataclass, field, fields
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
-from slimfleet.compression import Budget, Training
-from slimfleet.compression.pruning import WindowPolicy
-from slimfleet.compression.types import Count, Positive, Preset
-from slimfleet.coordinator.learning.server_optimizer import ServerSettings
-from slimfleet.coordinator.planning import PlannerSettings
-from slimfleet.coordinator.planning.selection import SelectionSettings
-from slimfleet.coordinator.planning.settings import Bits
+from slimfleet.compression.edge.checked import Source, checked, refuse_renamed
+from slimfleet.compression.messages import Training
+from slimfleet.compression.types import Budget, Count, NotNegative, Positive, Preset, Rounding, Share
+
+NO_LIMIT = "none"
+"""How a file lifts a limit, as TOML has no null: `energy_j = "none"`."""
+
+AtLeastOne = Annotated[int, Ge(1)]
+BelowOne = Annotated[float, Ge(0), Lt(1)]
+Decay = Annotated[float, Gt(0), Le(1)]
+
+NMSE = (
+    *(0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.18),
+    *(0.22, 0.26, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
+)
+"""Errors about a sixth of the bytes apart, from what 8 bits reach up to the few largest weights alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionSettings:
+    """`[selection]`: which devices take part in a round."""
+
+    policy: Literal["uniform", "utility"] = "utility"
+    per_round: AtLeastOne = 20
+    min_devices: AtLeastOne = 1
+    """Devices that must be connected before a round is opened."""
+    energy_exponent: NotNegative = 0.5
+    """How much the joules of a full-width round on a device count against it; 0 ignores them."""
+    utility_exponent: NotNegative = 0.0
+    """How much its training loss counts for it; 0 ignores it."""
+    battery_floor: Share = 0.2
+    """Devices below this state of charge are left alone unless they charge."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budgets:
+    """`[budget]`: what one device may spend on one round; `[budget.class.NAME]` overlays it for a device class."""
+
+    common: Budget = field(default_factory=Budget)
+    by_class: Mapping[str, Budget] = field(default_factory=dict)
+    """Device class -> its whole budget, the common limits that it does not set included."""
+
+    def of(self, device_class: str) -> Budget:
+        """The budget of a device of this class."""
+        return self.by_class.get(device_class, self.common)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannerSettings:
+    """`[planner]`: the grid of candidate plans (their product), the weights of their value, and safety margins.
+
+    Among candidates of equal value the first wins: values stand in order of preference.
+    """
+
+    policy: Literal["enumerate", "fixed"] = "enumerate"
+    """`fixed` is plain federated averaging, which knows no budgets: the baseline."""
+    widths: Annotated[tuple[Annotated[float, Gt(0), Le(1)], ...], MinLen(1)] = (1.0, 0.75, 0.5, 0.375, 0.25)
+    window: Literal["prefix", "rolling", "importance"] = "prefix"
+    """Which channels a narrow plan keeps."""
+    local_steps: Annotated[tuple[AtLeastOne, ...], MinLen(1)] = (128, 64, 32, 16, 8, 4, 2, 1)
+    max_epochs: Positive = 1.0
+    """Most passes over the local examples: longer candidates are cut to it."""
+    batch_sizes: Annotated[tuple[AtLeastOne, ...], MinLen(1)] = (32, 16, 8)
+    nmse: Annotated[tuple[BelowOne, ...], MinLen(1)] = NMSE
+    """Squared errors allowed in an update, as shares of its squared norm; 0 sends plain float32."""
+
+    width_exponent: NotNegative = 0.3
+    """Progress of a round at width w is w to this power. 0.3 fits a measurement: a fleet of widths 1, 0.5 and
+    0.25 in equal shares needed 37 rounds for what full width reached in 30 (Fashion-MNIST CNN)."""
+    quality_exponent: NotNegative = 0.25
+    """Weight of the update's fidelity: far below 1, since error feedback sends later what is lost now."""
+    energy_exponent: NotNegative = 0.15
+    """Price of energy: 0 spends whatever the budget allows, 1 maximises progress per joule."""
+    uplink_exponent: NotNegative = 0.05
+    """Price of uplink bytes, likewise."""
+
+    margin: Annotated[float, Ge(0), Le(10)] = 0.15
+    """Least share by which predicted time, energy and memory are raised before they are held to a limit; at
+    least 0.1 on memory, whose held-out predictions fell short by up to 8%."""
+    safety: NotNegative = 2.0
+    """Standard deviations of past prediction errors kept free below a limit, where that is more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """`[client]`: how a device trains."""
+
+    learning_rate: Positive = 0.05
+    learning_rate_decay: Decay = 1.0
+    """Factor on the learning rate from round to round."""
+    momentum: BelowOne = 0.9
+    proximal: NotNegative = 0.0
+    """Weight of the pull towards the global model (FedProx's mu)."""
+    runtime: Literal["torch", "lite"] = "torch"
+    """Training runtime of the devices, whose memory model the planner follows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecSettings:
+    """`[codec]`: how updates and models travel."""
+
+    preset: Preset = "small"
+    """Of updates and models: `small` takes the fewest bytes, `fast` the least time, `portable` does without the native
+    coder. A device without the native coder answers in the portable preset."""
+    rounding: Rounding = "deadzone"
+    """`deadzone` rounds towards zero near it (fewer bytes); `stochastic` is unbiased."""
+    feedback: bool = True
+    """Whether a device keeps what compression dropped and adds it to its next update."""
+    feedback_decay: Share = 1.0
+    """Factor on the kept residual for each round since it was written."""
+    feedback_max_age: Count = 1_000
+    """Rounds after which a residual is dropped."""
+    feedback_max_norm: Positive = 4.0
+    """Largest norm of the residual, in norms of the update that it is added to."""
+    downlink_bits: Literal[1, 2, 3, 4, 5, 6, 7, 8, 32] = 6
+    """Bits of a quantised value of the model that is sent; 32 sends plain float32."""
+    downlink_history: Count = 32
+    """Published models that the coordinator keeps: a device that holds one of them is sent the change since, any other
+    the whole model; 0 always sends the whole model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """`[server]`: how updates become the next global model."""
+
+    optimizer: Literal["fedavg", "fedadam"] = "fedavg"
+    learning_rate: Positive = 1.0
+    momentum: BelowOne = 0.0
+    averaging: BelowOne = 0.0
+    """Decay of the exponential average of global models that is evaluated and published; 0 publishes the last."""
+    absent_weight: Share = 0.0
+    """How much a device that did not train an element counts in its mean as one that left it as it was."""
+    max_update_norm: Positive = 100.0
+    """Updates with a larger L2 norm are rejected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinatorSettings:
-    """Everything a federation is run by, apart from its task and its devices."""
+    """The root of the tree."""
 
-    rounds: Annotated[int, Ge(1)]
-    seed: Count = 0
-    training: Training = field(default_factory=lambda: Training(learning_rate=0.05))
-    learning_rate_decay: Annotated[float, Gt(0), Le(1)] = 1.0
-    """Factor on the devices' learning rate from round to round."""
-    budget: Budget = field(default_factory=Budget)
-    class_budgets: Mapping[str, Budget] = field(default_factory=dict)
-    """Budgets of the device classes that have one of their own."""
-    selection: SelectionSettings = field(default_factory=SelectionSettings)
-    planner: str = "enumerate"
-    planner_settings: PlannerSettings = field(default_factory=PlannerSettings)
-    window: WindowPolicy = "prefix"
-    codec_preset: Preset = "small"
-    """Of updates and models: `small` takes the fewest bytes, `fast` the least time, `portable` does without the native
-    coder. Who cannot code so codes in the portable profile."""
-    downlink_bits: Bits = 6
-    downlink_history: Annotated[int, Ge(0)] = 32
-    """Published models kept, so that a device that holds one is sent the change since; 0 always sends whole models."""
-    server: ServerSettings = field(default_factory=ServerSettings)
-    runtime: str = "torch"
-    """Which memory model the devices' training runtime follows."""
-    evaluate_every: Annotated[int, Ge(1)] = 1
+    name: Annotated[str, MinLen(1)] = "federation"
+    """Of the federation: in reports, and the label of its metrics."""
+    rounds: Annotated[int, Ge(1), Le(10**6)] = 20
+    seed: Annotated[int, Ge(0), Lt(2**63)] = 0
+    evaluate_every: AtLeastOne = 1
+    """Rounds from one evaluation of the global model to the next; the last round is always evaluated."""
     round_timeout_s: Positive = 600.0
     """Longest wait for the answers of one round, in wall-clock time."""
+    selection: SelectionSettings = field(default_factory=SelectionSettings)
+    budget: Budgets = field(default_factory=Budgets)
+    planner: PlannerSettings = field(default_factory=PlannerSettings)
+    client: ClientSettings = field(default_factory=ClientSettings)
+    codec: CodecSettings = field(default_factory=CodecSettings)
+    server: ServerSettings = field(default_factory=ServerSettings)
 
-    def budget_of(self, device_class: str) -> Budget:
-        """The budget of a device of this class."""
-        return self.class_budgets.get(device_class, self.budget)
+    def training(self, round_number: int) -> Training:
+        """How devices train and encode in this round (from 1)."""
+        client, codec = self.client, self.codec
+        return Training(
+            learning_rate=client.learning_rate * client.learning_rate_decay ** (round_number - 1),
+            momentum=client.momentum,
+            proximal=client.proximal,
+            rounding=codec.rounding,
+            feedback=codec.feedback,
+            feedback_decay=codec.feedback_decay,
+            feedback_max_age=codec.feedback_max_age,
+            feedback_max_norm=codec.feedback_max_norm,
+            seed=self.seed,
+        )
+
+
+RENAMED: Mapping[str, str] = MappingProxyType(
+    {
+        "run.runtime": "client.runtime",
+        "run.evaluate_every": "evaluate_every",
+        "run.round_timeout_s": "round_timeout_s",
+        "runtime": "client.runtime",
+        "codec.profile": "codec.preset",
+        "codec_profile": "codec.preset",
+        "downlink_bits": "codec.downlink_bits",
+        "downlink_history": "codec.downlink_history",
+        "window": "planner.window",
+        "learning_rate_decay": "client.learning_rate_decay",
+        "class_budgets": "budget.class",
+        "planner_settings": "planner",
+        "training.learning_rate": "client.learning_rate",
+        "training.momentum": "client.momentum",
+        "training.proximal": "client.proximal",
+        "training.seed": "seed",
+        "training.": "codec.",
+    }
+)
+"""Keys of older scenarios and deployments -> what they are called now."""
+
+
+def settings_of(tables: Mapping[str, Any], source: Source) -> CoordinatorSettings:
+    """The settings that the tables of a file say. Raises BadInput, in one line that names what is wrong and where."""
+    refuse_renamed(tables, RENAMED, source)
+    budget = tables.get("budget", {})
+    if not isinstance(budget, Mapping):
+        checked(Budget, budget, source, "budget")
+    return checked(CoordinatorSettings, {**tables, "budget": _resolved(budget, source)}, source)
+
+
+def tables_of(settings: CoordinatorSettings) -> dict[str, Any]:
+    """The tables of a file that says these settings, every default written out: `settings_of` backwards."""
+    budget = settings.budget
+    classes = {name: _spelled(limits) for name, limits in budget.by_class.items()}
+    return {
+        **asdict(settings),
+        "budget": {**_spelled(budget.common), **({"class": classes} if classes else {})},
+    }
+
+
+def _resolved(budget: Mapping[str, Any], source: Source) -> dict[str, Any]:
+    """`[budget]` with its classes as `Budgets` has them: each class's limits over the common ones."""
+    common = _limits({key: value for key, value in budget.items() if key != "class"}, source, "budget")
+    classes = budget.get("class", {})
+    if not isinstance(classes, Mapping):
+        checked(dict, classes, source, "budget.class")
+    by_class = {}
+    for name, own in classes.items():
+        table = f"budget.class.{name}"
+        own_limits = _limits(own, source, table)
+        by_class[name] = asdict(common) | {key: getattr(own_limits, key) for key in own}
+    return {"common": asdict(common), "by_class": by_class}
+
+
+def _limits(table: Any, source: Source, name: str) -> Budget:
+    if isinstance(table, Mapping):
+        table = {key: None if value == NO_LIMIT else value for key, value in table.items()}
+    return checked(Budget, table, source, name)
+
+
+def _spelled(limits: Budget) -> dict[str, Any]:
+    values = {each.name: getattr(limits, each.name) for each in fields(limits)}
+    return {name: NO_LIMIT if value is None else value for name, value in values.items()}

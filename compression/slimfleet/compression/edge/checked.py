@@ -1,9 +1,9 @@
-"""From plain values, as JSON and TOML have them, to a frozen dataclass: typed, bounded, nothing unknown."""
+"""Checking of plain values, as JSON and TOML have them: into a frozen dataclass, typed, bounded, nothing unknown."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -11,44 +11,86 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from slimfleet.compression.errors import BadInput
+from slimfleet.compression.validation import first_problem
 
 T = TypeVar("T")
 
+Source = str | Callable[[str], str]
+"""Where values come from, as a message names it; a function where that depends on the (dotted) key."""
 
-def checked(kind: type[T], values: object, source: str) -> T:
+
+def checked(kind: type[T], values: object, source: Source, table: str = "") -> T:
     """`values` as the dataclass `kind`; tables become the dataclasses inside it, lists become tuples.
 
-    Nothing else is converted, and a bound beside a field's type holds. Raises BadInput, in one line that begins with
-    `source` and names the key, its value and what would be right.
+    Nothing else is converted, and a bound beside a field's type holds. `table` is the dotted name of the table that
+    `values` is, where it is not the root. Raises BadInput, in one line that begins with the source and names the key,
+    its value and what would be right.
     """
     try:
         text = json.dumps(values, allow_nan=False, default=str)
-    except ValueError as error:
-        raise BadInput(f"{source}: NaN and infinity are not numbers that can be used") from error
+    except (ValueError, RecursionError) as error:
+        what = (
+            "NaN and infinity are not numbers that can be used"
+            if isinstance(error, ValueError)
+            else "too deep"
+        )
+        raise BadInput(f"{named(source, table)}: {what}") from error
     try:
         result = TypeAdapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
-        raise BadInput(f"{source}: {_first(error)}") from None
+        problem = first_problem(error, table)
+        raise BadInput(f"{named(source, problem.key)}: {problem}") from None
     assert isinstance(values, Mapping), "a dataclass is made from a table"
-    _refuse_unknown(values, asdict(result), source)  # type: ignore[call-overload]
+    _refuse_unknown(values, asdict(result), source, table)  # type: ignore[call-overload]
     return result
 
 
-def _first(error: ValidationError) -> str:
-    """The first problem: key, value, and what pydantic would have."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join(map(str, first["loc"]))
-    if first["type"] == "missing":
-        return f"{key} is missing"
-    wanted = first["msg"].replace("Input should be", "must be", 1)
-    return f"{key or 'this'} = {json.dumps(first['input'])[:60]}: {wanted}"
+def named(source: Source, key: str) -> str:
+    """What a message calls the place that `key` came from."""
+    return source if isinstance(source, str) else source(key)
 
 
-def _refuse_unknown(given: Mapping[str, Any], known: Mapping[str, Any], source: str, table: str = "") -> None:
-    for key, value in given.items():
-        if key not in known:
-            near = get_close_matches(key, known, n=1)
-            hint = f"did you mean {table + near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
-            raise BadInput(f"{source}: unknown key {table + key!r}; {hint}")
-        if isinstance(value, Mapping) and isinstance(known[key], Mapping):
-            _refuse_unknown(value, known[key], source, f"{table}{key}.")
+def refuse_renamed(values: Mapping[str, Any], renamed: Mapping[str, str], source: Source) -> None:
+    """Raise BadInput for the first key that has another name now.
+
+    `renamed` maps dotted keys of older files to those of today; a key that ends in `.` stands for a whole table.
+    """
+    for path in _paths(values):
+        key = ".".join(path)
+        for old, new in renamed.items():
+            if key == old or (old.endswith(".") and key.startswith(old)):
+                now = new + key.removeprefix(old) if old.endswith(".") else new
+                raise BadInput(f"{named(source, key)}: {key!r} is called {now!r} now")
+
+
+def _paths(values: Mapping[str, Any], table: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of every key, a table before what is in it."""
+    for key, value in values.items():
+        yield (*table, key)
+        if isinstance(value, Mapping):
+            yield from _paths(value, (*table, key))
+
+
+def _refuse_unknown(given: Mapping[str, Any], known: Mapping[str, Any], source: Source, root: str) -> None:
+    """Every key that was given must have found its place in the checked result, here as tables."""
+    for *path, leaf in _paths(given):
+        table: Any = known
+        for step in path:
+            table = table.get(step) if isinstance(table, Mapping) else None
+        if isinstance(table, Mapping) and leaf not in table:
+            full = ".".join(filter(None, [root, *path, leaf]))
+            where = ".".join(filter(None, [root, *path]))
+            raise BadInput(
+                f"{named(source, full)}: unknown key {full!r}; {_suggestion(leaf, where, table, known)}"
+            )
+
+
+def _suggestion(leaf: str, where: str, table: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    """A near key of the same table, else the same key of another one, else all keys of the table."""
+    near = get_close_matches(leaf, table, n=1)
+    if near:
+        return f"did you mean {'.'.join(filter(None, [where, near[0]]))!r}?"
+    elsewhere = [name for name, other in known.items() if isinstance(other, Mapping) and leaf in other]
+    if elsewhere:
+        return f"did you mean {elsewhere[0] + '.' + leaf!r}?"
+    return f"there are {', '.join(sorted(table))}"
