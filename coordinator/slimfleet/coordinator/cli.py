@@ -18,7 +18,6 @@ from slimfleet.compression.edge.console import run_app
 from slimfleet.compression.edge.import_path import existing_folders, make_importable
 from slimfleet.compression.edge.options import ImportFrom, TaskArguments, keyword_arguments
 from slimfleet.compression.edge.profile_file import read_profiles
-from slimfleet.coordinator.edge import task_from
 from slimfleet.coordinator.planning.explain import Explanation, explain
 
 app = typer.Typer(
@@ -79,8 +78,14 @@ def plan(
         uplink_bytes=uplink_bytes,
         downlink_bytes=downlink_bytes,
     )
-    loaded = task_from(task, keyword_arguments(option))
-    explanations = explain(loaded, profiles, budget, examples, runtime=runtime)
+    settings = CoordinatorSettings(
+        rounds=1,
+        selection=SelectionSettings(policy="uniform", per_round=len(profiles)),
+        budget=Budgets(common=budget),
+        client=ClientSettings(runtime=runtime),
+    )
+    loaded = load_task(task, {}, partitions=1, seed=0, options=keyword_arguments(option))
+    explanations = explain(loaded, profiles, settings, examples)
     if as_json:
         print(json.dumps([_record(each) for each in explanations], indent=2))
     else:
