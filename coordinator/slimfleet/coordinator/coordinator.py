@@ -15,8 +15,9 @@ from dataclasses import replace
 import torch
 
 from slimfleet.compression import Evaluation, PayloadError, Task, Tensors
-from slimfleet.compression.cost import RUNTIMES, CostModel, measure_width
-from slimfleet.compression.pruning.blueprint import blueprint
+from slimfleet.compression.cost import RUNTIMES, CostModel, Work, measure_work
+from slimfleet.compression.pruning import select_channels
+from slimfleet.compression.pruning.blueprint import Blueprint, blueprint
 from slimfleet.compression.tensors import load_tensors, tensors_of
 from slimfleet.coordinator.environment import Environment
 from slimfleet.coordinator.learning.aggregate import CoverageMean
@@ -225,3 +226,9 @@ class Coordinator:
         model = self.blueprint.shrunk({})
         load_tensors(model, self.published())
         return self.task.evaluate(model.eval())
+
+
+def measure_width(task: Task, architecture: Blueprint, width: float) -> Work:
+    """The work of the model at one width; the window does not matter for it."""
+    model = architecture.shrunk(select_channels(architecture.groups, width, "prefix"))
+    return measure_work(model, task.example_inputs(), task.loss)

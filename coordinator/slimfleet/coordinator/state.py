@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
-from slimfleet.compression.sealed_file import open_sealed, seal_tensors
 
 from slimfleet.compression import BadInput, ModelSchema, PayloadError, Skip
 from slimfleet.compression.codec import Snapshot
 from slimfleet.compression.cost import UpdateSizeModel
+from slimfleet.compression.sealed_file import open_sealed, seal_tensors
 from slimfleet.coordinator.environment import Environment
 from slimfleet.coordinator.learning.aggregate import CoverageMean
 from slimfleet.coordinator.learning.calibration import Calibration
@@ -159,7 +159,11 @@ WORDS = {
 
 def _identity(state: State) -> dict[str, Any]:
     """What a checkpoint must have in common with the federation that resumes from it."""
-    return {"format": FORMAT, "schema": state.schema.digest.hex(), "optimizer": state.server.settings.optimizer}
+    return {
+        "format": FORMAT,
+        "schema": state.schema.digest.hex(),
+        "optimizer": state.server.settings.optimizer,
+    }
 
 
 def _name(number: int, snapshot: Snapshot) -> str:
@@ -177,7 +181,9 @@ def _read_versions(files: Mapping[str, bytes], schema: ModelSchema) -> dict[int,
         number = int(name.removeprefix(VERSION).split("-")[0])
         try:
             arrays, _ = open_sealed(files[name])
-            levels = {spec.name: arrays[f"levels/{spec.name}"] for spec in schema.weights}
+            levels = {
+                spec.name: arrays[f"levels/{spec.name}"] for spec in schema.tensors if spec.kind == "weight"
+            }
             snapshot = Snapshot(levels, tuple(map(float, arrays["units"])))
         except (KeyError, PayloadError):
             snapshot = None

@@ -18,7 +18,7 @@ def serve_metrics(
 ) -> tuple[FleetMetrics, MetricsServer]:
     """An observer that counts in a registry of its own, and a server of `http://host:port/metrics`.
 
-    The caller closes the server. Raises BadInput when prometheus_client is missing or nothing can listen on the address.
+    The caller closes the server. Raises BadInput when prometheus_client is missing or the address is taken.
     """
     try:
         from prometheus_client import CollectorRegistry

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
-from slimfleet.compression.edge.task_loader import load_task
 
 from slimfleet.compression.edge.app_config import config_as, table, task_reference
+from slimfleet.compression.edge.task_loader import load_task
 from slimfleet.coordinator.coordinator import Coordinator
 from slimfleet.coordinator.environment import WallEnvironment
 from slimfleet.coordinator.model_file import write_model
@@ -44,7 +44,8 @@ class ServerConfig:
 def deployed_server_app(beside: Path) -> ServerApp:
     """A ServerApp that runs the federation of the run-config in wall-clock time.
 
-    It goes on from its checkpoint where there is one. `beside` is the folder that relative paths of settings start from. Writes `model.safetensors` at the end.
+    It goes on from its checkpoint where there is one, and writes `model.safetensors` at the end. `beside` is the folder
+    that relative paths of settings start from.
     """
     app = ServerApp()
 
