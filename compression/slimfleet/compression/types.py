@@ -94,13 +94,15 @@ class Skip:
     """A device that fits no plan, and the constraint that binds."""
 
     constraint: str
-    """A field name of `Budget`, or a word of the registry such as `battery`."""
+    """A field name of `Budget`, or `battery`: the charge is below the floor."""
     needed: float
     limit: float
 
     @property
     def reason(self) -> str:
         """One sentence for people."""
+        if self.constraint == "battery":
+            return f"battery: charged to {self.limit:.0%}, the floor is {self.needed:.0%}"
         return f"{self.constraint}: the least plan needs {self.needed:.4g}, the limit is {self.limit:.4g}"
 
 
