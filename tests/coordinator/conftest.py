@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from slimfleet.client.device import Device
-from slimfleet.client.held import HeldStore
-from slimfleet.client.state import ResidualStore
+from slimfleet.client.store import FolderStore
 from slimfleet.client.workbench import Workbench
 from slimfleet.compression import Cost, DeviceProfile, Evaluation, Examples
 from slimfleet.compression.cost import RUNTIMES
@@ -170,8 +169,7 @@ def federate(task: Blobs, tmp_path: Path) -> Federate:
         world = World()
         coordinator = Coordinator(task, replace(settings, **changes), world, metrics)
         workbench = Workbench(task, coordinator.blueprint, RUNTIMES["lite"])
-        store = ResidualStore(tmp_path / state, coordinator.blueprint.schema, fsync=False)
-        models = HeldStore(tmp_path / state, coordinator.blueprint, fsync=False)
+        store = FolderStore(tmp_path / state, coordinator.blueprint, durable=False)
         devices = {}
         for number, node in enumerate(NODES):
             profile = (profiles or {}).get(node, PHONE)
@@ -180,7 +178,6 @@ def federate(task: Blobs, tmp_path: Path) -> Federate:
                 profile,
                 workbench,
                 store,
-                models,
                 lambda a, profile=profile: SimulatedLedger(profile, a.budget.power_w, 0.5),
             )
             coordinator.register(node, profile, devices[node].registration().examples)

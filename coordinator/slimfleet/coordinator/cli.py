@@ -18,7 +18,7 @@ from slimfleet.compression.edge.console import run_app
 from slimfleet.compression.edge.import_path import existing_folders, make_importable
 from slimfleet.compression.edge.options import ImportFrom, TaskArguments, keyword_arguments
 from slimfleet.compression.edge.profile_file import read_profiles
-from slimfleet.coordinator.edge import task_from
+from slimfleet.compression.edge.task_loader import load_task
 from slimfleet.coordinator.planning.explain import Explanation, explain
 
 app = typer.Typer(
@@ -79,7 +79,7 @@ def plan(
         uplink_bytes=uplink_bytes,
         downlink_bytes=downlink_bytes,
     )
-    loaded = task_from(task, keyword_arguments(option))
+    loaded = load_task(task, {}, partitions=1, seed=0, options=keyword_arguments(option))
     explanations = explain(loaded, profiles, budget, examples, runtime=runtime)
     if as_json:
         print(json.dumps([_record(each) for each in explanations], indent=2))
