@@ -44,7 +44,7 @@ def test_a_device_is_what_its_profile_says_and_holds_its_share(
         ({"state": None}, ["state is missing"]),
         ({"profile": "absent.json"}, ["absent.json", "No such file"]),
         ({"meter": "magic"}, ["'magic'", "power-supply"]),
-        ({"meter": "simulated"}, ["simulated", "none"]),
+        ({"meter": "simulated"}, ["'simulated'", "none"]),
         ({"metre": "none"}, ["'metre'", "did you mean 'meter'"]),
     ],
 )

@@ -19,7 +19,18 @@ from slimfleet.compression import Cost, DeviceProfile, Evaluation, Examples
 from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.messages import text_of
 from slimfleet.compression.types import Tensors
-from slimfleet.coordinator import Answer, Closed, Coordinator, Dispatch, Observer, Planned, RoundRow, Saved, State, Status
+from slimfleet.coordinator import (
+    Answer,
+    Closed,
+    Coordinator,
+    Dispatch,
+    Observer,
+    Planned,
+    RoundRow,
+    Saved,
+    State,
+    Status,
+)
 from slimfleet.coordinator.checkpoint import restore_checkpoint, save_checkpoint
 from slimfleet.coordinator.settings import settings_of
 from slimfleet.simulations.in_process import InProcess

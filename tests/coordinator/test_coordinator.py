@@ -88,9 +88,7 @@ def test_plans_follow_memory_and_where_nothing_fits_the_constraint_is_named(fede
 def test_a_class_has_its_own_budget_and_a_device_its_own_memory(federate, phone):
     small = replace(phone, ram_bytes=int(44_000_000 / MEMORY_SHARE))
     board = replace(phone, device_class="board")
-    federation = federate(
-        profiles={11: small, 12: board}, budget={"class": {"board": {"energy_j": 1e-9}}}
-    )
+    federation = federate(profiles={11: small, 12: board}, budget={"class": {"board": {"energy_j": 1e-9}}})
     planned = federation.plan()
     assert {n: s.constraint for n, s in planned.skipped.items()} == {11: "memory_bytes", 12: "energy_j"}
     assert {d.node for d in planned.dispatches} == {13, 14}
@@ -106,9 +104,7 @@ def test_a_tight_budget_is_kept_by_the_spent_cost(federate, budget):
 
 
 def test_a_battery_has_only_what_is_above_its_floor_for_the_rounds_that_are_left(federate, phone):
-    federation = federate(
-        profiles={11: replace(phone, battery_j=100.0)}, selection={"battery_floor": 0.2}
-    )
+    federation = federate(profiles={11: replace(phone, battery_j=100.0)}, selection={"battery_floor": 0.2})
     federation.world.statuses[11] = Status(battery=0.5)
     planned = federation.plan()
     limits = {d.node: d.limits.energy_j for d in planned.dispatches}
@@ -121,7 +117,11 @@ def test_a_battery_has_only_what_is_above_its_floor_for_the_rounds_that_are_left
 
 def test_a_device_below_the_battery_floor_is_skipped_for_it_unless_it_charges(federate):
     federation = federate(selection={"battery_floor": 0.2})
-    low, charging, at_the_floor = Status(battery=0.19), Status(battery=0.1, charging=True), Status(battery=0.2)
+    low, charging, at_the_floor = (
+        Status(battery=0.19),
+        Status(battery=0.1, charging=True),
+        Status(battery=0.2),
+    )
     federation.world.statuses |= {11: low, 12: charging, 13: at_the_floor}
     planned = federation.plan()
     assert {d.node for d in planned.dispatches} == {12, 13, 14}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slimfleet.client.state import Held, kept_with
+from slimfleet.client.state import Held, held_with
 from slimfleet.client.workbench import Workbench
 from slimfleet.compression import Plan
 from slimfleet.compression.codec import decode_model
@@ -97,7 +97,7 @@ def test_a_device_has_exactly_what_was_published_whatever_it_missed(
             expected = decode_model(newcomer, index_map.schema).tensors
             assert all(np.array_equal(received.tensors[n], expected[n]) for n in expected)
             newest = Held(number, received.channels, received.snapshot)
-            held[device] = kept_with(newest, held[device], received.base_version)
+            held[device] = held_with(newest, held[device], received.base_version)
             if event != "answer lost":
                 known[device] = holding_after
         resumed = Versions(architecture.schema, 6, history)

@@ -60,9 +60,7 @@ def predicted(plan: Plan, history: History = HISTORY, power_w: float | None = No
     """The plan's cost, worked out apart from the planner's columns."""
     work = MODEL.works[plan.width]
     up = MODEL.sizes.predict(work.parameters, plan.nmse)
-    return MODEL.predict(
-        PHONE, plan, work, up, history.sizes.exact(plan.width), power_w
-    )
+    return MODEL.predict(PHONE, plan, work, up, history.sizes.exact(plan.width), power_w)
 
 
 def of_budget(name: str) -> Callable[[Cost], float]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from slimfleet.client.tasks import build_task
+from slimfleet.client.tasks import TASKS
 from slimfleet.compression import Task, Training
 from slimfleet.compression.edge.import_path import make_importable
+from slimfleet.compression.edge.task_loader import load_task
 from slimfleet.coordinator.learning.server_optimizer import ServerSettings
 from slimfleet.coordinator.planning import PlannerSettings
 from slimfleet.coordinator.planning.selection import SelectionSettings
@@ -20,8 +21,12 @@ def task_of(scenario: Scenario) -> Task:
     """The task, its examples spread over the fleet; called in every process that trains."""
     section = scenario.task
     make_importable(section.import_from)
-    return build_task(
-        section.name, scenario.fleet.devices, scenario.seed, alpha=section.alpha, **section.options
+    return load_task(
+        section.name,
+        TASKS,
+        partitions=scenario.fleet.devices,
+        seed=scenario.seed,
+        options={"alpha": section.alpha, **section.options},
     )
 
 

@@ -1,4 +1,4 @@
-"""What training one example of a model asks of a device, measured on the model itself.
+"""Work of training: what one example of a model takes, measured on the model itself.
 
 FLOPs do not scale as width squared (first and last layers scale linearly) and saved activations follow
 neither, so both are counted on the shrunk model rather than assumed.
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from slimfleet.compression.task import Task
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -27,6 +29,11 @@ class Work:
     """Trainable parameters."""
     parameters: int
     """Number of trainable parameters."""
+
+
+def work_of(task: Task, model: nn.Module) -> Work:
+    """The work of training `model`, the model of `task` at any width, on inputs and with the loss of the task."""
+    return measure_work(model, task.example_inputs(), task.loss)
 
 
 def measure_work(
