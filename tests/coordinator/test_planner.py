@@ -31,7 +31,10 @@ PLANNER = EnumeratingPlanner(SETTINGS)
 PARAMETER_BYTES = {width: work.parameter_bytes for width, work in MODEL.works.items()}
 
 
-def history_of(examples: int = 600, correction: Correction = Correction(), **sizes: int) -> History:
+NOMINAL = Correction()
+
+
+def history_of(examples: int = 600, correction: Correction = NOMINAL, **sizes: int) -> History:
     """What is known of a device, with models to be sent as large as in float32, or as `sizes` by width says."""
     exact = PARAMETER_BYTES | {float(width): size for width, size in sizes.items()}
     return History(
