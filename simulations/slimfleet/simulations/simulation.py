@@ -15,6 +15,7 @@ from slimfleet.coordinator.checkpoint import checkpoints, restore_checkpoint, sa
 from slimfleet.coordinator.learning.outcome import RoundRow
 from slimfleet.coordinator.observing.prometheus import Metrics
 from slimfleet.coordinator.transport.flower.app import server_app
+from slimfleet.simulations.baseline import baseline_of
 from slimfleet.simulations.faults import assign_faults
 from slimfleet.simulations.fleet import build_fleet
 from slimfleet.simulations.grids.client_app import virtual_client_app
@@ -22,9 +23,8 @@ from slimfleet.simulations.grids.flower import SERVER_NODE, Engine, EngineGrid, 
 from slimfleet.simulations.grids.local import LocalEngine
 from slimfleet.simulations.outcome import DeviceRow, RunRecord
 from slimfleet.simulations.outputs import write_outputs
-from slimfleet.simulations.scenario import load_scenario
+from slimfleet.simulations.scenario import build_task_of, load_scenario
 from slimfleet.simulations.settings import Scenario
-from slimfleet.simulations.wiring import coordinator_settings, fleet_settings, task_of, without_budgets
 from slimfleet.simulations.world import VirtualWorld, node_of
 
 Backend = Literal["local", "ray"]
@@ -63,9 +63,9 @@ def simulate(
     _prepare(out, scenario, resume)
     reference = None
     if baseline:
-        plain = without_budgets(scenario)
+        plain = baseline_of(scenario)
         reference, _ = _run(plain, out / "baseline", backend, resume, "baseline", watcher, None)
-    record, coordinator = _run(scenario, out, backend, resume, scenario.name, watcher, metrics)
+    record, coordinator = _run(scenario, out, backend, resume, scenario.coordinator.name, watcher, metrics)
     write_outputs(out, record, reference, scenario.to_toml(), coordinator.published())
     return record, reference
 
@@ -88,10 +88,10 @@ def _run(
     metrics: Metrics | None,
 ) -> tuple[RunRecord, Coordinator]:
     began = time.perf_counter()
-    settings = coordinator_settings(scenario)
-    fleet = build_fleet(fleet_settings(scenario), scenario.seed)
-    world = VirtualWorld(fleet, settings.budget.deadline_s)
-    coordinator = Coordinator(task_of(scenario), settings, world, metrics)
+    settings = scenario.coordinator
+    fleet = build_fleet(scenario.fleet, scenario.coordinator.seed)
+    world = VirtualWorld(fleet, settings.budget.common.deadline_s)
+    coordinator = Coordinator(build_task_of(scenario), settings, world, metrics)
     if resume and checkpoints(out / "checkpoint"):
         restore_checkpoint(out / "checkpoint", coordinator)
     if watcher is not None:
@@ -124,9 +124,9 @@ def _engine(scenario: Scenario, state: Path, backend: Backend) -> Engine:
 
 def _check(scenario: Scenario) -> None:
     """Find out what a scenario file cannot know before anything is written: data, task, fleet and faults."""
-    task_of(scenario).load(0)
-    build_fleet(fleet_settings(scenario), scenario.seed)
-    assign_faults(scenario.fleet.faults, scenario.fleet.devices, scenario.seed)
+    build_task_of(scenario).load(0)
+    build_fleet(scenario.fleet, scenario.coordinator.seed)
+    assign_faults(scenario.fleet.faults, scenario.fleet.devices, scenario.coordinator.seed)
 
 
 def _prepare(out: Path, scenario: Scenario, resume: bool) -> None:
@@ -168,8 +168,8 @@ def _record(
         for record in coordinator.registry
     )
     return RunRecord(
-        scenario=scenario.name,
-        seed=scenario.seed,
+        scenario=scenario.coordinator.name,
+        seed=scenario.coordinator.seed,
         backend=backend,
         devices=scenario.fleet.devices,
         rows=tuple(coordinator.rows),
