@@ -12,8 +12,9 @@ from typing import Any
 
 from slimfleet.compression.files import write_atomically
 from slimfleet.compression.types import Tensors
+from slimfleet.coordinator import RoundRow
 from slimfleet.coordinator.model_file import write_model
-from slimfleet.simulations.outcome import DeviceRow, RoundRow, RunRecord
+from slimfleet.simulations.outcome import DeviceRow, RunRecord
 from slimfleet.simulations.report import report_html
 from slimfleet.simulations.summary import summarise
 

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from slimfleet.coordinator import RoundRow
 from slimfleet.simulations import units
-from slimfleet.simulations.outcome import RoundRow
 
 PLAIN_LINES = 10
 """About how many lines a run prints where there is no terminal."""
