@@ -6,20 +6,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from slimfleet.compression import BadInput, Budget, Skip
-from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.edge.console import run_app
 from slimfleet.compression.edge.import_path import existing_folders, make_importable
 from slimfleet.compression.edge.options import ImportFrom, TaskArguments, keyword_arguments
 from slimfleet.compression.edge.profile_file import read_profiles
-from slimfleet.coordinator.edge import task_from
+from slimfleet.compression.edge.task_loader import load_task
 from slimfleet.coordinator.planning.explain import Explanation, explain
+from slimfleet.coordinator.settings import Budgets, ClientSettings, CoordinatorSettings, SelectionSettings
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False
@@ -54,7 +54,7 @@ def plan(
     downlink_bytes: Downlink = None,
     examples: Annotated[int, typer.Option(min=1, help="Local examples of each device.")] = 256,
     runtime: Annotated[
-        str, typer.Option(help=f"Whose memory model the devices follow: {' or '.join(RUNTIMES)}.")
+        Literal["torch", "lite"], typer.Option(help="Whose memory model the devices follow.")
     ] = "torch",
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of plans as JSON.")] = False,
     option: TaskArguments = None,
@@ -67,8 +67,6 @@ def plan(
 
         slimfleet-coordinator plan --task slimfleet.client.tasks:Digits --profile pi.json --energy-j 2
     """
-    if runtime not in RUNTIMES:
-        raise BadInput(f"no runtime is called {runtime!r}; there are {', '.join(RUNTIMES)}")
     profiles = [each for path in profile for each in read_profiles(path)]
     make_importable(existing_folders(import_from or [Path()]))
     budget = Budget(
@@ -79,8 +77,14 @@ def plan(
         uplink_bytes=uplink_bytes,
         downlink_bytes=downlink_bytes,
     )
-    loaded = task_from(task, keyword_arguments(option))
-    explanations = explain(loaded, profiles, budget, examples, runtime=runtime)
+    settings = CoordinatorSettings(
+        rounds=1,
+        selection=SelectionSettings(policy="uniform", per_round=len(profiles)),
+        budget=Budgets(common=budget),
+        client=ClientSettings(runtime=runtime),
+    )
+    loaded = load_task(task, {}, partitions=1, seed=0, options=keyword_arguments(option))
+    explanations = explain(loaded, profiles, settings, examples)
     if as_json:
         print(json.dumps([_record(each) for each in explanations], indent=2))
     else:

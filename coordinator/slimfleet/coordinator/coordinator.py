@@ -1,34 +1,39 @@
-"""The coordinator: opens rounds, closes them, and keeps what lasts between them. It knows no transport."""
+"""Coordinator: three verbs over one state. It knows no transport and no disk.
+
+`plan` puts dispatches in flight, `receive` judges what comes back, `step` folds the answers into model, calibration,
+registry and row. Each returns what happened as data (`observing.events`); a driver carries messages and calls the
+observers.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
-from slimfleet.compression import DeviceProfile, Task, Tensors
+from slimfleet.compression import Evaluation, PayloadError, Task, Tensors
 from slimfleet.compression.cost import RUNTIMES, CostModel, Work, measure_work
 from slimfleet.compression.pruning import select_channels
 from slimfleet.compression.pruning.blueprint import Blueprint, blueprint
-from slimfleet.compression.task import Evaluation
 from slimfleet.compression.tensors import load_tensors, tensors_of
-from slimfleet.coordinator.environment import Environment, Participation
+from slimfleet.coordinator.environment import Environment
 from slimfleet.coordinator.learning.aggregate import CoverageMean
-from slimfleet.coordinator.learning.calibration import Calibration
 from slimfleet.coordinator.learning.learn import learn
-from slimfleet.coordinator.learning.outcome import RoundRow
-from slimfleet.coordinator.learning.round_row import round_row
+from slimfleet.coordinator.learning.row import Around, round_row
 from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
-from slimfleet.coordinator.learning.tally import Totals, note_in_records
-from slimfleet.coordinator.observing.observe import Observer
-from slimfleet.coordinator.observing.prometheus import Metrics, NoMetrics
-from slimfleet.coordinator.planning.round_planner import RoundPlanner
-from slimfleet.coordinator.receiving.open_round import OpenRound
-from slimfleet.coordinator.registry import Registry
-from slimfleet.coordinator.sending.dispatch import Downlink
+from slimfleet.coordinator.observing.events import Closed, Phase, Planned
+from slimfleet.coordinator.planning.assigning import Assigner
+from slimfleet.coordinator.receiving.answer import REPLAY, Answer, failed, judged
+from slimfleet.coordinator.receiving.checks import LARGEST_EXAMPLES
+from slimfleet.coordinator.sending.downlink import Downlink
 from slimfleet.coordinator.sending.versions import Versions
 from slimfleet.coordinator.settings import CoordinatorSettings
+from slimfleet.coordinator.state import OpenRound, State
+
+log = logging.getLogger(__name__)
 
 
 class Coordinator:
@@ -39,7 +44,6 @@ class Coordinator:
         task: Task,
         settings: CoordinatorSettings,
         environment: Environment,
-        metrics: Metrics | None = None,
         stopwatch: Callable[[], float] = time.perf_counter,
     ) -> None:
         torch.set_num_threads(1)  # the same seed gives the same bytes everywhere
@@ -47,109 +51,184 @@ class Coordinator:
         self.settings = settings
         self.environment = environment
         self.blueprint = blueprint(task, settings.seed)
-        self.server = ServerOptimizer(
-            tensors_of(self.blueprint.model), self.blueprint.schema, settings.server
+        schema, codec = self.blueprint.schema, settings.codec
+        self.state = State(
+            schema=schema,
+            server=ServerOptimizer(tensors_of(self.blueprint.model), schema, settings.server),
+            versions=Versions(schema, codec.downlink_bits, codec.downlink_history),
         )
-        self.versions = Versions(self.blueprint.schema, settings.downlink_bits, settings.downlink_history)
-        self.registry = Registry()
-        self.calibration = Calibration()
-        widths = {1.0, *settings.planner_settings.widths}
-        works = {width: measured(task, self.blueprint, width) for width in sorted(widths)}
-        self.cost_model = CostModel(RUNTIMES[settings.runtime], works)
-        self.rows: list[RoundRow] = []
-        self.totals = Totals()
-        self.observer = Observer(NoMetrics() if metrics is None else metrics, stopwatch)
+        widths = sorted({1.0, *settings.planner.widths})
+        self._works = {width: measure_width(task, self.blueprint, width) for width in widths}
         self._stopwatch = stopwatch
 
     @property
-    def next_round(self) -> int:
-        """Number of the round to open next; the first is 1."""
-        return len(self.rows) + 1
+    def cost_model(self) -> CostModel:
+        """The cost model of nominal devices, with what is known of the sizes of updates."""
+        return CostModel(RUNTIMES[self.settings.client.runtime], self._works, self.state.sizes)
 
-    def register(self, node: int, profile: DeviceProfile, examples: int) -> None:
-        """Take in a device that has introduced itself."""
-        self.registry.register(node, profile, examples)
+    def plan(self, now_s: float, most: int, nodes: Sequence[int] | None = None) -> Planned:
+        """Choose at most `most` devices, plan for each, and put their dispatches in flight.
 
-    def open_round(self, nodes: Sequence[int]) -> OpenRound:
-        """Choose among the registered `nodes`, plan for each, and encode the global model for them."""
-        number, opened_at, settings = self.next_round, self._stopwatch(), self.settings
-        self.observer.opening(number)
-        with self.observer.phase("select"):
-            downlink = Downlink(
-                self.blueprint,
-                self.server.model(),
-                number,
-                settings.downlink_bits,
-                settings.window,
-                self.versions,
-                settings.codec_preset,
-            )
-            planner = RoundPlanner(settings, self.registry, self.calibration, self.environment)
-            known = [node for node in nodes if node in self.registry]
-            plan = planner.plan_round(number, known, self.cost_model, downlink)
-        self.observer.opened(plan, self.registry)
-        return OpenRound(
-            number,
-            plan.dispatches,
-            plan.skipped,
-            CoverageMean(self.blueprint.schema, len(plan.dispatches)),
-            settings.server.max_update_norm,
-            opened_at=opened_at,
-            opened_s=self.environment.now_s(),
+        `nodes` are those that the transport reaches; None is every registered device. The first call after a `step`
+        opens a round. Devices that have their part in it already are not considered again.
+        """
+        began, state = self._stopwatch(), self.state
+        opened = self._open_round(now_s, began)
+        busy = {dispatch.node for dispatch in state.in_flight.values()}
+        busy |= {answer.dispatch.node for answer in opened.answers if answer.dispatch is not None}
+        known = state.registry.nodes() if nodes is None else [n for n in nodes if n in state.registry]
+        statuses = {
+            node: status
+            for node in known
+            if node not in busy and (status := self.environment.status(node, opened.number))
+        }
+        assigner = Assigner(
+            self.settings, state.registry, state.calibration, self.cost_model, opened.downlink
+        )
+        assigner.assign(statuses, most)
+        state.in_flight |= {dispatch.plan_id: dispatch for dispatch in assigner.dispatches}
+        opened.skipped |= assigner.skipped
+        opened.handed_out_at = self._stopwatch()
+        return Planned(
+            round_number=opened.number,
+            dispatches=tuple(assigner.dispatches),
+            skipped=assigner.skipped,
+            reachable=frozenset(statuses),
+            seconds=opened.handed_out_at - began,
+            settings=self.settings,
+            state=state,
         )
 
-    def close_round(self, opened: OpenRound) -> RoundRow:
-        """Apply the round, learn from its reports, and let the world move on.
+    def receive(self, plan_id: int, payload: bytes, report_text: str) -> Answer:
+        """Judge what came for a dispatch and add an acceptable update to the mean.
 
-        Reports are taken in order of node, so that nothing depends on the order of arrival.
+        A bad one is counted and named, and does not harm the round. The update itself is not kept: memory does not
+        grow with the number of devices.
         """
-        opened.close()
-        self.observer.answered()
-        with self.observer.phase("aggregate"):
-            if opened.mean.updates:
-                self.server.step(opened.mean.mean(self.settings.server.absent_weight))
-        silent = self.environment.settle(_participations(opened), opened.number)
-        self.cost_model = learn(opened, self.registry, self.calibration, self.cost_model)
-        self.totals.add(opened)
-        note_in_records(opened, self.registry)
-        evaluation = self._evaluate(opened.number)
-        row = round_row(
-            opened,
-            full_bytes=self.blueprint.schema.nbytes,
+        dispatch = self.state.in_flight.pop(plan_id, None)
+        if dispatch is None:
+            return self._answered(REPLAY)
+        answer, update = judged(dispatch, payload, report_text, self.settings.server.max_update_norm)
+        if update is not None and answer.report is not None:
+            weight = min(answer.report.examples, LARGEST_EXAMPLES)
+            try:
+                self._opened().mean.add(update, dispatch.index_map, weight)
+            except PayloadError as error:
+                answer = replace(answer, verdict="rejected", reason=error.reason, message=str(error))
+        return self._answered(answer)
+
+    def fail(self, plan_id: int, reason: str, message: str = "") -> Answer:
+        """A device answered that it could not, or its transport failed."""
+        dispatch = self.state.in_flight.pop(plan_id, None)
+        return self._answered(REPLAY if dispatch is None else failed(dispatch, reason, message))
+
+    def give_up(self, reason: str, message: str) -> list[Answer]:
+        """Count all that is still in flight as failed."""
+        return [self.fail(plan_id, reason, message) for plan_id in list(self.state.in_flight)]
+
+    def step(self, now_s: float) -> Closed:
+        """Fold the round's answers into the state, let the environment move on, and evaluate.
+
+        Answers are taken in order of node, so that nothing depends on the order of arrival. Raises RuntimeError where
+        no round is open.
+        """
+        state, opened, stopwatch = self.state, self._opened(), self._stopwatch
+        seconds: dict[Phase, float] = {"train": stopwatch() - opened.handed_out_at}
+        answers = sorted(opened.answers, key=lambda a: 0 if a.dispatch is None else a.dispatch.node)
+        began = stopwatch()
+        if opened.mean.updates:
+            state.server.step(opened.mean.mean(self.settings.server.absent_weight))
+        seconds["aggregate"] = stopwatch() - began
+        silent = self.environment.advance(now_s, answers, opened.number)
+        learn(state, self.cost_model, answers, opened.number)
+        state.totals.add([*answers, *state.unasked], opened.skipped)
+        for node in opened.skipped:
+            state.registry[node].skips += 1
+        evaluation = None
+        if self._is_evaluated(opened.number):
+            began = stopwatch()
+            evaluation = self._evaluate()
+            seconds["evaluate"] = stopwatch() - began
+        around = Around(
+            number=opened.number,
+            full_bytes=state.schema.nbytes,
+            skipped=len(opened.skipped),
             silent=silent,
             virtual_time_s=self.environment.now_s() - opened.opened_s,
             evaluation=evaluation,
-            earlier=self.rows,
-            size_error=self.cost_model.sizes.error,
-            wall_time_s=self._stopwatch() - opened.opened_at,
+            size_error=state.sizes.error,
+            wall_time_s=stopwatch() - opened.opened_at,
         )
-        self.rows.append(row)
-        self.observer.closed(opened, self.registry, evaluation, self.rows, self.settings.rounds)
-        return row
+        row, told = round_row(answers, around, state.rows), (*answers, *state.unasked)
+        state.rows.append(row)
+        state.open_round, state.unasked = None, []
+        return Closed(
+            row=row,
+            answers=told,
+            evaluation=evaluation,
+            seconds=seconds,
+            settings=self.settings,
+            state=state,
+        )
 
     def published(self) -> Tensors:
         """The model to evaluate and ship."""
-        return self.server.published()
+        return self.state.server.published()
 
-    def _evaluate(self, number: int) -> Evaluation | None:
-        if number % self.settings.evaluate_every and number != self.settings.rounds:
-            return None
-        with self.observer.phase("evaluate"):
-            model = self.blueprint.shrunk({})
-            load_tensors(model, self.published())
-            return self.task.evaluate(model.eval())
+    def _open_round(self, now_s: float, began: float) -> OpenRound:
+        state, settings = self.state, self.settings
+        if state.open_round is None:
+            number = state.next_round
+            state.open_round = OpenRound(
+                number=number,
+                downlink=Downlink(self.blueprint, state.server.model(), number, state.versions, settings),
+                mean=CoverageMean(state.schema, settings.selection.per_round),
+                opened_s=now_s,
+                opened_at=began,
+            )
+        return state.open_round
+
+    def _opened(self) -> OpenRound:
+        if self.state.open_round is None:
+            raise RuntimeError("no round is open: plan comes first")
+        return self.state.open_round
+
+    def _answered(self, answer: Answer) -> Answer:
+        """Keep an answer until the next step, and log it where its update is not used."""
+        if answer.dispatch is None:
+            self.state.unasked.append(answer)
+            log.warning(
+                "round %d: an answer is not used (%s): %s",
+                self.state.next_round,
+                answer.reason,
+                answer.message,
+            )
+            return answer
+        opened = self._opened()
+        opened.answers.append(answer)
+        if answer.verdict != "accepted":
+            level = logging.WARNING if answer.verdict == "rejected" else logging.INFO
+            how = "update of node %d rejected" if answer.verdict == "rejected" else "node %d failed"
+            log.log(
+                level,
+                f"round %d: {how} (%s): %s",
+                opened.number,
+                answer.dispatch.node,
+                answer.reason,
+                answer.message,
+            )
+        return answer
+
+    def _is_evaluated(self, number: int) -> bool:
+        return number % self.settings.evaluate_every == 0 or number == self.settings.rounds
+
+    def _evaluate(self) -> Evaluation:
+        model = self.blueprint.shrunk({})
+        load_tensors(model, self.published())
+        return self.task.evaluate(model.eval())
 
 
-def measured(task: Task, architecture: Blueprint, width: float) -> Work:
+def measure_width(task: Task, architecture: Blueprint, width: float) -> Work:
     """The work of the model at one width; the window does not matter for it."""
     model = architecture.shrunk(select_channels(architecture.groups, width, "prefix"))
     return measure_work(model, task.example_inputs(), task.loss)
-
-
-def _participations(opened: OpenRound) -> list[Participation]:
-    participations = []
-    for dispatch in sorted(opened.dispatches, key=lambda d: d.node):
-        report = opened.reports.get(dispatch.node)
-        spent = None if report is None else report.spent
-        participations.append(Participation(dispatch.node, dispatch.predicted, spent))
-    return participations

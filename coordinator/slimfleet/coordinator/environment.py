@@ -1,4 +1,4 @@
-"""The world around the coordinator: what time it is, and which devices can be reached in what condition.
+"""Environments: what time it is, and which devices can be reached in what condition.
 
 A deployment lives in wall-clock time; a simulation brings its own world with virtual time. Both are parameters.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from slimfleet.compression import Cost
+from slimfleet.coordinator.receiving.answer import Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +21,6 @@ class Status:
     battery: float | None = None
     """State of charge, 0..1; None on mains or unknown."""
     charging: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Participation:
-    """What came of one device's work in a round."""
-
-    node: int
-    predicted: Cost
-    spent: Cost | None
-    """What the device reported; None when nothing usable came back."""
 
 
 class Environment(Protocol):
@@ -43,8 +34,12 @@ class Environment(Protocol):
         """The condition of a device, or None when it cannot take work now."""
         ...
 
-    def settle(self, participations: Sequence[Participation], round_number: int) -> Sequence[Cost]:
-        """A round is over: let the world move on. Returns what silent devices spent, as far as it is known."""
+    def advance(self, now_s: float, answers: Sequence[Answer], round_number: int) -> Sequence[Cost]:
+        """A round that was open at `now_s` is over: let the world move on.
+
+        `answers` are those to its dispatches, in order of node. Returns what devices spent that gave no report, as far
+        as it is known.
+        """
         ...
 
     def to_json(self) -> dict[str, Any]:
@@ -70,7 +65,7 @@ class WallEnvironment:
         """Unknown battery: the device itself refuses work that it cannot do."""
         return Status()
 
-    def settle(self, participations: Sequence[Participation], round_number: int) -> Sequence[Cost]:
+    def advance(self, now_s: float, answers: Sequence[Answer], round_number: int) -> Sequence[Cost]:
         """Nothing to do; what silent devices spent is not known."""
         return ()
 

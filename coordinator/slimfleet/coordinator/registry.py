@@ -1,13 +1,12 @@
-"""What the coordinator knows about each device: its profile, what it last reported, and what it has cost so far."""
+"""Registry: each device's profile, what it last reported, and what it has cost so far."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 from slimfleet.compression import DeviceProfile
-from slimfleet.coordinator.sending.holding import NOTHING, Holding
+from slimfleet.coordinator.sending.versions import NOTHING, Holding
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,11 +40,16 @@ class DeviceRecord:
     """Sum of the widths trained; over `participations` it is the mean width."""
 
 
+@dataclass(slots=True)
 class Registry:
     """The devices that ever registered, by node."""
 
-    def __init__(self) -> None:
-        self._records: dict[int, DeviceRecord] = {}
+    _records: dict[int, DeviceRecord] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, records: Iterable[DeviceRecord]) -> Registry:
+        """A registry of these devices."""
+        return cls({record.node: record for record in records})
 
     def register(self, node: int, profile: DeviceProfile, examples: int) -> None:
         """Add a device, or take its new profile and number of examples."""
@@ -58,6 +62,10 @@ class Registry:
         """Those of `nodes` that have not registered."""
         return [node for node in nodes if node not in self._records]
 
+    def nodes(self) -> list[int]:
+        """Every node, in order."""
+        return sorted(self._records)
+
     def __getitem__(self, node: int) -> DeviceRecord:
         return self._records[node]
 
@@ -65,22 +73,7 @@ class Registry:
         return node in self._records
 
     def __iter__(self) -> Iterator[DeviceRecord]:
-        return (self._records[node] for node in sorted(self._records))
+        return (self._records[node] for node in self.nodes())
 
     def __len__(self) -> int:
         return len(self._records)
-
-    def to_json(self) -> list[dict[str, Any]]:
-        """Plain values for a checkpoint."""
-        return [asdict(record) for record in self]
-
-    @classmethod
-    def from_json(cls, records: list[dict[str, Any]]) -> Registry:
-        """Undo `to_json`."""
-        registry = cls()
-        for values in records:
-            profile, holding = DeviceProfile(**values["profile"]), Holding(**values["holding"])
-            registry._records[values["node"]] = DeviceRecord(
-                **{**values, "profile": profile, "holding": holding}
-            )
-        return registry

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from slimfleet.compression.edge.checked import Source, checked, refuse_renamed
+from slimfleet.compression.edge.toml_file import read_toml
 from slimfleet.compression.messages import Training
 from slimfleet.compression.types import Budget, Count, NotNegative, Positive, Preset, Rounding, Share
 
@@ -256,3 +258,9 @@ def _limits(table: Any, source: Source, name: str) -> Budget:
 def _spelled(limits: Budget) -> dict[str, Any]:
     values = {each.name: getattr(limits, each.name) for each in fields(limits)}
     return {name: NO_LIMIT if value is None else value for name, value in values.items()}
+
+
+def read_settings(path: Path) -> CoordinatorSettings:
+    """The settings in a TOML file. Raises BadInput, in one line that names the file, the key and what is right."""
+    source = f"the settings {path}"
+    return settings_of(read_toml(path, source), source)

@@ -1,4 +1,4 @@
-"""What devices' reports teach about the cost model: per-device factors of time, energy and memory.
+"""Calibration: per-device factors of time, energy and memory between reports and the cost model.
 
 The cost model knows nominal devices. Each report gives a ratio spent/predicted; its logarithm is tracked by
 scalar recursive least squares with forgetting (Ljung & Söderström 1983, "Theory and Practice of Recursive
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import exp, isfinite, log, sqrt
 from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
 from slimfleet.compression.types import Cost
 
@@ -40,29 +40,25 @@ class Correction:
     memory: Factor = Factor()
 
 
-@dataclass(frozen=True, slots=True)
-class CalibrationSettings:
-    """How fast and how far reports move the picture."""
-
-    forgetting: float = 0.97
-    """Weight of the past in recursive least squares, 0.95 to 0.98."""
-    initial_variance: float = 10.0
-    """Uncertainty of a new device's factor against the noise of one report: high trusts the first report."""
-    largest_gain: float = 0.8
-    """Most of a surprise that one report may carry over, 0 < gain <= 1."""
-    largest_ratio: float = 30.0
-    """A ratio spent/predicted outside 1/this..this is no measurement."""
-    outlier_mads: float = 5.0
-    """A ratio further than this many median absolute deviations (scaled) from its class is rejected."""
-    least_deviation: float = 0.3
-    """Floor of that deviation (of a natural log): a class whose first devices happen to be alike stays open
-    to the spread that real devices of one class show."""
-    least_spread: float = 0.1
-    """Floor of the spread that a class lends to a newcomer."""
-    class_size: int = 5
-    """Devices of a class needed before it can reject or lend its spread."""
-    prior_spread: float = 0.3
-    """Standard deviation of the log ratio of a device that no report describes yet."""
+FORGETTING = 0.97
+"""Weight of the past in recursive least squares, 0.95 to 0.98."""
+INITIAL_VARIANCE = 10.0
+"""Uncertainty of a new device's factor against the noise of one report: high trusts the first report."""
+LARGEST_GAIN = 0.8
+"""Most of a surprise that one report may carry over, 0 < gain <= 1."""
+LARGEST_RATIO = 30.0
+"""A ratio spent/predicted outside 1/this..this is no measurement."""
+OUTLIER_MADS = 5.0
+"""A ratio further than this many median absolute deviations (scaled) from its class is rejected."""
+LEAST_DEVIATION = 0.3
+"""Floor of that deviation (of a natural log): a class whose first devices happen to be alike stays open to the spread
+that real devices of one class show."""
+LEAST_SPREAD = 0.1
+"""Floor of the spread that a class lends to a newcomer."""
+CLASS_SIZE = 5
+"""Devices of a class needed before it can reject or lend its spread."""
+PRIOR_SPREAD = 0.3
+"""Standard deviation of the log ratio of a device that no report describes yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +69,16 @@ class Track:
     variance: float
     residual: float
 
-    def update(self, observed: float, settings: CalibrationSettings) -> Track:
+    def update(self, observed: float) -> Track:
         """Take one log ratio into account."""
-        gain = min(self.variance / (settings.forgetting + self.variance), settings.largest_gain)
+        gain = min(self.variance / (FORGETTING + self.variance), LARGEST_GAIN)
         surprise = observed - self.estimate
         # The residual that matters for margins is the one left after learning, hence the factor 1 - gain.
         noise = surprise**2 * (1 - gain)
         return Track(
             estimate=self.estimate + gain * surprise,
-            variance=(1 - gain) * self.variance / settings.forgetting,
-            residual=self.residual + max(gain, 1 - settings.forgetting) * (noise - self.residual),
+            variance=(1 - gain) * self.variance / FORGETTING,
+            residual=self.residual + max(gain, 1 - FORGETTING) * (noise - self.residual),
         )
 
 
@@ -110,7 +106,6 @@ class DeviceCalibration:
 class Calibration:
     """The reports' teaching about a whole fleet; one per coordinator."""
 
-    settings: CalibrationSettings = field(default_factory=CalibrationSettings)
     devices: dict[str, DeviceCalibration] = field(default_factory=dict)
     priors: dict[str, dict[Quantity, ClassPrior]] = field(default_factory=dict)
     rejected: int = 0
@@ -127,7 +122,7 @@ class Calibration:
             self.rejected += 1
             return False
         known = self.devices.get(device) or self._newcomer(device_class)
-        tracks = {q: known.tracks[q].update(logs[q], self.settings) for q in QUANTITIES}
+        tracks = {q: known.tracks[q].update(logs[q]) for q in QUANTITIES}
         self.devices[device] = replace(known, tracks=tracks, reports=known.reports + 1)
         return True
 
@@ -152,56 +147,27 @@ class Calibration:
         }
         return Correction(time=factors["time"], energy=factors["energy"], memory=factors["memory"])
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for a checkpoint; JSON keeps Python floats exactly."""
-        return {
-            "devices": {
-                name: [known.device_class, known.reports, [_values(known.tracks[q]) for q in QUANTITIES]]
-                for name, known in sorted(self.devices.items())
-            },
-            "priors": {
-                name: [[p.centre, p.deviation, p.devices] for p in (of_class[q] for q in QUANTITIES)]
-                for name, of_class in self.priors.items()
-            },
-            "rejected": self.rejected,
-        }
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any], settings: CalibrationSettings | None = None) -> Calibration:
-        """Undo `to_json`."""
-        devices = {
-            name: DeviceCalibration(
-                device_class, {q: Track(*track) for q, track in zip(QUANTITIES, tracks, strict=True)}, reports
-            )
-            for name, (device_class, reports, tracks) in values["devices"].items()
-        }
-        priors = {
-            name: {q: ClassPrior(*prior) for q, prior in zip(QUANTITIES, of_class, strict=True)}
-            for name, of_class in values["priors"].items()
-        }
-        return cls(settings or CalibrationSettings(), devices, priors, values["rejected"])
-
     def _prior(self, device_class: str, quantity: Quantity) -> ClassPrior:
         return self.priors.get(device_class, {}).get(quantity, ClassPrior())
 
     def _newcomer(self, device_class: str) -> DeviceCalibration:
         tracks: dict[Quantity, Track] = {}
         for quantity in QUANTITIES:
-            prior, spread = self._prior(device_class, quantity), self.settings.prior_spread
-            if prior.devices >= self.settings.class_size:
-                spread = max(prior.deviation, self.settings.least_spread)
+            prior, spread = self._prior(device_class, quantity), PRIOR_SPREAD
+            if prior.devices >= CLASS_SIZE:
+                spread = max(prior.deviation, LEAST_SPREAD)
             # Memory is a property of the runtime, not of the chip: no spread until one is seen.
             residual = 0.0 if quantity == "memory" else spread**2
-            tracks[quantity] = Track(prior.centre, self.settings.initial_variance, residual)
+            tracks[quantity] = Track(prior.centre, INITIAL_VARIANCE, residual)
         return DeviceCalibration(device_class, tracks)
 
     def _believable(self, device_class: str, logs: Mapping[Quantity, float]) -> bool:
         for quantity, value in logs.items():
-            if abs(value) > log(self.settings.largest_ratio):
+            if abs(value) > log(LARGEST_RATIO):
                 return False
             prior = self._prior(device_class, quantity)
-            reach = self.settings.outlier_mads * max(prior.deviation, self.settings.least_deviation)
-            if prior.devices >= self.settings.class_size and abs(value - prior.centre) > reach:
+            reach = OUTLIER_MADS * max(prior.deviation, LEAST_DEVIATION)
+            if prior.devices >= CLASS_SIZE and abs(value - prior.centre) > reach:
                 return False
         return True
 
@@ -223,7 +189,3 @@ def _prior(values: list[float]) -> ClassPrior:
     # The median sorts, so the order of the devices does not matter.
     centre = median(values)
     return ClassPrior(centre, 1.4826 * median(abs(value - centre) for value in values), len(values))
-
-
-def _values(track: Track) -> list[float]:
-    return [track.estimate, track.variance, track.residual]

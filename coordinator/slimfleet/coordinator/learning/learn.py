@@ -1,39 +1,42 @@
-"""What a round's reports teach: how each device differs from its profile, and how large updates come out."""
+"""Learning from answers: how each device differs from its profile, how large updates come out, what each has cost."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from slimfleet.compression import Cost, DeviceProfile, Report
 from slimfleet.compression.cost import CostModel, SizeObservation
-from slimfleet.coordinator.learning.calibration import Calibration
-from slimfleet.coordinator.receiving.open_round import OpenRound
-from slimfleet.coordinator.registry import Registry
+from slimfleet.coordinator.receiving.answer import Answer
 from slimfleet.coordinator.sending.dispatch import Dispatch
+from slimfleet.coordinator.sending.versions import NOTHING
+
+if TYPE_CHECKING:
+    from slimfleet.coordinator.state import State
 
 
-def learn(
-    opened: OpenRound, registry: Registry, calibration: Calibration, cost_model: CostModel
-) -> CostModel:
-    """Update records and calibration from a closed round, and return the cost model with what was learned of sizes.
+def learn(state: State, cost_model: CostModel, answers: Sequence[Answer], round_number: int) -> None:
+    """Fold answers into calibration, sizes and records.
 
-    Reports of rejected updates are not believed. Nodes are taken in order, so that nothing depends on arrival.
+    Reports of rejected updates teach nothing about costs. `answers` come in order of node and each has a dispatch.
     """
     sizes = []
-    for dispatch in sorted(opened.dispatches, key=lambda d: d.node):
-        report = opened.reports.get(dispatch.node)
-        if report is None or dispatch.node in opened.rejected:
-            continue
-        record = registry[dispatch.node]
-        record.examples, record.loss = report.examples, report.loss
-        nominal = nominal_cost(cost_model, record.profile, dispatch, report)
-        calibration.update(str(dispatch.node), record.profile.device_class, nominal, report.spent)
-        plan = dispatch.assignment.plan
-        if plan.nmse:
-            parameters = cost_model.works[plan.width].parameters
-            sizes.append(SizeObservation(plan.nmse, parameters, report.spent.uplink_bytes))
-    calibration.close_round()
-    return replace(cost_model, sizes=cost_model.sizes.learn(sizes))
+    for answer in answers:
+        dispatch, report = answer.dispatch, answer.report
+        assert dispatch is not None
+        if report is not None and answer.verdict != "rejected":
+            record = state.registry[dispatch.node]
+            record.examples, record.loss = report.examples, report.loss
+            nominal = nominal_cost(cost_model, record.profile, dispatch, report)
+            state.calibration.update(str(dispatch.node), record.profile.device_class, nominal, report.spent)
+            plan = dispatch.assignment.plan
+            if plan.nmse:
+                parameters = cost_model.works[plan.width].parameters
+                sizes.append(SizeObservation(plan.nmse, parameters, report.spent.uplink_bytes))
+        _note(state, dispatch, answer, round_number)
+    state.calibration.close_round()
+    state.sizes = state.sizes.learn(sizes)
 
 
 def nominal_cost(cost_model: CostModel, profile: DeviceProfile, dispatch: Dispatch, report: Report) -> Cost:
@@ -47,3 +50,24 @@ def nominal_cost(cost_model: CostModel, profile: DeviceProfile, dispatch: Dispat
         report.spent.downlink_bytes,
         dispatch.assignment.budget.power_w,
     )
+
+
+def _note(state: State, dispatch: Dispatch, answer: Answer, round_number: int) -> None:
+    """Add an answer to the record of its device."""
+    record, report = state.registry[dispatch.node], answer.report
+    record.downlink_bytes += len(dispatch.payload)
+    record.uplink_bytes += answer.received_bytes or 0
+    record.rejections += answer.verdict == "rejected"
+    record.failures += answer.verdict == "failed"
+    record.violations += len(answer.broken)
+    if answer.verdict == "accepted":
+        record.acknowledged_round = round_number
+        record.participations += 1
+        record.width_sum += dispatch.assignment.plan.width
+    if answer.verdict == "failed" and answer.reason == "stale":
+        record.holding = NOTHING
+    if report is not None:
+        # Whatever became of its update: nobody has trained a model without decoding it.
+        record.holding = dispatch.holding_after if dispatch.holding_after != NOTHING else record.holding
+        record.energy_j += report.spent.energy_j
+        record.time_s += report.spent.time_s

@@ -1,4 +1,4 @@
-"""Turn the mean update into the next global model, and average models over rounds.
+"""Server optimiser: from the mean update to the next global model, and the average of models over rounds.
 
 The mean update is a pseudo-gradient: torch.optim takes minus it as the gradient (Reddi et al. 2021, arXiv
 2003.00295, alg. 2). SGD with learning rate 1 and no momentum is FedAvg; with momentum, FedAvgM; Adam is FedAdam.
@@ -7,31 +7,14 @@ The mean update is a pseudo-gradient: torch.optim takes minus it as the gradient
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from annotated_types import Ge, Le, Lt
 from numpy.typing import NDArray
 
 from slimfleet.compression import ModelSchema, Tensors
-from slimfleet.compression.types import Positive
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerSettings:
-    """How the coordinator applies a round."""
-
-    optimizer: Literal["fedavg", "fedadam"] = "fedavg"
-    learning_rate: Positive = 1.0
-    momentum: Annotated[float, Ge(0), Lt(1)] = 0.0
-    averaging: Annotated[float, Ge(0), Lt(1)] = 0.0
-    """Decay of the exponential average of global models that is evaluated and published; 0 publishes the last."""
-    absent_weight: Annotated[float, Ge(0), Le(1)] = 0.0
-    """How much a device that did not train an element counts in its mean as one that left it as it was."""
-    max_update_norm: Positive = 100.0
-    """Largest accepted L2 norm of one device's update."""
+from slimfleet.coordinator.settings import ServerSettings
 
 
 def _fedavg(parameters: list[torch.Tensor], settings: ServerSettings) -> torch.optim.Optimizer:
@@ -54,7 +37,7 @@ class ServerOptimizer:
 
     def __init__(self, tensors: Tensors, schema: ModelSchema, settings: ServerSettings) -> None:
         self._schema = schema
-        self._settings = settings
+        self.settings = settings
         self._trained = {
             t.name: torch.from_numpy(tensors[t.name].copy()).requires_grad_()
             for t in schema.tensors
@@ -87,7 +70,7 @@ class ServerOptimizer:
 
     def _update_average(self) -> None:
         # Early models are poor: the average forgets faster at first, as moving averages in practice do.
-        decay = min(self._settings.averaging, self._steps / (self._steps + 9.0))
+        decay = min(self.settings.averaging, self._steps / (self._steps + 9.0))
         for name, value in self.model().items():
             if value.dtype.kind == "f":
                 self._average[name] = (decay * self._average[name] + (1 - decay) * value).astype(value.dtype)

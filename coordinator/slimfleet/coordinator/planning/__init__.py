@@ -1,4 +1,4 @@
-"""Planning: from a profile, a budget and past reports to what a device does in one round."""
+"""Planning: who takes part in a round, and from a profile, a budget and past reports to what a device does in it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from types import MappingProxyType
 
 from slimfleet.coordinator.planning.enumerating import EnumeratingPlanner
 from slimfleet.coordinator.planning.fixed import FixedPlanner
-from slimfleet.coordinator.planning.history import History
-from slimfleet.coordinator.planning.policy import Planner
-from slimfleet.coordinator.planning.settings import PlannerSettings
+from slimfleet.coordinator.planning.policy import History, Planner, Sizes
+from slimfleet.coordinator.settings import PlannerSettings
 
-POLICIES: Mapping[str, Callable[[PlannerSettings], Planner]] = MappingProxyType(
+PLANNERS: Mapping[str, Callable[[PlannerSettings], Planner]] = MappingProxyType(
     {
         "enumerate": EnumeratingPlanner,
         "fixed": FixedPlanner,
     }
 )
-"""Planner policies by the name a scenario gives them. A new one is one file and one line here."""
+"""Planner policies by the name that `planner.policy` gives them. A new one is one file and one line here."""
 
-__all__ = ["POLICIES", "EnumeratingPlanner", "FixedPlanner", "History", "Planner", "PlannerSettings"]
+__all__ = ["PLANNERS", "EnumeratingPlanner", "FixedPlanner", "History", "Planner", "Sizes"]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slimfleet.compression.cost import CostModel, Costs, Demand
+from slimfleet.compression.cost import CostModel, Demand
 from slimfleet.compression.types import Budget, DeviceProfile, Plan, Skip
-from slimfleet.coordinator.planning.candidates import candidates
-from slimfleet.coordinator.planning.history import History
 from slimfleet.coordinator.planning.limits import feasible, needs, used
-from slimfleet.coordinator.planning.settings import PlannerSettings
+from slimfleet.coordinator.planning.policy import History
+from slimfleet.coordinator.settings import PlannerSettings
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 RELAXATION = 1.25
 """A limit binds when relaxing it by this factor would change the plan."""
@@ -33,8 +34,7 @@ class EnumeratingPlanner:
 
     def __init__(self, settings: PlannerSettings) -> None:
         self.settings = settings
-        self._candidates = candidates(settings)
-        self._quality = (1 - self._candidates.nmse) ** settings.quality_exponent
+        self._grid = _Grid.of(settings)
 
     def plan(
         self, profile: DeviceProfile, budget: Budget, cost_model: CostModel, history: History
@@ -48,75 +48,151 @@ class EnumeratingPlanner:
         """
         if budget.power_w is not None and budget.power_w <= 0:
             return Skip(constraint="power_w", needed=profile.train_w, limit=budget.power_w)
-        examples = history.examples or self.settings.unknown_examples
-        steps = self._candidates.steps(examples, self.settings.max_epochs)
-        demand = self._demand(cost_model, steps, history.downlink_bytes)
-        costs = cost_model.costs(profile, demand, budget.power_w)
-        needed = needs(costs, demand, history.correction, cost_model.sizes, self.settings)
-        shares = used(needed, budget)
-        value = self._value(costs, demand, steps, examples)
-        chosen = _best(value, feasible(shares, len(value)))
+        search = _Search(self.settings, self._grid, profile, budget, cost_model, history)
+        chosen = search.best()
         if chosen is None:
-            return _skip(needed, shares, budget)
-        grid = self._candidates
+            return search.skip()
+        grid = self._grid
         return Plan(
             width=float(grid.width[chosen]),
-            local_steps=int(steps[chosen]),
+            local_steps=int(search.steps[chosen]),
             batch_size=int(grid.batch_size[chosen]),
             nmse=float(grid.nmse[chosen]),
             precision="bfloat16" if profile.bfloat16 else "float32",
-            reason=_reason(float(grid.width[chosen]), chosen, value, shares),
+            reason=search.reason(chosen),
         )
 
-    def _demand(
-        self, cost_model: CostModel, steps: NDArray[np.int64], downlink_bytes: Mapping[float, int]
-    ) -> Demand:
-        grid, sizes = self._candidates, cost_model.sizes
-        works = [cost_model.works[width] for width in grid.widths]
-        sent = [downlink_bytes.get(w, cost_model.works[w].parameter_bytes) for w in grid.widths]
-        downlink = np.array(sent, np.float64)
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """All candidate plans as columns, (n,) each. The indices point into the distinct values of the settings."""
+
+    width: Floats
+    local_steps: Ints
+    batch_size: Ints
+    nmse: Floats
+    width_index: NDArray[np.intp]
+    nmse_index: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, settings: PlannerSettings) -> _Grid:
+        """The product of the settings' grids: width varies slowest, the error fastest."""
+        values = (settings.widths, settings.local_steps, settings.batch_sizes, settings.nmse)
+        rows = np.indices([len(each) for each in values]).reshape(len(values), -1)
+        width, steps, batch, nmse = rows
+        return cls(
+            width=np.array(settings.widths)[width],
+            local_steps=np.array(settings.local_steps)[steps],
+            batch_size=np.array(settings.batch_sizes)[batch],
+            nmse=np.array(settings.nmse)[nmse],
+            width_index=width,
+            nmse_index=nmse,
+        )
+
+
+@dataclass
+class _Search:
+    """The candidates of one device.
+
+    The size of the model to be sent is exact only once it has been encoded. So each width counts with a bound below
+    its size, which makes its candidates look cheaper than they are, until one of them wins; then its size is asked
+    for, and the next winner looked for. The winner whose size is exact is the winner had all been exact.
+    """
+
+    settings: PlannerSettings
+    grid: _Grid
+    profile: DeviceProfile
+    budget: Budget
+    cost_model: CostModel
+    history: History
+    steps: Ints = field(init=False)
+    _bytes: dict[float, int] = field(init=False)
+    _exact: set[float] = field(init=False, default_factory=set)
+    _value: Floats = field(init=False)
+    _needed: dict[str, Floats] = field(init=False)
+    _shares: dict[str, Floats] = field(init=False)
+
+    def __post_init__(self) -> None:
+        grid, examples = self.grid, self.history.examples
+        most = np.ceil(self.settings.max_epochs * examples / grid.batch_size).astype(np.int64)
+        self.steps = np.maximum(np.minimum(grid.local_steps, most), 1)
+        self._bytes = {width: self.history.sizes.least(width) for width in self.settings.widths}
+        self._weigh()
+
+    def best(self, slack: Mapping[str, float] | None = None) -> int | None:
+        """The first row of highest value among those that fit; `slack` multiplies some limits."""
+        while True:
+            fits = feasible(self._shares, len(self._value), slack)
+            if not fits.any():
+                return None
+            row = int(np.argmax(np.where(fits, self._value, -np.inf)))
+            if self._is_exact(row):
+                return row
+
+    def skip(self) -> Skip:
+        """The limit broken by the candidate that breaks its limits least, where none fits."""
+        while True:
+            names = list(self._shares)
+            table = np.array([self._shares[name] for name in names])
+            least = int(np.argmin(table.max(axis=0)))
+            if self._is_exact(least):
+                break
+        worst = names[int(np.argmax(table[:, least]))]
+        needed, limit = float(self._needed[worst][least]), float(getattr(self.budget, worst))
+        return Skip(constraint=worst, needed=needed, limit=limit)
+
+    def reason(self, chosen: int) -> str:
+        """Why this plan, in a few words: the limit that binds, else the one closest."""
+        width = float(self.grid.width[chosen])
+        what = "full width" if width == 1.0 else f"width {width:g}"
+        if not self._shares:
+            return f"{what}; no limit set"
+        share = {name: float(values[chosen]) for name, values in self._shares.items()}
+        by_share = sorted(share, key=lambda name: -share[name])
+        for name in by_share:
+            if self.best({name: RELAXATION}) != chosen:
+                return f"{what}; {LIMIT_WORDS[name]} {share[name]:.0%} of limit binds"
+        closest = by_share[0]
+        return f"{what}; no limit binds, {LIMIT_WORDS[closest]} closest at {share[closest]:.0%}"
+
+    def _is_exact(self, row: int) -> bool:
+        """Whether the row counts with its exact size; where it does not, everything is weighed anew with it."""
+        width = float(self.grid.width[row])
+        if width in self._exact:
+            return True
+        self._exact.add(width)
+        known, self._bytes[width] = self._bytes[width], self.history.sizes.exact(width)
+        if self._bytes[width] == known:
+            return True
+        self._weigh()
+        return False
+
+    def _weigh(self) -> None:
+        """Value of every candidate, and what it needs of every limit."""
+        demand, settings, grid = self._demand(), self.settings, self.grid
+        costs = self.cost_model.costs(self.profile, demand, self.budget.power_w)
+        self._needed = needs(costs, demand, self.history.correction, self.cost_model.sizes, settings)
+        self._shares = used(self._needed, self.budget)
+        progress = -np.expm1(-self.steps * grid.batch_size / self.history.examples)
+        width = np.array(settings.widths)[grid.width_index] ** settings.width_exponent
+        quality = (1 - grid.nmse) ** settings.quality_exponent
+        price = costs.energy_j**settings.energy_exponent * demand.uplink_bytes**settings.uplink_exponent
+        self._value = np.asarray(progress * width * quality / price, np.float64)
+
+    def _demand(self) -> Demand:
+        grid, sizes = self.grid, self.cost_model.sizes
+        works = [self.cost_model.works[width] for width in self.settings.widths]
+        downlink = np.array([self._bytes[width] for width in self.settings.widths], np.float64)
         flops = np.array([w.flops_per_example for w in works])[grid.width_index]
         activations = np.array([w.activation_bytes_per_example for w in works])[grid.width_index]
         parameters = np.array([w.parameters for w in works])[grid.width_index]
-        per_parameter = np.array([sizes.bytes_per_parameter(nmse) for nmse in grid.nmses])[grid.nmse_index]
+        per_parameter = np.array([sizes.bytes_per_parameter(nmse) for nmse in self.settings.nmse])[
+            grid.nmse_index
+        ]
         return Demand(
-            flops=np.asarray(flops * steps * grid.batch_size, np.float64),
+            flops=np.asarray(flops * self.steps * grid.batch_size, np.float64),
             activation_bytes=activations * grid.batch_size,
             parameter_bytes=np.array([w.parameter_bytes for w in works])[grid.width_index],
             uplink_bytes=sizes.overhead_bytes + parameters * per_parameter,
             downlink_bytes=downlink[grid.width_index],
         )
-
-    def _value(self, costs: Costs, demand: Demand, steps: NDArray[np.int64], examples: int) -> Floats:
-        grid, settings = self._candidates, self.settings
-        progress = -np.expm1(-steps * grid.batch_size / examples)
-        width = np.array(grid.widths)[grid.width_index] ** settings.width_exponent
-        price = costs.energy_j**settings.energy_exponent * demand.uplink_bytes**settings.uplink_exponent
-        return np.asarray(progress * width * self._quality / price, np.float64)
-
-
-def _best(value: Floats, fits: NDArray[np.bool_]) -> int | None:
-    """The first row of highest value among those that fit."""
-    return int(np.argmax(np.where(fits, value, -np.inf))) if fits.any() else None
-
-
-def _skip(needed: Mapping[str, Floats], shares: Mapping[str, Floats], budget: Budget) -> Skip:
-    """The limit broken by the candidate that breaks its limits least."""
-    names = list(shares)
-    table = np.array([shares[name] for name in names])
-    least = int(np.argmin(table.max(axis=0)))
-    worst = names[int(np.argmax(table[:, least]))]
-    return Skip(constraint=worst, needed=float(needed[worst][least]), limit=float(getattr(budget, worst)))
-
-
-def _reason(width: float, chosen: int, value: Floats, shares: Mapping[str, Floats]) -> str:
-    """Why this plan, in a few words: the limit that binds, else the one closest."""
-    what = "full width" if width == 1.0 else f"width {width:g}"
-    if not shares:
-        return f"{what}; no limit set"
-    by_share = sorted(shares, key=lambda name: -float(shares[name][chosen]))
-    for name in by_share:
-        if _best(value, feasible(shares, len(value), {name: RELAXATION})) != chosen:
-            return f"{what}; {LIMIT_WORDS[name]} {float(shares[name][chosen]):.0%} of limit binds"
-    closest = by_share[0]
-    return f"{what}; no limit binds, {LIMIT_WORDS[closest]} closest at {float(shares[closest][chosen]):.0%}"

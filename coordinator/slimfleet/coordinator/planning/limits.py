@@ -1,4 +1,4 @@
-"""Which candidates keep a budget, with margins; and which limit stands in the way."""
+"""Limits: which candidates keep a budget, with margins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from slimfleet.compression.cost import Costs, Demand, UpdateSizeModel
 from slimfleet.compression.types import Budget
 from slimfleet.coordinator.learning.calibration import Correction, Factor
-from slimfleet.coordinator.planning.settings import PlannerSettings
+from slimfleet.coordinator.settings import PlannerSettings
 
 Floats = NDArray[np.float64]
 

@@ -1,12 +1,35 @@
-"""The planner seam."""
+"""Planner policies: the seam, and what a policy knows of a device."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from slimfleet.compression.cost import CostModel
 from slimfleet.compression.types import Budget, DeviceProfile, Plan, Skip
-from slimfleet.coordinator.planning.history import History
+from slimfleet.coordinator.learning.calibration import Correction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """Bytes of the models that would be sent to one device, by width."""
+
+    exact: Callable[[float], int]
+    """Encodes, so a policy calls it only for a width that may win."""
+    least: Callable[[float], int]
+    """A bound below `exact`, at no cost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What the coordinator has learned about one device, as far as planning needs it."""
+
+    examples: int
+    """Number of local examples."""
+    sizes: Sizes
+    correction: Correction = field(default_factory=Correction)
+    """How its costs differ from the nominal model, and how surely."""
 
 
 class Planner(Protocol):

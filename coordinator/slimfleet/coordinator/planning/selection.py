@@ -1,32 +1,14 @@
-"""Which devices to ask, in which order. The coordinator goes down the list until enough devices have a plan."""
+"""Selection: in which order devices are considered, until enough of them have a plan."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
-from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge
 
-from slimfleet.compression.types import NotNegative, Share
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SelectionSettings:
-    """How to choose."""
-
-    policy: str = "utility"
-    per_round: Annotated[int, Ge(1)] = 20
-    min_devices: Annotated[int, Ge(1)] = 1
-    """Devices that must be connected before a round is opened."""
-    energy_exponent: NotNegative = 0.5
-    """How much the joules of a full-width round on a device count against it; 0 ignores them."""
-    utility_exponent: NotNegative = 0.0
-    """How much its training loss counts for it; 0 ignores it."""
-    battery_floor: Share = 0.2
-    """Devices below this state of charge are left alone unless they charge."""
+from slimfleet.coordinator.settings import SelectionSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +49,8 @@ def utility(
     return [candidates[i].node for i in np.argsort(-keys, kind="stable")]
 
 
-POLICIES: Mapping[str, Order] = {"uniform": uniform, "utility": utility}
-
-
-def eligible(candidates: Sequence[Candidate], settings: SelectionSettings) -> list[Candidate]:
-    """Leave out devices whose battery is below the floor and does not charge."""
-    return [c for c in candidates if c.battery is None or c.charging or c.battery >= settings.battery_floor]
+ORDERS: Mapping[str, Order] = {"uniform": uniform, "utility": utility}
+"""Selection policies by the name that `selection.policy` gives them."""
 
 
 def _log_weights(

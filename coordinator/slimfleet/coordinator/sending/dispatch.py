@@ -1,165 +1,30 @@
-"""What goes out to devices: a plan for each, and the global model shrunk and encoded for it."""
+"""Dispatches: one device's work, and what the coordinator remembers of it until the answer comes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from slimfleet.compression import Assignment, Budget, Channels, Cost, Payload, Plan, Tensors
-from slimfleet.compression.codec import CodecSpec, Snapshot, encode, encode_change, encode_model
-from slimfleet.compression.pruning import (
-    IndexMap,
-    WindowPolicy,
-    magnitude_scores,
-    pack_channels,
-    select_channels,
-)
-from slimfleet.compression.pruning.blueprint import Blueprint
-from slimfleet.compression.types import Preset
-from slimfleet.compression.wire import PayloadKind
-from slimfleet.coordinator.sending.holding import NOTHING, Holding
-from slimfleet.coordinator.sending.versions import Versions
-
-FLOAT32_BITS = 32
+from slimfleet.compression import Assignment, Budget, Cost, Payload
+from slimfleet.compression.pruning import IndexMap
+from slimfleet.coordinator.sending.versions import NOTHING, Holding
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """One device's work, and what the coordinator must remember of it until the answer comes."""
+    """A plan for one device, and the global model shrunk and encoded for it."""
 
     node: int
     assignment: Assignment
     payload: Payload
     index_map: IndexMap
+    """Where the elements of the shrunk model stand in the full one."""
     limits: Budget
     """What the spent cost is judged by, whether or not the device was told to keep it."""
     predicted: Cost
     holding_after: Holding = NOTHING
     """What the device holds once it has decoded the payload."""
 
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """The global model cut to one width: its channels, packed, and where they are."""
-
-    channels: bytes
-    index_map: IndexMap
-
-
-@dataclass
-class Downlink:
-    """The global model of one round, encoded once for every width and version held."""
-
-    blueprint: Blueprint
-    tensors: Tensors
-    round_number: int
-    bits: int
-    window: WindowPolicy
-    versions: Versions
-    preset: Preset = "small"
-    _snapshot: Snapshot | None = field(default=None, repr=False)
-    _cuts: dict[float, Cut] = field(default_factory=dict, repr=False)
-    _plain: dict[float, Payload] = field(default_factory=dict, repr=False)
-    _models: dict[bytes, Payload] = field(default_factory=dict, repr=False)
-    _changes: dict[tuple[bytes, int], Payload] = field(default_factory=dict, repr=False)
-
-    def for_plan(self, plan: Plan, held: Holding) -> tuple[Payload, IndexMap, Holding]:
-        """What a device with this plan receives, given what it holds; where that lies in the full model; what it
-        holds then.
-
-        A plan in plain float32 is answered in plain float32, of which nothing is held.
-        """
-        index_map = self._cut(plan.width).index_map
-        if plan.nmse == 0:
-            return self._in_float32(plan.width), index_map, NOTHING
-        payload = self._payload(plan.width, held)
-        if self.bits == FLOAT32_BITS:
-            return payload, index_map, NOTHING
-        return payload, index_map, Holding(self.round_number, self._cut(plan.width).channels.hex())
-
-    def sizes(self, widths: Sequence[float], held: Holding) -> dict[float, int]:
-        """Bytes at each of these widths for a device that holds `held`: what a planner need not guess."""
-        return {width: len(self._payload(width, held)) for width in widths}
-
-    def _payload(self, width: float, held: Holding) -> Payload:
-        """The change of what is held, where that is possible and pays; else the whole model."""
-        if self.bits == FLOAT32_BITS:
-            return self._in_float32(width)
-        cut, now = self._cut(width), self._published()
-        base = self.versions.get(held.version)
-        if base is None or held.version is None or not held.covers(cut.channels):
-            return self._whole(cut, now)
-        key = cut.channels, held.version
-        if key not in self._changes:
-            self._changes[key] = self._change(cut, now, held.version, base)
-        return self._changes[key]
-
-    def _change(self, cut: Cut, now: Snapshot, version: int, base: Snapshot) -> Payload:
-        whole = self._whole(cut, now)
-        change = encode_change(
-            _part(now, cut.index_map),
-            _part(base, cut.index_map),
-            self._others(cut),
-            cut.index_map.schema,
-            base_version=version,
-            side=cut.channels,
-            preset=self.preset,
-        )
-        return whole if change is None or len(change) >= len(whole) else change
-
-    def _whole(self, cut: Cut, now: Snapshot) -> Payload:
-        if cut.channels not in self._models:
-            self._models[cut.channels] = encode_model(
-                _part(now, cut.index_map),
-                self._others(cut),
-                cut.index_map.schema,
-                version=self.round_number,
-                side=cut.channels,
-                preset=self.preset,
-            )
-        return self._models[cut.channels]
-
-    def _in_float32(self, width: float) -> Payload:
-        if width not in self._plain:
-            cut = self._cut(width)
-            self._plain[width] = encode(
-                cut.index_map.shrink(self.tensors),
-                cut.index_map.schema,
-                CodecSpec(bits=FLOAT32_BITS),
-                kind=PayloadKind.MODEL,
-                base_version=self.round_number,
-                side=cut.channels,
-            ).payload
-        return self._plain[width]
-
-    def _published(self) -> Snapshot:
-        """This round's version; made when first needed, since a round in plain float32 needs none."""
-        if self._snapshot is None:
-            self._snapshot = self.versions.publish(self.round_number, self.tensors)
-        return self._snapshot
-
-    def _others(self, cut: Cut) -> Tensors:
-        """Buffers and integers, which travel as they are."""
-        return {
-            spec.name: cut.index_map.cut(spec.name, self.tensors[spec.name])
-            for spec in cut.index_map.schema.tensors
-            if spec.kind != "weight"
-        }
-
-    def _cut(self, width: float) -> Cut:
-        if width not in self._cuts:
-            channels = self._channels(width)
-            packed = pack_channels(self.blueprint.groups, channels)
-            self._cuts[width] = Cut(packed, self.blueprint.index_map(channels))
-        return self._cuts[width]
-
-    def _channels(self, width: float) -> Channels:
-        groups = self.blueprint.groups
-        scores = magnitude_scores(groups, self.tensors) if self.window == "importance" else None
-        return select_channels(groups, width, self.window, self.round_number, scores)
-
-
-def _part(snapshot: Snapshot, index_map: IndexMap) -> Snapshot:
-    """The part of a full-size snapshot that lies at `index_map`."""
-    levels = {name: index_map.cut(name, array) for name, array in snapshot.levels.items()}
-    return Snapshot(levels, snapshot.units)
+    @property
+    def plan_id(self) -> int:
+        """Number by which the answer names this dispatch; unique for every device and round."""
+        return self.assignment.plan_id

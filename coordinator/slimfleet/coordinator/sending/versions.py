@@ -1,15 +1,33 @@
-"""The version cache: the last models published, so that a device that holds one can be sent the change since.
+"""Versions: the last models published, and which of them a device holds, so that it can be sent the change since.
 
-Its length bounds the coordinator's memory, two bytes a parameter and version, and how long a device may stay away
-before it counts as a newcomer.
+The length of the cache bounds the coordinator's memory, two bytes a parameter and version, and how long a device may
+stay away before it counts as a newcomer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from slimfleet.compression import ModelSchema, Tensors
 from slimfleet.compression.codec import Snapshot, publish
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A version that a device has shown to hold, cut to some channels."""
+
+    version: int | None = None
+    """The round that published it; None for a newcomer, or where nothing is known."""
+    channels: str = ""
+    """Packed channel masks in hexadecimal digits."""
+
+    def covers(self, channels: bytes) -> bool:
+        """Whether all the channels of packed masks are among those held."""
+        return not int.from_bytes(channels) & ~int.from_bytes(bytes.fromhex(self.channels))
+
+
+NOTHING = Holding()
 
 
 class Versions:

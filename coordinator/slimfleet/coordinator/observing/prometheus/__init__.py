@@ -1,35 +1,24 @@
-"""What the coordinator exports about a run. prometheus_client is optional, imported where used."""
+"""Prometheus: a run as metrics, and the server to scrape them from. prometheus_client is imported where it is used."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from slimfleet.compression.errors import BadInput
-from slimfleet.coordinator.observing.prometheus.protocol import Metrics, NoMetrics
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
-
+    from slimfleet.coordinator.observing.prometheus.exporter import FleetMetrics
     from slimfleet.coordinator.observing.prometheus.serve import MetricsServer
 
-__all__ = ["Metrics", "NoMetrics", "fleet_metrics", "serve_metrics"]
-
-
-def fleet_metrics(registry: CollectorRegistry | None, federation: str = "default") -> Metrics:
-    """Metrics that count in `registry`; for None, metrics that do nothing and need no prometheus_client."""
-    if registry is None:
-        return NoMetrics()
-    from slimfleet.coordinator.observing.prometheus.exporter import FleetMetrics
-
-    return FleetMetrics(registry, federation)
+__all__ = ["serve_metrics"]
 
 
 def serve_metrics(
     port: int, host: str = "127.0.0.1", federation: str = "default"
-) -> tuple[Metrics, MetricsServer]:
-    """Metrics in a registry of their own, and a server of `http://host:port/metrics` that the caller closes.
+) -> tuple[FleetMetrics, MetricsServer]:
+    """An observer that counts in a registry of its own, and a server of `http://host:port/metrics`.
 
-    Raises BadInput when prometheus_client is missing or the address cannot be listened on.
+    The caller closes the server. Raises BadInput when prometheus_client is missing or the address is taken.
     """
     try:
         from prometheus_client import CollectorRegistry
@@ -37,7 +26,8 @@ def serve_metrics(
         raise BadInput(
             "a metrics port needs prometheus-client: run `pip install 'slimfleet[coordinator]'`"
         ) from error
+    from slimfleet.coordinator.observing.prometheus.exporter import FleetMetrics
     from slimfleet.coordinator.observing.prometheus.serve import MetricsServer
 
     registry = CollectorRegistry()
-    return fleet_metrics(registry, federation), MetricsServer(registry, port, host)
+    return FleetMetrics(registry, federation), MetricsServer(registry, port, host)

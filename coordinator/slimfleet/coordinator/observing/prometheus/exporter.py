@@ -1,17 +1,21 @@
-"""The coordinator's events as Prometheus metrics."""
+"""Prometheus observer: the coordinator's events as metrics."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import version
-from math import isfinite
+from math import fsum, isfinite
+from statistics import fmean
 
 from prometheus_client import CollectorRegistry
 
 from slimfleet.compression.types import Cost, EnergySource
+from slimfleet.coordinator.observing.events import Closed, Event, Phase, Planned, Saved
 from slimfleet.coordinator.observing.prometheus.families import Families
 from slimfleet.coordinator.observing.prometheus.names import (
+    CLIENT_STATES,
     CONSTRAINTS,
     OTHER,
     OUTCOME_OF,
@@ -19,19 +23,16 @@ from slimfleet.coordinator.observing.prometheus.names import (
     TASK_OUTCOMES,
     ClientState,
     Direction,
-    Phase,
-    RoundOutcome,
     Split,
 )
-
-LARGEST_TASK_JOULES = 1e6
-"""A laptop's battery several times over: no round of one device takes more."""
-
-LARGEST_TASK_SECONDS = 7 * 86_400.0
+from slimfleet.coordinator.receiving.answer import Answer
+from slimfleet.coordinator.receiving.checks import LARGEST_JOULES, LARGEST_SECONDS
+from slimfleet.coordinator.registry import Registry
+from slimfleet.coordinator.sending.dispatch import Dispatch
 
 
 class FleetMetrics:
-    """Every event of a run, counted in `registry` under the label `federation`.
+    """Observer that counts a run in `registry` under the label `federation`.
 
     Devices report about themselves, so their numbers are checked: one that is not finite or is negative is
     left out, one that is implausibly large is cut, and both are counted in
@@ -49,57 +50,79 @@ class FleetMetrics:
         self._clock = clock
         self._families.gauge("slimfleet_build_info", version=version("slimfleet")).set(1)
 
-    def run_started(self) -> None:
-        """Set the run active, and its progress to now, lest an alert on progress fire at the start."""
+    def __call__(self, event: Event) -> None:
+        """Count one event. Nothing that a device reported makes this raise."""
+        match event:
+            case Planned():
+                self._planned(event)
+            case Closed():
+                self._closed(event)
+            case Saved():
+                self._families.gauge("slimfleet_checkpoint_bytes").set(event.size_bytes)
+                self._families.gauge("slimfleet_checkpoint_timestamp_seconds").set(self._clock())
+                self._phase("checkpoint", event.seconds)
+
+    def _planned(self, event: Planned) -> None:
+        # With the first round of a process, progress is set too: an alert on progress must not fire at the start.
         self._families.gauge("slimfleet_run_active").set(1)
+        self._families.gauge("slimfleet_round_current").set(event.round_number)
         self._progress()
+        self._phase("select", event.seconds)
+        for (device_class, state), count in _states(event).items():
+            label = self._families.device_class(device_class)
+            self._families.gauge("slimfleet_clients", device_class=label, state=state).set(count)
+        for node, skip in event.skipped.items():
+            self._families.counter(
+                "slimfleet_clients_skipped_total",
+                device_class=self._class_of(node, event.state.registry),
+                constraint=_listed(skip.constraint, CONSTRAINTS),
+            ).inc()
 
-    def run_ended(self) -> None:
-        """Set the run inactive."""
-        self._families.gauge("slimfleet_run_active").set(0)
-
-    def round_started(self, number: int) -> None:
-        """Set the current round."""
-        self._families.gauge("slimfleet_round_current").set(number)
-        self._progress()
-
-    def round_finished(self, outcome: RoundOutcome) -> None:
-        """Count a round."""
+    def _closed(self, event: Closed) -> None:
+        for phase, seconds in event.seconds.items():
+            self._phase(phase, seconds)
+        for answer in event.answers:
+            if answer.dispatch is not None:
+                self._answer(answer, answer.dispatch, event.state.registry)
+            if answer.verdict == "rejected":
+                self._rejected(answer.reason)
+        losses = [a.report.loss for a in event.answers if a.verdict == "accepted" and a.report is not None]
+        if losses:
+            self._evaluated("train", fmean(losses))
+        if event.evaluation is not None:
+            self._evaluated("validation", event.evaluation.loss, event.evaluation.accuracy)
+        rows = event.state.rows
+        self._families.gauge("slimfleet_run_energy_joules").set(fsum(row.energy_j for row in rows))
+        self._families.gauge("slimfleet_update_size_error_ratio").set(event.row.size_error)
+        outcome = "completed" if event.row.completed else "failed"
         self._families.counter("slimfleet_rounds_total", outcome=outcome).inc()
         self._progress()
+        if event.row.round >= event.settings.rounds:
+            self._families.gauge("slimfleet_run_active").set(0)
 
-    def phase(self, phase: Phase, seconds: float) -> None:
-        """Observe a phase's duration."""
-        self._families.histogram("slimfleet_round_phase_duration_seconds", phase=phase).observe(seconds)
-
-    def clients(self, device_class: str, state: ClientState, count: int) -> None:
-        """Set the number of devices in a state."""
-        label = self._families.device_class(device_class)
-        self._families.gauge("slimfleet_clients", device_class=label, state=state).set(count)
-
-    def skipped(self, device_class: str, constraint: str) -> None:
-        """Count a device without a plan."""
-        self._families.counter(
-            "slimfleet_clients_skipped_total",
-            device_class=self._families.device_class(device_class),
-            constraint=_listed(constraint, CONSTRAINTS),
-        ).inc()
-
-    def task(self, device_class: str, outcome: str) -> None:
-        """Count a device's round; a constraint as outcome is a refusal, an unknown word an error."""
-        word = "refused" if outcome in CONSTRAINTS else OUTCOME_OF.get(outcome, outcome)
+    def _answer(self, answer: Answer, dispatch: Dispatch, registry: Registry) -> None:
+        label = self._class_of(dispatch.node, registry)
+        word = {"accepted": "ok", "rejected": "rejected", "failed": answer.reason}[answer.verdict]
+        word = "refused" if word in CONSTRAINTS else OUTCOME_OF.get(word, word)
         self._families.counter(
             "slimfleet_client_tasks_total",
-            device_class=self._families.device_class(device_class),
+            device_class=label,
             outcome=word if word in TASK_OUTCOMES else "error",
         ).inc()
+        for constraint in answer.broken:
+            listed = _listed(constraint, CONSTRAINTS)
+            self._families.counter("slimfleet_budget_violations_total", constraint=listed).inc()
+        if answer.report is not None:
+            self._spent(label, answer.report.spent, answer.report.source)
+        raw_bytes = dispatch.index_map.schema.nbytes
+        self._transferred(label, "downlink", raw_bytes, len(dispatch.payload))
+        if answer.received_bytes is not None:
+            self._transferred(label, "uplink", raw_bytes, answer.received_bytes)
 
-    def spent(self, device_class: str, cost: Cost, source: EnergySource) -> None:
-        """Count a device's energy by component, and observe its energy and duration."""
-        label = self._families.device_class(device_class)
-        energy_j = self._plausible(cost.energy_j, LARGEST_TASK_JOULES)
-        radio_j = self._plausible(cost.radio_j, LARGEST_TASK_JOULES)
-        time_s = self._plausible(cost.time_s, LARGEST_TASK_SECONDS)
+    def _spent(self, label: str, cost: Cost, source: EnergySource) -> None:
+        energy_j = self._plausible(cost.energy_j, LARGEST_JOULES)
+        radio_j = self._plausible(cost.radio_j, LARGEST_JOULES)
+        time_s = self._plausible(cost.time_s, LARGEST_SECONDS)
         if time_s is not None:
             durations = self._families.histogram("slimfleet_client_task_duration_seconds", device_class=label)
             durations.observe(time_s)
@@ -112,9 +135,7 @@ class FleetMetrics:
                 "slimfleet_client_energy_joules_total", device_class=label, component=component, source=source
             ).inc(joules)
 
-    def transferred(self, device_class: str, direction: Direction, raw_bytes: int, wire_bytes: int) -> None:
-        """Count a payload's bytes, and observe its ratio."""
-        label = self._families.device_class(device_class)
+    def _transferred(self, label: str, direction: Direction, raw_bytes: int, wire_bytes: int) -> None:
         for stage, size in (("raw", raw_bytes), ("wire", wire_bytes)):
             self._families.counter(
                 "slimfleet_update_bytes_total", device_class=label, direction=direction, stage=stage
@@ -123,42 +144,29 @@ class FleetMetrics:
             ratios = self._families.histogram("slimfleet_update_compression_ratio", direction=direction)
             ratios.observe(raw_bytes / wire_bytes)
 
-    def rejected(self, reason: str) -> None:
-        """Count an update that was not used."""
+    def _rejected(self, reason: str) -> None:
         word = _listed(reason, REJECTIONS)
         self._families.counter("slimfleet_updates_rejected_total", reason=word).inc()
         if reason == "nonfinite":
             self._families.counter("slimfleet_nonfinite_values_total", where="update").inc()
 
-    def violated(self, constraint: str) -> None:
-        """Count a budget that was exceeded."""
-        word = _listed(constraint, CONSTRAINTS)
-        self._families.counter("slimfleet_budget_violations_total", constraint=word).inc()
-
-    def evaluated(self, split: Split, loss: float, accuracy: float | None = None) -> None:
-        """Set loss and accuracy; one that is not finite is counted, and the last good value stays."""
+    def _evaluated(self, split: Split, loss: float, accuracy: float | None = None) -> None:
+        """Set loss and accuracy; a loss that is not finite is counted, and the last good value stays."""
         if isfinite(loss):
             self._families.gauge("slimfleet_model_loss", split=split).set(loss)
         else:
             self._families.counter("slimfleet_nonfinite_values_total", where="loss").inc()
-        if accuracy is not None and split == "validation" and isfinite(accuracy):
+        if accuracy is not None and isfinite(accuracy):
             self._families.gauge("slimfleet_model_accuracy_ratio", split=split).set(accuracy)
 
-    def run_energy(self, joules: float) -> None:
-        """Set the energy of the whole run."""
-        self._families.gauge("slimfleet_run_energy_joules").set(joules)
-
-    def size_error(self, share: float) -> None:
-        """Set the error of predicted sizes."""
-        self._families.gauge("slimfleet_update_size_error_ratio").set(share)
-
-    def checkpointed(self, size_bytes: int) -> None:
-        """Set size and time of the last checkpoint."""
-        self._families.gauge("slimfleet_checkpoint_bytes").set(size_bytes)
-        self._families.gauge("slimfleet_checkpoint_timestamp_seconds").set(self._clock())
+    def _phase(self, phase: Phase, seconds: float) -> None:
+        self._families.histogram("slimfleet_round_phase_duration_seconds", phase=phase).observe(seconds)
 
     def _progress(self) -> None:
         self._families.gauge("slimfleet_last_progress_timestamp_seconds").set(self._clock())
+
+    def _class_of(self, node: int, registry: Registry) -> str:
+        return self._families.device_class(registry[node].profile.device_class)
 
     def _plausible(self, value: float, largest: float) -> float | None:
         """The value, cut to `largest`; None where it is no amount. Counts what is wrong with it."""
@@ -167,6 +175,24 @@ class FleetMetrics:
         flaw = "negative" if value < 0 else "too_large" if isfinite(value) else "nonfinite"
         self._families.counter("slimfleet_telemetry_rejected_total", reason=flaw).inc()
         return largest if flaw == "too_large" else None
+
+
+def _states(event: Planned) -> Counter[tuple[str, ClientState]]:
+    """Devices by class and state; a state without devices counts 0, so that its last value does not stay."""
+    counts: Counter[tuple[str, ClientState]] = Counter()
+    busy = {dispatch.node for dispatch in event.state.in_flight.values()}
+    for record in event.state.registry:
+        node, device_class = record.node, record.profile.device_class
+        counts.update({(device_class, state): 0 for state in CLIENT_STATES})
+        state: ClientState = "available"
+        if node in busy:
+            state = "busy"
+        elif node not in event.reachable:
+            state = "offline"
+        elif node in event.skipped:
+            state = "ineligible"
+        counts[device_class, state] += 1
+    return counts
 
 
 def _listed(word: str, allowed: tuple[str, ...]) -> str:

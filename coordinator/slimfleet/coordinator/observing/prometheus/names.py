@@ -1,4 +1,4 @@
-"""Every metric of the coordinator in one table: name, kind, meaning, labels with all their values, buckets.
+"""Metrics of the coordinator in one table: name, kind, meaning, labels with all their values, buckets.
 
 Base units, `_total` on counters, shares in 0..1. No label ever names a device: ten thousand devices would
 be two hundred thousand lines a scrape. A label's values are listed here, so that every series exists, at 0,
@@ -15,13 +15,14 @@ from typing import Literal, get_args
 
 from slimfleet.compression.types import EnergySource
 from slimfleet.compression.wire import REASONS
+from slimfleet.coordinator.observing.events import Phase
 
 MetricKind = Literal["counter", "gauge", "histogram"]
-Phase = Literal["select", "broadcast", "train", "aggregate", "evaluate", "checkpoint"]
 ClientState = Literal["available", "busy", "ineligible", "offline"]
-RoundOutcome = Literal["completed", "failed", "aborted"]
+RoundOutcome = Literal["completed", "failed"]
 Direction = Literal["uplink", "downlink"]
 Split = Literal["train", "validation"]
+CLIENT_STATES: tuple[ClientState, ...] = get_args(ClientState)
 
 OTHER = "other"
 """Where a word from outside goes that is on no list."""
@@ -30,7 +31,7 @@ OPEN: tuple[str, ...] = ()
 """Values that are only known at run time; the exporter bounds their number."""
 
 TASK_OUTCOMES = ("ok", "dropout", "timeout", "refused", "rejected", "error")
-OUTCOME_OF: Mapping[str, str] = MappingProxyType({"late": "timeout", "silent": "timeout", "lost": "dropout"})
+OUTCOME_OF: Mapping[str, str] = MappingProxyType({"late": "timeout"})
 """Words of the coordinator that mean the same outcome."""
 
 CONSTRAINTS = (
@@ -92,7 +93,7 @@ METRICS = (
         "slimfleet_clients",
         "gauge",
         "Devices, by class and state",
-        {"device_class": OPEN, "state": get_args(ClientState)},
+        {"device_class": OPEN, "state": CLIENT_STATES},
     ),
     Metric(
         "slimfleet_clients_skipped_total",

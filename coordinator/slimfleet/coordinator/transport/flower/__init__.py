@@ -1,1 +1,6 @@
 """Flower as the transport: the one place of the coordinator that imports flwr."""
+
+from slimfleet.coordinator.transport.flower.deployed import deployed_server_app
+from slimfleet.coordinator.transport.flower.run import run
+
+__all__ = ["deployed_server_app", "run"]

@@ -1,0 +1,71 @@
+"""Task loader: the task that a person names, imported, built and checked."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Set
+from difflib import get_close_matches
+from typing import Any, cast
+
+from slimfleet.compression.errors import BadInput
+from slimfleet.compression.task import Task, resolve
+
+TaskFactory = Callable[..., Task]
+"""Called as `factory(partitions=..., seed=..., **options)`."""
+
+MEMBERS = ("name", "partitions", "build_model", "example_inputs", "load", "loss", "evaluate")
+
+
+def load_task(
+    reference: str,
+    known: Mapping[str, TaskFactory],
+    *,
+    partitions: int,
+    seed: int,
+    options: Mapping[str, Any],
+) -> Task:
+    """The task called `reference`: a short name of `known`, or `module:object`.
+
+    The object is a task, or a factory (a class or function) that takes `partitions`, `seed` and the options, all by
+    name; an option may replace one of the first two. Raises BadInput, in one line, when the name is unknown, the
+    reference cannot be imported or gives no task, or an option does not exist.
+    """
+    found = resolve(reference) if ":" in reference else _by_short_name(reference, known)
+    if callable(found):
+        arguments = {"partitions": partitions, "seed": seed, **options}
+        _check_options(reference, found, arguments.keys())
+        found = found(**arguments)
+    missing = [member for member in MEMBERS if not hasattr(found, member)]
+    if missing:
+        raise BadInput(
+            f"{reference!r} gives a {type(found).__name__} without {', '.join(missing)}: not a task"
+        )
+    return cast(Task, found)
+
+
+def _by_short_name(name: str, known: Mapping[str, TaskFactory]) -> TaskFactory:
+    if name in known:
+        return known[name]
+    if not known:
+        raise BadInput(
+            f"{name!r} is a short name, which only devices and simulations know; give module:object, "
+            f"for example slimfleet.client.tasks:Digits or slimfleet.client.tasks:FashionMnist"
+        )
+    near = get_close_matches(name, known, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise BadInput(
+        f"no task is called {name!r}{hint}; there are {', '.join(known)}, and module:object for your own"
+    )
+
+
+def _check_options(reference: str, factory: Callable[..., object], given: Set[str]) -> None:
+    parameters = inspect.signature(factory).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    unknown = sorted(given - parameters.keys())
+    required = {key for key, parameter in parameters.items() if parameter.default is parameter.empty}
+    missing = sorted(required - given)
+    if unknown or missing:
+        wrong = "has no option " + ", ".join(unknown) if unknown else "needs the option " + ", ".join(missing)
+        valid = ", ".join(key for key in parameters if key not in ("partitions", "seed")) or "none"
+        raise BadInput(f"task {reference!r} {wrong}; its options are: {valid}")

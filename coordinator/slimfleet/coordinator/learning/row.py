@@ -1,0 +1,140 @@
+"""Rows: a closed round in plain numbers, which reports, checkpoints and metrics share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import fsum
+from statistics import fmean
+
+from slimfleet.compression import Cost, Evaluation, Skip
+from slimfleet.coordinator.receiving.answer import Answer
+
+TRAILING = 5
+"""Rounds that an accuracy is averaged over: single rounds swing by several points under label skew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundRow:
+    """One round. Sums run over the devices that got work; means over those whose update was used."""
+
+    round: int
+    selected: int
+    completed: int
+    skipped: int
+    rejected: int
+    failed: int
+    """Devices that gave no usable answer: lost, late, or refusing."""
+    accuracy: float | None
+    """Of the published model on held-out data, 0..1; None where it was not evaluated."""
+    loss: float | None
+    trailing_accuracy: float | None
+    """Mean accuracy of the last five evaluated rounds."""
+    uplink_bytes: int
+    uplink_bytes_float32: int
+    """What the same answers would be as plain float32 models."""
+    downlink_bytes: int
+    downlink_bytes_float32: int
+    energy_j: float
+    compute_j: float
+    radio_j: float
+    virtual_time_s: float
+    """How long the round took, in the environment's time."""
+    mean_width: float
+    mean_nmse: float
+    """Squared error that the plans allowed in the updates, as a share of their squared norms."""
+    mean_steps: float
+    predicted_energy_j: float
+    """What the planner expected of the devices that reported."""
+    size_error: float
+    """Typical relative error of the predicted sizes of updates, as known after the round; 0 before any came."""
+    violations: int
+    """Constraints broken, judged by the spent costs."""
+    wall_time_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """What a row says besides the answers: what the coordinator and its environment know."""
+
+    number: int
+    full_bytes: int
+    """Of the plain float32 model."""
+    skipped: int
+    silent: Sequence[Cost]
+    """What devices spent that were not heard of again."""
+    virtual_time_s: float
+    evaluation: Evaluation | None
+    size_error: float
+    wall_time_s: float
+
+
+def round_row(answers: Sequence[Answer], around: Around, earlier: Sequence[RoundRow]) -> RoundRow:
+    """The row of one round, from the answers to its dispatches in order of node."""
+    reported = [(a.dispatch, a.report) for a in answers if a.dispatch is not None and a.report is not None]
+    used = [(a.dispatch, a.report) for a in answers if a.verdict == "accepted" and a.dispatch and a.report]
+    plans = [dispatch.assignment.plan for dispatch, _ in used]
+    sizes = [a.received_bytes for a in answers if a.received_bytes is not None]
+    verdicts = Counter(a.verdict for a in answers)
+    evaluation = around.evaluation
+    accuracy = None if evaluation is None else evaluation.accuracy
+    known = [r.accuracy for r in earlier if r.accuracy is not None] + ([] if accuracy is None else [accuracy])
+    spent = [*(report.spent for _, report in reported), *around.silent]
+    radio_j = fsum(cost.radio_j for cost in spent)
+    energy_j = fsum(cost.energy_j for cost in spent)
+    return RoundRow(
+        round=around.number,
+        selected=len(answers),
+        completed=verdicts["accepted"],
+        skipped=around.skipped,
+        rejected=verdicts["rejected"],
+        failed=verdicts["failed"],
+        accuracy=accuracy,
+        loss=None if evaluation is None else evaluation.loss,
+        trailing_accuracy=fmean(known[-TRAILING:]) if known else None,
+        uplink_bytes=sum(sizes),
+        uplink_bytes_float32=around.full_bytes * len(sizes),
+        downlink_bytes=sum(len(a.dispatch.payload) for a in answers if a.dispatch is not None),
+        downlink_bytes_float32=around.full_bytes * len(answers),
+        energy_j=energy_j,
+        compute_j=energy_j - radio_j,
+        radio_j=radio_j,
+        virtual_time_s=around.virtual_time_s,
+        mean_width=_mean([plan.width for plan in plans]),
+        mean_nmse=_mean([plan.nmse for plan in plans]),
+        mean_steps=_mean([report.steps for _, report in used]),
+        predicted_energy_j=fsum(dispatch.predicted.energy_j for dispatch, _ in reported),
+        size_error=around.size_error,
+        violations=sum(len(a.broken) for a in answers),
+        wall_time_s=around.wall_time_s,
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class Totals:
+    """How often each thing happened over the run."""
+
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Constraint that bound -> devices without a plan."""
+    rejected: dict[str, int] = field(default_factory=dict)
+    """Reason -> updates not used."""
+    failed: dict[str, int] = field(default_factory=dict)
+    """Reason -> devices that gave no usable answer."""
+    violations: dict[str, int] = field(default_factory=dict)
+    """Constraint -> times that a spent cost broke it."""
+
+    def add(self, answers: Sequence[Answer], skips: Mapping[int, Skip]) -> None:
+        """Count a round: its answers, those that nobody asked for included, and who was left without a plan."""
+        for words, counts in (
+            ([skip.constraint for skip in skips.values()], self.skipped),
+            ([a.reason for a in answers if a.verdict == "rejected"], self.rejected),
+            ([a.reason for a in answers if a.verdict == "failed"], self.failed),
+            ([constraint for a in answers for constraint in a.broken], self.violations),
+        ):
+            for word in words:
+                counts[word] = counts.get(word, 0) + 1
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fmean(values) if values else 0.0

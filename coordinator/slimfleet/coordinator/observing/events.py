@@ -1,0 +1,65 @@
+"""Events: what the coordinator's verbs return and what observers are told, as data.
+
+An observer is a function of one event that matches on its type and ignores the others. The driver of the coordinator
+calls the observers; the coordinator itself calls nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from slimfleet.compression import Evaluation, Skip
+from slimfleet.coordinator.learning.row import RoundRow
+from slimfleet.coordinator.receiving.answer import Answer
+from slimfleet.coordinator.sending.dispatch import Dispatch
+from slimfleet.coordinator.settings import CoordinatorSettings
+
+if TYPE_CHECKING:
+    from slimfleet.coordinator.state import State
+
+Phase = Literal["select", "train", "aggregate", "evaluate", "checkpoint"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """Work has been planned and is in flight: what devices are to do, and who does nothing and why."""
+
+    round_number: int
+    dispatches: tuple[Dispatch, ...]
+    skipped: Mapping[int, Skip]
+    """Node -> the constraint that left it without a plan."""
+    reachable: frozenset[int]
+    seconds: float
+    """Wall-clock time of selecting, planning and encoding."""
+    settings: CoordinatorSettings
+    state: State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """Answers have been folded into the state: the round is over."""
+
+    row: RoundRow
+    answers: tuple[Answer, ...]
+    """In order of node; those that nobody asked for come last."""
+    evaluation: Evaluation | None
+    seconds: Mapping[Phase, float]
+    """Wall-clock time of each phase of the round but selection."""
+    settings: CoordinatorSettings
+    state: State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A checkpoint has been written."""
+
+    folder: Path
+    size_bytes: int
+    seconds: float
+
+
+Event = Planned | Answer | Closed | Saved
+Observer = Callable[[Event], None]

@@ -1,0 +1,43 @@
+"""`rounds.csv`: a line a round, written while the run goes on."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from slimfleet.compression.files import write_atomically
+from slimfleet.coordinator.learning.row import RoundRow
+from slimfleet.coordinator.observing.events import Closed, Event
+
+
+class RoundsCsv:
+    """Observer that keeps `rounds.csv` in `folder` up to date, rounds of earlier processes included."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "rounds.csv"
+        self._lines = 0
+
+    def __call__(self, event: Event) -> None:
+        """Write the rounds that are not in the file yet. Raises OSError where the disk refuses."""
+        if not isinstance(event, Closed):
+            return
+        rows = event.state.rows
+        if self._lines == 0:
+            write_atomically(self._path, csv_of(rows), durable=False)
+        else:
+            with self._path.open("ab") as file:
+                file.write(csv_of(rows[self._lines :], header=False))
+        self._lines = len(rows)
+
+
+def csv_of(rows: Sequence[RoundRow], header: bool = True) -> bytes:
+    """One line a row under the field names; an unknown value is an empty cell."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, [field.name for field in fields(RoundRow)], lineterminator="\n")
+    if header:
+        table.writeheader()
+    table.writerows(asdict(row) for row in rows)
+    return text.getvalue().encode()

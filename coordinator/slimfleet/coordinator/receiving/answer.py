@@ -1,0 +1,76 @@
+"""Answers: one device's part of a round as one value, judged before anything of it is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from slimfleet.compression import PayloadError, Report, Tensors
+from slimfleet.compression.messages import parse
+from slimfleet.coordinator.receiving.checks import broken_constraints, check_report, checked_update
+from slimfleet.coordinator.sending.dispatch import Dispatch
+
+Verdict = Literal["accepted", "rejected", "failed"]
+"""The update is used; it is not, for a reason of its own; or nothing usable came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came of one dispatch."""
+
+    dispatch: Dispatch | None
+    """None where nothing was in flight under the answer's number: a replay, or a stranger."""
+    verdict: Verdict
+    reason: str = ""
+    """Why it was not accepted, in one word of a bounded set."""
+    message: str = ""
+    """The same for people."""
+    report: Report | None = None
+    """Where it was credible, whatever became of the update."""
+    received_bytes: int | None = None
+    """Size of the payload; None where none came."""
+    broken: tuple[str, ...] = ()
+    """Constraints of the budget that the spent cost exceeds."""
+
+
+REPLAY = Answer(
+    dispatch=None, verdict="rejected", reason="replay", message="nothing is in flight under its number"
+)
+
+
+def failed(dispatch: Dispatch, reason: str, message: str) -> Answer:
+    """The answer of a device that refused, was lost or stayed silent."""
+    return Answer(dispatch=dispatch, verdict="failed", reason=reason, message=message)
+
+
+def judged(
+    dispatch: Dispatch, payload: bytes, report_text: str, max_norm: float
+) -> tuple[Answer, Tensors | None]:
+    """Check what came for `dispatch`. Returns the answer, and the decoded update where it is acceptable."""
+    size = len(payload)
+    report: Report | None = None
+    broken: tuple[str, ...] = ()
+
+    def answer(verdict: Verdict, reason: str = "", message: str = "") -> Answer:
+        return Answer(
+            dispatch=dispatch,
+            verdict=verdict,
+            reason=reason,
+            message=message,
+            report=report,
+            received_bytes=size,
+            broken=broken,
+        )
+
+    try:
+        parsed = parse(Report, report_text)
+        check_report(parsed, dispatch.assignment, uplink_bytes=size, downlink_bytes=len(dispatch.payload))
+        report, broken = parsed, tuple(broken_constraints(parsed.spent, dispatch.limits))
+        deadline_s = dispatch.assignment.budget.deadline_s
+        if deadline_s is not None and parsed.spent.time_s > deadline_s:
+            return answer("failed", "late", f"done after {parsed.spent.time_s:.4g} s"), None
+        return answer("accepted"), checked_update(
+            payload, dispatch.assignment, dispatch.index_map.schema, max_norm
+        )
+    except PayloadError as error:
+        return answer("rejected", error.reason, str(error)), None

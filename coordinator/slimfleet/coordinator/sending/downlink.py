@@ -1,0 +1,153 @@
+"""Downlink: the global model of one round, shrunk and encoded once for every width and version held."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from slimfleet.compression import Channels, Payload, Plan, Tensors
+from slimfleet.compression.codec import CodecSpec, Snapshot, encode, encode_change, encode_model
+from slimfleet.compression.pruning import IndexMap, magnitude_scores, pack_channels, select_channels
+from slimfleet.compression.pruning.blueprint import Blueprint
+from slimfleet.compression.wire import OVERHEAD_BYTES, PayloadKind
+from slimfleet.coordinator.sending.versions import NOTHING, Holding, Versions
+from slimfleet.coordinator.settings import CoordinatorSettings
+
+FLOAT32_BITS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The global model cut to one width: its channels, packed, and where they are."""
+
+    channels: bytes
+    index_map: IndexMap
+
+
+@dataclass
+class Downlink:
+    """Payloads are encoded when they are first needed and kept for the round."""
+
+    blueprint: Blueprint
+    tensors: Tensors
+    round_number: int
+    versions: Versions
+    settings: CoordinatorSettings
+    _snapshot: Snapshot | None = field(default=None, repr=False)
+    _cuts: dict[float, Cut] = field(default_factory=dict, repr=False)
+    _plain: dict[float, Payload] = field(default_factory=dict, repr=False)
+    _models: dict[bytes, Payload] = field(default_factory=dict, repr=False)
+    _changes: dict[tuple[bytes, int], Payload] = field(default_factory=dict, repr=False)
+
+    def for_plan(self, plan: Plan, held: Holding) -> tuple[Payload, IndexMap, Holding]:
+        """What a device with this plan receives, given what it holds; where that lies in the full model; what it
+        holds then.
+
+        A plan in plain float32 is answered in plain float32, of which nothing is held.
+        """
+        cut = self._cut(plan.width)
+        if plan.nmse == 0:
+            return self._in_float32(plan.width), cut.index_map, NOTHING
+        payload = self._payload(plan.width, held)
+        if self._bits == FLOAT32_BITS:
+            return payload, cut.index_map, NOTHING
+        return payload, cut.index_map, Holding(self.round_number, cut.channels.hex())
+
+    def size(self, width: float, held: Holding) -> int:
+        """Bytes at this width for a device that holds `held`. Exact: it encodes, once a round and payload."""
+        return len(self._payload(width, held))
+
+    def least_size(self, width: float) -> int:
+        """A bound below `size` that costs nothing: an envelope without tensors."""
+        return OVERHEAD_BYTES + len(self._cut(width).channels)
+
+    @property
+    def encoded(self) -> int:
+        """How many payloads have been encoded."""
+        return len(self._plain) + len(self._models) + len(self._changes)
+
+    @property
+    def _bits(self) -> int:
+        return self.settings.codec.downlink_bits
+
+    def _payload(self, width: float, held: Holding) -> Payload:
+        """The change of what is held, where that is possible and pays; else the whole model."""
+        if self._bits == FLOAT32_BITS:
+            return self._in_float32(width)
+        cut, now = self._cut(width), self._published()
+        base = self.versions.get(held.version)
+        if base is None or held.version is None or not held.covers(cut.channels):
+            return self._whole(cut, now)
+        key = cut.channels, held.version
+        if key not in self._changes:
+            self._changes[key] = self._change(cut, now, held.version, base)
+        return self._changes[key]
+
+    def _change(self, cut: Cut, now: Snapshot, version: int, base: Snapshot) -> Payload:
+        whole = self._whole(cut, now)
+        change = encode_change(
+            _part(now, cut.index_map),
+            _part(base, cut.index_map),
+            self._others(cut),
+            cut.index_map.schema,
+            base_version=version,
+            side=cut.channels,
+            preset=self.settings.codec.preset,
+        )
+        return whole if change is None or len(change) >= len(whole) else change
+
+    def _whole(self, cut: Cut, now: Snapshot) -> Payload:
+        if cut.channels not in self._models:
+            self._models[cut.channels] = encode_model(
+                _part(now, cut.index_map),
+                self._others(cut),
+                cut.index_map.schema,
+                version=self.round_number,
+                side=cut.channels,
+                preset=self.settings.codec.preset,
+            )
+        return self._models[cut.channels]
+
+    def _in_float32(self, width: float) -> Payload:
+        if width not in self._plain:
+            cut = self._cut(width)
+            self._plain[width] = encode(
+                cut.index_map.shrink(self.tensors),
+                cut.index_map.schema,
+                CodecSpec(bits=FLOAT32_BITS),
+                kind=PayloadKind.MODEL,
+                base_version=self.round_number,
+                side=cut.channels,
+            ).payload
+        return self._plain[width]
+
+    def _published(self) -> Snapshot:
+        """This round's version; made when first needed, since a round in plain float32 needs none."""
+        if self._snapshot is None:
+            self._snapshot = self.versions.publish(self.round_number, self.tensors)
+        return self._snapshot
+
+    def _others(self, cut: Cut) -> Tensors:
+        """Buffers and integers, which travel as they are."""
+        return {
+            spec.name: cut.index_map.cut(spec.name, self.tensors[spec.name])
+            for spec in cut.index_map.schema.tensors
+            if spec.kind != "weight"
+        }
+
+    def _cut(self, width: float) -> Cut:
+        if width not in self._cuts:
+            channels = self._channels(width)
+            packed = pack_channels(self.blueprint.groups, channels)
+            self._cuts[width] = Cut(packed, self.blueprint.index_map(channels))
+        return self._cuts[width]
+
+    def _channels(self, width: float) -> Channels:
+        groups, window = self.blueprint.groups, self.settings.planner.window
+        scores = magnitude_scores(groups, self.tensors) if window == "importance" else None
+        return select_channels(groups, width, window, self.round_number, scores)
+
+
+def _part(snapshot: Snapshot, index_map: IndexMap) -> Snapshot:
+    """The part of a full-size snapshot that lies at `index_map`."""
+    levels = {name: index_map.cut(name, array) for name, array in snapshot.levels.items()}
+    return Snapshot(levels, snapshot.units)

@@ -1,0 +1,196 @@
+"""State of a federation: everything that lasts from round to round, and its one serialised form.
+
+A checkpoint is a few named files. `state.json` holds what is no array, `server.safetensors` the server's tensors, and
+`version-NUMBER-FINGERPRINT.safetensors` one published model each; these never change once written.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from slimfleet.compression import BadInput, ModelSchema, PayloadError, Skip
+from slimfleet.compression.codec import Snapshot
+from slimfleet.compression.cost import UpdateSizeModel
+from slimfleet.compression.sealed_file import open_sealed, seal_tensors
+from slimfleet.coordinator.environment import Environment
+from slimfleet.coordinator.learning.aggregate import CoverageMean
+from slimfleet.coordinator.learning.calibration import Calibration
+from slimfleet.coordinator.learning.row import RoundRow, Totals
+from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
+from slimfleet.coordinator.receiving.answer import Answer
+from slimfleet.coordinator.registry import DeviceRecord, Registry
+from slimfleet.coordinator.sending.dispatch import Dispatch
+from slimfleet.coordinator.sending.downlink import Downlink
+from slimfleet.coordinator.sending.versions import Versions
+
+FORMAT = 4
+VALUES = "state.json"
+SERVER = "server.safetensors"
+VERSION = "version-"
+"""How the names of files that never change begin."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class OpenRound:
+    """The round under way. It does not outlast a restart."""
+
+    number: int
+    downlink: Downlink
+    mean: CoverageMean
+    opened_s: float
+    """By the environment's time."""
+    opened_at: float
+    """By the coordinator's stopwatch."""
+    handed_out_at: float = 0.0
+    """By the stopwatch: from here on devices train."""
+    skipped: dict[int, Skip] = field(default_factory=dict)
+    answers: list[Answer] = field(default_factory=list)
+    """Of the round's dispatches, as they came."""
+
+
+@dataclass(slots=True, kw_only=True)
+class State:
+    """All that a coordinator knows."""
+
+    schema: ModelSchema
+    server: ServerOptimizer
+    versions: Versions
+    registry: Registry = field(default_factory=Registry)
+    calibration: Calibration = field(default_factory=Calibration)
+    sizes: UpdateSizeModel = field(default_factory=UpdateSizeModel)
+    rows: list[RoundRow] = field(default_factory=list)
+    totals: Totals = field(default_factory=Totals)
+    in_flight: dict[int, Dispatch] = field(default_factory=dict)
+    """Plan id -> work that no answer has come to yet. It does not outlast a restart."""
+    open_round: OpenRound | None = None
+    unasked: list[Answer] = field(default_factory=list)
+    """Replays and answers of strangers since the last step."""
+
+    @property
+    def next_round(self) -> int:
+        """Number of the round that is open, or will be opened next; the first is 1."""
+        return len(self.rows) + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Values:
+    """What lasts and is no array."""
+
+    format: int
+    schema: str
+    optimizer: str
+    rows: list[RoundRow]
+    registry: list[DeviceRecord]
+    calibration: Calibration
+    sizes: UpdateSizeModel
+    totals: Totals
+    environment: dict[str, Any]
+
+
+Files = Mapping[str, Callable[[], bytes]]
+"""Name -> what gives the content."""
+
+
+def files_of(state: State, environment: Environment) -> Files:
+    """The state as files. A file whose name begins with `VERSION` has the content of its namesake of earlier rounds."""
+    values = _Values(
+        **_identity(state),
+        rows=state.rows,
+        registry=list(state.registry),
+        calibration=state.calibration,
+        sizes=state.sizes,
+        totals=state.totals,
+        environment=environment.to_json(),
+    )
+    return {
+        VALUES: lambda: json.dumps(asdict(values)).encode(),
+        SERVER: lambda: seal_tensors(state.server.state(), {}),
+        **{_name(number, each): partial(_version_bytes, each) for number, each in state.versions},
+    }
+
+
+def restore(state: State, environment: Environment, files: Mapping[str, bytes]) -> None:
+    """Put a fresh state and its environment to where `files_of` was called.
+
+    Raises BadInput where the files belong to another model, optimiser or format, and ValueError or PayloadError where
+    they are damaged; nothing is changed then. A damaged version is left out: devices that hold it are sent a whole
+    model.
+    """
+    for name in (VALUES, SERVER):
+        if name not in files:
+            raise ValueError(f"{name} is missing")
+    plain = json.loads(files[VALUES])
+    for key, expected in _identity(state).items():
+        if not isinstance(plain, dict) or plain.get(key) != expected:
+            found = plain.get(key) if isinstance(plain, dict) else None
+            raise BadInput(
+                f"is of {WORDS[key]} {found}, expected is {expected}: "
+                f"resume with the version and scenario that it began with"
+            )
+    values = TypeAdapter(_Values).validate_python(plain)
+    arrays, _ = open_sealed(files[SERVER])
+    try:
+        state.server.restore(arrays)
+    except KeyError as missing:
+        raise ValueError(f"{SERVER} lacks {missing}") from missing
+    state.versions.restore(_read_versions(files, state.schema))
+    state.registry = Registry.of(values.registry)
+    state.calibration, state.sizes = values.calibration, values.sizes
+    state.rows, state.totals = values.rows, values.totals
+    environment.restore(values.environment)
+
+
+WORDS = {
+    "format": "checkpoint format",
+    "schema": "the model with schema",
+    "optimizer": "the server optimiser",
+}
+
+
+def _identity(state: State) -> dict[str, Any]:
+    """What a checkpoint must have in common with the federation that resumes from it."""
+    return {
+        "format": FORMAT,
+        "schema": state.schema.digest.hex(),
+        "optimizer": state.server.settings.optimizer,
+    }
+
+
+def _name(number: int, snapshot: Snapshot) -> str:
+    return f"{VERSION}{number:06d}-{snapshot.fingerprint:016x}.safetensors"
+
+
+def _version_bytes(snapshot: Snapshot) -> bytes:
+    levels = {f"levels/{name}": array for name, array in snapshot.levels.items()}
+    return seal_tensors({**levels, "units": np.array(snapshot.units, np.float32)}, {})
+
+
+def _read_versions(files: Mapping[str, bytes], schema: ModelSchema) -> dict[int, Snapshot]:
+    versions = {}
+    for name in sorted(name for name in files if name.startswith(VERSION)):
+        number = int(name.removeprefix(VERSION).split("-")[0])
+        try:
+            arrays, _ = open_sealed(files[name])
+            levels = {
+                spec.name: arrays[f"levels/{spec.name}"] for spec in schema.tensors if spec.kind == "weight"
+            }
+            snapshot = Snapshot(levels, tuple(map(float, arrays["units"])))
+        except (KeyError, PayloadError):
+            snapshot = None
+        if snapshot is None or _name(number, snapshot) != name:
+            log.warning(
+                "the published model %s is damaged: devices that hold it will be sent a whole one", name
+            )
+        else:
+            versions[number] = snapshot
+    return versions

@@ -1,0 +1,79 @@
+"""A deployed coordinator: the ServerApp that an operator's Flower app names."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from slimfleet.compression.edge.app_config import config_as, table, task_reference
+from slimfleet.compression.edge.task_loader import load_task
+from slimfleet.coordinator.coordinator import Coordinator
+from slimfleet.coordinator.environment import WallEnvironment
+from slimfleet.coordinator.model_file import write_model
+from slimfleet.coordinator.observing.events import Observer
+from slimfleet.coordinator.observing.log_lines import log_rounds
+from slimfleet.coordinator.observing.prometheus import serve_metrics
+from slimfleet.coordinator.observing.rounds_csv import RoundsCsv
+from slimfleet.coordinator.settings import read_settings
+from slimfleet.coordinator.transport.flower.run import run
+
+log = logging.getLogger("slimfleet")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """The table `server` of the run-config; dashes in its keys are underscores here."""
+
+    settings: str
+    """The file with the settings tree, beside the app or as an absolute path."""
+    out: str
+    """Folder of the checkpoints, `rounds.csv` and the model."""
+    metrics_port: int = 0
+    metrics_host: str = "127.0.0.1"
+    metrics_linger_s: float = 0.0
+    """Longer than Prometheus' scrape interval, so that the end of a run does not look like its death."""
+
+
+def deployed_server_app(beside: Path) -> ServerApp:
+    """A ServerApp that runs the federation of the run-config in wall-clock time.
+
+    It goes on from its checkpoint where there is one, and writes `model.safetensors` at the end. `beside` is the folder
+    that relative paths of settings start from.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        logging.basicConfig(format="%(message)s")
+        log.setLevel(logging.INFO)
+        config = config_as(ServerConfig, table(context.run_config, "server"), "run-config server")
+        out = Path(config.out)
+        settings = read_settings(beside / config.settings)
+        name, options = task_reference(context.run_config)
+        task = load_task(name, {}, partitions=1, seed=0, options=options)
+        coordinator = Coordinator(task, settings, WallEnvironment())
+        with _metrics(config, settings.name) as metrics:
+            run(coordinator, grid, out, [log_rounds, RoundsCsv(out), *metrics])
+            write_model(out / "model.safetensors", coordinator.published())
+            log.info("%s is written", out / "model.safetensors")
+
+    return app
+
+
+@contextmanager
+def _metrics(config: ServerConfig, federation: str) -> Iterator[list[Observer]]:
+    """Metrics on their port while the run lasts and, where it ends well, a little longer; none for port 0."""
+    if config.metrics_port == 0:
+        yield []
+        return
+    metrics, server = serve_metrics(config.metrics_port, config.metrics_host, federation)
+    with server:
+        yield [metrics]
+        time.sleep(config.metrics_linger_s)
