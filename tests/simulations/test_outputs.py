@@ -24,8 +24,8 @@ def test_every_file_reads_back(make_record: MakeRecord, tmp_path: Path) -> None:
     record = make_record([0.5, None])
     summary = write_outputs(tmp_path, record, record, "rounds = 2\n", MODEL)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "baseline_rounds.csv", "devices.csv", "model.safetensors", "report.html", "rounds.csv",
-        "scenario.toml", "summary.json",
+        "baseline_rounds.csv", "devices.csv", "model.safetensors", "report.html", "scenario.toml",
+        "summary.json",
     ]  # fmt: skip
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert (tmp_path / "scenario.toml").read_text() == "rounds = 2\n"
@@ -36,7 +36,7 @@ def test_every_file_reads_back(make_record: MakeRecord, tmp_path: Path) -> None:
         np.testing.assert_array_equal(model[name], array)
         assert model[name].shape == array.shape
 
-    rounds = list(csv.DictReader((tmp_path / "rounds.csv").read_text().splitlines()))
+    rounds = list(csv.DictReader((tmp_path / "baseline_rounds.csv").read_text().splitlines()))
     assert [row["accuracy"] for row in rounds] == ["0.5", ""]
     assert [int(row["uplink_bytes"]) for row in rounds] == [1_000, 1_000]
     devices = list(csv.DictReader((tmp_path / "devices.csv").read_text().splitlines()))

@@ -1,5 +1,7 @@
 """Scenario files: what is right resolves and reads back, what is wrong gives one line that helps."""
 
+import subprocess
+import sys
 import tomllib
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from slimfleet.compression import BadInput, Budget
 from slimfleet.coordinator.settings import CoordinatorSettings, ServerSettings, settings_of, tables_of
 from slimfleet.simulations import FleetSettings, Scenario, TaskSettings, load_scenario
-from slimfleet.simulations.baseline import baseline_of
+from slimfleet.simulations.baseline import baseline_settings
 from slimfleet.simulations.profiles import load_profiles
 from slimfleet.simulations.scenario import scenario_names
 
@@ -76,6 +78,15 @@ def test_the_preset_of_the_codec_is_small_by_default() -> None:
     assert load_scenario("digits", {"codec.preset": "fast"}).coordinator.codec.preset == "fast"
 
 
+def test_a_scenario_is_read_without_what_runs_it() -> None:
+    code = (
+        "import sys, slimfleet.simulations as simulations; simulations.load_scenario();"
+        "print(sorted({'torch', 'flwr', 'ray', 'matplotlib', 'sklearn'} & sys.modules.keys()))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
+
+
 def test_what_a_scenario_says_of_its_fleet_is_what_the_fleet_is() -> None:
     """Two of these keys once reached nothing."""
     given = {"power_noise": 0.0, "network_spread": 1.5, "start_charge": (0.5, 0.6), "dropout": 0.3}
@@ -99,9 +110,7 @@ def test_the_baseline_ignores_budgets_and_changes_nothing_else() -> None:
     ours = load_scenario(
         "fashion_mnist", {"server.max_update_norm": "50.0", "run.baseline_rounds": "7", "seed": "3"}
     )
-    plain = baseline_of(ours)
-    assert (plain.task, plain.fleet, plain.run) == (ours.task, ours.fleet, ours.run)
-    theirs = plain.coordinator
+    theirs = baseline_settings(ours)
     assert (theirs.name, theirs.rounds, theirs.seed) == ("baseline", 7, 3)
     assert theirs.selection == replace(ours.coordinator.selection, policy="uniform", battery_floor=0.0)
     assert (theirs.planner.policy, theirs.planner.widths, theirs.planner.batch_sizes) == (

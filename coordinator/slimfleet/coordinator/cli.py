@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from slimfleet.compression import BadInput, Budget, Skip
+from slimfleet.compression import Budget, Skip
 from slimfleet.compression.edge.console import run_app
 from slimfleet.compression.edge.import_path import existing_folders, make_importable
 from slimfleet.compression.edge.options import ImportFrom, TaskArguments, keyword_arguments

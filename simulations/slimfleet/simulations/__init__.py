@@ -8,10 +8,11 @@ from slimfleet.compression.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from slimfleet.simulations.fleet import VirtualDevice, build_fleet
+    from slimfleet.simulations.in_process import InProcess
     from slimfleet.simulations.outcome import DeviceRow, RunRecord
+    from slimfleet.simulations.run import simulate
     from slimfleet.simulations.scenario import load_scenario
     from slimfleet.simulations.settings import FleetSettings, RunSettings, Scenario, TaskSettings
-    from slimfleet.simulations.simulation import simulate
     from slimfleet.simulations.summary import summarise
 else:
     __getattr__, __dir__ = lazy_exports(
@@ -19,6 +20,7 @@ else:
         {
             "DeviceRow": "slimfleet.simulations.outcome",
             "FleetSettings": "slimfleet.simulations.settings",
+            "InProcess": "slimfleet.simulations.in_process",
             "RunRecord": "slimfleet.simulations.outcome",
             "RunSettings": "slimfleet.simulations.settings",
             "Scenario": "slimfleet.simulations.settings",
@@ -26,7 +28,7 @@ else:
             "VirtualDevice": "slimfleet.simulations.fleet",
             "build_fleet": "slimfleet.simulations.fleet",
             "load_scenario": "slimfleet.simulations.scenario",
-            "simulate": "slimfleet.simulations.simulation",
+            "simulate": "slimfleet.simulations.run",
             "summarise": "slimfleet.simulations.summary",
         },
     )
@@ -34,6 +36,7 @@ else:
 __all__ = [
     "DeviceRow",
     "FleetSettings",
+    "InProcess",
     "RunRecord",
     "RunSettings",
     "Scenario",

@@ -1,22 +1,22 @@
-"""The baseline: plain float32 federated averaging on the same devices, data and seed as a scenario."""
+"""Baseline: plain float32 federated averaging on the same task, devices and seed as a scenario."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from slimfleet.coordinator.settings import ServerSettings
+from slimfleet.coordinator.settings import CoordinatorSettings, ServerSettings
 from slimfleet.simulations.settings import Scenario
 
-__all__ = ["baseline_of"]
+__all__ = ["baseline_settings"]
 
 
-def baseline_of(scenario: Scenario) -> Scenario:
-    """The scenario without budgets: random devices train the whole model for one epoch and send it in float32.
+def baseline_settings(scenario: Scenario) -> CoordinatorSettings:
+    """The scenario's settings without budgets: random devices train the whole model for one epoch, sent in float32.
 
-    The limits stay in the settings, so that the rounds that break them are counted; the plans ignore them.
+    The limits stay, so that the rounds that break them are counted; the plans ignore them.
     """
     ours = scenario.coordinator
-    plain = replace(
+    return replace(
         ours,
         name="baseline",
         rounds=scenario.run.baseline_rounds,
@@ -27,4 +27,3 @@ def baseline_of(scenario: Scenario) -> Scenario:
         codec=replace(ours.codec, feedback=False),
         server=ServerSettings(max_update_norm=ours.server.max_update_norm),
     )
-    return replace(scenario, coordinator=plain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from slimfleet.compression.errors import BadInput
 from slimfleet.simulations.scenario import DEFAULT, load_scenario, scenario_names
 
 if TYPE_CHECKING:
+    from slimfleet.coordinator import Observer
     from slimfleet.simulations.settings import Scenario
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -75,7 +77,7 @@ def run(
     from slimfleet.coordinator.observing.prometheus import serve_metrics
     from slimfleet.simulations.closing import closing_table
     from slimfleet.simulations.progress import RoundProgress
-    from slimfleet.simulations.simulation import Backend, resumed_scenario, simulate
+    from slimfleet.simulations.run import Backend, resumed_scenario, simulate
 
     _log(verbose)
     if backend not in ("local", "ray"):
@@ -91,24 +93,26 @@ def run(
             raise BadInput("--resume continues the scenario of its folder: give it without other settings")
         resolved, folder = resumed_scenario(resume), resume
         baseline = baseline or (resume / "baseline").is_dir()
-    metrics, server = (None, None) if metrics_port is None else serve_metrics(metrics_port)
-    try:
-        with RoundProgress() as progress:
+    with ExitStack() as stack:
+        observers: list[Observer] = []
+        if metrics_port is not None:
+            metrics, server = serve_metrics(metrics_port, federation=resolved.coordinator.name)
+            stack.enter_context(server)
+            observers = [metrics]
+        progress = stack.enter_context(RoundProgress())
+        try:
             record, plain = simulate(
                 resolved,
                 folder,
                 backend=chosen,
                 baseline=baseline,
                 resume=resume is not None,
-                watcher=progress,
-                metrics=metrics,
+                observers=observers,
+                progress=progress,
             )
-    except KeyboardInterrupt:
-        print(f"interrupted; continue with: slimfleet-simulate --resume {folder}", file=sys.stderr)
-        raise
-    finally:
-        if server is not None:
-            server.close()
+        except KeyboardInterrupt:
+            print(f"interrupted; continue with: slimfleet-simulate --resume {folder}", file=sys.stderr)
+            raise
     console = Console()
     console.print(closing_table(record, plain))
     console.print(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimfleet.compression.edge.checked import Source, checked, named, refuse_renamed, refuse_unlisted
 from slimfleet.compression.edge.import_path import existing_folders, make_importable
+from slimfleet.compression.edge.toml_file import read_toml
 from slimfleet.compression.errors import BadInput
 from slimfleet.coordinator.settings import RENAMED, settings_of
 from slimfleet.simulations.fleet import check_fleet
@@ -42,7 +43,7 @@ def load_scenario(path_or_name: str = DEFAULT, overrides: Mapping[str, str] | No
     Raises BadInput, in one line that names the file or option, the key, the value and what would be right.
     """
     path = _find(path_or_name)
-    tables = _read(path)
+    tables = read_toml(path, f"the scenario {path}")
     tables.setdefault("name", path.stem)
     overrides = overrides or {}
     for key, text in overrides.items():
@@ -119,17 +120,6 @@ def _find(path_or_name: str) -> Path:
         f"no scenario is called {path_or_name!r}{near}; "
         f"give one of {', '.join(scenario_names())}, or the path of a TOML file"
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"cannot read the scenario {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise BadInput(f"the scenario {path} is not text in UTF-8 (byte {error.start})") from error
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"the scenario {path} is not TOML: {error}") from error
 
 
 def _value(key: str, text: str) -> Any:

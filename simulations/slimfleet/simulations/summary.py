@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any
 
 from slimfleet.coordinator import RoundRow
-from slimfleet.coordinator.learning.round_row import TRAILING
+from slimfleet.coordinator.learning.row import TRAILING
 from slimfleet.simulations.outcome import RunRecord
 
 __all__ = ["COSTS", "accuracy_last5", "cost_to_reach", "final_accuracy", "summarise", "total"]

@@ -1,4 +1,4 @@
-"""Virtual devices: the real device logic under the conditions that each round draws."""
+"""Virtual devices: real device logic under the conditions that each round draws."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from slimfleet.simulations.fleet import VirtualDevice, build_fleet
 from slimfleet.simulations.ledger import SimulatedLedger
 from slimfleet.simulations.scenario import build_task_of
 from slimfleet.simulations.settings import Scenario
+
+__all__ = ["DeviceLost", "VirtualDevices"]
 
 
 class DeviceLost(SlimfleetError):
