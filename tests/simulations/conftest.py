@@ -6,7 +6,8 @@ from statistics import fmean
 
 import pytest
 
-from slimfleet.simulations.outcome import DeviceRow, RoundRow, RunRecord
+from slimfleet.coordinator import RoundRow
+from slimfleet.simulations.outcome import DeviceRow, RunRecord
 
 MakeRecord = Callable[..., RunRecord]
 

@@ -2,9 +2,12 @@
 
 import io
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 from rich.console import Console, RenderableType
 
+from slimfleet.coordinator import Closed, CoordinatorSettings, Planned
 from slimfleet.simulations.closing import closing_table
 from slimfleet.simulations.outcome import RunRecord
 from slimfleet.simulations.progress import RoundProgress
@@ -59,24 +62,42 @@ def test_names_with_brackets_are_names(make_record: MakeRecord) -> None:
     assert "[/bold]" in text
 
 
+def tell(progress: RoundProgress, record: RunRecord, name: str, rounds: int, closed_before: int = 0) -> None:
+    """The events that a run of `record` makes, of which `closed_before` rounds were closed by an earlier process."""
+    settings = CoordinatorSettings(name=name, rounds=rounds)
+    state: Any = SimpleNamespace(rows=list(record.rows[:closed_before]))
+    for row in record.rows[closed_before:]:
+        progress(
+            Planned(
+                round_number=row.round, dispatches=(), skipped={}, reachable=frozenset(), seconds=0.0,
+                settings=settings, state=state,
+            )
+        )  # fmt: skip
+        progress(Closed(row=row, answers=(), evaluation=None, seconds={}, settings=settings, state=state))
+
+
 def test_progress_is_a_few_lines_where_there_is_no_terminal(make_record: MakeRecord) -> None:
     text = io.StringIO()
-    record = make_record([0.5] * 40)
     with RoundProgress(Console(file=text, width=60)) as progress:
-        progress.began("[digits]", 1, 40)
-        for row in record.rows:
-            progress.closed(row)
+        tell(progress, make_record([0.5] * 20), "baseline", 20)
+        tell(progress, make_record([0.5] * 40), "[digits]", 40)
     lines = text.getvalue().splitlines()
-    assert len(lines) == 10
+    assert len(lines) == 20
+    assert lines[9] == "baseline: round 20 of 20, accuracy 50.0 %, sent 20 kB, 80 J"
     assert lines[-1] == "[digits]: round 40 of 40, accuracy 50.0 %, sent 40 kB, 160 J"
+
+
+def test_progress_of_a_resumed_run_counts_what_it_had_sent(make_record: MakeRecord) -> None:
+    text = io.StringIO()
+    with RoundProgress(Console(file=text, width=60)) as progress:
+        tell(progress, make_record([0.5] * 4), "digits", 4, closed_before=3)
+    assert text.getvalue() == "digits: round 4 of 4, accuracy 50.0 %, sent 4 kB, 16 J\n"
 
 
 def test_progress_is_live_on_a_terminal(make_record: MakeRecord) -> None:
     text = io.StringIO()
     with RoundProgress(Console(file=text, width=100, force_terminal=True)) as progress:
-        progress.began("[digits]", 1, 2)
-        for row in make_record([0.5, 0.5]).rows:
-            progress.closed(row)
+        tell(progress, make_record([0.5, 0.5]), "[digits]", 2)
     assert "2/2" in text.getvalue()
     assert "[digits]" in text.getvalue()
     assert "round 2 of 2" not in text.getvalue()

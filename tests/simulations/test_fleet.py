@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from slimfleet.compression.errors import BadInput
-from slimfleet.simulations.fleet import DEFAULT_MIX, FleetSettings, build_fleet
+from slimfleet.simulations.fleet import build_fleet
 from slimfleet.simulations.profiles import load_profiles
+from slimfleet.simulations.settings import DEFAULT_MIX, FleetSettings
 
 SETTINGS = FleetSettings(devices=300)
 FLEET = build_fleet(SETTINGS, seed=1)
@@ -98,8 +99,8 @@ def test_availability_and_dropout_come_at_their_rates() -> None:
 
 def test_the_mix_is_kept() -> None:
     counted = Counter(d.profile.name for d in FLEET)
-    assert counted == {name: 3 * share for name, share in DEFAULT_MIX}
-    uneven = build_fleet(FleetSettings(devices=4, mix=(("pi_5", 2), ("pi_4b", 1))), seed=0)
+    assert counted == {name: 3 * share for name, share in DEFAULT_MIX.items()}
+    uneven = build_fleet(FleetSettings(devices=4, mix={"pi_5": 2, "pi_4b": 1}), seed=0)
     assert Counter(d.profile.name for d in uneven) == {"pi_5": 3, "pi_4b": 1}
 
 
@@ -115,9 +116,9 @@ def test_applied_conditions_are_what_is_spent() -> None:
     ("change", "word"),
     [
         ({"devices": 0}, "devices"),
-        ({"mix": (("pi_9", 1.0),)}, "pi_9"),
-        ({"mix": ()}, "mix"),
-        ({"mix": (("pi_5", -1.0),)}, "weight"),
+        ({"mix": {"pi_9": 1.0}}, "pi_9"),
+        ({"mix": {}}, "mix"),
+        ({"mix": {"pi_5": -1.0}}, "mix.pi_5"),
         ({"availability": 1.5}, "availability"),
         ({"speed_noise": float("nan")}, "speed_noise"),
         ({"start_charge": (0.9, 0.1)}, "start_charge"),

@@ -24,11 +24,6 @@ def test_rounds_drain_it_to_nothing_and_no_further() -> None:
     assert NIGHT.drained(1e9).charge_j == 0.0
 
 
-def test_the_floor_is_kept_free() -> None:
-    assert NIGHT.spare_j(floor=0.2) == pytest.approx(3600 - 1440)
-    assert NIGHT.drained(3000).spare_j(floor=0.2) == 0.0
-
-
 @given(
     st.floats(0, DAY_S - 1),
     st.floats(0, 1),

@@ -1,4 +1,4 @@
-"""Where the code of a task of one's own is looked for."""
+"""Where the code of a user's own task is looked for."""
 
 import sys
 from pathlib import Path
@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from slimfleet.compression.errors import BadInput
-from slimfleet.simulations.scenario import load_scenario
-from slimfleet.simulations.wiring import task_of
+from slimfleet.simulations.scenario import build_task_of, load_scenario
 
 CODE = """
 from slimfleet.client.tasks import Digits
@@ -38,9 +37,9 @@ def test_it_is_looked_for_beside_the_scenario_then_in_the_current_folder(here: P
     (here / "mine_once.py").write_text(CODE)
     beside = load_scenario(written(here / "experiment", "[task]\nname = 'mine_twice:Mine'"))
     assert beside.task.import_from == (str(here / "experiment"), str(here))
-    assert task_of(beside).where == str(here / "experiment" / "mine_twice.py")
+    assert build_task_of(beside).where == str(here / "experiment" / "mine_twice.py")
     current = load_scenario(written(here / "experiment", "[task]\nname = 'mine_once:Mine'"))
-    assert task_of(current).where == str(here / "mine_once.py")
+    assert build_task_of(current).where == str(here / "mine_once.py")
 
 
 def test_folders_that_are_given_replace_both(here: Path) -> None:
@@ -72,7 +71,7 @@ def test_a_run_that_is_resumed_from_elsewhere_finds_the_same_code(
 def test_tasks_with_a_name_need_no_folder(here: Path) -> None:
     before = list(sys.path)
     scenario = load_scenario(written(here / "experiment", "[task]\nname = 'digits'"))
-    task_of(scenario)
+    build_task_of(scenario)
     assert scenario.task.import_from == ()
     assert sys.path == before
 
@@ -86,4 +85,4 @@ def test_tasks_with_a_name_need_no_folder(here: Path) -> None:
 )
 def test_code_that_is_not_there_is_bad_input(here: Path, text: str, said: str) -> None:
     with pytest.raises(BadInput, match=said):
-        task_of(load_scenario(written(here / "experiment", f"[task]\n{text}")))
+        build_task_of(load_scenario(written(here / "experiment", f"[task]\n{text}")))

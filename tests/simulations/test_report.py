@@ -118,7 +118,7 @@ def test_the_shortest_runs_still_have_a_page_and_a_picture(
     make_record: MakeRecord, tmp_path: Path, accuracies: list[float | None]
 ) -> None:
     record = make_record(accuracies, device_rows=(), skipped={}, failed={})
-    assert "Nobody" in Page(report_html(record, record, "")).text
+    assert "None: every device" in Page(report_html(record, record, "")).text
     save_picture(record, record, tmp_path / "run.png")
 
 

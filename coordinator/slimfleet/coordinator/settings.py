@@ -210,13 +210,19 @@ RENAMED: Mapping[str, str] = MappingProxyType(
 """Keys of older scenarios and deployments -> what they are called now."""
 
 
-def settings_of(tables: Mapping[str, Any], source: Source) -> CoordinatorSettings:
-    """The settings that the tables of a file say. Raises BadInput, in one line that names what is wrong and where."""
+def settings_of(
+    tables: Mapping[str, Any], source: Source, others: Mapping[str, Any] = MappingProxyType({})
+) -> CoordinatorSettings:
+    """The settings that the tables of a file say. Raises BadInput, in one line that names what is wrong and where.
+
+    `others` are known tables of the same file that are not the coordinator's; a message may suggest their keys.
+    """
     refuse_renamed(tables, RENAMED, source)
     budget = tables.get("budget", {})
     if not isinstance(budget, Mapping):
         checked(Budget, budget, source, "budget")
-    return checked(CoordinatorSettings, {**tables, "budget": _resolved(budget, source)}, source)
+    resolved = {**tables, "budget": _resolved(budget, source)}
+    return checked(CoordinatorSettings, resolved, source, root={**tables_of(CoordinatorSettings()), **others})
 
 
 def tables_of(settings: CoordinatorSettings) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A battery in virtual time: rounds drain it, a nightly charger fills it."""
+"""Battery in virtual time: rounds drain it, a nightly charger fills it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class VirtualBattery:
         return replace(self, charge_j=min(charged, self.capacity_j), at_s=now_s)
 
     def drained(self, joules: float) -> VirtualBattery:
-        """After spending energy; empty is the least."""
+        """The battery after spending energy; it cannot be less than empty."""
         return replace(self, charge_j=max(self.charge_j - joules, 0.0))
 
     @property
@@ -40,10 +40,6 @@ class VirtualBattery:
     def charging(self) -> bool:
         """Whether the charger is connected now."""
         return (self.at_s - self.plugged_from_s) % DAY_S < PLUGGED_S
-
-    def spare_j(self, floor: float) -> float:
-        """Energy above a floor given as state of charge: what a round may use. 0 means not eligible."""
-        return max(self.charge_j - floor * self.capacity_j, 0.0)
 
     def _plugged_until(self, now_s: float) -> float:
         """Seconds on the charger between an arbitrary origin and `now_s`."""

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from slimfleet.compression.edge.console import run_app
 from slimfleet.compression.errors import BadInput
-from slimfleet.coordinator.observing.prometheus import serve_metrics
-from slimfleet.simulations.closing import closing_table
-from slimfleet.simulations.progress import RoundProgress
 from slimfleet.simulations.scenario import DEFAULT, load_scenario, scenario_names
-from slimfleet.simulations.settings import Scenario
-from slimfleet.simulations.simulate import Backend, resumed_scenario, simulate
+
+if TYPE_CHECKING:
+    from slimfleet.coordinator import Observer
+    from slimfleet.simulations.settings import Scenario
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
-OUTPUT_ROOT = Path("slimfleet-out")
+_OUTPUT_ROOT = Path("slimfleet-out")
 
 
 @app.command()
@@ -29,17 +28,23 @@ def run(
     scenario: Annotated[
         str, typer.Argument(help=f"One of {', '.join(scenario_names())}, or the path of a TOML file.")
     ] = DEFAULT,
-    rounds: Annotated[int | None, typer.Option(help="Rounds to run.")] = None,
-    devices: Annotated[int | None, typer.Option(help="Devices in the fleet.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same model, byte for byte.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds to run.", show_default="the scenario's")] = None,
+    devices: Annotated[
+        int | None, typer.Option(help="Devices in the fleet.", show_default="the scenario's")
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="The same seed gives the same model bytes.", show_default="the scenario's"),
+    ] = None,
     backend: Annotated[
         str, typer.Option(help="local: in this process. ray: on all cores, through Ray actors.")
     ] = "local",
     out: Annotated[
-        Path | None, typer.Option(help="Empty folder for the results [slimfleet-out/NAME].")
+        Path | None,
+        typer.Option(help="Folder for the results, which must be empty.", show_default="slimfleet-out/NAME"),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with the run that was interrupted in this folder.")
+        Path | None, typer.Option(help="Continue the run that was interrupted in this folder.")
     ] = None,
     baseline: Annotated[
         bool,
@@ -66,6 +71,14 @@ def run(
 
     or, after an interruption: [bold]slimfleet-simulate --resume slimfleet-out/digits[/bold]
     """
+    # Imported here: torch and Flower take seconds to load, and neither --help nor a mistyped option needs them.
+    from rich.console import Console
+
+    from slimfleet.coordinator.observing.prometheus import serve_metrics
+    from slimfleet.simulations.closing import closing_table
+    from slimfleet.simulations.progress import RoundProgress
+    from slimfleet.simulations.run import Backend, resumed_scenario, simulate
+
     _log(verbose)
     if backend not in ("local", "ray"):
         raise BadInput(f"--backend {backend!r} is not known: give local or ray")
@@ -74,30 +87,32 @@ def run(
         resolved = _scenario(
             scenario, {"rounds": rounds, "fleet.devices": devices, "seed": seed}, settings or []
         )
-        folder = _folder(out, resolved.name)
+        folder = _folder(out, resolved.coordinator.name)
     else:
         if any(option is not None for option in (rounds, devices, seed, out, settings)):
-            raise BadInput("--resume goes on with the scenario of its folder: give it without other settings")
+            raise BadInput("--resume continues the scenario of its folder: give it without other settings")
         resolved, folder = resumed_scenario(resume), resume
         baseline = baseline or (resume / "baseline").is_dir()
-    metrics, server = (None, None) if metrics_port is None else serve_metrics(metrics_port)
-    try:
-        with RoundProgress() as progress:
+    with ExitStack() as stack:
+        observers: list[Observer] = []
+        if metrics_port is not None:
+            metrics, server = serve_metrics(metrics_port, federation=resolved.coordinator.name)
+            stack.enter_context(server)
+            observers = [metrics]
+        progress = stack.enter_context(RoundProgress())
+        try:
             record, plain = simulate(
                 resolved,
                 folder,
                 backend=chosen,
                 baseline=baseline,
                 resume=resume is not None,
-                watcher=progress,
-                metrics=metrics,
+                observers=observers,
+                progress=progress,
             )
-    except KeyboardInterrupt:
-        print(f"interrupted; go on with: slimfleet-simulate --resume {folder}", file=sys.stderr)
-        raise
-    finally:
-        if server is not None:
-            server.close()
+        except KeyboardInterrupt:
+            print(f"interrupted; continue with: slimfleet-simulate --resume {folder}", file=sys.stderr)
+            raise
     console = Console()
     console.print(closing_table(record, plain))
     console.print(
@@ -118,14 +133,14 @@ def _scenario(name: str, options: dict[str, int | None], settings: list[str]) ->
 
 
 def _folder(out: Path | None, name: str) -> Path:
-    """The folder asked for, which must hold no run yet, or the first free one of the scenario's name."""
+    """The folder that was given, which must hold no run yet, or the first free one of the scenario's name."""
     if out is not None:
         if (out / "scenario.toml").exists():
             raise BadInput(
-                f"{out} holds a run already: give another --out, or go on with it by --resume {out}"
+                f"{out} holds a run already: give another --out, or continue it with --resume {out}"
             )
         return out
-    tries = (OUTPUT_ROOT / (name if i == 1 else f"{name}-{i}") for i in range(1, 10_000))
+    tries = (_OUTPUT_ROOT / (name if i == 1 else f"{name}-{i}") for i in range(1, 10_000))
     return next(folder for folder in tries if not folder.exists())
 
 

@@ -1,4 +1,4 @@
-"""What a person reads in the terminal when a run is over."""
+"""Closing table: what the terminal shows when a run is over."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rich.text import Text
 
 from slimfleet.simulations import units
 from slimfleet.simulations.outcome import RunRecord
-from slimfleet.simulations.reasons import explain, tally
 from slimfleet.simulations.summary import summarise
+from slimfleet.simulations.words import compared, explain, tally
 
 
 def closing_table(record: RunRecord, baseline: RunRecord | None = None) -> Group:
-    """Accuracy, traffic against float32, joules and their source, time; then who was left out and why.
+    """Accuracy, traffic against float32, joules and their source, time; then which devices were left out and why.
 
-    With `baseline`, its numbers stand beside, and below what both needed for the baseline's final accuracy.
+    With `baseline`, its numbers stand beside, and below them what both runs needed for its final accuracy.
     """
     summary = summarise(record, baseline)
     parts: list[Table | Text] = [_results(summary)]
@@ -58,35 +58,26 @@ def _results(summary: Mapping[str, Any]) -> Table:
 
 
 def _to_target(summary: Mapping[str, Any]) -> Table | Text:
-    ours, theirs, ratios = summary["to_target"], summary["baseline"]["to_target"], summary["savings"]
-    target = units.percent(ours["accuracy"])
-    if ours["rounds"] is None:
+    target = units.percent(summary["to_target"]["accuracy"])
+    if summary["to_target"]["rounds"] is None:
         return Text(
             f"\nFedAvg's final accuracy of {target} was not reached: no cost to compare.", style="yellow"
         )
-    table = _table(f"The cost of reaching FedAvg's {target}")
+    table = _table(f"The cost of reaching FedAvg's {target} (energy {summary['energy_source']})")
     table.add_column("")
     table.add_column("slimfleet", justify="right", style="bold")
     table.add_column("FedAvg float32", justify="right")
     table.add_column("less by", justify="right", style="bold cyan")
-    for name, key, show in (
-        ("rounds", "rounds", str),
-        ("sent by devices", "uplink_bytes", units.data),
-        ("sent to devices", "downlink_bytes", units.data),
-        (f"energy ({summary['energy_source']})", "energy_j", units.energy),
-        ("  computing", "compute_j", units.energy),
-        ("  radio", "radio_j", units.energy),
-        ("virtual time", "virtual_time_s", units.duration),
-    ):
-        table.add_row(name, show(ours[key]), show(theirs[key]), units.times(ratios[key]))
+    for row in compared(summary):
+        table.add_row(*row)
     return table
 
 
 def _left_out(record: RunRecord) -> Table | Text:
     rows = tally(record.skipped, record.rejected, record.failed)
     if not rows:
-        return Text("\nNobody was skipped, rejected or lost.", style="dim")
-    table = _table("Who was left out, and why")
+        return Text("\nNo device was skipped, rejected or lost.", style="dim")
+    table = _table("Devices that were left out, and why")
     table.add_column("")
     table.add_column("times", justify="right", style="bold")
     table.add_column("reason")

@@ -1,4 +1,4 @@
-"""Devices that misbehave, as real code: what a hostile or broken device may send, for tests and for scenarios.
+"""Faults: devices that misbehave, as real code, for tests and for scenarios.
 
 `fleet.faults = { truncated = 0.05 }` makes 5% of a fleet send truncated updates. A faulty device does its round
 honestly first; then the fault spoils what it sends.
@@ -18,79 +18,84 @@ from slimfleet.compression.codec import CodecSpec, encode
 from slimfleet.compression.messages import Registration
 from slimfleet.compression.wire import seal, unseal
 
-HANG_S = 3_600.0
-OVERSIZE_BYTES = 10_000_000
+__all__ = ["FAULTS", "Fault", "FaultyDevice", "Sent", "assign_faults"]
 
-Answer = tuple[Payload, Report]
-Fault = Callable[[Payload, Report, Assignment], Answer]
+Sent = tuple[Payload, Report]
+"""What a device sends at the end of its round."""
+
+Fault = Callable[[Payload, Report, Assignment], Sent]
+"""Makes what is sent of what an honest device would have sent."""
+
+_HANG_S = 3_600.0
+_OVERSIZE_BYTES = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class FaultyDevice:
-    """A device whose answers a fault spoils."""
+    """A device whose answer is spoiled by a fault."""
 
     device: Device
     fault: Fault
 
     def registration(self) -> Registration:
-        """It introduces itself like any other."""
+        """Register like any other device."""
         return self.device.registration()
 
-    def do_round(self, assignment: Assignment, payload: Payload) -> Answer:
+    def do_round(self, assignment: Assignment, payload: Payload) -> Sent:
         """Do the round, then spoil the answer. The report says how many bytes really go out."""
         spoiled, report = self.fault(*self.device.do_round(assignment, payload), assignment)
         return spoiled, replace(report, spent=replace(report.spent, uplink_bytes=len(spoiled)))
 
 
-def _raise(payload: Payload, report: Report, assignment: Assignment) -> Answer:
+def _raise(payload: Payload, report: Report, assignment: Assignment) -> Sent:
     raise RuntimeError("this device raises on purpose")
 
 
-def _hang(payload: Payload, report: Report, assignment: Assignment) -> Answer:
-    time.sleep(HANG_S)
+def _hang(payload: Payload, report: Report, assignment: Assignment) -> Sent:
+    time.sleep(_HANG_S)
     return payload, report
 
 
-def _late(payload: Payload, report: Report, assignment: Assignment) -> Answer:
+def _late(payload: Payload, report: Report, assignment: Assignment) -> Sent:
     deadline_s = assignment.budget.deadline_s
     late_s = 10 * (report.spent.time_s if deadline_s is None else deadline_s)
     return payload, replace(report, spent=replace(report.spent, time_s=late_s))
 
 
-def _truncated(payload: Payload, report: Report, assignment: Assignment) -> Answer:
+def _truncated(payload: Payload, report: Report, assignment: Assignment) -> Sent:
     return Payload(payload[: len(payload) * 2 // 3]), report
 
 
-def _bit_flipped(payload: Payload, report: Report, assignment: Assignment) -> Answer:
+def _bit_flipped(payload: Payload, report: Report, assignment: Assignment) -> Sent:
     spoiled = bytearray(payload)
     spoiled[len(spoiled) // 2] ^= 1
     return Payload(bytes(spoiled)), report
 
 
-def _wrong_schema(payload: Payload, report: Report, assignment: Assignment) -> Answer:
+def _wrong_schema(payload: Payload, report: Report, assignment: Assignment) -> Sent:
     return _encoded({"other.weight": np.ones((3, 2), np.float32)}, assignment), report
 
 
-def _stale(payload: Payload, report: Report, assignment: Assignment) -> Answer:
+def _stale(payload: Payload, report: Report, assignment: Assignment) -> Sent:
     header, body = unseal(payload)
     return seal(replace(header, base_version=max(header.base_version - 1, 0)), bytes(body)), report
 
 
-def _replayed(payload: Payload, report: Report, assignment: Assignment) -> Answer:
+def _replayed(payload: Payload, report: Report, assignment: Assignment) -> Sent:
     header, body = unseal(payload)
     return seal(replace(header, plan_id=header.plan_id ^ 1), bytes(body)), report
 
 
-def _not_a_number(payload: Payload, report: Report, assignment: Assignment) -> Answer:
-    """A payload with a good checksum around four bytes of NaN; no encoder of ours would make it."""
+def _not_a_number(payload: Payload, report: Report, assignment: Assignment) -> Sent:
+    """A payload with a good checksum that starts with a NaN; our encoders refuse to make one."""
     header, _ = unseal(payload)
     plain, body = unseal(_encoded({"x": np.ones(header.elements, np.float32)}, assignment))
     poisoned = np.float32(np.nan).tobytes() + bytes(body[4:])
     return seal(replace(plain, schema_digest=header.schema_digest, tensors=header.tensors), poisoned), report
 
 
-def _oversized(payload: Payload, report: Report, assignment: Assignment) -> Answer:
-    return Payload(payload + bytes(OVERSIZE_BYTES)), report
+def _oversized(payload: Payload, report: Report, assignment: Assignment) -> Sent:
+    return Payload(payload + bytes(_OVERSIZE_BYTES)), report
 
 
 def _encoded(tensors: Tensors, assignment: Assignment) -> Payload:

@@ -4,68 +4,27 @@ The planner sees nominal profiles and past reports; the truth is drawn here, so 
 differ as they would in the field. Every draw comes from a generator seeded by (seed, device, round): the same
 on every backend, in any order, and after a resume. All noise is a factor truncated at two standard deviations
 of its logarithm, `exp(±2 sigma)`: a guard with that margin can always keep a deadline.
-
-The default mix is mostly phones, a few of them on LTE, and some boards; shares are our choice, not a census:
-
-    phone_entry_2017  20%    phone_high_2019        12%    pi_zero_2w         4%    pi_5                2%
-    phone_mid_2019    30%    phone_flagship_a18pro   5%    pi_3b_plus         3%    linux_sbc_qrb2210   2%
-    phone_mid_qcs6490 12%    phone_lte_only          6%    pi_4b              4%
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import exp, log
 from statistics import NormalDist
 
 import numpy as np
 
+from slimfleet.compression.edge.checked import Source, checked, named, refuse_unlisted
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.types import DeviceProfile
 from slimfleet.simulations.battery import DAY_S, VirtualBattery
 from slimfleet.simulations.profiles import ProfileRow, load_profiles
+from slimfleet.simulations.settings import FleetSettings
 
-DEFAULT_MIX: tuple[tuple[str, float], ...] = (
-    ("phone_entry_2017", 20),
-    ("phone_mid_2019", 30),
-    ("phone_mid_qcs6490", 12),
-    ("phone_high_2019", 12),
-    ("phone_flagship_a18pro", 5),
-    ("phone_lte_only", 6),
-    ("pi_zero_2w", 4),
-    ("pi_3b_plus", 3),
-    ("pi_4b", 4),
-    ("pi_5", 2),
-    ("linux_sbc_qrb2210", 2),
-)
+__all__ = ["Conditions", "VirtualDevice", "build_fleet", "check_fleet"]
 
 TRUNCATION = 2.0
 """Noise stays within this many standard deviations of its logarithm."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetSettings:
-    """Who is in the fleet and how it behaves. Noise is the standard deviation of a natural logarithm."""
-
-    devices: int = 100
-    mix: tuple[tuple[str, float], ...] = DEFAULT_MIX
-    """(profile name, weight); weights need not sum to 1."""
-    availability: float = 0.9
-    """Mean share of rounds in which a device can be reached; devices differ, evenly spread around it."""
-    dropout: float = 0.02
-    """Probability that a device vanishes within a round."""
-    speed_noise: float = 0.1
-    """Of speed, round to round (other load, heat)."""
-    power_noise: float = 0.1
-    """Of training power, device to device."""
-    network_spread: float = 0.4
-    """Of network rates, device to device."""
-    network_noise: float = 0.25
-    """Of network rates, round to round."""
-    battery_floor: float = 0.2
-    """State of charge below which a device takes no part."""
-    start_charge: tuple[float, float] = (0.4, 1.0)
-    """Range of the state of charge at the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +87,24 @@ def build_fleet(settings: FleetSettings, seed: int) -> tuple[VirtualDevice, ...]
 
     Raises BadInput for an impossible fleet, naming the field.
     """
+    check_fleet(settings, "the fleet")
     table = {row.name: row for row in load_profiles()}
-    _check(settings, table)
     kinds = [table[name] for name, count in _quotas(settings) for _ in range(count)]
     order = np.random.default_rng([seed]).permutation(len(kinds))
     return tuple(_device(number, kinds[kind], settings, seed) for number, kind in enumerate(order))
+
+
+def check_fleet(settings: FleetSettings, source: Source) -> None:
+    """Raise BadInput for a fleet that cannot be drawn: a value out of bounds, an unknown profile, no weight."""
+    checked(FleetSettings, asdict(settings), source, "fleet")
+    refuse_unlisted(settings.mix, {row.name for row in load_profiles()}, source, "fleet.mix")
+    if not sum(settings.mix.values()) > 0:
+        where = named(source, "fleet.mix")
+        raise BadInput(f"{where}: fleet.mix has no weight above 0: no device could be drawn")
+    low, high = settings.start_charge
+    if low > high:
+        where = named(source, "fleet.start_charge")
+        raise BadInput(f"{where}: fleet.start_charge = [{low:g}, {high:g}]: must not fall")
 
 
 def _device(number: int, row: ProfileRow, settings: FleetSettings, seed: int) -> VirtualDevice:
@@ -186,33 +158,10 @@ def _truncated(uniform: float, middle: float, sigma: float, low: float, high: fl
 
 def _quotas(settings: FleetSettings) -> list[tuple[str, int]]:
     """Whole devices per profile, by largest remainder; equal remainders go to the earlier profile."""
-    total = sum(weight for _, weight in settings.mix)
-    exact = [settings.devices * weight / total for _, weight in settings.mix]
+    total = sum(settings.mix.values())
+    exact = [settings.devices * weight / total for weight in settings.mix.values()]
     counts = [int(share) for share in exact]
     by_remainder = sorted(range(len(exact)), key=lambda i: counts[i] - exact[i])
     for i in by_remainder[: settings.devices - sum(counts)]:
         counts[i] += 1
-    return [(name, count) for (name, _), count in zip(settings.mix, counts, strict=True)]
-
-
-def _check(settings: FleetSettings, table: dict[str, ProfileRow]) -> None:
-    if settings.devices < 1:
-        raise BadInput(f"devices is {settings.devices}; a fleet needs at least 1")
-    for name, weight in settings.mix:
-        if name not in table:
-            raise BadInput(
-                f"mix names the profile {name!r}, which does not exist; there are {', '.join(table)}"
-            )
-        if not 0 <= weight < float("inf"):
-            raise BadInput(f"mix gives {name!r} the weight {weight}; a weight is a finite number, 0 or more")
-    if not sum(weight for _, weight in settings.mix) > 0:
-        raise BadInput("mix has no weight above 0; name at least one profile")
-    for name in ("availability", "dropout", "battery_floor"):
-        if not 0 <= getattr(settings, name) <= 1:
-            raise BadInput(f"{name} is {getattr(settings, name)}; it must lie between 0 and 1")
-    for name in ("speed_noise", "power_noise", "network_spread", "network_noise"):
-        if not 0 <= getattr(settings, name) <= 2:
-            raise BadInput(f"{name} is {getattr(settings, name)}; it must lie between 0 and 2")
-    low, high = settings.start_charge
-    if not 0 <= low <= high <= 1:
-        raise BadInput(f"start_charge is {low}..{high}; it must be a range within 0..1")
+    return list(zip(settings.mix, counts, strict=True))

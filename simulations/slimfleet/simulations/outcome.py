@@ -1,4 +1,4 @@
-"""What a simulated federation came to: one record that the reports, tables and plots all read."""
+"""Outcome of a run: one record that the reports, tables and plots all read."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from slimfleet.compression.types import EnergySource
-from slimfleet.coordinator.learning.outcome import RoundRow
+from slimfleet.coordinator import RoundRow
 
-__all__ = ["DeviceRow", "RoundRow", "RunRecord"]
+__all__ = ["DeviceRow", "RunRecord"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +36,12 @@ class DeviceRow:
     """State of charge at the end, 0..1; None on mains."""
     violations: int
     last_reason: str = ""
-    """Why it last got the plan it got, or none; empty when it was never considered."""
+    """Why it last got its plan, or none; empty when it was never considered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """A run of a scenario: what it was, round by round, device by device, and what went wrong, counted."""
+    """A run of a scenario: round by round, device by device, and what went wrong, counted."""
 
     scenario: str
     seed: int

@@ -1,4 +1,4 @@
-"""How a run shows that it goes on: a live line on a terminal, a few plain lines anywhere else."""
+"""Progress of a run: a live line on a terminal, a few plain lines anywhere else."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from slimfleet.coordinator import Closed, Event, Planned, State
 from slimfleet.simulations import units
-from slimfleet.simulations.outcome import RoundRow
 
-PLAIN_LINES = 10
+__all__ = ["RoundProgress"]
+
+_PLAIN_LINES = 10
 """About how many lines a run prints where there is no terminal."""
 
 
 class RoundProgress:
-    """Watches the rounds of one run after another; a context manager, so that the terminal is restored."""
+    """Observer that shows the rounds of one run after another; a context manager, so that the terminal is restored."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
@@ -31,8 +33,7 @@ class RoundProgress:
             disable=not self._console.is_terminal,
         )
         self._task: TaskID | None = None
-        self._title = ""
-        self._rounds = 0
+        self._state: State | None = None
         self._uplink_bytes = 0
         self._energy_j = 0.0
 
@@ -45,14 +46,23 @@ class RoundProgress:
     ) -> None:
         self._live.stop()
 
-    def began(self, title: str, first_round: int, rounds: int) -> None:
-        """A run of `rounds` rounds is about to open `first_round` (1, or later when it is resumed)."""
-        self._title, self._rounds = title, rounds
-        self._uplink_bytes, self._energy_j = 0, 0.0
-        self._task = self._live.add_task(escape(title), total=rounds, completed=first_round - 1, state="")
+    def __call__(self, event: Event) -> None:
+        """Show a run when it plans its first round, and every round that is closed."""
+        if isinstance(event, Planned) and event.state is not self._state:
+            self._begin(event)
+        elif isinstance(event, Closed):
+            self._closed(event)
 
-    def closed(self, row: RoundRow) -> None:
-        """A round has been closed."""
+    def _begin(self, event: Planned) -> None:
+        self._state, settings, rows = event.state, event.settings, event.state.rows
+        self._uplink_bytes = sum(row.uplink_bytes for row in rows)
+        self._energy_j = sum(row.energy_j for row in rows)
+        self._task = self._live.add_task(
+            escape(settings.name), total=settings.rounds, completed=len(rows), state=""
+        )
+
+    def _closed(self, event: Closed) -> None:
+        row, title, rounds = event.row, event.settings.name, event.settings.rounds
         self._uplink_bytes += row.uplink_bytes
         self._energy_j += row.energy_j
         state = (
@@ -61,10 +71,7 @@ class RoundProgress:
         )
         if self._task is not None:
             self._live.update(self._task, advance=1, state=state)
-        done = row.round
-        if not self._console.is_terminal and self._is_worth_a_line(done):
-            line = f"{self._title}: round {done} of {self._rounds}, {state}"
+        is_worth_a_line = row.round == rounds or row.round % max(1, rounds // _PLAIN_LINES) == 0
+        if not self._console.is_terminal and is_worth_a_line:
+            line = f"{title}: round {row.round} of {rounds}, {state}"
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def _is_worth_a_line(self, done: int) -> bool:
-        return done == self._rounds or done % max(1, self._rounds // PLAIN_LINES) == 0

@@ -1,38 +1,37 @@
-"""Read a scenario file and `--set` options into frozen, validated settings; anything wrong is BadInput."""
+"""Scenario files: a TOML file and `--set` options become a frozen, validated `Scenario`; anything wrong is BadInput."""
 
 from __future__ import annotations
 
-import difflib
-import json
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ValidationError
-
-from slimfleet.compression.edge.import_path import existing_folders
+from slimfleet.compression.edge.checked import Source, checked, named, refuse_renamed, refuse_unlisted
+from slimfleet.compression.edge.import_path import existing_folders, make_importable
+from slimfleet.compression.edge.toml_file import read_toml
 from slimfleet.compression.errors import BadInput
+from slimfleet.coordinator.settings import RENAMED, settings_of
+from slimfleet.simulations.fleet import check_fleet
 from slimfleet.simulations.profiles import load_profiles
-from slimfleet.simulations.settings import Limits, Scenario
+from slimfleet.simulations.settings import FleetSettings, RunSettings, Scenario, TaskSettings
 
-SCENARIOS = Path(__file__).parent / "scenarios"
-"""The scenarios that ship with slimfleet, one TOML file each."""
+if TYPE_CHECKING:
+    from slimfleet.compression.task import Task
+
+__all__ = ["DEFAULT", "build_task_of", "load_scenario", "scenario_names"]
 
 DEFAULT = "digits"
 
-WANTED = {
-    "model_type": "must be a table",
-    "dict_type": "must be a table",
-    "tuple_type": "must be a list",
-    "too_short": "must have at least one value",
-}
-"""What is said instead of pydantic's words about Python types."""
+_SHIPPED = Path(__file__).parent / "scenarios"
+"""The scenarios that ship with slimfleet, one TOML file each."""
 
 
 def scenario_names() -> list[str]:
     """Names of the scenarios that ship with slimfleet."""
-    return sorted(path.stem for path in SCENARIOS.glob("*.toml"))
+    return sorted(path.stem for path in _SHIPPED.glob("*.toml"))
 
 
 def load_scenario(path_or_name: str = DEFAULT, overrides: Mapping[str, str] | None = None) -> Scenario:
@@ -44,25 +43,60 @@ def load_scenario(path_or_name: str = DEFAULT, overrides: Mapping[str, str] | No
     Raises BadInput, in one line that names the file or option, the key, the value and what would be right.
     """
     path = _find(path_or_name)
-    tables = _read(path)
+    tables = read_toml(path, f"the scenario {path}")
     tables.setdefault("name", path.stem)
     overrides = overrides or {}
     for key, text in overrides.items():
         _assign(tables, key, _value(key, text))
-    try:
-        scenario = Scenario.model_validate(tables)
-    except ValidationError as error:
-        raise BadInput(_explain(error, path, overrides)) from None
-    rows = load_profiles()
-    source = _source(path, overrides)
-    _check_known(source, "fleet.mix", scenario.fleet.mix, {row.name for row in rows})
-    _check_known(source, "budget.class", scenario.budget.by_class, {row.device_class for row in rows})
-    beside = Path() if path.parent == SCENARIOS or "task.import_from" in overrides else path.parent
+
+    options = f" (with --set {', '.join(overrides)})" if overrides else ""
+
+    def source(key: str) -> str:
+        given = [name for name in overrides if f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}.")]
+        return f"--set {given[0]}" if given else f"scenario {path}{options}"
+
+    scenario = _resolved(tables, source)
+    check_fleet(scenario.fleet, source)
+    _check_together(scenario, source)
+    beside = Path() if path.parent == _SHIPPED or "task.import_from" in overrides else path.parent
     return _with_folders(scenario, beside)
 
 
+def build_task_of(scenario: Scenario) -> Task:
+    """The scenario's task, its examples spread over the fleet; every process that trains builds it."""
+    from slimfleet.client.tasks import build_task  # loads torch, which reading a scenario does not need
+
+    task = scenario.task
+    make_importable(task.import_from)
+    seed, devices = scenario.coordinator.seed, scenario.fleet.devices
+    return build_task(task.name, devices, seed, alpha=task.alpha, **task.options)
+
+
+def _resolved(tables: Mapping[str, Any], source: Source) -> Scenario:
+    refuse_renamed(tables, RENAMED, source)
+    own = {"task": TaskSettings, "fleet": FleetSettings, "run": RunSettings}
+    known = Scenario().tables()
+    parts: dict[str, Any] = {
+        name: checked(kind, tables.get(name, {}), source, name, root=known) for name, kind in own.items()
+    }
+    shared = {name: value for name, value in tables.items() if name not in own}
+    return Scenario(**parts, coordinator=settings_of(shared, source, others=known))
+
+
+def _check_together(scenario: Scenario, source: Source) -> None:
+    """Refuse a budget for a class that has no device profile, and rounds larger than the fleet."""
+    classes = {row.device_class for row in load_profiles()}
+    refuse_unlisted(scenario.coordinator.budget.by_class, classes, source, "budget.class")
+    per_round, devices = scenario.coordinator.selection.per_round, scenario.fleet.devices
+    if per_round > devices:
+        raise BadInput(
+            f"{named(source, '')}: selection.per_round = {per_round} is more than fleet.devices = {devices}: "
+            "lower the one or raise the other"
+        )
+
+
 def _with_folders(scenario: Scenario, beside: Path) -> Scenario:
-    """The same scenario, which says in full where the code of a task of one's own is.
+    """The same scenario, with the folders of a user's own task in full.
 
     Workers in other processes and a resumed run, which reads the resolved scenario, then find the same code.
     """
@@ -70,32 +104,22 @@ def _with_folders(scenario: Scenario, beside: Path) -> Scenario:
         return scenario
     given = [beside / folder for folder in scenario.task.import_from]
     folders = existing_folders(given or [beside, Path()])
-    return scenario.model_copy(update={"task": scenario.task.model_copy(update={"import_from": folders})})
+    return replace(scenario, task=replace(scenario.task, import_from=folders))
 
 
 def _find(path_or_name: str) -> Path:
     """A shipped scenario of that name, or a file at that path; a path always has a suffix or a slash."""
     name = path_or_name.replace("-", "_")
     if name in scenario_names():
-        return SCENARIOS / f"{name}.toml"
+        return _SHIPPED / f"{name}.toml"
     path = Path(path_or_name)
     if path.exists() or path.suffix or len(path.parts) > 1:
         return path
+    near = "".join(f"; did you mean {close!r}?" for close in get_close_matches(name, scenario_names(), n=1))
     raise BadInput(
-        f"no scenario is called {path_or_name!r}{_nearest(path_or_name, scenario_names())}; "
+        f"no scenario is called {path_or_name!r}{near}; "
         f"give one of {', '.join(scenario_names())}, or the path of a TOML file"
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"cannot read the scenario {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise BadInput(f"the scenario {path} is not text in UTF-8 (byte {error.start})") from error
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"the scenario {path} is not TOML: {error}") from error
 
 
 def _value(key: str, text: str) -> Any:
@@ -121,67 +145,3 @@ def _assign(tables: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(table, dict):
             raise BadInput(f"--set {key}: {'.'.join(path[:depth])} is a value, not a table")
     table[leaf] = value
-
-
-def _explain(error: ValidationError, path: Path, overrides: Mapping[str, str]) -> str:
-    """The first problem in one line, and how many others there are."""
-    first, *rest = error.errors(include_url=False)
-    # A list with a bad item is reported again as a list; that is no other problem.
-    others = sum(other["loc"] != first["loc"][: len(other["loc"])] for other in rest)
-    more = f" (and {others} more)" if others else ""
-    steps = [str(step) for step in first["loc"]]
-    key = ".".join(steps)
-    given = [name for name in overrides if key == name or key.startswith(f"{name}.")]
-    source = f"--set {given[0]}" if given else _source(path, overrides)
-    if first["type"] == "extra_forbidden":
-        return f"{source}: unknown key {key!r}{_suggest(steps)}{more}"
-    if first["type"] == "value_error":
-        return f"{source}: {first['msg'].removeprefix('Value error, ')}{more}"
-    wanted = WANTED.get(first["type"]) or first["msg"].replace("Input should be", "must be", 1)
-    return f"{source}: {key} = {_shorten(first['input'])}: {wanted}{more}"
-
-
-def _source(path: Path, overrides: Mapping[str, str]) -> str:
-    options = f" (with --set {', '.join(overrides)})" if overrides else ""
-    return f"scenario {path}{options}"
-
-
-def _shorten(value: Any, most: int = 60) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= most else f"{text[:most]}..."
-
-
-def _suggest(steps: list[str]) -> str:
-    """What the person may have meant: a near key of the same table, or the same key of another one."""
-    *path, leaf = steps
-    table = ".".join(path)
-    siblings = list(Limits.model_fields) if table.startswith("budget.class.") else _keys(table)
-    near = _nearest(leaf, siblings, table)
-    if near:
-        return near
-    elsewhere = [f"{name}.{leaf}" for name in _keys("") if leaf in _keys(name)]
-    if elsewhere:
-        return f"; did you mean {elsewhere[0]!r}?"
-    return f"; {table or 'a scenario'} takes {', '.join(siblings)}"
-
-
-def _keys(table: str) -> list[str]:
-    """The keys of a table of the scenario, "" for the top; none where `table` is a plain value."""
-    model: object = Scenario.model_fields[table].annotation if table else Scenario
-    if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        return []
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _nearest(word: str, known: Collection[str], table: str = "") -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {'.'.join(filter(None, [table, close[0]]))!r}?" if close else ""
-
-
-def _check_known(source: str, key: str, names: Collection[str], known: Collection[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise BadInput(
-                f"{source}: {key} has no {name!r}{_nearest(name, known)}; "
-                f"there are {', '.join(sorted(known))}"
-            )

@@ -1,4 +1,4 @@
-"""The numbers of a run, and what it cost to be as good as plain federated averaging: `summary.json`."""
+"""`summary.json`: the numbers of a run, and what it cost to reach the accuracy of plain federated averaging."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from itertools import islice
 from math import isfinite
 from typing import Any
 
-from slimfleet.simulations.outcome import RoundRow, RunRecord
+from slimfleet.coordinator import RoundRow
+from slimfleet.coordinator.learning.row import TRAILING
+from slimfleet.simulations.outcome import RunRecord
 
-TRAILING = 5
-"""Evaluated rounds that an accuracy is averaged over: single ones swing by points under label skew."""
+__all__ = ["COSTS", "accuracy_last5", "cost_to_reach", "final_accuracy", "summarise", "total"]
 
 COSTS = ("uplink_bytes", "downlink_bytes", "energy_j", "compute_j", "radio_j", "virtual_time_s")
 """What a run costs: fields of `RoundRow` that add up over rounds."""

@@ -1,4 +1,4 @@
-"""Virtual devices: the real device logic under the conditions that each round draws."""
+"""Virtual devices: real device logic under the conditions that each round draws."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from slimfleet.compression.pruning.blueprint import blueprint
 from slimfleet.simulations.faults import FaultyDevice, assign_faults
 from slimfleet.simulations.fleet import VirtualDevice, build_fleet
 from slimfleet.simulations.ledger import SimulatedLedger
+from slimfleet.simulations.scenario import build_task_of
 from slimfleet.simulations.settings import Scenario
-from slimfleet.simulations.wiring import fleet_settings, task_of
+
+__all__ = ["DeviceLost", "VirtualDevices"]
 
 
 class DeviceLost(SlimfleetError):
@@ -30,12 +32,12 @@ class VirtualDevices:
     """
 
     def __init__(self, scenario: Scenario, state: Path) -> None:
-        task = task_of(scenario)
-        architecture = blueprint(task, scenario.seed)
-        self._fleet = build_fleet(fleet_settings(scenario), scenario.seed)
-        self._workbench = Workbench(task, architecture, RUNTIMES[scenario.run.runtime])
+        task, seed = build_task_of(scenario), scenario.coordinator.seed
+        architecture = blueprint(task, seed)
+        self._fleet = build_fleet(scenario.fleet, seed)
+        self._workbench = Workbench(task, architecture, RUNTIMES[scenario.coordinator.client.runtime])
         self._store = FolderStore(state, architecture, durable=False)
-        self._faults = assign_faults(scenario.fleet.faults, scenario.fleet.devices, scenario.seed)
+        self._faults = assign_faults(scenario.fleet.faults, scenario.fleet.devices, seed)
 
     def device(self, number: int) -> Device | FaultyDevice:
         """The device that holds partition `number` of the task's data."""

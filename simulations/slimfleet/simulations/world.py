@@ -1,4 +1,4 @@
-"""The virtual world: what time it is, who can be reached, and how full the batteries are."""
+"""Virtual world: what time it is, which devices can be reached, and how full their batteries are."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from slimfleet.compression import Cost
-from slimfleet.coordinator.environment import Participation, Status
+from slimfleet.coordinator import Answer, Dispatch, Status
 from slimfleet.simulations.battery import VirtualBattery
 from slimfleet.simulations.fleet import VirtualDevice
+
+__all__ = ["BETWEEN_ROUNDS_S", "VirtualWorld", "node_of"]
 
 BETWEEN_ROUNDS_S = 60.0
 """Virtual time from the close of a round to the next: selection, aggregation, and devices going idle again."""
@@ -21,7 +23,10 @@ def node_of(device_number: int) -> int:
 
 
 class VirtualWorld:
-    """Virtual time over a fleet. A round lasts as long as its slowest device, or as its deadline where one is lost."""
+    """Virtual time over a fleet.
+
+    A round lasts as long as its slowest device; a device that is lost holds it up until the deadline.
+    """
 
     def __init__(self, fleet: Sequence[VirtualDevice], deadline_s: float | None) -> None:
         self._fleet = {node_of(device.number): device for device in fleet}
@@ -43,19 +48,23 @@ class VirtualWorld:
         now = battery.at(self._now_s)
         return Status(battery=now.level, charging=now.charging)
 
-    def settle(self, participations: Sequence[Participation], round_number: int) -> list[Cost]:
-        """Drain batteries and let the round's time pass; returns what devices spent that were lost under way."""
+    def advance(self, now_s: float, answers: Sequence[Answer], round_number: int) -> list[Cost]:
+        """Drain batteries and let the round's time pass; returns what the devices spent that were lost under way."""
         silent, longest_s = [], 0.0
-        for part in participations:
-            spent = part.spent
-            if spent is None:
-                spent = self._until_lost(part, round_number)
+        for answer in answers:
+            dispatch = answer.dispatch
+            if dispatch is None:
+                continue
+            if answer.report is None:
+                spent = self._until_lost(dispatch, round_number)
                 silent.append(spent)
+            else:
+                spent = answer.report.spent
             longest_s = max(longest_s, spent.time_s)
-            battery = self._batteries.get(part.node)
+            battery = self._batteries.get(dispatch.node)
             if battery is not None:
-                self._batteries[part.node] = battery.at(self._now_s).drained(spent.energy_j)
-        self._now_s += longest_s + BETWEEN_ROUNDS_S
+                self._batteries[dispatch.node] = battery.at(now_s).drained(spent.energy_j)
+        self._now_s = now_s + (longest_s + BETWEEN_ROUNDS_S)
         return silent
 
     def battery_level(self, node: int) -> float | None:
@@ -74,10 +83,10 @@ class VirtualWorld:
             int(node): VirtualBattery(**battery) for node, battery in values["batteries"].items()
         }
 
-    def _until_lost(self, part: Participation, round_number: int) -> Cost:
-        """A lost device woke its radio, computed for a share of what was predicted, sent nothing, and is waited for."""
-        share = self._fleet[part.node].conditions(round_number).drops_out_at
-        predicted = part.predicted
+    def _until_lost(self, dispatch: Dispatch, round_number: int) -> Cost:
+        """A lost device woke its radio, did a share of the predicted work and sent nothing; the round waits for it."""
+        share = self._fleet[dispatch.node].conditions(round_number).drops_out_at
+        predicted = dispatch.predicted
         compute_j = (predicted.energy_j - predicted.radio_j) * (1.0 if share is None else share)
         return replace(
             predicted,

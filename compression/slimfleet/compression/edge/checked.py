@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from difflib import get_close_matches
+from math import isfinite
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from slimfleet.compression.errors import BadInput
-from slimfleet.compression.validation import first_problem
+from slimfleet.compression.validation import first_problem, shortened
 
 T = TypeVar("T")
 
@@ -19,29 +21,33 @@ Source = str | Callable[[str], str]
 """Where values come from, as a message names it; a function where that depends on the (dotted) key."""
 
 
-def checked(kind: type[T], values: object, source: Source, table: str = "") -> T:
+def checked(
+    kind: type[T],
+    values: object,
+    source: Source,
+    table: str = "",
+    root: Mapping[str, Any] = MappingProxyType({}),
+) -> T:
     """`values` as the dataclass `kind`; tables become the dataclasses inside it, lists become tuples.
 
     Nothing else is converted, and a bound beside a field's type holds. `table` is the dotted name of the table that
-    `values` is, where it is not the root. Raises BadInput, in one line that begins with the source and names the key,
-    its value and what would be right.
+    `values` is, where it is not the root; `root` has the keys and tables of the whole file, for suggestions, where
+    `kind` does not. Raises BadInput, in one line that begins with the source and names the key, its value and what
+    would be right.
     """
     try:
-        text = json.dumps(values, allow_nan=False, default=str)
-    except (ValueError, RecursionError) as error:
-        what = (
-            "NaN and infinity are not numbers that can be used"
-            if isinstance(error, ValueError)
-            else "too deep"
-        )
-        raise BadInput(f"{named(source, table)}: {what}") from error
+        _refuse_nonfinite(values, source, table)
+        text = json.dumps(values, default=str)
+    except RecursionError as error:
+        raise BadInput(f"{named(source, table)}: too deep") from error
     try:
         result = TypeAdapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
         problem = first_problem(error, table)
         raise BadInput(f"{named(source, problem.key)}: {problem}") from None
     assert isinstance(values, Mapping), "a dataclass is made from a table"
-    _refuse_unknown(values, asdict(result), source, table)  # type: ignore[call-overload]
+    known = asdict(result)  # type: ignore[call-overload]
+    _refuse_unknown(values, known, source, table, root or ({} if table else known))
     return result
 
 
@@ -63,6 +69,18 @@ def refuse_renamed(values: Mapping[str, Any], renamed: Mapping[str, str], source
                 raise BadInput(f"{named(source, key)}: {key!r} is called {now!r} now")
 
 
+def refuse_unlisted(names: Iterable[str], known: Collection[str], source: Source, table: str) -> None:
+    """Raise BadInput for the first of the names in `table` that is not one of the known ones."""
+    for name in names:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            near = f"did you mean {close[0]!r}? There" if close else "there"
+            raise BadInput(
+                f"{named(source, f'{table}.{name}')}: {table} has no {name!r}; "
+                f"{near} are {', '.join(sorted(known))}"
+            )
+
+
 def _paths(values: Mapping[str, Any], table: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The path of every key, a table before what is in it."""
     for key, value in values.items():
@@ -71,26 +89,39 @@ def _paths(values: Mapping[str, Any], table: tuple[str, ...] = ()) -> Iterator[t
             yield from _paths(value, (*table, key))
 
 
-def _refuse_unknown(given: Mapping[str, Any], known: Mapping[str, Any], source: Source, root: str) -> None:
+def _refuse_nonfinite(value: object, source: Source, key: str) -> None:
+    if isinstance(value, float) and not isfinite(value):
+        raise BadInput(f"{named(source, key)}: {key} = {shortened(value)}: must be a finite number")
+    inside = (
+        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for name, item in inside:
+        _refuse_nonfinite(item, source, f"{key}.{name}" if key else str(name))
+
+
+def _refuse_unknown(
+    given: Mapping[str, Any], known: Mapping[str, Any], source: Source, base: str, root: Mapping[str, Any]
+) -> None:
     """Every key that was given must have found its place in the checked result, here as tables."""
     for *path, leaf in _paths(given):
         table: Any = known
         for step in path:
             table = table.get(step) if isinstance(table, Mapping) else None
         if isinstance(table, Mapping) and leaf not in table:
-            full = ".".join(filter(None, [root, *path, leaf]))
-            where = ".".join(filter(None, [root, *path]))
+            full = ".".join(filter(None, [base, *path, leaf]))
+            where = ".".join(filter(None, [base, *path]))
+            beside = table if where else root
             raise BadInput(
-                f"{named(source, full)}: unknown key {full!r}; {_suggestion(leaf, where, table, known)}"
+                f"{named(source, full)}: unknown key {full!r}; {_suggestion(leaf, where, beside, root)}"
             )
 
 
-def _suggestion(leaf: str, where: str, table: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+def _suggestion(leaf: str, where: str, table: Mapping[str, Any], root: Mapping[str, Any]) -> str:
     """A near key of the same table, else the same key of another one, else all keys of the table."""
     near = get_close_matches(leaf, table, n=1)
     if near:
         return f"did you mean {'.'.join(filter(None, [where, near[0]]))!r}?"
-    elsewhere = [name for name, other in known.items() if isinstance(other, Mapping) and leaf in other]
+    elsewhere = [name for name, other in root.items() if isinstance(other, Mapping) and leaf in other]
     if elsewhere:
         return f"did you mean {elsewhere[0] + '.' + leaf!r}?"
     return f"there are {', '.join(sorted(table))}"

@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from slimfleet.compression.files import write_atomically
 from slimfleet.coordinator.learning.row import RoundRow
@@ -26,17 +27,17 @@ class RoundsCsv:
             return
         rows = event.state.rows
         if self._lines == 0:
-            write_atomically(self._path, csv_of(rows), durable=False)
+            write_atomically(self._path, csv_of(RoundRow, rows), durable=False)
         else:
             with self._path.open("ab") as file:
-                file.write(csv_of(rows[self._lines :], header=False))
+                file.write(csv_of(RoundRow, rows[self._lines :], header=False))
         self._lines = len(rows)
 
 
-def csv_of(rows: Sequence[RoundRow], header: bool = True) -> bytes:
-    """One line a row under the field names; an unknown value is an empty cell."""
+def csv_of(kind: type[Any], rows: Sequence[Any], header: bool = True) -> bytes:
+    """One line a row, a dataclass of this kind, under the field names; an unknown value is an empty cell."""
     text = io.StringIO()
-    table = csv.DictWriter(text, [field.name for field in fields(RoundRow)], lineterminator="\n")
+    table = csv.DictWriter(text, [field.name for field in fields(kind)], lineterminator="\n")
     if header:
         table.writeheader()
     table.writerows(asdict(row) for row in rows)

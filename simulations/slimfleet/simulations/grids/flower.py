@@ -1,7 +1,9 @@
-"""All that slimfleet touches of Flower's internals, in one place.
+"""Flower's side of a simulation: the fleet as a ClientApp, and a grid in front of an engine.
 
-Flower has no public way to run apps on an engine of one's own: messages carry an id that only its own grids set, and
-the process must know which task it runs. `tests/simulations/test_flower_contract.py` says what is relied on.
+All that slimfleet touches of Flower's internals is here.
+
+Flower has no public way to run apps on a foreign engine: messages carry an id that only its own grids set, and
+the process must know which task it runs. `tests/simulations/test_flower_contract.py` checks what is relied on.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
+from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
@@ -20,7 +23,27 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from slimfleet.simulations.virtual_devices import DeviceLost
+from slimfleet.client.app import client_app
+from slimfleet.simulations.settings import Scenario
+from slimfleet.simulations.virtual_devices import DeviceLost, VirtualDevices
+
+__all__ = [
+    "APP_RAISED",
+    "NODE_GONE",
+    "NO_REPLY",
+    "RUN_ID",
+    "SERVER_NODE",
+    "WORKER_CRASHED",
+    "Engine",
+    "EngineGrid",
+    "answer",
+    "context_of",
+    "error_reply",
+    "fleet_app",
+    "give_id",
+    "identify_process",
+    "rebuilt",
+]
 
 RUN_ID = 1
 SERVER_NODE = 1
@@ -29,6 +52,15 @@ NO_REPLY: int = ErrorCode.REPLY_MESSAGE_UNAVAILABLE
 NODE_GONE: int = ErrorCode.NODE_UNAVAILABLE
 WORKER_CRASHED: int = ErrorCode.CLIENT_APP_CRASHED
 APP_RAISED: int = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+
+
+def fleet_app(scenario: Scenario, state: Path) -> ClientApp:
+    """A ClientApp that answers for any device of the fleet, by the `partition-id` of its node's config.
+
+    `state` is the folder where devices keep what must outlast a round.
+    """
+    devices = VirtualDevices(scenario, state)
+    return client_app(lambda context: devices.device(int(context.node_config["partition-id"])))
 
 
 def identify_process() -> None:

@@ -1,4 +1,4 @@
-"""Devices in this process, one after the other: no start-up, no copies, and every answer streams."""
+"""Local engine: devices in this process, one after the other, without start-up or copies."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from slimfleet.simulations.grids.flower import answer, context_of
+
+__all__ = ["LocalEngine"]
 
 
 class LocalEngine:

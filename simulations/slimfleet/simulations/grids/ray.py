@@ -1,4 +1,4 @@
-"""Devices on Ray: a few actors, each doing many devices' work.
+"""Ray engine: a few actors, each doing many devices' work.
 
 A round is handed over as a whole and models that devices share are stored once, so its cost does not depend on the
 size of the fleet (Flower's own engine polls every node for every message).
@@ -28,18 +28,20 @@ from slimfleet.simulations.grids.flower import (
     rebuilt,
 )
 
+__all__ = ["RayEngine"]
+
 log = logging.getLogger(__name__)
 
-IN_FLIGHT = 2
+_IN_FLIGHT = 2
 """Devices that wait at an actor, the one it works on included, so that it never idles."""
 
-Shared = dict[str, Any]
-Parcel = tuple[Any, Shared, dict[str, int]]
+_Shared = dict[str, Any]
+_Parcel = tuple[Any, _Shared, dict[str, int]]
 """Metadata of a message, its own records, and which stored records it shares with others."""
 
 
 @ray.remote(num_cpus=1)
-class Worker:
+class _Worker:
     """One process, many devices, one at a time."""
 
     def __init__(self, make_app: Callable[[], ClientApp]) -> None:
@@ -50,7 +52,7 @@ class Worker:
     def ready(self) -> None:
         """Answers once the app has been made."""
 
-    def work(self, shared: Sequence[Any], parcel: Parcel) -> Message:
+    def work(self, shared: Sequence[Any], parcel: _Parcel) -> Message:
         """Answer one message."""
         metadata, own, keys = parcel
         content = RecordDict({**own, **{name: shared[place] for name, place in keys.items()}})
@@ -60,7 +62,7 @@ class Worker:
 
 
 @dataclass(slots=True)
-class Task:
+class _Task:
     """One device's work at an actor."""
 
     reference: Any
@@ -73,7 +75,7 @@ class RayEngine:
     """Keeps `workers` actors busy. Starts Ray on this machine alone, unless it already runs in this process.
 
     A device that works longer than `device_timeout_s` of real time is given up and its actor replaced; when an actor
-    dies, the device it worked on is lost. Whoever waited behind either is handed to an actor again.
+    dies, the device it worked on is lost. Devices that waited behind either are handed to an actor again.
     """
 
     def __init__(self, make_app: Callable[[], ClientApp], workers: int, device_timeout_s: float) -> None:
@@ -84,7 +86,7 @@ class RayEngine:
         self._timeout_s = device_timeout_s
         self._workers = [self._start() for _ in range(workers)]
         ray.get([worker.ready.remote() for worker in self._workers])
-        self._queues: list[deque[Task]] = [deque() for _ in range(workers)]
+        self._queues: list[deque[_Task]] = [deque() for _ in range(workers)]
         self._line: deque[Message] = deque()
         self._shared: Any = None
         self._places: dict[int, int] = {}
@@ -102,7 +104,7 @@ class RayEngine:
                 self._replace(worker)
         self._store_shared(messages)
         self._line = deque(messages)
-        for _ in range(IN_FLIGHT):
+        for _ in range(_IN_FLIGHT):
             for worker in range(len(self._workers)):
                 self._feed(worker)
 
@@ -153,7 +155,7 @@ class RayEngine:
         lost, *others = self._queues[worker]
         self._queues[worker].clear()
         self._line.extendleft(task.message for task in reversed(others))
-        for _ in range(IN_FLIGHT):
+        for _ in range(_IN_FLIGHT):
             self._feed(worker)
         return error_reply(lost.message, code, reason)
 
@@ -163,13 +165,13 @@ class RayEngine:
         ray.get(self._workers[worker].ready.remote())  # a device's time begins when its actor can work
 
     def _start(self) -> Any:
-        return Worker.remote(self._make_app)  # type: ignore[attr-defined]
+        return _Worker.remote(self._make_app)  # type: ignore[attr-defined]
 
     def _feed(self, worker: int) -> None:
         if self._line:
             message = self._line.popleft()
             reference = self._workers[worker].work.remote(self._shared, self._parcel(message))
-            self._queues[worker].append(Task(reference, message, time.monotonic()))
+            self._queues[worker].append(_Task(reference, message, time.monotonic()))
 
     def _store_shared(self, messages: Sequence[Message]) -> None:
         """Put records that several messages hold into Ray's store once."""
@@ -179,11 +181,11 @@ class RayEngine:
         self._places = {key: place for place, key in enumerate(common)}
         self._shared = ray.put([records[key] for key in common])
 
-    def _parcel(self, message: Message) -> Parcel:
+    def _parcel(self, message: Message) -> _Parcel:
         own = {k: r for k, r in message.content.items() if id(r) not in self._places}
         keys = {k: self._places[id(r)] for k, r in message.content.items() if id(r) in self._places}
         return message.metadata, own, keys
 
 
-def _is_done(task: Task) -> bool:
+def _is_done(task: _Task) -> bool:
     return bool(ray.wait([task.reference], timeout=0)[0])

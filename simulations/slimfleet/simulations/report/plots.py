@@ -10,8 +10,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from slimfleet.coordinator import RoundRow
 from slimfleet.simulations import units
-from slimfleet.simulations.outcome import DeviceRow, RoundRow, RunRecord
+from slimfleet.simulations.outcome import DeviceRow, RunRecord
 from slimfleet.simulations.report import figure as look
 from slimfleet.simulations.summary import accuracy_last5, cost_to_reach
 

@@ -1,17 +1,17 @@
-"""The parts of a report page, from its headline to where its numbers come from."""
+"""Sections of the report page, from its headline to where its numbers come from."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from slimfleet.simulations import units
 from slimfleet.simulations.outcome import DeviceRow, RunRecord
-from slimfleet.simulations.reasons import explain, tally
 from slimfleet.simulations.report import panels
 from slimfleet.simulations.report.markup import escape, figure, table, tile
+from slimfleet.simulations.words import compared, explain, tally
 
 SOURCES: Mapping[str, str] = {
     "simulated": (
@@ -54,10 +54,10 @@ def headline(record: RunRecord, summary: Mapping[str, Any]) -> str:
 
 
 def savings(summary: Mapping[str, Any]) -> str:
-    """What it cost to be as good as plain federated averaging; nothing without a baseline."""
+    """The cost of reaching the accuracy of plain federated averaging; empty without a baseline."""
     if "baseline" not in summary:
         return ""
-    ours, theirs, ratios = summary["to_target"], summary["baseline"]["to_target"], summary["savings"]
+    ours, ratios = summary["to_target"], summary["savings"]
     target = units.percent(ours["accuracy"])
     if ours["rounds"] is None:
         return (
@@ -69,25 +69,12 @@ def savings(summary: Mapping[str, Any]) -> str:
         _ratio_tile(ratios["downlink_bytes"], "sent to devices"),
         _ratio_tile(ratios["energy_j"], f"energy ({summary['energy_source']})"),
     ]
-    formats: dict[str, tuple[str, Callable[[Any], str]]] = {
-        "rounds": ("rounds", str),
-        "uplink_bytes": ("sent by devices", units.data),
-        "downlink_bytes": ("sent to devices", units.data),
-        "energy_j": ("energy", units.energy),
-        "compute_j": ("of it computing", units.energy),
-        "radio_j": ("of it radio", units.energy),
-        "virtual_time_s": ("virtual time", units.duration),
-    }
-    rows = [
-        (name, show(ours[key]), show(theirs[key]), units.times(ratios[key]))
-        for key, (name, show) in formats.items()
-    ]
     return (
         f"<h2>The cost of reaching {escape(target)}</h2>"
         '<p class="lead">The final accuracy of plain federated averaging in float32, on the same devices, '
         "data and seed. Both runs count up to the first round whose mean of five reaches it.</p>"
         f'<div class="savings">{"".join(tiles)}</div>'
-        + table(("", "slimfleet", "FedAvg float32", "less by"), rows)
+        + table(("", "slimfleet", "FedAvg float32", "less by"), compared(summary))
     )
 
 
@@ -107,7 +94,7 @@ def curves(record: RunRecord, baseline: RunRecord | None) -> str:
 
 
 def devices(record: RunRecord) -> str:
-    """What each class of device did, and how wide it trained."""
+    """What each device class did, and how wide it trained."""
     groups: dict[str, list[DeviceRow]] = defaultdict(list)
     for device in record.device_rows:
         groups[device.device_class].append(device)
@@ -116,7 +103,7 @@ def devices(record: RunRecord) -> str:
         "battery left", "budgets broken",
     )  # fmt: skip
     return (
-        "<h2>Who did what</h2>"
+        "<h2>What each device class did</h2>"
         + figure(
             "Model width by device class",
             panels.widths_panel(record),
@@ -129,7 +116,7 @@ def devices(record: RunRecord) -> str:
 
 
 def left_out(record: RunRecord) -> str:
-    """Who was skipped, rejected or lost, how often, and why; and which budgets were broken."""
+    """Which devices were skipped, rejected or lost, how often, and why; and which budgets were broken."""
     rows = [
         (what, reason, explain(reason), units.count(times))
         for what, reason, times in tally(record.skipped, record.rejected, record.failed)
@@ -138,14 +125,14 @@ def left_out(record: RunRecord) -> str:
         ("budget broken", reason, "spent more than the limit", units.count(times))
         for reason, times in sorted(record.violations.items())
     ]
-    title = "<h2>Who was left out, and why</h2>"
+    title = "<h2>Devices that were left out, and why</h2>"
     if not rows:
-        return f"{title}<p>Nobody: every device asked gave an update that was used.</p>"
+        return f"{title}<p>None: every device that was selected sent an update that was used.</p>"
     return title + table(("what", "reason", "meaning", "times"), rows, words=(1, 2))
 
 
 def provenance(record: RunRecord, scenario_toml: str, versions: Mapping[str, str]) -> str:
-    """Where the numbers come from, and how to get them again."""
+    """Where the numbers come from, and how to reproduce them."""
     rows = [
         ("scenario", record.scenario),
         ("seed", str(record.seed)),

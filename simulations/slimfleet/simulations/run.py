@@ -1,0 +1,158 @@
+"""Run of a scenario: a real coordinator and real device logic over a virtual fleet in virtual time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from slimfleet.compression import BadInput
+from slimfleet.compression.files import write_atomically
+from slimfleet.coordinator import Coordinator, CoordinatorSettings, Observer
+from slimfleet.coordinator.observing.rounds_csv import RoundsCsv
+from slimfleet.coordinator.transport.flower import run
+from slimfleet.simulations.baseline import baseline_settings
+from slimfleet.simulations.faults import assign_faults
+from slimfleet.simulations.fleet import build_fleet
+from slimfleet.simulations.grids.flower import Engine, EngineGrid, fleet_app
+from slimfleet.simulations.grids.local import LocalEngine
+from slimfleet.simulations.outcome import DeviceRow, RunRecord
+from slimfleet.simulations.outputs import write_outputs
+from slimfleet.simulations.scenario import build_task_of, load_scenario
+from slimfleet.simulations.settings import Scenario
+from slimfleet.simulations.world import VirtualWorld, node_of
+
+__all__ = ["Backend", "resumed_scenario", "simulate"]
+
+Backend = Literal["local", "ray"]
+
+
+def simulate(
+    scenario: Scenario,
+    out: Path,
+    *,
+    backend: Backend = "local",
+    baseline: bool = False,
+    resume: bool = False,
+    observers: Sequence[Observer] = (),
+    progress: Observer | None = None,
+) -> tuple[RunRecord, RunRecord | None]:
+    """Run `scenario` and leave its results in the folder `out`.
+
+    With `baseline`, plain float32 federated averaging runs first on the same devices, data and seed. With `resume`,
+    a run that was killed continues from its last checkpoint in `out`, to the same model bytes as if it had not been.
+    `observers` are told of the scenario's events, `progress` of the baseline's too.
+
+    Returns the run's record and the baseline's. Raises BadInput where the scenario or the folder cannot be used.
+    """
+    _check(scenario)
+    _prepare(out, scenario, resume)
+    watching = [] if progress is None else [progress]
+    reference = None
+    if baseline:
+        reference, _ = _run(scenario, baseline_settings(scenario), out / "baseline", backend, watching)
+    record, coordinator = _run(
+        scenario, scenario.coordinator, out, backend, [RoundsCsv(out), *observers, *watching]
+    )
+    write_outputs(out, record, reference, scenario.to_toml(), coordinator.published())
+    return record, reference
+
+
+def resumed_scenario(out: Path) -> Scenario:
+    """The scenario that a run in `out` was started with."""
+    path = out / "scenario.toml"
+    if not path.is_file():
+        raise BadInput(f"{out} holds no scenario.toml: there is no run to resume in it")
+    return load_scenario(str(path))
+
+
+def _check(scenario: Scenario) -> None:
+    """Refuse what a scenario file cannot know before anything is written: data, task, fleet and faults."""
+    seed = scenario.coordinator.seed
+    build_task_of(scenario).load(0)
+    build_fleet(scenario.fleet, seed)
+    assign_faults(scenario.fleet.faults, scenario.fleet.devices, seed)
+
+
+def _prepare(out: Path, scenario: Scenario, resume: bool) -> None:
+    """Make the folder ready: a fresh run wants an empty one, a resumed one the same scenario."""
+    if resume:
+        if resumed_scenario(out) != scenario:
+            raise BadInput(
+                f"the run in {out} was started with another scenario: resume it with --resume {out} alone"
+            )
+        return
+    if out.exists() and any(out.iterdir()):
+        raise BadInput(f"{out} is not empty: choose another folder for the results")
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "scenario.toml", scenario.to_toml().encode())
+
+
+def _run(
+    scenario: Scenario,
+    settings: CoordinatorSettings,
+    out: Path,
+    backend: Backend,
+    observers: Sequence[Observer],
+) -> tuple[RunRecord, Coordinator]:
+    began = time.perf_counter()
+    fleet = build_fleet(scenario.fleet, settings.seed)
+    world = VirtualWorld(fleet, settings.budget.common.deadline_s)
+    coordinator = Coordinator(build_task_of(scenario), settings, world)
+    engine = _engine(scenario, out / "devices", backend)
+    try:
+        run(coordinator, EngineGrid([node_of(device.number) for device in fleet], engine), out, observers)
+    finally:
+        engine.close()
+    state = coordinator.state
+    record = RunRecord(
+        scenario=scenario.coordinator.name,
+        seed=settings.seed,
+        backend=backend,
+        devices=len(fleet),
+        rows=tuple(state.rows),
+        device_rows=_device_rows(coordinator, world),
+        skipped=dict(state.totals.skipped),
+        rejected=dict(state.totals.rejected),
+        failed=dict(state.totals.failed),
+        violations=dict(state.totals.violations),
+        wall_time_s=time.perf_counter() - began,
+    )
+    return record, coordinator
+
+
+def _engine(scenario: Scenario, devices: Path, backend: Backend) -> Engine:
+    """Something that does the devices' work; they keep what must outlast a round in the folder `devices`."""
+    devices.mkdir(parents=True, exist_ok=True)
+    if backend == "local":
+        return LocalEngine(fleet_app(scenario, devices))
+    from slimfleet.simulations.grids.ray import RayEngine  # only this backend needs Ray
+
+    workers = scenario.run.workers or os.cpu_count() or 1
+    return RayEngine(partial(fleet_app, scenario, devices.absolute()), workers, scenario.run.device_timeout_s)
+
+
+def _device_rows(coordinator: Coordinator, world: VirtualWorld) -> tuple[DeviceRow, ...]:
+    return tuple(
+        DeviceRow(
+            device=record.node - 1,
+            name=record.profile.name,
+            device_class=record.profile.device_class,
+            participations=record.participations,
+            skips=record.skips,
+            rejections=record.rejections,
+            failures=record.failures,
+            energy_j=record.energy_j,
+            uplink_bytes=record.uplink_bytes,
+            downlink_bytes=record.downlink_bytes,
+            time_s=record.time_s,
+            mean_width=record.width_sum / record.participations if record.participations else None,
+            battery_left=world.battery_level(record.node),
+            violations=record.violations,
+            last_reason=record.last_reason,
+        )
+        for record in coordinator.state.registry
+    )

@@ -1,0 +1,60 @@
+"""What `slimfleet-simulate` says of bad input: one line, exit code 2, and nothing written."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from slimfleet.simulations import cli
+
+BAD = {
+    "unknown scenario": (["nowhere"], "no scenario is called 'nowhere'"),
+    "missing file": (["missing.toml"], "missing.toml"),
+    "unknown option key": (["--set", "fleet.drpout=0.1"], "fleet.dropout"),
+    "wrong type": (["--set", "fleet.devices=many"], "fleet.devices"),
+    "no value": (["--set", "fleet.devices"], "key=value"),
+    "more a round than devices": (["--devices", "5"], "per_round"),
+    "no device": (["--devices", "0"], "fleet.devices"),
+    "unknown profile": (["--set", "fleet.mix={toaster=1}"], "toaster"),
+    "unknown fault": (["--set", "fleet.faults={sulks=0.1}"], "sulks"),
+    "unknown backend": (["--backend", "cloud"], "local or ray"),
+    "unknown task": (["--set", "task.name=chess"], "chess"),
+    "unknown task option": (["--set", "task.options={colour=1}"], "colour"),
+    "more devices than examples": (["--devices", "5000"], "5000"),
+    "absent data": (["fashion_mnist"], "apt-get install dataset-fashion-mnist"),
+    "unknown flag": (["--fast"], "--fast"),
+    "nothing to resume": (["--resume", "nowhere"], "no run to resume"),
+    "resume with other settings": (["--resume", "nowhere", "--seed", "1"], "without other settings"),
+    "a bad value in a file": (["mine.toml"], "mine.toml: budget.energy_j = -1.0"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gives_one_clear_line_and_exit_code_2(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, expected = BAD[case]
+    (tmp_path / "mine.toml").write_text("rounds = 3\n[budget]\nenergy_j = -1.0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLIMFLEET_FASHION_MNIST", str(tmp_path / "empty"))
+    monkeypatch.setattr(sys, "argv", ["slimfleet-simulate", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert expected in said
+    assert len(said.strip().splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
+
+
+def test_the_help_says_what_every_option_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["slimfleet-simulate", "--help"])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().out
+    assert ended.value.code == 0
+    for words in ("digits, fashion_mnist", "default: (slimfleet-out/NAME)", "Name every device that fails"):
+        assert words in said
