@@ -247,7 +247,7 @@ def test_without_a_limit_one_size_is_enough() -> None:
     asked: list[float] = []
     sizes = Sizes(exact=lambda width: asked.append(width) or PARAMETER_BYTES[width], least=lambda width: 45)  # type: ignore[func-returns-value]
     PLANNER.plan(PHONE, Budget(), MODEL, History(examples=600, sizes=sizes))
-    assert asked == [1.0]
+    assert len(asked) == 1
 
 
 def test_the_baseline_is_one_float32_epoch_whatever_the_budget() -> None:

@@ -103,7 +103,7 @@ def test_every_name_of_a_table_can_be_set(kind: type, key: str, table: dict[str,
     ("text", "words"),
     [
         ("rounds = 0", ["rounds = 0", "1"]),
-        ("rounds = inf", ["infinity"]),
+        ("rounds = inf", ["rounds = Infinity", "finite"]),
         ("rounds = 2026-11-24", ["rounds", "integer"]),
         ("selection.per_rond = 4", ["'selection.per_rond'", "did you mean 'selection.per_round'"]),
         ("selection.per_round = 0", ["selection.per_round = 0"]),
