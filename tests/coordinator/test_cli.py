@@ -33,6 +33,8 @@ class Rows:
         return nn.functional.cross_entropy(outputs, targets)
     def load(self, partition):
         raise AssertionError("planning needs no data")
+    def evaluate(self, model):
+        raise AssertionError("planning needs no data")
 
 one = Rows(1, 0)
 number = 3
