@@ -158,20 +158,21 @@ def test_a_store_in_memory_serves_as_well_as_one_on_disk(device, send, published
 
 def test_the_meter_is_stopped_whatever_happens(device, send, phone):
     class Watched(NoMeter):
-        is_open = False
+        def __init__(self):
+            self.seen = []
 
         def start(self):
-            self.is_open = True
+            self.seen.append("start")
 
         def stop(self):
-            self.is_open = False
+            self.seen.append("stop")
 
     meter = Watched()
     open_ledger = lambda a: DeviceLedger(phone, None, meter, lambda: 0.0, lambda s: None)  # noqa: E731
     assignment, payload = send()
     with pytest.raises(PayloadError):
         replace(device, open_ledger=open_ledger).do_round(assignment, payload[:-1])
-    assert not meter.is_open
+    assert meter.seen == ["start", "stop"]
 
 
 @pytest.fixture

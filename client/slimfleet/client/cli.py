@@ -58,14 +58,14 @@ def inspect(
 
     Costs are measured on the shrunk model itself, not scaled; only peak memory is predicted.
     """
+    if runtime not in RUNTIMES:
+        raise BadInput(f"no runtime is called {runtime!r}; there are {', '.join(RUNTIMES)}")
     from rich.console import Console
 
     from slimfleet.client.anatomy import at_width
     from slimfleet.client.printing import groups_table, whole_text, widths_table
     from slimfleet.compression.pruning.blueprint import blueprint
 
-    if runtime not in RUNTIMES:
-        raise BadInput(f"no runtime is called {runtime!r}; there are {', '.join(RUNTIMES)}")
     loaded = _task(task, option, import_from)
     architecture = blueprint(loaded, seed=0)
     rows = [
@@ -114,6 +114,7 @@ def profile(
 
         slimfleet-device profile digits --train-w 3 --idle-w 2 --json > this.json
     """
+    sensor = build_meter(meter)
     from rich.console import Console
 
     from slimfleet.client.benchmark import measure_training, measured_power
@@ -131,7 +132,6 @@ def profile(
         "battery_j": battery_j,
         "name": name,
     }
-    sensor = build_meter(meter)
     benchmark = measure_training(_task(task, option, import_from), batch_size, seconds, sensor)
     measured: dict[str, object] = {
         "name": platform.node() or "device",

@@ -1,4 +1,4 @@
-"""One device: what it is, what it keeps, and how it does a round."""
+"""Device: what it is, what it keeps, and how it does a round."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def measure_work(
 
     `example_inputs` are the inputs of a batch of one, batch dimension first. `loss(outputs, targets)` returns
     the 0-d mean loss. `targets` are those of a batch of one; left out, class number 0 stands for every
-    target, which suits classification of outputs shaped (batch, classes, ...). Neither the model nor torch's
+    target, which fits classification with outputs shaped (batch, classes, ...). Neither the model nor torch's
     random state changes. FLOPs come from `torch.utils.flop_counter.FlopCounterMode`, which counts
     convolutions and matrix products only.
     """
