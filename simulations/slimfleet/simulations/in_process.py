@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from slimfleet.client.device import Participant
 from slimfleet.compression import BudgetExceeded, PayloadError
 from slimfleet.compression.messages import text_of
-from slimfleet.coordinator.coordinator import Coordinator
-from slimfleet.coordinator.observing.events import Closed, Planned
-from slimfleet.coordinator.receiving.answer import Answer
-from slimfleet.coordinator.sending.dispatch import Dispatch
+from slimfleet.coordinator import Answer, Closed, Coordinator, Dispatch, Planned
+from slimfleet.simulations.fleet import build_fleet
+from slimfleet.simulations.scenario import build_task_of
+from slimfleet.simulations.settings import Scenario
+from slimfleet.simulations.virtual_devices import DeviceLost, VirtualDevices
+from slimfleet.simulations.world import VirtualWorld, node_of
+
+__all__ = ["InProcess"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,14 @@ class InProcess:
 
     coordinator: Coordinator
     devices: Mapping[int, Participant]
+
+    @classmethod
+    def of(cls, scenario: Scenario) -> InProcess:
+        """The coordinator and the virtual fleet of a scenario."""
+        fleet = build_fleet(scenario.fleet, scenario.coordinator.seed)
+        coordinator = Coordinator(build_task_of(scenario), scenario.coordinator, VirtualWorld(fleet))
+        devices = VirtualDevices(scenario, state=None)
+        return cls(coordinator, {node_of(each.number): devices.device(each.number) for each in fleet})
 
     def __post_init__(self) -> None:
         for node, device in self.devices.items():
@@ -42,6 +54,8 @@ class InProcess:
             return self.coordinator.fail(dispatch.plan_id, refusal.constraint, str(refusal))
         except PayloadError as refusal:
             return self.coordinator.fail(dispatch.plan_id, refusal.reason, str(refusal))
+        except DeviceLost as lost:
+            return self.coordinator.fail(dispatch.plan_id, "dropout", str(lost))
         return self.coordinator.receive(dispatch.plan_id, payload, text_of(report))
 
     def step(self) -> Closed:

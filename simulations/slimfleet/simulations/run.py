@@ -100,7 +100,7 @@ def _run(
 ) -> tuple[RunRecord, Coordinator]:
     began = time.perf_counter()
     fleet = build_fleet(scenario.fleet, settings.seed)
-    world = VirtualWorld(fleet, settings.budget.common.deadline_s)
+    world = VirtualWorld(fleet)
     coordinator = Coordinator(build_task_of(scenario), settings, world)
     engine = _engine(scenario, out / "devices", backend)
     try:

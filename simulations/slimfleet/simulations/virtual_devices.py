@@ -7,7 +7,7 @@ from pathlib import Path
 
 from slimfleet.client.device import Device
 from slimfleet.client.ledger import Ledger
-from slimfleet.client.store import FolderStore
+from slimfleet.client.store import FolderStore, MemoryStore
 from slimfleet.client.workbench import Workbench
 from slimfleet.compression import Assignment, SlimfleetError
 from slimfleet.compression.cost import RUNTIMES, CostModel
@@ -28,15 +28,15 @@ class DeviceLost(SlimfleetError):
 class VirtualDevices:
     """Every device of a scenario's fleet. One task and one workbench serve them all.
 
-    `state` is the folder where devices keep what must outlast a round.
+    `state` is the folder where devices keep what must outlast a round; None keeps it in memory.
     """
 
-    def __init__(self, scenario: Scenario, state: Path) -> None:
+    def __init__(self, scenario: Scenario, state: Path | None) -> None:
         task, seed = build_task_of(scenario), scenario.coordinator.seed
         architecture = blueprint(task, seed)
         self._fleet = build_fleet(scenario.fleet, seed)
         self._workbench = Workbench(task, architecture, RUNTIMES[scenario.coordinator.client.runtime])
-        self._store = FolderStore(state, architecture, durable=False)
+        self._store = MemoryStore() if state is None else FolderStore(state, architecture, durable=False)
         self._faults = assign_faults(scenario.fleet.faults, scenario.fleet.devices, seed)
 
     def device(self, number: int) -> Device | FaultyDevice:

@@ -25,13 +25,12 @@ def node_of(device_number: int) -> int:
 class VirtualWorld:
     """Virtual time over a fleet.
 
-    A round lasts as long as its slowest device; a device that is lost holds it up until the deadline.
+    A round lasts as long as its slowest device; a device that is lost holds it up until its deadline.
     """
 
-    def __init__(self, fleet: Sequence[VirtualDevice], deadline_s: float | None) -> None:
+    def __init__(self, fleet: Sequence[VirtualDevice]) -> None:
         self._fleet = {node_of(device.number): device for device in fleet}
         self._batteries = {node: d.battery for node, d in self._fleet.items() if d.battery is not None}
-        self._deadline_s = deadline_s
         self._now_s = 0.0
 
     def now_s(self) -> float:
@@ -86,11 +85,11 @@ class VirtualWorld:
     def _until_lost(self, dispatch: Dispatch, round_number: int) -> Cost:
         """A lost device woke its radio, did a share of the predicted work and sent nothing; the round waits for it."""
         share = self._fleet[dispatch.node].conditions(round_number).drops_out_at
-        predicted = dispatch.predicted
+        predicted, deadline_s = dispatch.predicted, dispatch.limits.deadline_s
         compute_j = (predicted.energy_j - predicted.radio_j) * (1.0 if share is None else share)
         return replace(
             predicted,
             energy_j=compute_j + predicted.radio_j,
-            time_s=predicted.time_s if self._deadline_s is None else self._deadline_s,
+            time_s=predicted.time_s if deadline_s is None else deadline_s,
             uplink_bytes=0,
         )
