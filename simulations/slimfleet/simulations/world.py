@@ -25,7 +25,8 @@ def node_of(device_number: int) -> int:
 class VirtualWorld:
     """Virtual time over a fleet.
 
-    A round lasts as long as its slowest device; a device that is lost holds it up until the deadline.
+    A round lasts as long as its slowest device. A lost device holds it up until the deadline, or for as long as it was
+    predicted to take where there is none.
     """
 
     def __init__(self, fleet: Sequence[VirtualDevice], deadline_s: float | None) -> None:
