@@ -1,12 +1,14 @@
 """Tiny real federations: a task, the device that trains on it, and what a coordinator would send."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from slimfleet.client.state import Held
 from slimfleet.client.workbench import Workbench
 from slimfleet.compression import (
     Assignment,
@@ -19,9 +21,9 @@ from slimfleet.compression import (
     Tensors,
     Training,
 )
-from slimfleet.compression.codec import CodecSpec, encode
+from slimfleet.compression.codec import CodecSpec, Snapshot, encode, encode_model, publish
 from slimfleet.compression.cost import RUNTIMES
-from slimfleet.compression.pruning import pack_channels, select_channels
+from slimfleet.compression.pruning import IndexMap, pack_channels, select_channels
 from slimfleet.compression.pruning.blueprint import Blueprint, blueprint
 from slimfleet.compression.tensors import tensors_of
 from slimfleet.compression.wire import PayloadKind
@@ -75,6 +77,20 @@ PHONE = DeviceProfile(
 )
 
 Send = Callable[..., tuple[Assignment, Payload]]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A version of the global model on its grid, cut to a width."""
+
+    full: Snapshot
+    index_map: IndexMap
+    others: Tensors
+    """The sub-model's buffers and integers."""
+    held: Held
+    """As a device holds it."""
+    payload: Payload
+    """The sub-model, whole."""
 
 
 @pytest.fixture(scope="session")
@@ -137,3 +153,25 @@ def send(architecture: Blueprint) -> Send:
 @pytest.fixture(scope="session")
 def no_residual(architecture: Blueprint) -> Tensors:
     return {t.name: np.zeros(t.shape, np.float32) for t in architecture.schema.tensors}
+
+
+@pytest.fixture(scope="session")
+def published(architecture: Blueprint) -> Callable[..., Published]:
+    """Make the version that round `number` publishes, after the version `before`, as a device of some width gets it."""
+
+    def make(number: int, width: float = 1.0, before: Snapshot | None = None) -> Published:
+        rng = np.random.default_rng(number)
+        model = {
+            name: (array + rng.normal(0, 0.01, array.shape)).astype(array.dtype)
+            for name, array in tensors_of(architecture.model).items()
+        }
+        full = publish(model, architecture.schema, 6, before)
+        channels = select_channels(architecture.groups, width, "prefix")
+        index_map = architecture.index_map(channels)
+        side = pack_channels(architecture.groups, channels)
+        part = Snapshot({n: index_map.cut(n, levels) for n, levels in full.levels.items()}, full.units)
+        others = {t.name: index_map.cut(t.name, model[t.name]) for t in index_map.schema.tensors}
+        payload = encode_model(part, others, index_map.schema, version=number, side=side)
+        return Published(full, index_map, others, Held(number, side, part), payload)
+
+    return make

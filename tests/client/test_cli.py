@@ -1,6 +1,7 @@
 """slimfleet-device as a person calls it, on the machine that runs the tests."""
 
 import json
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
@@ -11,9 +12,9 @@ import torch
 
 from slimfleet.client import cli
 from slimfleet.client.anatomy import at_width, whole_tensors
-from slimfleet.client.benchmark import idle_w, mean_w, measure_training, train_w
+from slimfleet.client.benchmark import measure_training, measured_power
 from slimfleet.client.figures import profile_figures, profile_of
-from slimfleet.client.meters import NoMeter, PowerSupplyMeter, Reading
+from slimfleet.client.meters import Meter, NoMeter, PowerSupplyMeter, Reading
 from slimfleet.client.tasks import Digits
 from slimfleet.compression import BadInput, DeviceProfile
 from slimfleet.compression.cost import RUNTIMES
@@ -76,7 +77,7 @@ def own(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_inspect_counts_what_shrinks_of_a_task_of_ones_own(device: Run, own: Path) -> None:
+def test_inspect_counts_what_shrinks_of_the_users_own_task(device: Run, own: Path) -> None:
     code, out, _ = device("inspect", "sums_task:Sums", "--import-from", own, "--width", 1, "--width", 0.5)
     assert code == 0
     assert "Whole at every width: out.bias" in out
@@ -119,7 +120,7 @@ def test_a_profile_of_this_machine_as_json_and_toml(device: Run) -> None:
     assert (code, tomllib.loads(out)["battery_j"]) == (0, 4e4)
 
 
-def test_power_that_nothing_tells_is_asked_for_and_never_guessed(device: Run) -> None:
+def test_power_without_a_reading_must_be_given_and_is_never_guessed(device: Run) -> None:
     code, out, _ = device("profile", "--seconds", 0.1, "--meter", "none")
     assert code == 0
     assert "give --train-w" in out
@@ -162,8 +163,28 @@ def test_bad_input_is_one_line_and_exit_code_2(device: Run, arguments: tuple[str
     assert word in err
 
 
+def test_bad_input_ends_a_real_process_with_2_and_one_line() -> None:
+    command = [sys.executable, "-m", "slimfleet.client.cli", "inspect", "digits", "--runtime", "jax"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "jax" in done.stderr
+
+
+@pytest.mark.parametrize("command", [(), ("inspect",), ("profile",), ("meters",)])
+def test_help_needs_no_heavy_library(command: tuple[str, ...]) -> None:
+    code = (
+        "import sys; from slimfleet.client.cli import app;"
+        f"app([*{command!r}, '--help'], standalone_mode=False);"
+        "print(sorted({'torch', 'flwr', 'sklearn'} & sys.modules.keys()))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "Usage" in said
+    assert said.splitlines()[-1] == "[]"
+
+
 def test_a_benchmark_counts_the_examples_it_trained_on() -> None:
-    """The clock moves by a second a look: it is asked as the run of 4 s begins, before each step, and at the end."""
+    """The clock moves by a second a look: one as the run of 4 s begins, one before each step, and one at the end."""
     looks = iter(range(1000))
     state = torch.get_rng_state()
     found = measure_training(Digits(1), 16, 4.0, NoMeter(), clock=lambda: float(next(looks)))
@@ -187,11 +208,14 @@ def test_power_of_training_is_what_the_meter_shows_above_idle(tmp_path: Path) ->
         return lambda: None
 
     meter = PowerSupplyMeter(tmp_path, clock=lambda: float(next(now)), sampler=at_once)
-    assert idle_w(meter, 1.0, sleep=lambda _: None) == pytest.approx(4.0)
-    reading = Reading(energy_j=70.0, duration_s=10.0, source="measured", samples=100)
-    assert mean_w(reading) == 7.0
-    assert train_w(reading, 4.0) == pytest.approx(3.0)
-    assert train_w(reading, 9.0) is None
+
+    def power(training: Reading | None, meter: Meter = meter) -> dict[str, float | None]:
+        return measured_power(training, meter, 1.0, sleep=lambda _: None)
+
+    hard, easy = (Reading(energy_j, 10.0, "measured", 100) for energy_j in (70.0, 30.0))
+    assert power(hard) == {"idle_w": pytest.approx(4.0), "train_w": pytest.approx(3.0)}
+    assert power(easy) == {"idle_w": pytest.approx(4.0), "train_w": None}
+    assert power(None) == power(hard, NoMeter()) == {}
 
 
 def test_what_is_given_comes_before_what_is_measured_and_that_before_what_is_assumed() -> None:

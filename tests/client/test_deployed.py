@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flwr.app import Message, MessageType, RecordDict
 
+from slimfleet.client.app import deployed_client_app
 from slimfleet.client.deployed import deployed_device
 from slimfleet.compression import BadInput, DeviceProfile
-from slimfleet.compression.messages import Registration
+from slimfleet.compression.messages import Registration, parse
+from slimfleet.simulations.grids.flower import context_of, identify_process
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def test_a_device_is_what_its_profile_says_and_holds_its_share(
         ({"state": None}, ["state is missing"]),
         ({"profile": "absent.json"}, ["absent.json", "No such file"]),
         ({"meter": "magic"}, ["'magic'", "power-supply"]),
-        ({"meter": "simulated"}, ["simulated", "none"]),
+        ({"meter": "simulated"}, ["'simulated'", "none"]),
         ({"metre": "none"}, ["'metre'", "did you mean 'meter'"]),
     ],
 )
@@ -63,3 +66,18 @@ def test_a_meter_without_a_sensor_leaves_energy_estimated(node_config: dict[str,
     ledger = device.open_ledger(send()[0])
     ledger.download(1_000)
     assert ledger.close()[1] == "estimated"
+
+
+def test_the_app_of_a_supernode_answers_for_the_device_of_its_configs(
+    node_config: dict[str, Any], phone: DeviceProfile
+) -> None:
+    identify_process()
+    context = context_of(3, node_config)
+    context.run_config = {"task.name": "slimfleet.client.tasks:Digits", "task.alpha": 1.0}
+    query = Message(RecordDict({}), dst_node_id=3, message_type=MessageType.QUERY)
+    reply = deployed_client_app()(query, context)
+    registration = parse(Registration, str(reply.content.config_records["registration"]["json"]))
+    assert registration == deployed_device(node_config, "digits", {"alpha": 1.0}).registration()
+    context.run_config = {"task.alpha": 1.0}
+    with pytest.raises(BadInput, match=r"task\.name is missing"):
+        deployed_client_app()(query, context)

@@ -7,12 +7,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Rec
 
 from slimfleet.client.app import client_app
 from slimfleet.client.device import Device
-from slimfleet.client.held import HeldStore
 from slimfleet.client.ledger import DeviceLedger
-from slimfleet.client.meters import SimulatedMeter
-from slimfleet.client.state import ResidualStore
+from slimfleet.client.meters import NoMeter
+from slimfleet.client.state import residual_at
+from slimfleet.client.store import FolderStore, MemoryStore
 from slimfleet.compression import Budget, PayloadError, Report, Training
-from slimfleet.compression.codec import decode
+from slimfleet.compression.codec import decode, encode_change
 from slimfleet.compression.messages import Registration, parse, text_of
 from slimfleet.simulations.grids.flower import context_of, identify_process
 from slimfleet.simulations.ledger import SimulatedLedger
@@ -20,42 +20,49 @@ from slimfleet.simulations.ledger import SimulatedLedger
 
 @pytest.fixture
 def device(tmp_path, workbench, architecture, phone):
-    store = ResidualStore(tmp_path, architecture.schema, fsync=False)
-    models = HeldStore(tmp_path, architecture, fsync=False)
-    return Device(2, phone, workbench, store, models, lambda a: SimulatedLedger(phone, a.budget.power_w, 0.5))
+    store = FolderStore(tmp_path, architecture, durable=False)
+    return Device(2, phone, workbench, store, lambda a: SimulatedLedger(phone, a.budget.power_w, 0.5))
 
 
-def unsent(device, acknowledged_round, round_number):
-    return device.store.load(device.number, acknowledged_round, round_number)["4.weight"]
+@pytest.fixture
+def unsent(device, send, architecture):
+    """The residual that holds for the device when a round begins, of one tensor."""
+
+    def at(acknowledged_round, round_number):
+        assignment, _ = send(round_number=round_number, acknowledged_round=acknowledged_round)
+        kept = device.store.load(device.number).residual
+        return residual_at(assignment, kept, architecture.schema)["4.weight"]
+
+    return at
 
 
 def test_a_device_introduces_itself(device, phone):
     assert device.registration() == Registration(profile=phone, examples=40)
 
 
-def test_an_accepted_update_keeps_its_residual_and_a_rejected_one_rolls_it_back(device, send):
+def test_an_accepted_update_keeps_its_residual_and_a_rejected_one_rolls_it_back(device, send, unsent):
     device.do_round(*send(round_number=1))
-    first = unsent(device, 1, 2)
+    first = unsent(1, 2)
     assert first.any()
     device.do_round(*send(round_number=2, acknowledged_round=1, plan_id=8))
-    second = unsent(device, 2, 3)
+    second = unsent(2, 3)
     assert not np.array_equal(second, first)
     # Round 2 was rejected: the coordinator still acknowledges round 1.
-    assert np.array_equal(unsent(device, 1, 3), first)
+    assert np.array_equal(unsent(1, 3), first)
 
 
-def test_after_a_rejection_the_next_update_is_as_if_it_had_never_been(device, send, tmp_path):
+def test_after_a_rejection_the_next_update_is_as_if_it_had_never_been(device, send):
     device.do_round(*send(round_number=1))
     device.do_round(*send(round_number=2, acknowledged_round=1, plan_id=8))
     rejected = device.do_round(*send(round_number=3, acknowledged_round=1, plan_id=9))[0]
-    twin = replace(device, store=replace(device.store, root=tmp_path / "twin"))
+    twin = replace(device, store=MemoryStore())
     twin.do_round(*send(round_number=1))
     assert twin.do_round(*send(round_number=3, acknowledged_round=1, plan_id=9))[0] == rejected
     accepted = device.do_round(*send(round_number=4, acknowledged_round=3, plan_id=10))[0]
     assert accepted != twin.do_round(*send(round_number=4, acknowledged_round=1, plan_id=10))[0]
 
 
-def test_a_device_that_sits_rounds_out_adds_a_residual_that_has_aged(device, send, architecture):
+def test_a_device_that_sits_rounds_out_adds_a_residual_that_has_aged(device, send, unsent, architecture):
     """By `feedback_decay` for each round between, and after `feedback_max_age` not at all."""
     training = Training(learning_rate=0.1, feedback_decay=0.5, feedback_max_age=3)
 
@@ -71,10 +78,10 @@ def test_a_device_that_sits_rounds_out_adds_a_residual_that_has_aged(device, sen
         return decode(update, architecture.schema).tensors["4.weight"]
 
     device.do_round(*send(round_number=1, training=training, nmse=0.5))
-    kept, stored = unsent(device, 1, 2), device.store.path(device.number).read_bytes()
+    kept, state = unsent(1, 2), device.store.load(device.number)
     updates = {}
     for round_number in (2, 3, 4, 5):
-        device.store.path(device.number).write_bytes(stored)
+        device.store.save(device.number, state)
         updates[round_number] = sent(round_number, acknowledged_round=1)
     fresh = updates[5]
     assert kept.any()
@@ -89,13 +96,20 @@ def test_a_round_done_again_gives_the_same_bytes(device, send):
     assert again[0] == again[1]
 
 
-def test_a_refused_round_leaves_the_residual_as_it_was(device, send):
-    device.do_round(*send(round_number=1))
+def published_to(send, version, **assignment):
+    """An assignment with a model that can be held: one on a grid."""
+    return send(**assignment)[0], version.payload
+
+
+def test_a_refused_round_leaves_everything_kept_as_it_was(device, send, published):
+    device.do_round(*published_to(send, published(1)))
     before = device.store.path(2).read_bytes()
-    assignment, payload = send(round_number=2, acknowledged_round=1)
-    with pytest.raises(PayloadError):
-        device.do_round(assignment, payload[:-1])
-    assert device.store.path(2).read_bytes() == before
+    diverges = Training(learning_rate=1e30)
+    assignment, payload = published_to(send, published(2), round_number=2, training=diverges)
+    for refused in (payload[:-1], payload):
+        with pytest.raises(PayloadError):
+            device.do_round(assignment, refused)
+        assert device.store.path(2).read_bytes() == before
 
 
 def test_without_feedback_nothing_is_kept(device, send):
@@ -103,13 +117,62 @@ def test_without_feedback_nothing_is_kept(device, send):
     assert not device.store.path(2).exists()
 
 
+def test_without_feedback_models_are_held_and_an_older_residual_stays(device, send, published, unsent):
+    off = Training(learning_rate=0.1, feedback=False)
+    device.do_round(*published_to(send, published(1), round_number=1))
+    left = unsent(1, 2)
+    device.do_round(*published_to(send, published(2), round_number=2, training=off, acknowledged_round=1))
+    assert left.any()
+    assert np.array_equal(unsent(1, 2), left)
+    assert [held.version for held in device.store.load(2).held] == [2, 1]
+
+
+def test_a_round_may_send_the_change_of_a_model_that_the_device_holds(device, send, published):
+    one = published(1)
+    two = published(2, before=one.full)
+    change = encode_change(
+        two.held.snapshot, one.full, two.others, two.index_map.schema, base_version=1, side=two.held.channels
+    )
+    assignment, _ = send(round_number=2)
+    with pytest.raises(PayloadError) as refusal:
+        device.do_round(assignment, change)
+    assert refusal.value.reason == "stale"
+    device.do_round(*published_to(send, one))
+    twin = replace(device, store=MemoryStore())
+    twin.store.save(2, device.store.load(2))
+    assert device.do_round(assignment, change)[0] == twin.do_round(assignment, two.payload)[0]
+
+
+def test_a_store_in_memory_serves_as_well_as_one_on_disk(device, send, published):
+    twin = replace(device, store=MemoryStore())
+    for number in (1, 2, 3):
+        sent = published_to(
+            send,
+            published(number),
+            round_number=number,
+            plan_id=number,
+            acknowledged_round=number - 1 or None,
+        )
+        assert device.do_round(*sent)[0] == twin.do_round(*sent)[0]
+
+
 def test_the_meter_is_stopped_whatever_happens(device, send, phone):
-    meter = SimulatedMeter()
+    class Watched(NoMeter):
+        def __init__(self):
+            self.seen = []
+
+        def start(self):
+            self.seen.append("start")
+
+        def stop(self):
+            self.seen.append("stop")
+
+    meter = Watched()
     open_ledger = lambda a: DeviceLedger(phone, None, meter, lambda: 0.0, lambda s: None)  # noqa: E731
     assignment, payload = send()
     with pytest.raises(PayloadError):
         replace(device, open_ledger=open_ledger).do_round(assignment, payload[:-1])
-    assert meter.stop() is None, "the window is closed"
+    assert meter.seen == ["start", "stop"]
 
 
 @pytest.fixture
@@ -131,7 +194,7 @@ def work(assignment_text, payload):
     return RecordDict({"model": model, "assignment": ConfigRecord({"json": assignment_text})})
 
 
-def test_the_app_enrols(ask, device):
+def test_the_app_registers_the_device(ask, device):
     reply = ask(RecordDict({}), MessageType.QUERY)
     assert parse(Registration, reply.content["registration"]["json"]) == device.registration()
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from slimfleet.client.tasks import FashionMnist, build_task
+from slimfleet.client.tasks import FashionMnist
 from slimfleet.client.tasks.fashion_mnist import DEBIAN_FOLDER, ENVIRONMENT
 from slimfleet.client.tasks.idx import read_idx
 from slimfleet.compression.errors import BadInput
@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 
 def test_a_folder_of_idx_files_plain_or_gzipped_is_read(folder):
-    task = build_task("fashion-mnist", 3, 0, root=str(folder), alpha=0.5)
+    task = FashionMnist(3, alpha=0.5, seed=0, root=str(folder))
     shares = [task.load(partition) for partition in range(3)]
     assert sum(map(len, shares)) == 60
     assert min(map(len, shares)) >= 10

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from slimfleet.client.ledger import DeviceLedger, transfer
-from slimfleet.client.meters import NoMeter, SimulatedMeter
+from slimfleet.client.meters import NoMeter, Reading
 
 
 class Time:
@@ -79,12 +79,15 @@ def test_a_device_below_the_power_limit_never_pauses(phone, time):
 
 def test_a_reading_is_charged_above_idle(phone, time):
     """The meter reads the whole device: 20 J in 10 s, of which 0.3 W are idle."""
-    meter = SimulatedMeter()
-    ledger = DeviceLedger(phone, None, meter, time.clock, time.sleep)
+
+    class Fixed(NoMeter):
+        def stop(self):
+            return Reading(20.0, 10.0, "measured", 100)
+
+    ledger = DeviceLedger(phone, None, Fixed(), time.clock, time.sleep)
     ledger.download(4_000)
-    meter.advance(20.0, 10.0)
     balance, source = ledger.close()
-    assert source == "simulated"
+    assert source == "measured"
     assert balance.energy_j == pytest.approx(20.0 - 0.3 * 10 + balance.radio_j)
 
 

@@ -9,10 +9,10 @@ from slimfleet.client.meters import (
     NoMeter,
     PowerSupplyMeter,
     Reading,
-    SimulatedMeter,
     build_meter,
     net_of_idle,
     peak_memory_bytes,
+    read_all,
     reset_peak_memory,
 )
 from slimfleet.client.meters.battery import read_batteries
@@ -196,37 +196,28 @@ def test_a_sampling_thread_that_fails_ends_and_says_so():
         end()
 
 
-def test_a_simulated_meter_adds_up_what_it_is_told():
-    meter = SimulatedMeter()
-    assert meter.stop() is None
-    meter.start()
-    meter.advance(2.5, 1.0)
-    meter.advance(0.5, 0.25)
-    meter.transmit(12.0, 2.0)
-    assert meter.stop() == Reading(15.0, 3.25, "simulated", 3)
-    meter.start()
-    assert meter.stop() == Reading(0.0, 0.0, "simulated", 0)
-
-
-@pytest.mark.parametrize(("joules", "seconds"), [(-1.0, 1.0), (1.0, -1.0), (float("nan"), 1.0)])
-def test_a_simulated_meter_cannot_go_back(joules, seconds):
-    meter = SimulatedMeter()
-    meter.start()
-    with pytest.raises(ValueError, match="cannot go back"):
-        meter.advance(joules, seconds)
-
-
 def test_idle_power_can_be_taken_off():
     reading = Reading(50.0, 10.0, "measured", 100)
     assert net_of_idle(reading, 2.0) == Reading(30.0, 10.0, "measured", 100)
     assert net_of_idle(reading, 9.0).energy_j == 0.0
 
 
+def test_mean_power_is_that_over_the_window():
+    assert Reading(70.0, 10.0, "measured", 100).mean_w == 7.0
+    assert Reading(0.0, 0.0, "measured", 0).mean_w is None
+
+
+def test_all_meters_are_read_over_one_window():
+    slept = []
+    assert read_all(2.5, slept.append).keys() == METERS.keys() - {"none"}
+    assert slept == [2.5]
+
+
 def test_meters_are_found_by_name():
     assert isinstance(build_meter("none"), NoMeter)
     assert build_meter("none").stop() is None
-    assert set(METERS) == {"none", "simulated", "power-supply", "charge-counter"}
-    with pytest.raises(BadInput, match=r"'watt-o-meter'; there are none, simulated"):
+    assert set(METERS) == {"none", "power-supply", "charge-counter"}
+    with pytest.raises(BadInput, match=r"'watt-o-meter'; there are none, power-supply"):
         build_meter("watt-o-meter")
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from slimfleet.client.tasks import TASKS, Digits, build_task
+from slimfleet.client.tasks import TASKS, Digits
 from slimfleet.client.tasks.images import Images, evaluate_images
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.pruning import select_channels
@@ -124,33 +124,7 @@ def test_more_devices_than_digits_are_refused():
 
 def test_every_task_of_the_table_is_a_factory():
     assert set(TASKS) == {"digits", "fashion-mnist"}
-    assert build_task("digits", 10, 0, alpha=0.3) == Digits(10, 0.3, 0)
-
-
-def test_a_reference_reaches_a_task_of_ones_own(monkeypatch, tmp_path):
-    (tmp_path / "my_tasks.py").write_text(
-        "from slimfleet.client.tasks import Digits\n"
-        "def many_digits(partitions, seed, noise=0.0):\n    return Digits(partitions, 1.0 + noise, seed)\n"
-        "def nothing(partitions, seed):\n    return {}\n"
-        "number = 3\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert build_task("my_tasks:many_digits", 5, 1, noise=0.5) == Digits(5, 1.5, 1)
-    with pytest.raises(BadInput, match=r"has no option volume; its options are: noise"):
-        build_task("my_tasks:many_digits", 5, 1, volume=3)
-    with pytest.raises(BadInput, match="gives a dict without name"):
-        build_task("my_tasks:nothing", 5, 1)
-    with pytest.raises(BadInput, match="is a int"):
-        build_task("my_tasks:number", 5, 1)
-
-
-def test_unknown_names_and_options_are_answered_with_the_valid_ones():
-    with pytest.raises(BadInput, match=r"did you mean 'fashion-mnist'"):
-        build_task("fashion_mnist", 10, 0)
-    with pytest.raises(BadInput, match=r"has no option alhpa; its options are: alpha"):
-        build_task("digits", 10, 0, alhpa=0.3)
-    with pytest.raises(BadInput, match="cannot load"):
-        build_task("no_such_module:Task", 10, 0)
+    assert TASKS["digits"](partitions=10, seed=0, alpha=0.3) == Digits(10, 0.3, 0)
 
 
 def _train(task: Digits, model: torch.nn.Module, examples: Examples) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from slimfleet.client.training import Trained, local_sgd
+from slimfleet.client.training import Trained, local_sgd, shuffled
 from slimfleet.compression import BadInput, Examples, Plan, Training
 
 PLAN = Plan(width=1.0, local_steps=5, batch_size=16, nmse=0.1)
@@ -28,8 +28,8 @@ def line(weight: float) -> nn.Module:
 
 def train(model, examples, plan=PLAN, training=SGD, task=None, seed=0, may_step=lambda: None, stepped=None):
     done = [] if stepped is None else stepped
-    rng = np.random.default_rng(seed)
-    return local_sgd(model, task or Line(), examples, plan, training, rng, may_step, done.append)
+    batches = shuffled(examples, plan.batch_size, np.random.default_rng(seed))
+    return local_sgd(model, task or Line(), batches, plan, training, may_step, done.append)
 
 
 def one_example(x: float, y: float) -> Examples:

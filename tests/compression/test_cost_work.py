@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from slimfleet.compression.cost import measure_work
+from slimfleet.compression.cost import measure_work, work_of
 
 
 def cnn(channels: int, hidden: int) -> nn.Module:
@@ -52,6 +52,18 @@ def test_work_is_the_slope_of_a_real_step() -> None:
 def test_targets_may_be_given() -> None:
     work = measure_work(nn.Linear(6, 4), (torch.zeros(1, 6),), nn.functional.mse_loss, torch.zeros(1, 4))
     assert work.flops_per_example == 96
+
+
+def test_the_work_of_a_task_is_that_on_its_own_inputs_and_loss() -> None:
+    class Squares:
+        def example_inputs(self) -> tuple[torch.Tensor, ...]:
+            return (torch.zeros(1, 6),)
+
+        def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            return (outputs**2).mean() + 0 * targets.sum()
+
+    model = nn.Linear(6, 4)
+    assert work_of(Squares(), model) == measure_work(model, (torch.zeros(1, 6),), Squares().loss)
 
 
 def test_neither_model_nor_random_state_changes() -> None:

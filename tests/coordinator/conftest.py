@@ -1,9 +1,9 @@
-"""A small real federation, driven by hand: a coordinator, its devices, and nothing in between."""
+"""A small real federation in one process: a coordinator, its devices, and nothing in between."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,27 @@ import torch
 from torch import Tensor, nn
 
 from slimfleet.client.device import Device
-from slimfleet.client.held import HeldStore
-from slimfleet.client.state import ResidualStore
+from slimfleet.client.store import FolderStore
 from slimfleet.client.workbench import Workbench
 from slimfleet.compression import Cost, DeviceProfile, Evaluation, Examples
 from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.messages import text_of
 from slimfleet.compression.types import Tensors
-from slimfleet.coordinator import Coordinator, CoordinatorSettings, Participation, RoundRow, Status
-from slimfleet.coordinator.observing.prometheus import Metrics
-from slimfleet.coordinator.planning import PlannerSettings
-from slimfleet.coordinator.receiving.open_round import OpenRound
-from slimfleet.coordinator.sending.dispatch import Dispatch
+from slimfleet.coordinator import (
+    Answer,
+    Closed,
+    Coordinator,
+    Dispatch,
+    Observer,
+    Planned,
+    RoundRow,
+    Saved,
+    State,
+    Status,
+)
+from slimfleet.coordinator.checkpoint import restore_checkpoint, save_checkpoint
+from slimfleet.coordinator.settings import settings_of
+from slimfleet.simulations.in_process import InProcess
 from slimfleet.simulations.ledger import SimulatedLedger
 
 torch.set_num_threads(1)
@@ -76,10 +85,18 @@ PHONE = DeviceProfile(
     radio_j_per_byte_down=5e-6,
     radio_j_per_burst=0.5,
 )
-PLANNER = PlannerSettings(
-    widths=(1.0, 0.75, 0.5, 0.25), local_steps=(4, 2, 1), batch_sizes=(8,), nmse=(0.02, 0.2)
-)
-SETTINGS = CoordinatorSettings(rounds=6, seed=5, planner_settings=PLANNER, runtime="lite")
+TABLES: dict[str, Any] = {
+    "rounds": 6,
+    "seed": 5,
+    "planner": {
+        "widths": [1.0, 0.75, 0.5, 0.25],
+        "local_steps": [4, 2, 1],
+        "batch_sizes": [8],
+        "nmse": [0.02, 0.2],
+    },
+    "client": {"runtime": "lite"},
+}
+"""The settings of a small federation, as a file has them."""
 
 
 @dataclass
@@ -95,9 +112,9 @@ class World:
     def status(self, node: int, round_number: int) -> Status | None:
         return self.statuses.get(node, Status())
 
-    def settle(self, participations: Sequence[Participation], round_number: int) -> list[Cost]:
-        self.now += 60.0
-        return [p.predicted for p in participations if p.spent is None]
+    def advance(self, now_s: float, answers: Sequence[Answer], round_number: int) -> list[Cost]:
+        self.now = now_s + 60.0
+        return [a.dispatch.predicted for a in answers if a.dispatch is not None and a.report is None]
 
     def to_json(self) -> dict[str, Any]:
         return {"now": self.now}
@@ -108,34 +125,65 @@ class World:
 
 @dataclass
 class Federation:
-    """A coordinator and its devices in one process."""
+    """A coordinator and its devices, with observers that are told what happens."""
 
-    coordinator: Coordinator
-    devices: dict[int, Device]
+    harness: InProcess
     world: World
+    observers: Sequence[Observer] = ()
 
-    def answer(self, dispatch: Dispatch) -> tuple[int, bytes, str]:
+    @property
+    def coordinator(self) -> Coordinator:
+        return self.harness.coordinator
+
+    @property
+    def state(self) -> State:
+        return self.harness.coordinator.state
+
+    @property
+    def devices(self) -> Mapping[int, Device]:
+        return self.harness.devices  # type: ignore[return-value]
+
+    def plan(self) -> Planned:
+        return self._told(self.harness.plan())
+
+    def answer(self, dispatch: Dispatch) -> tuple[bytes, str]:
         """What the device of this dispatch sends back."""
         payload, report = self.devices[dispatch.node].do_round(dispatch.assignment, dispatch.payload)
-        return dispatch.node, payload, text_of(report)
+        return payload, text_of(report)
 
-    def open(self) -> OpenRound:
-        return self.coordinator.open_round(list(self.devices))
+    def work(self, dispatch: Dispatch) -> Answer:
+        return self._told(self.harness.work(dispatch))
+
+    def receive(self, dispatch: Dispatch, payload: bytes, text: str) -> Answer:
+        return self._told(self.coordinator.receive(dispatch.plan_id, payload, text))
+
+    def step(self) -> Closed:
+        return self._told(self.harness.step())
+
+    def round(self) -> Closed:
+        for dispatch in self.plan().dispatches:
+            self.work(dispatch)
+        return self.step()
 
     def run(self, rounds: int = 1) -> list[RoundRow]:
-        rows = []
-        for _ in range(rounds):
-            opened = self.open()
-            for dispatch in opened.dispatches:
-                opened.receive(*self.answer(dispatch))
-            rows.append(self.coordinator.close_round(opened))
-        return rows
+        return [self.round().row for _ in range(rounds)]
+
+    def save(self, root: Path) -> Saved:
+        return self._told(save_checkpoint(root, self.state, self.coordinator.environment))
+
+    def restore(self, root: Path) -> None:
+        restore_checkpoint(root, self.state, self.coordinator.environment)
 
     def state_bytes(self) -> bytes:
-        return bytes_of(self.coordinator.server.state())
+        return bytes_of(self.state.server.state())
 
     def model_bytes(self) -> bytes:
-        return bytes_of(self.coordinator.server.model())
+        return bytes_of(self.state.server.model())
+
+    def _told(self, event: Any) -> Any:
+        for observer in self.observers:
+            observer(event)
+        return event
 
 
 def bytes_of(tensors: Tensors) -> bytes:
@@ -157,21 +205,26 @@ def task() -> Blobs:
 
 @pytest.fixture
 def federate(task: Blobs, tmp_path: Path) -> Federate:
-    """Make a federation; `state` names the folder of its devices, `profiles` may replace PHONE by node."""
+    """Make a federation.
+
+    `state` names the folder of its devices, `profiles` may replace PHONE by node; whatever else is given are tables or
+    values of the settings, over those of TABLES.
+    """
 
     def make(
-        settings: CoordinatorSettings = SETTINGS,
         *,
         state: str = "devices",
         profiles: dict[int, DeviceProfile] | None = None,
-        metrics: Metrics | None = None,
+        observers: Sequence[Observer] = (),
         **changes: Any,
     ) -> Federation:
         world = World()
-        coordinator = Coordinator(task, replace(settings, **changes), world, metrics)
+        tables = {**TABLES}
+        for key, value in changes.items():
+            tables[key] = {**tables.get(key, {}), **value} if isinstance(value, dict) else value
+        coordinator = Coordinator(task, settings_of(tables, "the test"), world)
         workbench = Workbench(task, coordinator.blueprint, RUNTIMES["lite"])
-        store = ResidualStore(tmp_path / state, coordinator.blueprint.schema, fsync=False)
-        models = HeldStore(tmp_path / state, coordinator.blueprint, fsync=False)
+        store = FolderStore(tmp_path / state, coordinator.blueprint, durable=False)
         devices = {}
         for number, node in enumerate(NODES):
             profile = (profiles or {}).get(node, PHONE)
@@ -180,10 +233,8 @@ def federate(task: Blobs, tmp_path: Path) -> Federate:
                 profile,
                 workbench,
                 store,
-                models,
                 lambda a, profile=profile: SimulatedLedger(profile, a.budget.power_w, 0.5),
             )
-            coordinator.register(node, profile, devices[node].registration().examples)
-        return Federation(coordinator, devices, world)
+        return Federation(InProcess(coordinator, devices), world, observers)
 
     return make

@@ -33,6 +33,7 @@ class Rows:
         return nn.functional.cross_entropy(outputs, targets)
     def load(self, partition):
         raise AssertionError("planning needs no data")
+    evaluate = load
 
 one = Rows(1, 0)
 number = 3

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slimfleet.client.held import Held, kept_with
+from slimfleet.client.state import Held, held_with
 from slimfleet.client.workbench import Workbench
 from slimfleet.compression import Plan
 from slimfleet.compression.codec import decode_model
@@ -17,10 +17,10 @@ from slimfleet.compression.pruning.blueprint import blueprint
 from slimfleet.compression.tensors import tensors_of
 from slimfleet.compression.wire import OVERHEAD_BYTES, PayloadKind, read_header
 from slimfleet.coordinator import Status
-from slimfleet.coordinator.checkpoint import checkpoints, restore_checkpoint, save_checkpoint
-from slimfleet.coordinator.sending.dispatch import Downlink
-from slimfleet.coordinator.sending.holding import NOTHING, Holding
-from slimfleet.coordinator.sending.versions import Versions
+from slimfleet.coordinator.checkpoint import checkpoints
+from slimfleet.coordinator.sending.downlink import Downlink
+from slimfleet.coordinator.sending.versions import NOTHING, Holding, Versions
+from slimfleet.coordinator.settings import CoordinatorSettings, PlannerSettings
 
 WIDTHS = (1.0, 0.75, 0.5, 0.25)
 
@@ -40,7 +40,8 @@ def plan_of(width):
 
 
 def downlink_of(architecture, model, number, versions, window="prefix"):
-    return Downlink(architecture, model, number, 6, window, versions)
+    settings = CoordinatorSettings(planner=PlannerSettings(window=window))
+    return Downlink(architecture, model, number, versions, settings)
 
 
 def drifted(model, rng, scale):
@@ -84,9 +85,10 @@ def test_a_device_has_exactly_what_was_published_whatever_it_missed(
                 continue
             if event == "state lost":
                 held[device] = ()
-            payload, _, gives = downlink.for_plan(plan_of(width), known[device])
+            payload, _, holding_after = downlink.for_plan(plan_of(width), known[device])
             newcomer, index_map, _ = downlink.for_plan(plan_of(width), NOTHING)
-            assert len(payload) == downlink.sizes([width], known[device])[width] <= len(newcomer)
+            assert downlink.least_size(width) <= len(payload) <= len(newcomer)
+            assert len(payload) == downlink.size(width, known[device])
             received = opened(workbench, payload, held[device])
             if received is None:
                 assert event == "state lost" or "answer lost" in str(steps), "only then may it be stale"
@@ -95,9 +97,9 @@ def test_a_device_has_exactly_what_was_published_whatever_it_missed(
             expected = decode_model(newcomer, index_map.schema).tensors
             assert all(np.array_equal(received.tensors[n], expected[n]) for n in expected)
             newest = Held(number, received.channels, received.snapshot)
-            held[device] = kept_with(newest, held[device], received.base_version)
+            held[device] = held_with(newest, held[device], received.base_version)
             if event != "answer lost":
-                known[device] = gives
+                known[device] = holding_after
         resumed = Versions(architecture.schema, 6, history)
         resumed.restore(dict(versions))
         versions = resumed
@@ -129,8 +131,8 @@ def kind_of(downlink, width, holding):
 
 def test_a_returning_device_is_sent_much_less_than_a_newcomer(published):
     downlink = published(8)
-    whole = downlink.sizes(WIDTHS, NOTHING)
-    change = downlink.sizes(WIDTHS, held_at(downlink, 5))
+    whole = {width: downlink.size(width, NOTHING) for width in WIDTHS}
+    change = {width: downlink.size(width, held_at(downlink, 5)) for width in WIDTHS}
     # Headers aside: the narrowest of these models has 91 elements.
     assert all(change[w] - OVERHEAD_BYTES < (whole[w] - OVERHEAD_BYTES) / 2 for w in WIDTHS)
     assert list(whole.values()) == sorted(whole.values(), reverse=True)
@@ -188,29 +190,29 @@ def test_channels_are_covered_bit_by_bit():
     assert NOTHING.covers(b"")
 
 
-def kinds(opened):
-    return {d.node: read_header(d.payload).kind for d in opened.dispatches}
+def kinds(planned):
+    return {d.node: read_header(d.payload).kind for d in planned.dispatches}
 
 
 def test_in_a_federation_devices_that_answered_are_sent_changes(federate):
     federation = federate(rounds=4)
     rows = federation.run(3)
-    assert set(kinds(federation.open()).values()) == {PayloadKind.CHANGE}
-    whole = federate(rounds=4, downlink_history=0, state="whole")
+    assert set(kinds(federation.plan()).values()) == {PayloadKind.CHANGE}
+    whole = federate(rounds=4, codec={"downlink_history": 0}, state="whole")
     assert rows[-1].downlink_bytes < whole.run(3)[-1].downlink_bytes
-    assert {r.holding.version for r in federation.coordinator.registry} == {3}
+    assert {r.holding.version for r in federation.state.registry} == {3}
 
 
 def test_a_rejected_or_late_answer_shows_what_is_held_and_silence_does_not(federate):
     federation = federate()
-    opened = federation.open()
-    rejected, silent, *_ = opened.dispatches
-    node, payload, text = federation.answer(rejected)
-    opened.receive(node, payload[:-1] + bytes([payload[-1] ^ 1]), text)
+    planned = federation.plan()
+    rejected, silent, *_ = planned.dispatches
+    payload, text = federation.answer(rejected)
+    answer = federation.receive(rejected, payload[:-1] + bytes([payload[-1] ^ 1]), text)
     federation.answer(silent)
-    federation.coordinator.close_round(opened)
-    assert opened.rejected == {rejected.node: "checksum"}
-    registry = federation.coordinator.registry
+    federation.step()
+    assert answer.reason == "checksum"
+    registry = federation.state.registry
     assert (registry[rejected.node].holding.version, registry[silent.node].holding) == (1, NOTHING)
 
 
@@ -218,22 +220,12 @@ def test_who_lost_its_state_refuses_once_and_is_sent_the_whole_model_next(federa
     federation = federate()
     federation.run(2)
     node = next(iter(federation.devices))
-    federation.devices[node].models.path(federation.devices[node].number).unlink()
-    opened = federation.open()
-    for dispatch in opened.dispatches:
-        if dispatch.node == node:
-            with pytest.raises(PayloadError) as refusal:
-                federation.answer(dispatch)
-            opened.fail(node, refusal.value.reason)
-        else:
-            opened.receive(*federation.answer(dispatch))
-    federation.coordinator.close_round(opened)
-    assert opened.failed == {node: "stale"}
-    again = federation.open()
+    federation.devices[node].store.path(federation.devices[node].number).unlink()
+    failed = [a for a in federation.round().answers if a.verdict == "failed"]
+    assert [(a.dispatch.node, a.reason) for a in failed] == [(node, "stale")]
+    again = federation.plan()
     assert [n for n, kind in kinds(again).items() if kind is PayloadKind.MODEL] == [node]
-    for dispatch in again.dispatches:
-        again.receive(*federation.answer(dispatch))
-    assert not again.rejected
+    assert {federation.work(dispatch).verdict for dispatch in again.dispatches} == {"accepted"}
 
 
 def test_a_resumed_coordinator_sends_the_same_changes(federate, tmp_path):
@@ -241,11 +233,11 @@ def test_a_resumed_coordinator_sends_the_same_changes(federate, tmp_path):
     for turn in range(4):
         federation.world.statuses = {11: None if turn % 2 else Status()}
         federation.run()
-        save_checkpoint(tmp_path / "checkpoint", federation.coordinator)
+        federation.save(tmp_path / "checkpoint")
     federation.world.statuses = {}
     resumed = federate()
-    restore_checkpoint(tmp_path / "checkpoint", resumed.coordinator)
-    sent, again = federation.open(), resumed.open()
+    resumed.restore(tmp_path / "checkpoint")
+    sent, again = federation.plan(), resumed.plan()
     assert [d.payload for d in sent.dispatches] == [d.payload for d in again.dispatches]
     assert set(kinds(again).values()) == {PayloadKind.CHANGE}
 
@@ -254,13 +246,13 @@ def test_checkpoints_share_the_files_of_versions_and_survive_a_damaged_one(feder
     root, federation = tmp_path / "checkpoint", federate()
     for _ in range(3):
         federation.run()
-        save_checkpoint(root, federation.coordinator)
+        federation.save(root)
     before, last = (sorted(folder.glob("version-*")) for folder in checkpoints(root))
     assert [path.name for path in last[:2]] == [path.name for path in before]
     assert all(a.samefile(b) for a, b in zip(before, last, strict=False))
     last[-1].write_bytes(last[-1].read_bytes()[:-1] + b"\1")
     resumed = federate()
-    restore_checkpoint(root, resumed.coordinator)
-    assert [number for number, _ in resumed.coordinator.versions] == [1, 2]
+    resumed.restore(root)
+    assert [number for number, _ in resumed.state.versions] == [1, 2]
     assert "is damaged" in caplog.text
-    assert set(kinds(resumed.open()).values()) == {PayloadKind.MODEL}
+    assert set(kinds(resumed.plan()).values()) == {PayloadKind.MODEL}

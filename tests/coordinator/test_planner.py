@@ -11,14 +11,8 @@ from torch import nn
 from slimfleet.compression.cost import RUNTIMES, CostModel, Work, measure_work
 from slimfleet.compression.types import Budget, Cost, DeviceProfile, Plan, Skip
 from slimfleet.coordinator.learning.calibration import Correction, Factor
-from slimfleet.coordinator.planning import (
-    POLICIES,
-    EnumeratingPlanner,
-    FixedPlanner,
-    History,
-    PlannerSettings,
-)
-from slimfleet.coordinator.planning.candidates import candidates
+from slimfleet.coordinator.planning import PLANNERS, EnumeratingPlanner, FixedPlanner, History, Sizes
+from slimfleet.coordinator.settings import PlannerSettings
 
 
 def work_at(width: float) -> Work:
@@ -34,7 +28,21 @@ def work_at(width: float) -> Work:
 SETTINGS = PlannerSettings()
 MODEL = CostModel(RUNTIMES["lite"], {width: work_at(width) for width in SETTINGS.widths})
 PLANNER = EnumeratingPlanner(SETTINGS)
-HISTORY = History(examples=600)
+PARAMETER_BYTES = {width: work.parameter_bytes for width, work in MODEL.works.items()}
+
+
+NOMINAL = Correction()
+
+
+def history_of(examples: int = 600, correction: Correction = NOMINAL, **sizes: int) -> History:
+    """What is known of a device, with models to be sent as large as in float32, or as `sizes` by width says."""
+    exact = PARAMETER_BYTES | {float(width): size for width, size in sizes.items()}
+    return History(
+        examples=examples, correction=correction, sizes=Sizes(exact=exact.__getitem__, least=lambda width: 45)
+    )
+
+
+HISTORY = history_of()
 PHONE = DeviceProfile(
     name="phone",
     device_class="phone-mid",
@@ -55,9 +63,7 @@ def predicted(plan: Plan, history: History = HISTORY, power_w: float | None = No
     """The plan's cost, worked out apart from the planner's columns."""
     work = MODEL.works[plan.width]
     up = MODEL.sizes.predict(work.parameters, plan.nmse)
-    return MODEL.predict(
-        PHONE, plan, work, up, history.downlink_bytes.get(plan.width, work.parameter_bytes), power_w
-    )
+    return MODEL.predict(PHONE, plan, work, up, history.sizes.exact(plan.width), power_w)
 
 
 def of_budget(name: str) -> Callable[[Cost], float]:
@@ -82,11 +88,12 @@ budgets = st.builds(
     downlink_bytes=st.none() | st.integers(10_000, 500_000),
 )
 factors = st.builds(Factor, st.floats(0.3, 3), st.floats(0, 0.5))
+sizes = st.dictionaries(st.sampled_from(SETTINGS.widths).map(str), st.integers(1_000, 500_000))
 histories = st.builds(
-    History,
-    examples=st.none() | st.integers(1, 5000),
-    correction=st.builds(Correction, factors, factors, factors),
-    downlink_bytes=st.dictionaries(st.sampled_from(SETTINGS.widths), st.integers(1_000, 500_000)),
+    lambda examples, correction, sizes: history_of(examples, correction, **sizes),
+    st.integers(1, 5000),
+    st.builds(Correction, factors, factors, factors),
+    sizes,
 )
 
 
@@ -106,7 +113,7 @@ def test_a_plan_keeps_every_limit_under_the_corrected_cost_model(budget: Budget,
         needed = certain + (of_budget(name)(cost) - certain) * factor.value * margin
         rounding = 1 if name.endswith("bytes") else 0  # a cost rounds bytes up to whole ones
         assert limit is None or needed <= limit * 1.000001 + rounding * factor.value * margin
-    most = -(-(history.examples or SETTINGS.unknown_examples) // plan.batch_size)
+    most = -(-history.examples // plan.batch_size)
     assert 1 <= plan.local_steps <= most
 
 
@@ -221,11 +228,26 @@ def test_bfloat16_where_the_device_says_so() -> None:
     assert plan.precision == "bfloat16"
 
 
-def test_candidates_are_the_product_of_the_grids() -> None:
-    grid = candidates(SETTINGS)
-    assert len(grid.width) == 5 * 8 * 3 * 24
-    assert all(grid.nmses[i] == e for i, e in zip(grid.nmse_index, grid.nmse, strict=True))
-    assert all(grid.widths[i] == w for i, w in zip(grid.width_index, grid.width, strict=True))
+@given(budgets, histories)
+def test_sizes_are_asked_for_only_where_they_decide(budget: Budget, history: History) -> None:
+    """Plan, skip and reason are those of a planner that knows every size beforehand."""
+    asked: list[float] = []
+
+    def exact(width: float) -> int:
+        asked.append(width)
+        return history.sizes.exact(width)
+
+    known = replace(history, sizes=Sizes(exact=history.sizes.exact, least=history.sizes.exact))
+    lazy = replace(history, sizes=Sizes(exact=exact, least=history.sizes.least))
+    assert PLANNER.plan(PHONE, budget, MODEL, lazy) == PLANNER.plan(PHONE, budget, MODEL, known)
+    assert len(asked) == len(set(asked))
+
+
+def test_without_a_limit_one_size_is_enough() -> None:
+    asked: list[float] = []
+    sizes = Sizes(exact=lambda width: asked.append(width) or PARAMETER_BYTES[width], least=lambda width: 45)  # type: ignore[func-returns-value]
+    PLANNER.plan(PHONE, Budget(), MODEL, History(examples=600, sizes=sizes))
+    assert len(asked) == 1
 
 
 def test_the_baseline_is_one_float32_epoch_whatever_the_budget() -> None:
@@ -234,6 +256,6 @@ def test_the_baseline_is_one_float32_epoch_whatever_the_budget() -> None:
     assert (plan.width, plan.local_steps, plan.batch_size, plan.nmse) == (1.0, 19, 32, 0.0)
 
 
-@pytest.mark.parametrize("name", sorted(POLICIES))
+@pytest.mark.parametrize("name", sorted(PLANNERS))
 def test_every_policy_plans(name: str) -> None:
-    assert isinstance(POLICIES[name](SETTINGS).plan(PHONE, Budget(), MODEL, History()), Plan)
+    assert isinstance(PLANNERS[name](SETTINGS).plan(PHONE, Budget(), MODEL, HISTORY), Plan)

@@ -3,7 +3,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from slimfleet.coordinator.planning.selection import POLICIES, Candidate, SelectionSettings, eligible
+from slimfleet.coordinator.planning.selection import ORDERS, Candidate
+from slimfleet.coordinator.settings import SelectionSettings
 
 SETTINGS = SelectionSettings(energy_exponent=1.0)
 
@@ -15,17 +16,17 @@ def candidate(node: int, round_j: float = 1.0, loss=None, battery=None, charging
 def first_places(policy: str, candidates, settings=SETTINGS, draws: int = 4_000) -> dict[int, float]:
     """How often each node is asked first."""
     rng = np.random.default_rng(0)
-    counts = Counter(POLICIES[policy](candidates, settings, rng)[0] for _ in range(draws))
+    counts = Counter(ORDERS[policy](candidates, settings, rng)[0] for _ in range(draws))
     return {c.node: counts[c.node] / draws for c in candidates}
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", ORDERS)
 def test_an_order_is_a_permutation_that_the_seed_decides(policy):
     candidates = [candidate(node, round_j=node + 1.0) for node in range(30)]
-    orders = [POLICIES[policy](candidates, SETTINGS, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    orders = [ORDERS[policy](candidates, SETTINGS, np.random.default_rng(seed)) for seed in (1, 1, 2)]
     assert sorted(orders[0]) == list(range(30))
     assert orders[0] == orders[1] != orders[2]
-    assert POLICIES[policy]([], SETTINGS, np.random.default_rng(0)) == []
+    assert ORDERS[policy]([], SETTINGS, np.random.default_rng(0)) == []
 
 
 def test_uniform_looks_at_nothing():
@@ -50,13 +51,3 @@ def test_loss_counts_where_it_should_and_the_unknown_are_as_promising_as_the_bes
     settings = SelectionSettings(energy_exponent=0.0, utility_exponent=1.0)
     shares = first_places("utility", [candidate(0, loss=2.0), candidate(1, loss=0.5), candidate(2)], settings)
     assert shares == pytest.approx({0: 4 / 9, 1: 1 / 9, 2: 4 / 9}, abs=0.03)
-
-
-def test_a_battery_below_the_floor_is_left_alone_unless_it_charges():
-    candidates = [
-        candidate(0),
-        candidate(1, battery=0.2),
-        candidate(2, battery=0.19),
-        candidate(3, battery=0.0, charging=True),
-    ]
-    assert [c.node for c in eligible(candidates, SelectionSettings(battery_floor=0.2))] == [0, 1, 3]

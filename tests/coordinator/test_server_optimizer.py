@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from slimfleet.compression import ModelSchema
-from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer, ServerSettings
+from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
+from slimfleet.coordinator.settings import ServerSettings
 
 START = {
     "w": np.array([[1.0, -2.0], [0.5, 0.0]], np.float32),

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from slimfleet.compression.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from slimfleet.client.device import Device
+    from slimfleet.client.device import Device, Participant
     from slimfleet.client.guard import BudgetGuard
-    from slimfleet.client.held import Held, HeldStore
     from slimfleet.client.ledger import Balance, DeviceLedger, Ledger
     from slimfleet.client.round import run_round
-    from slimfleet.client.state import ResidualStore
+    from slimfleet.client.state import DeviceState, Held, Residual
+    from slimfleet.client.store import DeviceStore, FolderStore, MemoryStore
     from slimfleet.client.workbench import Workbench
 else:
     __getattr__, __dir__ = lazy_exports(
@@ -22,10 +22,14 @@ else:
             "BudgetGuard": "slimfleet.client.guard",
             "Device": "slimfleet.client.device",
             "DeviceLedger": "slimfleet.client.ledger",
-            "Held": "slimfleet.client.held",
-            "HeldStore": "slimfleet.client.held",
+            "DeviceState": "slimfleet.client.state",
+            "DeviceStore": "slimfleet.client.store",
+            "FolderStore": "slimfleet.client.store",
+            "Held": "slimfleet.client.state",
             "Ledger": "slimfleet.client.ledger",
-            "ResidualStore": "slimfleet.client.state",
+            "MemoryStore": "slimfleet.client.store",
+            "Participant": "slimfleet.client.device",
+            "Residual": "slimfleet.client.state",
             "Workbench": "slimfleet.client.workbench",
             "run_round": "slimfleet.client.round",
         },
@@ -36,10 +40,14 @@ __all__ = [
     "BudgetGuard",
     "Device",
     "DeviceLedger",
+    "DeviceState",
+    "DeviceStore",
+    "FolderStore",
     "Held",
-    "HeldStore",
     "Ledger",
-    "ResidualStore",
+    "MemoryStore",
+    "Participant",
+    "Residual",
     "Workbench",
     "run_round",
 ]

@@ -1,4 +1,4 @@
-"""What of a task's model shrinks, and what training it costs at each width."""
+"""Anatomy of a task's model: what of it shrinks, and what training costs at each width."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slimfleet.compression import Task
-from slimfleet.compression.cost import Runtime, Work, measure_work, peak_memory_bytes
+from slimfleet.compression.cost import Runtime, Work, peak_memory_bytes, work_of
 from slimfleet.compression.pruning import select_channels
 from slimfleet.compression.pruning.blueprint import Blueprint
 
@@ -26,7 +26,7 @@ class AtWidth:
 def at_width(task: Task, architecture: Blueprint, width: float, runtime: Runtime, batch_size: int) -> AtWidth:
     """Build the task's model at `width` (0 < width <= 1) and measure its work."""
     channels = select_channels(architecture.groups, width, "prefix")
-    work = measure_work(architecture.shrunk(channels), task.example_inputs(), task.loss)
+    work = work_of(task, architecture.shrunk(channels))
     kept = sum(len(chosen) for chosen in channels.values())
     return AtWidth(width, kept, work, peak_memory_bytes(runtime, work, batch_size))
 

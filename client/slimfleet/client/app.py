@@ -1,34 +1,24 @@
-"""A device as a Flower ClientApp: the same rounds under Flower's own engine, our simulation or a real SuperNode."""
+"""Client app: a device as a Flower ClientApp, under Flower's own engine, our simulation or a real SuperNode."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from slimfleet.compression import Assignment, BudgetExceeded, Payload, PayloadError, Report
-from slimfleet.compression.messages import Registration, parse, text_of
-
-
-class Participant(Protocol):
-    """What answers for a device: a `Device`, or something that stands in front of one."""
-
-    def registration(self) -> Registration:
-        """How it introduces itself."""
-        ...
-
-    def do_round(self, assignment: Assignment, payload: Payload) -> tuple[Payload, Report]:
-        """Train and encode."""
-        ...
+from slimfleet.client.deployed import deployed_device
+from slimfleet.client.device import Device, Participant
+from slimfleet.compression import Assignment, BudgetExceeded, Payload, PayloadError
+from slimfleet.compression.edge.app_config import task_reference
+from slimfleet.compression.messages import parse, text_of
 
 
 def client_app(device_of: Callable[[Context], Participant]) -> ClientApp:
-    """A ClientApp that answers for whichever device `device_of` finds for a Flower context.
+    """A ClientApp that answers for the device that `device_of` finds for a Flower context.
 
-    `query` answers with the device's registration, `train` with the encoded update and the report, or, when no step
-    fits the budget or the model cannot be decoded, with the reason for refusing.
+    `query` answers with the device's registration; `train` with the encoded update and the report, or with the reason
+    for refusing where no step fits the budget or the model cannot be decoded.
     """
     app = ClientApp()
 
@@ -54,3 +44,17 @@ def client_app(device_of: Callable[[Context], Participant]) -> ClientApp:
         return Message(answer, reply_to=message)
 
     return app
+
+
+def deployed_client_app() -> ClientApp:
+    """The ClientApp of a SuperNode: its device comes from the node-config, its task from the table `task` of the
+    run-config, and its state from disk, since every message may meet a new process.
+
+    Where something in them is wrong, the app raises BadInput, which reaches the log of the server too.
+    """
+
+    def device_of(context: Context) -> Device:
+        name, arguments = task_reference(context.run_config)
+        return deployed_device(context.node_config, name, arguments)
+
+    return client_app(device_of)

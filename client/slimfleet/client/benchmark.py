@@ -1,4 +1,4 @@
-"""How fast this machine trains, how much memory that takes, and what power it draws: measured, in seconds."""
+"""Benchmark of this machine: how fast it trains, in how much memory, at what power; measured in seconds."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from slimfleet.client.meters import Meter, Reading, net_of_idle, peak_memory_bytes, reset_peak_memory
-from slimfleet.client.training import local_sgd
+from slimfleet.client.training import local_sgd, shuffled
 from slimfleet.compression import BadInput, Plan, Task, Training
-from slimfleet.compression.cost import measure_work
+from slimfleet.compression.cost import work_of
 
 WARM_UP_STEPS = 3
-"""The first steps pay for the libraries' own start."""
+"""The first steps include the libraries' own initialisation."""
 
 MOST_STEPS = 10**6
 
@@ -28,9 +28,9 @@ class Benchmark:
     steps: int
     seconds: float
     peak_bytes: int
-    """Of this process while it trained; since its start where the kernel cannot begin anew."""
+    """Of this process while it trained; since its start where the kernel cannot reset the peak."""
     reading: Reading | None
-    """Energy of the whole device; None where no meter could tell."""
+    """Energy of the whole device; None without a meter's reading."""
 
 
 def measure_training(
@@ -48,10 +48,10 @@ def measure_training(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = task.build_model()
-        work = measure_work(model, task.example_inputs(), task.loss)
+        work = work_of(task, model)
         if work.flops_per_example <= 0:
             raise BadInput(f"the model of {task.name!r} has no convolution or matrix product to time")
-        examples, rng = task.load(0), np.random.default_rng(0)
+        batches = shuffled(task.load(0), batch_size, np.random.default_rng(0))
         trained: list[int] = []
 
         def train(steps: int, until_s: float) -> None:
@@ -61,7 +61,7 @@ def measure_training(
             def may_step() -> str | None:
                 return "deadline_s" if clock() >= until_s else None
 
-            local_sgd(model, task, examples, plan, gently, rng, may_step, trained.append)
+            local_sgd(model, task, batches, plan, gently, may_step, trained.append)
 
         train(WARM_UP_STEPS, float("inf"))
         trained.clear()
@@ -79,18 +79,18 @@ def measure_training(
         )
 
 
-def mean_w(reading: Reading | None) -> float | None:
-    """Mean power over a reading's window; None without a reading."""
-    return None if reading is None or reading.duration_s <= 0 else reading.energy_j / reading.duration_s
+def measured_power(
+    training: Reading | None, meter: Meter, seconds: float, sleep: Callable[[float], None] = time.sleep
+) -> dict[str, float | None]:
+    """`idle_w`, measured now while this process sleeps, and `train_w`, the power of `training` above it.
 
-
-def idle_w(meter: Meter, seconds: float, sleep: Callable[[float], None] = time.sleep) -> float | None:
-    """Mean power of the device while this process sleeps; None where no meter can tell."""
+    Empty without a reading; `train_w` is None where training drew no more than rest.
+    """
+    if training is None:
+        return {}
     meter.start()
     sleep(seconds)
-    return mean_w(meter.stop())
-
-
-def train_w(reading: Reading, idle: float) -> float | None:
-    """Power of training above `idle`; None where the meter saw none."""
-    return mean_w(net_of_idle(reading, idle)) or None
+    idle = meter.stop()
+    if idle is None or idle.mean_w is None:
+        return {}
+    return {"idle_w": idle.mean_w, "train_w": net_of_idle(training, idle.mean_w).mean_w or None}

@@ -1,41 +1,28 @@
-"""`slimfleet-device`: what this machine can do for a fleet, and what a task asks of it."""
+"""Command line `slimfleet-device`: what this machine can do for a fleet, and what a task needs of it.
+
+Whatever loads torch is imported inside the commands, so that help appears at once.
+"""
 
 from __future__ import annotations
 
 import json
 import platform
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from slimfleet.client.anatomy import at_width
-from slimfleet.client.benchmark import Benchmark, idle_w, measure_training, train_w
 from slimfleet.client.figures import cores, profile_figures, profile_of, ram_bytes
-from slimfleet.client.meters import METERS, Meter, Reading, build_meter
+from slimfleet.client.meters import METERS, build_meter, read_all
 from slimfleet.client.meters.battery import read_batteries
-from slimfleet.client.printing import (
-    batteries_table,
-    benchmark_text,
-    figures_table,
-    groups_table,
-    meters_table,
-    toml_of,
-    whole_text,
-    widths_table,
-)
-from slimfleet.client.tasks import build_task
 from slimfleet.compression import BadInput, Task
 from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.edge.console import run_app
 from slimfleet.compression.edge.import_path import existing_folders, make_importable
 from slimfleet.compression.edge.options import ImportFrom, TaskArguments, keyword_arguments
-from slimfleet.compression.pruning.blueprint import blueprint
+from slimfleet.compression.edge.task_loader import load_task
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False
@@ -43,28 +30,28 @@ app = typer.Typer(
 
 TaskName = Annotated[
     str,
-    typer.Argument(metavar="TASK", help="digits, fashion-mnist, or module:object for a task of your own."),
+    typer.Argument(metavar="TASK", help="digits, fashion-mnist, or module:object for your own task."),
 ]
 Batch = Annotated[int, typer.Option(min=1, help="Examples in one step of training.")]
 
 
 @app.callback()
 def _commands() -> None:
-    """What this machine can do for a fleet, and what a task asks of it."""
+    """What this machine can do for a fleet, and what a task needs of it."""
 
 
 @app.command()
 def inspect(
     task: TaskName,
     width: Annotated[
-        list[float] | None, typer.Option(help="A width to look at; repeatable [1.0 0.75 0.5 0.25].")
+        list[float] | None, typer.Option(help="A width to measure; repeatable [1.0 0.75 0.5 0.25].")
     ] = None,
     batch_size: Batch = 16,
     runtime: Annotated[str, typer.Option(help=f"Whose memory model: {' or '.join(RUNTIMES)}.")] = "torch",
     option: TaskArguments = None,
     import_from: ImportFrom = None,
 ) -> None:
-    """Show which channels of a task's model a narrow device can do without, and what each width costs.
+    """Show which channels of a task's model can be removed for a narrow device, and what each width costs.
 
         slimfleet-device inspect digits
         slimfleet-device inspect keyboard:Keyboard --import-from docs/examples/own_task
@@ -73,6 +60,12 @@ def inspect(
     """
     if runtime not in RUNTIMES:
         raise BadInput(f"no runtime is called {runtime!r}; there are {', '.join(RUNTIMES)}")
+    from rich.console import Console
+
+    from slimfleet.client.anatomy import at_width
+    from slimfleet.client.printing import groups_table, whole_text, widths_table
+    from slimfleet.compression.pruning.blueprint import blueprint
+
     loaded = _task(task, option, import_from)
     architecture = blueprint(loaded, seed=0)
     rows = [
@@ -93,10 +86,10 @@ def profile(
     meter: Annotated[str, typer.Option(help=f"{', '.join(METERS)}.")] = "power-supply",
     name: Annotated[str | None, typer.Option(help="Of the device [this computer's].")] = None,
     device_class: Annotated[
-        str, typer.Option(help="Alike devices share a class: budgets and calibration go by it.")
+        str, typer.Option(help="Shared by similar devices: budgets and calibration go by class.")
     ] = "device",
     idle_watt: Annotated[
-        float | None, typer.Option("--idle-w", min=0, help="Power at rest, where no meter tells.")
+        float | None, typer.Option("--idle-w", min=0, help="Power at rest, where no meter reads it.")
     ] = None,
     train_watt: Annotated[
         float | None, typer.Option("--train-w", min=0, help="Power of training, above idle.")
@@ -121,6 +114,12 @@ def profile(
 
         slimfleet-device profile digits --train-w 3 --idle-w 2 --json > this.json
     """
+    sensor = build_meter(meter)
+    from rich.console import Console
+
+    from slimfleet.client.benchmark import measure_training, measured_power
+    from slimfleet.client.printing import benchmark_text, figures_table, toml_of
+
     given = {
         "device_class": device_class,
         "idle_w": idle_watt,
@@ -133,13 +132,12 @@ def profile(
         "battery_j": battery_j,
         "name": name,
     }
-    sensor = build_meter(meter)
     benchmark = measure_training(_task(task, option, import_from), batch_size, seconds, sensor)
     measured: dict[str, object] = {
         "name": platform.node() or "device",
         "ram_bytes": ram_bytes(),
         "train_flops_per_s": benchmark.flops_per_s,
-        **_power(benchmark, sensor, seconds),
+        **measured_power(benchmark.reading, sensor, seconds),
     }
     figures = profile_figures(measured, given)
     if as_json or as_toml:
@@ -155,38 +153,27 @@ def profile(
 
 @app.command()
 def meters(
-    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="How long to listen.")] = 2.0,
+    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="How long to measure.")] = 2.0,
 ) -> None:
-    """Show which meters give a reading on this machine, and what they say.
+    """Show which meters give a reading on this machine, and what they read.
 
-    A meter without a reading is no fault: a machine on mains has no battery to ask. Joules are then estimated from
-    the device's profile, and called estimated.
+    A meter without a reading is no fault: a machine on mains has no battery to measure. Its joules are then estimated
+    from its profile, and reported as estimated.
     """
+    from rich.console import Console
+
+    from slimfleet.client.printing import batteries_table, meters_table
+
     console = Console()
     console.print(batteries_table(read_batteries()))
-    console.print(meters_table(listen(seconds)))
-
-
-def listen(seconds: float, sleep: Callable[[float], None] = time.sleep) -> dict[str, Reading | None]:
-    """What every real meter reads over the next `seconds`, all at once."""
-    sensors = {name: build_meter(name) for name in METERS if name not in ("none", "simulated")}
-    for sensor in sensors.values():
-        sensor.start()
-    sleep(seconds)
-    return {name: sensor.stop() for name, sensor in sensors.items()}
+    console.print(meters_table(read_all(seconds)))
 
 
 def _task(name: str, options: list[str] | None, folders: list[Path] | None) -> Task:
+    from slimfleet.client.tasks import TASKS
+
     make_importable(existing_folders(folders or [Path()]))
-    return build_task(name, partitions=1, seed=0, **keyword_arguments(options))
-
-
-def _power(benchmark: Benchmark, sensor: Meter, seconds: float) -> dict[str, float | None]:
-    """Power at rest and of training, where the meter tells."""
-    if benchmark.reading is None:
-        return {}
-    idle = idle_w(sensor, seconds)
-    return {} if idle is None else {"idle_w": idle, "train_w": train_w(benchmark.reading, idle)}
+    return load_task(name, TASKS, partitions=1, seed=0, options=keyword_arguments(options))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""A real device, as its node-config describes it. Nothing outlasts a message but what is in its state folder."""
+"""Deployed device: a real one, as its node-config describes it. Only its state folder outlasts a message."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Annotated, Any
 from annotated_types import Ge, MinLen
 
 from slimfleet.client.device import Device
-from slimfleet.client.held import HeldStore
 from slimfleet.client.ledger import DeviceLedger
 from slimfleet.client.meters import build_meter
-from slimfleet.client.state import ResidualStore
-from slimfleet.client.tasks import build_task
+from slimfleet.client.store import FolderStore
+from slimfleet.client.tasks import TASKS
 from slimfleet.client.workbench import Workbench
 from slimfleet.compression import Assignment, BadInput
 from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.edge.app_config import Config, config_as
 from slimfleet.compression.edge.profile_file import read_profile
+from slimfleet.compression.edge.task_loader import load_task
 from slimfleet.compression.pruning.blueprint import blueprint
 from slimfleet.compression.types import Count
 
@@ -37,9 +37,9 @@ class NodeConfig:
     profile: Text
     """JSON file, as `slimfleet-device profile --json` writes it."""
     state: Text
-    """Folder for what this device alone keeps between rounds: what it left unsent, and the models it holds."""
+    """Folder of the file that this device keeps between rounds: its residual, and the models that it holds."""
     meter: str = "power-supply"
-    """A name of `METERS`; one without a sensor on this machine leaves energy to be estimated from the profile."""
+    """A name of `METERS`; without its sensor on this machine, energy is estimated from the profile."""
 
 
 def deployed_device(node_config: Config, task: str, arguments: Mapping[str, Any]) -> Device:
@@ -53,11 +53,11 @@ def deployed_device(node_config: Config, task: str, arguments: Mapping[str, Any]
             f"node-config: partition-id = {node.partition_id}: there are num-partitions = {node.num_partitions}, "
             f"counted from 0"
         )
-    if node.meter == "simulated":
-        raise BadInput("node-config: meter = 'simulated' is for simulations; 'none' leaves energy estimated")
     meter = build_meter(node.meter)
     profile = read_profile(Path(node.profile))
-    loaded = build_task(task, **{"seed": 0, **arguments, "partitions": node.num_partitions})
+    # The number of partitions is the node's to say, even where the task's arguments name one.
+    options = {**arguments, "partitions": node.num_partitions}
+    loaded = load_task(task, TASKS, partitions=node.num_partitions, seed=0, options=options)
     architecture = blueprint(loaded, seed=0)
 
     def open_ledger(assignment: Assignment) -> DeviceLedger:
@@ -67,7 +67,6 @@ def deployed_device(node_config: Config, task: str, arguments: Mapping[str, Any]
         node.partition_id,
         profile,
         Workbench(loaded, architecture, RUNTIMES["torch"]),
-        ResidualStore(Path(node.state), architecture.schema),
-        HeldStore(Path(node.state), architecture),
+        FolderStore(Path(node.state), architecture),
         open_ledger,
     )

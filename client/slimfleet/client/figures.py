@@ -1,4 +1,4 @@
-"""The figures of a device's profile, each with where it comes from."""
+"""Figures of a device's profile, each with its origin."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
-
 from slimfleet.compression import BadInput, DeviceProfile
+from slimfleet.compression.edge.checked import checked
 
 Origin = Literal["measured", "given", "assumed", "unknown"]
 
@@ -34,7 +33,7 @@ ASSUMED: Mapping[str, float | bool | None] = MappingProxyType(
         "bfloat16": False,
     }
 )
-"""What is assumed where nobody says: slow wifi of 20 Mbit/s, as of a Raspberry Pi Zero 2 W; mains; float32."""
+"""Assumed where not given: slow wifi of 20 Mbit/s, as of a Raspberry Pi Zero 2 W; mains; float32."""
 
 
 def profile_figures(measured: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Figure]:
@@ -64,16 +63,12 @@ def profile_of(figures: Mapping[str, Figure]) -> DeviceProfile:
             f"{' and '.join(unknown)} could not be measured here: give {options}, "
             f"from a power meter or from what is published of such a device"
         )
-    try:
-        values = {name: figure.value for name, figure in figures.items()}
-        return TypeAdapter(DeviceProfile).validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise BadInput(f"{first['loc'][0]} is {first['input']!r}: {first['msg']}") from None
+    values = {name: figure.value for name, figure in figures.items()}
+    return checked(DeviceProfile, values, "the profile of this machine")
 
 
 def ram_bytes() -> int | None:
-    """Installed memory; None where the operating system does not say so."""
+    """Installed memory; None where the operating system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):  # not on Windows

@@ -1,4 +1,4 @@
-"""End a round early rather than break a budget."""
+"""Budget guard: ends a round early rather than break a budget."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ FIRST_STEP_SLACK = 6.0
 speed, a fifth slower under other load, at a fifth more power."""
 
 STEP_SLACK = 1.25
-"""Every further step may cost this much more than the dearest so far."""
+"""Every further step may cost this many times the most expensive so far."""
 
 UPLOAD_SLACK = 4.0
 """The upload may take this many times its nominal duration: rates stray that far from device to device."""
 
 
 class BudgetGuard:
-    """Says, before every local step, whether the step and the upload that must follow still fit.
+    """Tells, before every local step, whether the step and the upload that must follow still fit.
 
     `step_flops` is the work of a full local step, `largest_upload` the most bytes that will be sent at the end, `spent`
-    the balance before training. Link and speed may turn out slower than the profile says, see the slacks above.
+    the balance before training. Link and speed may be slower than the profile says: see the slacks above.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class BudgetGuard:
         self._spent = spent
 
     def binding(self) -> str | None:
-        """The constraint that one more step could break, or None."""
+        """The constraint that one more step could break; None where it fits."""
         energy_j = self._spent.energy_j + self._next_j + self._upload_j
         if self._budget.energy_j is not None and energy_j > self._budget.energy_j:
             return "energy_j"

@@ -1,7 +1,7 @@
-"""The account of one round on one device: seconds, joules and bytes as they are spent.
+"""Ledger of a round on one device: seconds, joules and bytes as they are spent.
 
-A `Ledger` is opened when a round starts and told what happens; the budget guard reads it before every step. A real
-device keeps a `DeviceLedger`; a simulated one keeps its own kind, driven by virtual time.
+It is opened when a round starts and told of every transfer and step; the budget guard reads it before each step. A real
+device keeps a `DeviceLedger`; a simulated one has its own implementation, in virtual time.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Ledger(Protocol):
         ...
 
     def balance(self) -> Balance:
-        """What has been spent so far; an estimate where the meter reads only at the end."""
+        """What has been spent so far; an estimate where the meter is read only at the end."""
         ...
 
     def peak_memory_bytes(self, predicted: int) -> int:
@@ -50,7 +50,7 @@ class Ledger(Protocol):
         ...
 
     def close(self) -> tuple[Balance, EnergySource]:
-        """End the round: the final balance, and where its joules come from. Closing again does no harm."""
+        """End the round: the final balance, and the source of its joules. May be called again."""
         ...
 
 
@@ -64,12 +64,12 @@ def transfer(
 
 
 class DeviceLedger:
-    """A real device: time from a clock, training energy from a meter, radio energy from the profile.
+    """The ledger of a real device: time from a clock, training energy from a meter, radio energy from the profile.
 
-    Meters read the whole device; a round is charged what it drew above idle, as `train_w` is meant. Without a
-    reading the training energy is the profile's power times the time, and the source is `estimated`. Radio time and
-    energy are always the profile's estimate: the transfer happens outside this process. `clock` and `sleep` are in
-    seconds; `proc` is where the kernel tells about this process.
+    Meters read the whole device; a round is charged its energy above idle, as `train_w` is defined. Without a reading
+    the training energy is the profile's power times the time, and the source is `estimated`. Radio time and energy are
+    always the profile's estimate: the transfer happens outside this process. `clock` and `sleep` are in seconds; `proc`
+    is the proc file system.
     """
 
     def __init__(

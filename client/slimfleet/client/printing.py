@@ -1,4 +1,4 @@
-"""What `slimfleet-device` prints: tables for people, TOML for files."""
+"""Output of `slimfleet-device`: tables for people, TOML for files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict
 from rich.table import Table
 
 from slimfleet.client.anatomy import AtWidth, whole_tensors
-from slimfleet.client.benchmark import Benchmark, mean_w
+from slimfleet.client.benchmark import Benchmark
 from slimfleet.client.figures import Figure
 from slimfleet.client.meters import Reading
 from slimfleet.client.meters.battery import BatteryStatus
@@ -59,7 +59,7 @@ def widths_table(rows: Sequence[AtWidth], runtime: str, batch_size: int) -> Tabl
 
 
 def benchmark_text(benchmark: Benchmark, cores: int) -> str:
-    """How a stretch of training went."""
+    """The result of a benchmark, in a line."""
     return (
         f"Trained {benchmark.steps:,} steps in {benchmark.seconds:.1f} s on one thread "
         f"({cores} cores here): {benchmark.flops_per_s / 1e9:.3g} GFLOP/s, "
@@ -90,7 +90,7 @@ def batteries_table(batteries: Sequence[BatteryStatus]) -> Table:
 
 
 def meters_table(readings: Mapping[str, Reading | None]) -> Table:
-    """What each meter read, or that it did not."""
+    """The reading of each meter, or that it had none."""
     table = _table("Meters", "meter", "reading", numbers=("joules", "seconds", "mean W", "samples"))
     for name, reading in readings.items():
         if reading is None:
@@ -101,7 +101,7 @@ def meters_table(readings: Mapping[str, Reading | None]) -> Table:
                 reading.source,
                 _number(reading.energy_j),
                 _number(reading.duration_s),
-                _number(mean_w(reading)),
+                _number(reading.mean_w),
                 str(reading.samples),
             )
     return table

@@ -1,4 +1,4 @@
-"""One round on one device, as one pure function: Flower, Ray, gRPC and a plain loop all call it.
+"""A round on one device, as one pure function: Flower, Ray, gRPC and a plain loop all call it.
 
 The received model is built at the plan's width and trained while a ledger keeps account and a guard watches the
 budget; the change goes through the codec, and what the codec drops becomes the new residual.
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from slimfleet.client.guard import BudgetGuard
 from slimfleet.client.ledger import Ledger
-from slimfleet.client.training import Trained, local_sgd
+from slimfleet.client.training import Trained, local_sgd, shuffled
 from slimfleet.client.workbench import SubModel, Workbench
 from slimfleet.compression import (
     Assignment,
@@ -109,16 +109,9 @@ def _train(
         ledger.train(sub.work.flops_per_example * batch_examples)
         guard.stepped(ledger.balance())
 
-    trained = local_sgd(
-        sub.model,
-        workbench.task,
-        examples,
-        plan,
-        assignment.training,
-        np.random.default_rng((assignment.training.seed, assignment.plan_id, 0)),
-        guard.binding,
-        stepped,
-    )
+    rng = np.random.default_rng((assignment.training.seed, assignment.plan_id, 0))
+    batches = shuffled(examples, plan.batch_size, rng)
+    trained = local_sgd(sub.model, workbench.task, batches, plan, assignment.training, guard.binding, stepped)
     if trained.steps == 0:
         constraint = trained.stopped_by or "local_steps"
         raise BudgetExceeded(constraint, f"not one local step fits the budget: {constraint} binds")

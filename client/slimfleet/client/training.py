@@ -1,4 +1,4 @@
-"""Local training: mini-batch SGD that asks before every step whether it may go on."""
+"""Local training: mini-batch SGD that checks before every step whether it may go on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from itertools import islice
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from slimfleet.compression import BadInput, Examples, Plan, Task, Training
@@ -16,47 +15,56 @@ from slimfleet.compression import BadInput, Examples, Plan, Task, Training
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What local training did: mean loss over `steps` (0 where there were none), and the constraint that ended it
-    early."""
+    """What local training did."""
 
     loss: float
+    """Mean over the steps; 0 where there were none."""
     steps: int
     stopped_by: str | None
+    """The constraint that ended training early."""
 
 
-def local_sgd(
-    model: nn.Module,
-    task: Task,
-    examples: Examples,
-    plan: Plan,
-    training: Training,
-    rng: np.random.Generator,
-    may_step: Callable[[], str | None],
-    stepped: Callable[[int], None],
-) -> Trained:
-    """Train `model` in place for at most `plan.local_steps` steps, on mini-batches shuffled by `rng`.
-
-    `may_step` names the constraint that forbids another step, or None; `stepped` is told the number of
-    examples of each step done. With `training.proximal` every step is also drawn to where the round began (FedProx,
-    Li et al. 2020, eq. 2). In bfloat16 the forward pass runs under torch's autocast; weights stay float32.
+def shuffled(examples: Examples, batch_size: int, rng: np.random.Generator) -> Iterator[Examples]:
+    """Mini-batches in an order drawn from `rng`, epoch after epoch, without end; the last of an epoch may be smaller.
 
     Raises BadInput where there are no examples.
     """
     if len(examples) == 0:
         raise BadInput("this device has no examples to train on: leave it out, or give it data")
+    while True:
+        order = rng.permutation(len(examples))
+        for begin in range(0, len(examples), batch_size):
+            index = torch.from_numpy(order[begin : begin + batch_size])
+            yield Examples(examples.inputs[index], examples.targets[index])
+
+
+def local_sgd(
+    model: nn.Module,
+    task: Task,
+    batches: Iterator[Examples],
+    plan: Plan,
+    training: Training,
+    may_step: Callable[[], str | None],
+    stepped: Callable[[int], None],
+) -> Trained:
+    """Train `model` in place for at most `plan.local_steps` steps, each on the next of `batches`.
+
+    `may_step` names the constraint that forbids another step, or None; `stepped` is told the number of
+    examples of each step done. With `training.proximal` every step is also drawn to where the round began (FedProx,
+    Li et al. 2020, eq. 2). In bfloat16 the forward pass runs under torch's autocast; weights stay float32.
+    """
     model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     start = [p.detach().clone() for p in parameters] if training.proximal else []
     optimizer = torch.optim.SGD(parameters, lr=training.learning_rate, momentum=training.momentum)
     total, steps, stopped_by = 0.0, 0, None
-    for batch in islice(_batches(len(examples), plan.batch_size, rng), plan.local_steps):
+    for batch in islice(batches, plan.local_steps):
         stopped_by = may_step()
         if stopped_by is not None:
             break
-        index = torch.from_numpy(batch)
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bfloat16"):
-            loss = task.loss(model(examples.inputs[index]), examples.targets[index])
+            loss = task.loss(model(batch.inputs), batch.targets)
         loss.backward()  # type: ignore[no-untyped-call]
         if training.proximal:
             _draw_to(start, parameters, training.proximal)
@@ -72,11 +80,3 @@ def _draw_to(start: list[torch.Tensor], parameters: list[nn.Parameter], strength
     for parameter, origin in zip(parameters, start, strict=True):
         if parameter.grad is not None:
             parameter.grad.add_(parameter.detach() - origin, alpha=strength)
-
-
-def _batches(examples: int, batch_size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Shuffled mini-batches, epoch after epoch, without end; the last of an epoch may be smaller."""
-    while True:
-        order = rng.permutation(examples)
-        for begin in range(0, examples, batch_size):
-            yield order[begin : begin + batch_size]

@@ -1,4 +1,4 @@
-"""What a device prepares once and uses in every round: the task's architecture, and each sub-model it has met."""
+"""Workbench: what a device prepares once and uses in every round, its architecture and the sub-models it has met."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from slimfleet.client.held import Held
+from slimfleet.client.state import Held
 from slimfleet.compression import Payload, PayloadError, Task, Tensors
 from slimfleet.compression.codec import Received, Snapshot, decode_change, decode_model
-from slimfleet.compression.cost import Runtime, Work, measure_work
+from slimfleet.compression.cost import Runtime, Work, work_of
 from slimfleet.compression.pruning import IndexMap, unpack_channels, within
 from slimfleet.compression.pruning.blueprint import Blueprint
 from slimfleet.compression.pruning.shrink import shrink_model
@@ -29,11 +29,11 @@ class SubModel:
     work: Work
     received_bytes: int
     channels: bytes
-    """Packed channel masks, as they came."""
+    """Packed channel masks, as received."""
     snapshot: Snapshot | None
-    """What a device keeps so that a later round may send a change of it; None of a model in plain float32."""
+    """What a device holds so that a later round may send a change of it; None for a model in plain float32."""
     base_version: int | None
-    """The version that came as changed; None where the model came whole."""
+    """The version that the payload was a change of; None where the model came whole."""
 
 
 @dataclass(frozen=True)
@@ -90,5 +90,5 @@ class Workbench:
         shape = index_map.schema.digest
         if shape not in self._built:
             model = shrink_model(self.blueprint.model, index_map)
-            self._built[shape] = model, measure_work(model, self.task.example_inputs(), self.task.loss)
+            self._built[shape] = model, work_of(self.task, model)
         return self._built[shape]

@@ -1,9 +1,9 @@
-"""Every error that slimfleet raises on purpose, in one tree.
+"""Errors: all that slimfleet raises on purpose, in one tree.
 
     SlimfleetError
-    ├── BadInput            what a person gave is wrong (a scenario, an option, an installation): exit code 2
+    ├── BadInput            wrong input by the user (a scenario, an option, an installation): exit code 2
     ├── PayloadError        bytes from the other end are not an acceptable payload; carries a `reason`
-    └── BudgetExceeded      a device cannot go on without breaking its budget; carries the `constraint`
+    └── BudgetExceeded      a device cannot continue within its budget; carries the `constraint`
 
 A message says what was wrong, the value, the limit and what to do.
 """
@@ -16,7 +16,7 @@ class SlimfleetError(Exception):
 
 
 class BadInput(SlimfleetError):
-    """Something a person gave cannot be used; one clear line, exit code 2."""
+    """Input by the user that cannot be used; one clear line, exit code 2."""
 
 
 class PayloadError(SlimfleetError):

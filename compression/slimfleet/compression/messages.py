@@ -1,8 +1,8 @@
-"""What the coordinator asks of a device and what the device answers, apart from any transport.
+"""Messages between coordinator and device, independent of the transport.
 
-Everything but the binary payload travels as one short JSON text. `parse` takes nothing on trust: a wrong
-type, a missing or unknown field, a value outside the bounds that `types` states, or a number that is not
-finite raises `PayloadError("message")`.
+Everything but the binary payload travels as one short JSON text. `parse` takes nothing on trust: a wrong type, a
+missing or unknown field, a value outside the bounds that `types` states, or a number that is not finite raises
+`PayloadError("message")`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ from slimfleet.compression.types import (
     Rounding,
     Share,
 )
+from slimfleet.compression.validation import first_problem
 
 MAX_TEXT = 16_384
 """Longest JSON text accepted from the other end, in characters."""
 
 WRAPPING_BYTES = 8_192
-"""What an answer may take beyond its plain arrays, where the budget sets no limit: headers and tables."""
+"""Bytes that an answer may take beyond its plain arrays, where the budget sets no limit: headers and tables."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """How a device introduces itself."""
+    """What a device says about itself when it joins."""
 
     profile: DeviceProfile
     examples: Annotated[int, Ge(1), Le(2**31)]
@@ -78,13 +79,13 @@ class Assignment:
     budget: Budget
     training: Training
     codec_preset: Preset = "small"
-    """How the answer is to be coded. A device without the native coder answers in the portable profile."""
+    """Codec preset of the answer. A device without the native coder answers in the portable preset."""
     acknowledged_round: Count | None = None
-    """Last round whose update of this device was accepted: tells the device which residual holds."""
+    """Last round whose update from this device was accepted: tells the device which residual holds."""
 
     def uplink_limit(self, schema: ModelSchema) -> int:
-        """Most bytes of the answer, a change of a model of `schema`: the budget's, else the plain arrays and a
-        little. The device keeps to it and the coordinator holds it to it."""
+        """Most bytes of the answer, the update of a model of `schema`: the budget's, else its plain arrays and
+        `WRAPPING_BYTES`. The device keeps to this limit, and the coordinator enforces it."""
         limit = self.budget.uplink_bytes
         return schema.nbytes + WRAPPING_BYTES if limit is None else limit
 
@@ -103,15 +104,16 @@ def text_of(message: Message) -> str:
 
 
 def parse(kind: type[M], text: str) -> M:
-    """Rebuild an `Registration`, `Assignment` or `Report` from JSON that may be hostile."""
+    """Rebuild a `Registration`, `Assignment` or `Report` from JSON that may be hostile."""
     what = kind.__name__
     if len(text) > MAX_TEXT:
         raise PayloadError("message", f"a {what} of {len(text)} characters: the limit is {MAX_TEXT}")
     try:
         fields = json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_finite)
         message: M = _ADAPTERS[kind].validate_json(text, strict=True)
-    except (ValidationError, ValueError, RecursionError) as error:
-        raise PayloadError("message", f"not an acceptable {what}: {_first(error)}") from error
+    except (ValueError, RecursionError) as error:  # pydantic's ValidationError is a ValueError
+        problem = first_problem(error) if isinstance(error, ValidationError) else error
+        raise PayloadError("message", f"not an acceptable {what}: {problem}") from error
     if not isinstance(fields, dict) or _unknown(fields, asdict(message)):
         raise PayloadError("message", f"not an acceptable {what}: it has fields that are not known")
     return message
@@ -122,13 +124,6 @@ def _finite(digits: str) -> float:
     if not isfinite(value):
         raise ValueError(f"{digits[:20]} is not a finite number")
     return value
-
-
-def _first(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return str(error)
 
 
 def _unknown(given: dict[str, Any], known: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""The task seam: a model, its data and its loss, as one object that every part may hold.
+"""Task seam: a model, its data and its loss, as one object that every part may hold.
 
 The coordinator gets a task as an object or as a `module:object` string read at the edge; it never imports `client`.
 """
@@ -28,7 +28,7 @@ class Examples:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How a model does on held-out data: mean loss, and accuracy in 0..1."""
+    """Result of a model on held-out data: mean loss, and accuracy in 0..1."""
 
     loss: float
     accuracy: float
@@ -44,7 +44,7 @@ class Task(Protocol):
 
     @property
     def partitions(self) -> int:
-        """How many devices' worth of data there is; `load` takes 0 .. partitions - 1."""
+        """Number of devices that the data are split over; `load` takes 0 .. partitions - 1."""
         ...
 
     def build_model(self) -> nn.Module:

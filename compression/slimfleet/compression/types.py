@@ -1,7 +1,7 @@
-"""The words of slimfleet: what a device is, may spend, is asked to do, and did spend.
+"""Core types: what a device is, may spend, is planned to do, and did spend.
 
-Units stand in the names; `None` means no limit. Everything here is frozen and free of torch. The bounds beside the
-types are what `slimfleet.compression.messages` enforces on anything that arrives from the other end.
+Units are in the names; `None` means no limit. Everything here is frozen and free of torch. The bounds beside the types
+are enforced by `slimfleet.compression.messages` on everything that arrives from the other end.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 Precision = Literal["float32", "bfloat16"]
 EnergySource = Literal["measured", "estimated", "simulated"]
 Rounding = Literal["deadzone", "stochastic"]
-"""Of an update: least error for the bytes, or unbiased."""
+"""How an update is rounded: to the least error for its bytes, or without bias."""
 
 Preset = Literal["small", "fast", "portable"]
-"""How an update is coded: in the fewest bytes, at the highest speed (both by the native coder), or without it."""
+"""How an update is coded: in the fewest bytes, at the highest speed (both by the native coder), or by the portable
+coder."""
 
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
@@ -54,7 +55,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceProfile:
-    """What a device nominally is. Its true speed differs; reports correct the picture."""
+    """Nominal figures of a device. Its true speed differs; reports correct the prediction."""
 
     name: Label
     device_class: Label
@@ -77,7 +78,7 @@ class DeviceProfile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a device is asked to do in one round."""
+    """The work of one device in one round."""
 
     width: Annotated[float, Gt(0), Le(1)]
     """Share of the channels kept, 0 < width <= 1."""
@@ -94,13 +95,15 @@ class Skip:
     """A device that fits no plan, and the constraint that binds."""
 
     constraint: str
-    """A field name of `Budget`, or a word of the registry such as `battery`."""
+    """A field name of `Budget`, or `battery`: the charge is below the floor."""
     needed: float
     limit: float
 
     @property
     def reason(self) -> str:
         """One sentence for people."""
+        if self.constraint == "battery":
+            return f"battery: charged to {self.limit:.0%}, the floor is {self.needed:.0%}"
         return f"{self.constraint}: the least plan needs {self.needed:.4g}, the limit is {self.limit:.4g}"
 
 
@@ -109,9 +112,9 @@ class Cost:
     """What a round costs one device: predicted by the cost model, or spent."""
 
     energy_j: NotNegative
-    """In all, radio included."""
+    """Total, radio included."""
     radio_j: NotNegative
-    """The part of `energy_j` spent on the radio; 0 where a meter cannot tell."""
+    """The part of `energy_j` spent on the radio; 0 where a meter does not separate it."""
     time_s: NotNegative
     memory_bytes: Count
     uplink_bytes: Count
@@ -120,7 +123,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a device says about a round it did."""
+    """A device's account of a round that it did."""
 
     spent: Cost
     source: EnergySource

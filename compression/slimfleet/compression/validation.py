@@ -1,4 +1,4 @@
-"""Validation errors: the first problem that pydantic found, as one line for a person."""
+"""Validation errors: the first problem that pydantic found, in one readable line."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ WANTED: Mapping[str, str] = {
     "tuple_type": "must be a list",
     "too_short": "must have at least one value",
 }
-"""What is said in place of pydantic's words about Python types."""
+"""Replacements for pydantic's messages about Python types, by error type."""
 
 LONGEST_VALUE = 60
-"""Characters of a wrong value that a message repeats."""
+"""Most characters of a wrong value that a message repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class Problem:
     """Dotted, from the root; empty where the root itself is wrong."""
     value: object
     wanted: str
-    """What would be right; empty where the key is missing."""
+    """What the value must be; empty where the key is missing."""
     others: int = 0
-    """How many more problems there are."""
+    """Number of further problems."""
 
     def __str__(self) -> str:
         more = f" (and {self.others} more)" if self.others else ""
@@ -42,7 +42,7 @@ class Problem:
 def first_problem(error: ValidationError, table: str = "") -> Problem:
     """The first of the problems that `error` lists; `table` is put before its key."""
     first, *rest = error.errors(include_url=False)
-    # A list with a bad item is reported again as a list; that is no other problem.
+    # A list with a bad item is reported a second time, as a list.
     others = sum(other["loc"] != first["loc"][: len(other["loc"])] for other in rest)
     key = ".".join(filter(None, [table, *map(str, first["loc"])]))
     if first["type"] == "missing":

@@ -1,4 +1,4 @@
-"""`slimfleet-coordinator`: what the coordinator would ask of devices, and why."""
+"""Command line `slimfleet-coordinator`: what the coordinator would give devices to do, and why."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from slimfleet.compression import Budget, Skip
 from slimfleet.compression.edge.console import run_app
 from slimfleet.compression.edge.import_path import existing_folders, make_importable
 from slimfleet.compression.edge.options import ImportFrom, TaskArguments, keyword_arguments
 from slimfleet.compression.edge.profile_file import read_profiles
 from slimfleet.compression.edge.task_loader import load_task
-from slimfleet.coordinator.planning.explain import Explanation, explain
+from slimfleet.compression.types import Budget, Skip
 from slimfleet.coordinator.settings import Budgets, ClientSettings, CoordinatorSettings, SelectionSettings
+
+if TYPE_CHECKING:
+    from slimfleet.coordinator.planning.explain import Explanation
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False
@@ -35,7 +37,7 @@ Downlink = Annotated[int | None, typer.Option(min=0, help="Most bytes received."
 
 @app.callback()
 def _commands() -> None:
-    """What the coordinator would ask of devices, and why."""
+    """What the coordinator would give devices to do, and why."""
 
 
 @app.command()
@@ -67,6 +69,8 @@ def plan(
 
         slimfleet-coordinator plan --task slimfleet.client.tasks:Digits --profile pi.json --energy-j 2
     """
+    from slimfleet.coordinator.planning.explain import explain  # loads torch, which help does without
+
     profiles = [each for path in profile for each in read_profiles(path)]
     make_importable(existing_folders(import_from or [Path()]))
     budget = Budget(
@@ -93,7 +97,7 @@ def plan(
 
 def _record(each: Explanation) -> dict[str, Any]:
     predicted = None if each.predicted is None else asdict(each.predicted)
-    kind = "skip" if isinstance(each.choice, Skip) else "plan"
+    kind = "skip" if each.predicted is None else "plan"
     return {
         "device": each.profile.name,
         kind: asdict(each.choice),

@@ -15,9 +15,9 @@ from dataclasses import replace
 import torch
 
 from slimfleet.compression import Evaluation, PayloadError, Task, Tensors
-from slimfleet.compression.cost import RUNTIMES, CostModel, Work, measure_work
+from slimfleet.compression.cost import RUNTIMES, CostModel, work_of
 from slimfleet.compression.pruning import select_channels
-from slimfleet.compression.pruning.blueprint import Blueprint, blueprint
+from slimfleet.compression.pruning.blueprint import blueprint
 from slimfleet.compression.tensors import load_tensors, tensors_of
 from slimfleet.coordinator.environment import Environment
 from slimfleet.coordinator.learning.aggregate import CoverageMean
@@ -57,8 +57,12 @@ class Coordinator:
             server=ServerOptimizer(tensors_of(self.blueprint.model), schema, settings.server),
             versions=Versions(schema, codec.downlink_bits, codec.downlink_history),
         )
-        widths = sorted({1.0, *settings.planner.widths})
-        self._works = {width: measure_width(task, self.blueprint, width) for width in widths}
+        groups = self.blueprint.groups
+        self._works = {
+            # Which channels are kept does not matter for the work, only how many.
+            width: work_of(task, self.blueprint.shrunk(select_channels(groups, width, "prefix")))
+            for width in sorted({1.0, *settings.planner.widths})
+        }
         self._stopwatch = stopwatch
 
     @property
@@ -226,9 +230,3 @@ class Coordinator:
         model = self.blueprint.shrunk({})
         load_tensors(model, self.published())
         return self.task.evaluate(model.eval())
-
-
-def measure_width(task: Task, architecture: Blueprint, width: float) -> Work:
-    """The work of the model at one width; the window does not matter for it."""
-    model = architecture.shrunk(select_channels(architecture.groups, width, "prefix"))
-    return measure_work(model, task.example_inputs(), task.loss)

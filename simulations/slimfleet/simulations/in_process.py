@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from slimfleet.client.device import Device
+from slimfleet.client.device import Participant
 from slimfleet.compression import BudgetExceeded, PayloadError
 from slimfleet.compression.messages import text_of
 from slimfleet.coordinator.coordinator import Coordinator
@@ -22,7 +22,7 @@ class InProcess:
     """
 
     coordinator: Coordinator
-    devices: Mapping[int, Device]
+    devices: Mapping[int, Participant]
 
     def __post_init__(self) -> None:
         for node, device in self.devices.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from slimfleet.client.ledger import Balance, transfer
-from slimfleet.client.meters import SimulatedMeter
 from slimfleet.compression import DeviceProfile
 from slimfleet.compression.types import EnergySource
 
@@ -15,9 +14,7 @@ class SimulatedLedger:
         self._truth = truth
         self._power_w = truth.train_w if power_w is None else min(power_w, truth.train_w)
         self._time_s = startup_s
-        self._radio_j = 0.0
-        self._meter = SimulatedMeter()
-        self._meter.start()
+        self._compute_j = self._radio_j = 0.0
 
     def download(self, size_bytes: int) -> None:
         """Receive at the true rate; the radio wakes once a round."""
@@ -27,7 +24,7 @@ class SimulatedLedger:
         """Compute at the true speed and power, pausing so that mean power holds: time is energy over that power."""
         joules = self._truth.train_w * flops / self._truth.train_flops_per_s
         seconds = joules / self._power_w
-        self._meter.advance(joules, seconds)
+        self._compute_j += joules
         self._time_s += seconds
 
     def upload(self, size_bytes: int) -> None:
@@ -36,7 +33,7 @@ class SimulatedLedger:
 
     def balance(self) -> Balance:
         """What has been spent so far, exactly."""
-        energy_j = self._meter.energy_j + self._radio_j
+        energy_j = self._compute_j + self._radio_j
         return Balance(energy_j=energy_j, radio_j=self._radio_j, time_s=self._time_s)
 
     def peak_memory_bytes(self, predicted: int) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimfleet.compression.edge.checked import Source, checked, named, refuse_renamed, refuse_unlisted
 from slimfleet.compression.edge.import_path import existing_folders, make_importable
+from slimfleet.compression.edge.task_loader import load_task
 from slimfleet.compression.edge.toml_file import read_toml
 from slimfleet.compression.errors import BadInput
 from slimfleet.coordinator.settings import RENAMED, settings_of
@@ -64,12 +65,13 @@ def load_scenario(path_or_name: str = DEFAULT, overrides: Mapping[str, str] | No
 
 def build_task_of(scenario: Scenario) -> Task:
     """The scenario's task, its examples spread over the fleet; every process that trains builds it."""
-    from slimfleet.client.tasks import build_task  # loads torch, which reading a scenario does not need
+    from slimfleet.client.tasks import TASKS  # loads torch, which reading a scenario does not need
 
     task = scenario.task
     make_importable(task.import_from)
     seed, devices = scenario.coordinator.seed, scenario.fleet.devices
-    return build_task(task.name, devices, seed, alpha=task.alpha, **task.options)
+    options = {"alpha": task.alpha, **task.options}
+    return load_task(task.name, TASKS, partitions=devices, seed=seed, options=options)
 
 
 def _resolved(tables: Mapping[str, Any], source: Source) -> Scenario:

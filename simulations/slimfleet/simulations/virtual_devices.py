@@ -6,9 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from slimfleet.client.device import Device
-from slimfleet.client.held import HeldStore
 from slimfleet.client.ledger import Ledger
-from slimfleet.client.state import ResidualStore
+from slimfleet.client.store import FolderStore
 from slimfleet.client.workbench import Workbench
 from slimfleet.compression import Assignment, SlimfleetError
 from slimfleet.compression.cost import RUNTIMES, CostModel
@@ -37,15 +36,14 @@ class VirtualDevices:
         architecture = blueprint(task, seed)
         self._fleet = build_fleet(scenario.fleet, seed)
         self._workbench = Workbench(task, architecture, RUNTIMES[scenario.coordinator.client.runtime])
-        self._store = ResidualStore(state, architecture.schema, fsync=False)
-        self._models = HeldStore(state, architecture, fsync=False)
+        self._store = FolderStore(state, architecture, durable=False)
         self._faults = assign_faults(scenario.fleet.faults, scenario.fleet.devices, seed)
 
     def device(self, number: int) -> Device | FaultyDevice:
         """The device that holds partition `number` of the task's data."""
         virtual = self._fleet[number]
         open_ledger = partial(_open_ledger, virtual)
-        device = Device(number, virtual.profile, self._workbench, self._store, self._models, open_ledger)
+        device = Device(number, virtual.profile, self._workbench, self._store, open_ledger)
         return FaultyDevice(device, self._faults[number]) if number in self._faults else device
 
 

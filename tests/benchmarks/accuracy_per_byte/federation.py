@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from slimfleet.client.tasks.fashion_mnist import FashionMnist
 from slimfleet.client.tasks.partition import dirichlet_partition
-from slimfleet.client.training import local_sgd
+from slimfleet.client.training import local_sgd, shuffled
 from slimfleet.compression import Examples, Plan, Training
 from slimfleet.compression.tensors import load_tensors, schema_of, tensors_of
 from slimfleet.compression.types import Tensors
@@ -45,13 +45,13 @@ class Federation:
         """What local training changes in `weights`: float32 by name."""
         load_tensors(self._model, weights)
         examples, settings = self.data[client], self.settings
+        rng = np.random.default_rng((self.seed, _LOCAL, round_number, client))
         local_sgd(
             self._model,
             self._task,
-            examples,
+            shuffled(examples, settings.batch_size, rng),
             Plan(width=1.0, local_steps=settings.local_steps, batch_size=settings.batch_size, nmse=0.0),
             Training(learning_rate=settings.rate(round_number), momentum=settings.momentum),
-            np.random.default_rng((self.seed, _LOCAL, round_number, client)),
             may_step=lambda: None,
             stepped=lambda examples: None,
         )

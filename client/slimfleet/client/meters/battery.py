@@ -1,4 +1,4 @@
-"""Batteries as Linux shows them under /sys/class/power_supply.
+"""Batteries, as Linux shows them under /sys/class/power_supply.
 
 Units of the files (Documentation/ABI/testing/sysfs-class-power in the kernel): microvolt, microampere,
 microwatt, microwatt-hour and microampere-hour.
@@ -14,12 +14,12 @@ POWER_SUPPLY = Path("/sys/class/power_supply")
 
 @dataclass(frozen=True, slots=True)
 class BatteryStatus:
-    """One look at a battery; None where the driver has no such file or it holds no number."""
+    """A battery at one moment; None where the driver has no such file or it holds no number."""
 
     name: str
     discharging: bool
     power_w: float | None
-    """How fast energy flows, without direction: drivers disagree about the sign, `discharging` has it."""
+    """Magnitude of the power: drivers disagree about the sign; the direction is in `discharging`."""
     stored_j: float | None
     charge_c: float | None
     voltage_v: float | None

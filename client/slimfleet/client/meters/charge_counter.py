@@ -1,4 +1,4 @@
-"""A meter for long windows: how far the battery's own energy or charge counter fell."""
+"""Charge counter: a meter for long windows, on the fall of the battery's own energy or charge counter."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ FEWEST_STEPS = 10
 class ChargeCounterMeter:
     """Energy that one battery gave, by its `energy_now`, or its `charge_now` times the voltage.
 
-    Counters move in steps that no file tells, so a window counts only when its counter has taken at least
-    ten: the error is then at most about a tenth. It suits drivers without a usable power or current, and
-    windows of minutes. There is no reading with several batteries, or while the battery charges, is full or
-    cannot tell.
+    Counters move in steps of unknown size, so there is a reading only after at least ten steps: its error is then at
+    most about a tenth. This meter suits drivers without a usable power or current, and windows of minutes. There is no
+    reading with several batteries, or while the battery charges, is full or does not report its state.
     """
 
     def __init__(
@@ -34,13 +33,13 @@ class ChargeCounterMeter:
         self._close: Callable[[], list[tuple[float, BatteryStatus]] | None] | None = None
 
     def start(self) -> None:
-        """Begin a window with a first look at the counter."""
+        """Begin a window with a first sample of the counter."""
         self.stop()
         root = self._root
         self._close = open_window(lambda: _discharging(root), self._interval_s, self._clock, self._sampler)
 
     def stop(self) -> Reading | None:
-        """End the window with a last look; None unless the counter took ten steps, all of them down."""
+        """End the window with a last sample; None unless the counter took ten steps, all of them down."""
         if self._close is None:
             return None
         close, self._close = self._close, None
@@ -60,7 +59,7 @@ def _discharging(root: Path) -> BatteryStatus | None:
 
 
 def _fall_j(earlier: BatteryStatus, later: BatteryStatus) -> float | None:
-    """Joules given between two looks; None where neither counter tells."""
+    """Joules given between two samples; None where neither counter has a value."""
     if earlier.stored_j is not None and later.stored_j is not None:
         return earlier.stored_j - later.stored_j
     if earlier.charge_c is None or later.charge_c is None:

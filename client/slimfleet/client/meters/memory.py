@@ -1,4 +1,4 @@
-"""Peak memory of this process."""
+"""Peak memory of this process, and its reset."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ PROC = Path("/proc")
 def peak_memory_bytes(proc: Path = PROC) -> int:
     """The largest resident set that this process has had, in bytes.
 
-    Linux tells it as VmHWM in /proc/self/status, since the last reset; elsewhere getrusage does, since the
-    start.
+    Linux has it as VmHWM in /proc/self/status, since the last reset; elsewhere getrusage has it, since the start.
     """
     try:
         lines = (proc / "self" / "status").read_text(encoding="ascii", errors="replace").splitlines()
@@ -23,7 +22,7 @@ def peak_memory_bytes(proc: Path = PROC) -> int:
 
 
 def reset_peak_memory(proc: Path = PROC) -> bool:
-    """Let the peak begin again at what is resident now, so that a round has a peak of its own.
+    """Reset the peak to what is resident now, so that a round has its own peak.
 
     Returns whether the kernel could (Linux: 5 written to /proc/self/clear_refs, see proc_pid_clear_refs(5)).
     """

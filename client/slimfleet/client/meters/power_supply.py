@@ -1,4 +1,4 @@
-"""A meter on the battery's own gauge: power, sampled in the background and integrated."""
+"""Power supply: a meter on the battery's own gauge, whose power is sampled in the background and integrated."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ FEWEST_SAMPLES = 10
 class PowerSupplyMeter:
     """Energy that the batteries gave, by the trapezoid rule over `rate_hz` samples of their power a second.
 
-    It reads the whole device, idle power included (see `net_of_idle`). There is no reading where, at any
-    moment of the window, a battery charges, is full or cannot tell, as what flows then is not what the
-    device draws; nor with fewer than ten samples.
+    It reads the whole device, idle power included (see `net_of_idle`). There is no reading where, at any moment of the
+    window, a battery charges, is full or does not report its state, since its power is then not that of the device; nor
+    with fewer than ten samples.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class PowerSupplyMeter:
 
 
 def discharge_w(root: Path = POWER_SUPPLY) -> float | None:
-    """Watts that all batteries together give; None unless there is one, and each is discharging and tells."""
+    """Watts that all batteries together give; None unless there is one, and each discharges and reports its power."""
     watts = [battery.power_w if battery.discharging else None for battery in read_batteries(root)]
     known = [power for power in watts if power is not None]
     return sum(known) if known and len(known) == len(watts) else None

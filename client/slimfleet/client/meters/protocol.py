@@ -1,4 +1,4 @@
-"""The meter seam: what every meter does, and what it reads."""
+"""Meter seam: what every meter does, and what it reads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ class Reading:
     duration_s: float
     source: EnergySource
     samples: int
-    """How many samples of the sensor stand behind it."""
+    """Number of samples of the sensor that it rests on."""
+
+    @property
+    def mean_w(self) -> float | None:
+        """Mean power over the window; None for an empty window."""
+        return self.energy_j / self.duration_s if self.duration_s > 0 else None
 
 
 class Meter(Protocol):
@@ -27,8 +32,7 @@ class Meter(Protocol):
         ...
 
     def stop(self) -> Reading | None:
-        """End the window. None where there is no source, no open window or too little to go by: never a
-        guess."""
+        """End the window. None where there is no sensor, no open window or too few samples: never a guess."""
         ...
 
 
@@ -44,6 +48,6 @@ class NoMeter:
 
 
 def net_of_idle(reading: Reading, idle_w: float) -> Reading:
-    """What the work itself drew, where a meter reads the whole device: without `idle_w` over the window, at
+    """The energy of the work itself, where a meter reads the whole device: less `idle_w` over the window, at
     least 0."""
     return replace(reading, energy_j=max(0.0, reading.energy_j - idle_w * reading.duration_s))

@@ -1,4 +1,4 @@
-"""Looking at a sensor again and again in the background, with an end that is certain."""
+"""Sampling of a sensor in the background, with an end that is certain."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Sampler = Callable[[Callable[[], None], float], Callable[[], None]]
 """`sampler(sample, interval_s)` begins to call `sample` and returns the function that ends it."""
 
 LONGEST_WINDOW_S = 6 * 3600.0
-"""A window that nobody closed ends by itself."""
+"""A window that is never closed ends by itself."""
 
 
 def open_window(
     look: Callable[[], T | None], interval_s: float, clock: Callable[[], float], sampler: Sampler
 ) -> Callable[[], list[tuple[float, T]] | None]:
-    """Look at a sensor now and every `interval_s` seconds; return the function that closes the window.
+    """Sample a sensor now and every `interval_s` seconds; return the function that closes the window.
 
-    Closing takes a last look and gives all of them with their times, or None if any look saw nothing. Where
-    the first sees nothing there are no more: a device without the sensor pays for no thread.
+    Closing takes a last sample and returns all of them with their times, or None if any had no value. Where the first
+    has none, no more are taken: a device without the sensor pays for no thread.
     """
     looks: list[tuple[float, T]] = []
     blind = False
@@ -62,7 +62,7 @@ def sample_in_thread(sample: Callable[[], None], interval_s: float) -> Callable[
                 if over.wait(interval_s):
                     return
                 sample()
-        except Exception as error:  # noqa: BLE001 - handed to whoever calls `end`
+        except Exception as error:  # noqa: BLE001 - raised again by `end`
             errors.append(error)
 
     thread = threading.Thread(target=work, name="slimfleet-meter", daemon=True)

@@ -1,20 +1,19 @@
-"""The meters that slimfleet knows by name."""
+"""Meter table: the meters by name."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from slimfleet.client.meters.charge_counter import ChargeCounterMeter
 from slimfleet.client.meters.power_supply import PowerSupplyMeter
-from slimfleet.client.meters.protocol import Meter, NoMeter
-from slimfleet.client.meters.simulated import SimulatedMeter
+from slimfleet.client.meters.protocol import Meter, NoMeter, Reading
 from slimfleet.compression.errors import BadInput
 
 METERS: Mapping[str, Callable[[], Meter]] = MappingProxyType(
     {
         "none": NoMeter,
-        "simulated": SimulatedMeter,
         "power-supply": PowerSupplyMeter,
         "charge-counter": ChargeCounterMeter,
     }
@@ -26,3 +25,12 @@ def build_meter(name: str) -> Meter:
     if name not in METERS:
         raise BadInput(f"no meter is called {name!r}; there are {', '.join(METERS)}")
     return METERS[name]()
+
+
+def read_all(seconds: float, sleep: Callable[[float], None] = time.sleep) -> dict[str, Reading | None]:
+    """What every meter with a sensor reads over the next `seconds`, all at once."""
+    meters = {name: build_meter(name) for name in METERS if name != "none"}
+    for meter in meters.values():
+        meter.start()
+    sleep(seconds)
+    return {name: meter.stop() for name, meter in meters.items()}

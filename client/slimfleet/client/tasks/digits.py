@@ -1,4 +1,4 @@
-"""Handwritten digits, 8x8: real data that comes with scikit-learn; the quickstart downloads nothing."""
+"""Digits task: handwritten digits, 8x8, that come with scikit-learn; the quickstart downloads nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Digits:
     devices.
 
     One fifth, stratified by class, is held out for evaluation; `seed` decides the split and the partition.
-    Raises BadInput when scikit-learn is missing or the digits do not suffice for four on every device.
+    Raises BadInput when scikit-learn is missing or there are fewer than four digits for every device.
     """
 
     partitions: int

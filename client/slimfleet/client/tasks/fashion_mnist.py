@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017, arXiv 1708.07747) from four IDX files on disk."""
+"""Fashion-MNIST task (Xiao, Rasul and Vollgraf, 2017, arXiv 1708.07747) from four IDX files on disk."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class FashionMnist:
                 f"{files[f'{part}-images-idx3-ubyte']} holds images {list(pixels.shape)} for {len(labels)} "
                 f"labels up to {labels.max(initial=0)}; Fashion-MNIST has 28x28 images with a label 0..9 each"
             )
-        # Copies: torch wants memory that it may write to, and the reader's is the file's.
+        # Copies: torch needs writable memory, and the reader returns the bytes of the file.
         return Images(
             torch.from_numpy(pixels.copy()),
             torch.from_numpy(labels.astype(np.int64)),

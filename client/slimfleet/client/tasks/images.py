@@ -1,4 +1,4 @@
-"""Grey images with labels: what the built-in image tasks share."""
+"""Labelled grey images: what the built-in image tasks share."""
 
 from __future__ import annotations
 

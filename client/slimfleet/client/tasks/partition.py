@@ -15,15 +15,15 @@ def dirichlet_partition(
 ) -> list[Index]:
     """Split the examples with these `labels` (shape [n]) over `partitions` devices with skewed labels.
 
-    Every class is shared out in proportions drawn from a symmetric Dirichlet(alpha), so that devices differ
+    Every class is distributed in proportions drawn from a symmetric Dirichlet(alpha), so that devices differ
     in their labels and in how much they hold: small `alpha` gives devices of one or two classes, `alpha =
     inf` an even split. The prior is that of Hsu, Qi and Brown, "Measuring the effects of non-identical data
     distribution for federated visual classification", 2019 (arXiv 1909.06335), drawn class by
-    class as in Yurochkin et al., 2019 (arXiv 1905.12022). Devices left under `minimum` examples
+    class as in Yurochkin et al., 2019 (arXiv 1905.12022). Devices with fewer than `minimum` examples
     then take some from the largest.
 
     Returns one sorted int64 index array a device; they are disjoint and together hold every example. Raises
-    BadInput when `alpha` is not positive or the examples do not suffice for `minimum` on every device.
+    BadInput when `alpha` is not positive or there are fewer than `minimum` examples for every device.
     """
     if not alpha > 0:
         raise BadInput(
@@ -32,14 +32,14 @@ def dirichlet_partition(
     if partitions < 1 or partitions * minimum > len(labels):
         raise BadInput(
             f"{len(labels)} examples give at most {len(labels) // max(minimum, 1)} partitions of at least "
-            f"{minimum} examples, {partitions} were asked for"
+            f"{minimum} examples, not {partitions}"
         )
     owner = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
         cuts = (np.cumsum(_proportions(partitions, alpha, rng)) * len(members)).astype(np.int64)
         turn = np.searchsorted(cuts[:-1], np.arange(len(members)), side="right")
-        # Taking turns in a new order for each class spreads what rounding leaves over.
+        # A new order of devices for each class spreads the remainders of rounding.
         owner[members] = rng.permutation(partitions)[turn]
     _fill_up(owner, partitions, minimum, rng)
     by_owner = np.argsort(owner, kind="stable")

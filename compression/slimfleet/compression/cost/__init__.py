@@ -4,7 +4,7 @@ from slimfleet.compression.cost.distortion import bits_per_value
 from slimfleet.compression.cost.model import PARAMETER_COPIES, CostModel, Costs, Demand, peak_memory_bytes
 from slimfleet.compression.cost.runtime import RUNTIMES, Runtime
 from slimfleet.compression.cost.size import SizeObservation, UpdateSizeModel
-from slimfleet.compression.cost.work import Work, measure_work
+from slimfleet.compression.cost.work import Work, measure_work, work_of
 
 __all__ = [
     "PARAMETER_COPIES",
@@ -19,4 +19,5 @@ __all__ = [
     "bits_per_value",
     "measure_work",
     "peak_memory_bytes",
+    "work_of",
 ]

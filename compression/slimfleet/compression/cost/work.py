@@ -1,4 +1,4 @@
-"""What training one example of a model asks of a device, measured on the model itself.
+"""Work of training: what one example of a model takes, measured on the model itself.
 
 FLOPs do not scale as width squared (first and last layers scale linearly) and saved activations follow
 neither, so both are counted on the shrunk model rather than assumed.
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from slimfleet.compression.task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,11 @@ class Work:
     """Number of trainable parameters."""
 
 
+def work_of(task: Task, model: nn.Module) -> Work:
+    """The work of training `model`, the model of `task` at any width, on inputs and with the loss of the task."""
+    return measure_work(model, task.example_inputs(), task.loss)
+
+
 def measure_work(
     model: nn.Module,
     example_inputs: tuple[Tensor, ...],
@@ -42,7 +49,7 @@ def measure_work(
 
     `example_inputs` are the inputs of a batch of one, batch dimension first. `loss(outputs, targets)` returns
     the 0-d mean loss. `targets` are those of a batch of one; left out, class number 0 stands for every
-    target, which suits classification of outputs shaped (batch, classes, ...). Neither the model nor torch's
+    target, which fits classification with outputs shaped (batch, classes, ...). Neither the model nor torch's
     random state changes. FLOPs come from `torch.utils.flop_counter.FlopCounterMode`, which counts
     convolutions and matrix products only.
     """

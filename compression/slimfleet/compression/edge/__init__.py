@@ -1,1 +1,1 @@
-"""Command-line and configuration plumbing: what a person gave, checked once, before anything else sees it."""
+"""Edge of the program: what command lines, files and configs hold, checked once before anything else uses it."""

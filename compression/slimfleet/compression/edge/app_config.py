@@ -1,4 +1,4 @@
-"""What a Flower app is told: tables of scalars, which Flower hands over flattened, with dots in the keys."""
+"""Flower configs: tables of scalars, which Flower hands to an app flattened, with dots in the keys."""
 
 from __future__ import annotations
 

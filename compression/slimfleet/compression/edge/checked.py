@@ -1,4 +1,4 @@
-"""Checking of plain values, as JSON and TOML have them: into a frozen dataclass, typed, bounded, nothing unknown."""
+"""Checked values: from JSON or TOML into a frozen dataclass, with types, bounds and only known keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from slimfleet.compression.validation import first_problem, shortened
 T = TypeVar("T")
 
 Source = str | Callable[[str], str]
-"""Where values come from, as a message names it; a function where that depends on the (dotted) key."""
+"""Origin of values, as a message names it; a function where it depends on the (dotted) key."""
 
 
 def checked(
@@ -30,7 +30,7 @@ def checked(
 ) -> T:
     """`values` as the dataclass `kind`; tables become the dataclasses inside it, lists become tuples.
 
-    Nothing else is converted, and a bound beside a field's type holds. `table` is the dotted name of the table that
+    Nothing else is converted, and bounds beside the types are enforced. `table` is the dotted name of the table that
     `values` is, where it is not the root; `root` has the keys and tables of the whole file, for suggestions, where
     `kind` does not. Raises BadInput, in one line that begins with the source and names the key, its value and what
     would be right.
@@ -52,14 +52,14 @@ def checked(
 
 
 def named(source: Source, key: str) -> str:
-    """What a message calls the place that `key` came from."""
+    """How a message names the origin of `key`."""
     return source if isinstance(source, str) else source(key)
 
 
 def refuse_renamed(values: Mapping[str, Any], renamed: Mapping[str, str], source: Source) -> None:
-    """Raise BadInput for the first key that has another name now.
+    """Raise BadInput for the first key that has been renamed.
 
-    `renamed` maps dotted keys of older files to those of today; a key that ends in `.` stands for a whole table.
+    `renamed` maps old dotted keys to new ones; a key that ends in `.` stands for a whole table.
     """
     for path in _paths(values):
         key = ".".join(path)
@@ -102,7 +102,7 @@ def _refuse_nonfinite(value: object, source: Source, key: str) -> None:
 def _refuse_unknown(
     given: Mapping[str, Any], known: Mapping[str, Any], source: Source, base: str, root: Mapping[str, Any]
 ) -> None:
-    """Every key that was given must have found its place in the checked result, here as tables."""
+    """Raise BadInput for a given key that the checked result, `known`, does not have."""
     for *path, leaf in _paths(given):
         table: Any = known
         for step in path:

@@ -1,4 +1,4 @@
-"""How every slimfleet command ends: 0 done, 1 failure, 2 bad input, 130 interrupted by the user."""
+"""Exit codes of every slimfleet command: 0 done, 1 failure, 2 bad input, 130 interrupted by the user."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ INTERRUPTED = 130
 def run_app(app: typer.Typer) -> NoReturn:
     """Run a command line application over `sys.argv` and exit.
 
-    What a person got wrong (BadInput, or an option that does not parse) becomes one line on stderr and exit
-    code 2, without a traceback. Ctrl-C becomes exit code 130. Every other exception is a defect of ours: it
-    keeps its traceback and exits with 1.
+    Bad input (BadInput, or an option that does not parse) becomes one line on stderr and exit code 2, without a
+    traceback. Ctrl-C becomes exit code 130. Every other exception is a defect of slimfleet: it keeps its traceback and
+    exits with 1.
     """
     try:
         status = app(standalone_mode=False)

@@ -1,4 +1,4 @@
-"""Where the code of a task of one's own is found: folders added to Python's import path, by commands alone."""
+"""Import path: the folders of users' own tasks, which commands (and nothing else) add to Python's import path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several commands share: which task, and where its code is."""
+"""Options that several commands share: a task's arguments, and the folders of its code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Device profiles in JSON files, as `slimfleet-device profile --json` prints them."""
+"""Profile files: device profiles as JSON, as `slimfleet-device profile --json` prints them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One architecture, looked at once: the model, its schema and its channel groups."""
+"""Blueprint: one architecture, examined once: the model, its schema and its channel groups."""
 
 from __future__ import annotations
 

@@ -86,25 +86,21 @@ LIES = {
 def without_the_first(federate):
     """The state after a round in which the first device fails, and the row."""
     federation = federate(state="without")
-    opened = federation.open()
-    first, *others = opened.dispatches
-    opened.fail(first.node, "error")
+    first, *others = federation.plan().dispatches
+    federation.coordinator.fail(first.plan_id, "error")
     for dispatch in others:
-        opened.receive(*federation.answer(dispatch))
-    federation.coordinator.close_round(opened)
+        federation.work(dispatch)
+    federation.step()
     return federation.state_bytes()
 
 
 def round_with(federation, tamper):
-    """One round in which the first device's answer is tampered with, first of all."""
-    opened = federation.open()
-    first, *others = opened.dispatches
-    node, payload, text = federation.answer(first)
-    opened.receive(node, *tamper(first, payload, text))
+    """One round in which the first device's answer is tampered with: that answer, and the round as it closed."""
+    first, *others = federation.plan().dispatches
+    answer = federation.receive(first, *tamper(first, *federation.answer(first)))
     for dispatch in others:
-        opened.receive(*federation.answer(dispatch))
-    row = federation.coordinator.close_round(opened)
-    return opened, row
+        federation.work(dispatch)
+    return answer, federation.step()
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -119,14 +115,14 @@ def test_a_bad_payload_is_rejected_for_its_reason_and_harms_nobody(name, federat
 
     federation = federate()
     with caplog.at_level(logging.WARNING):
-        opened, row = round_with(federation, tamper)
-    node = opened.dispatches[0].node
-    assert opened.rejected == {node: reason}
+        answer, closed = round_with(federation, tamper)
+    node, row = answer.dispatch.node, closed.row
+    assert (answer.verdict, answer.reason) == ("rejected", reason)
     assert f"node {node} rejected ({reason})" in caplog.text
-    assert federation.coordinator.totals.rejected == {reason: 1}
+    assert federation.state.totals.rejected == {reason: 1}
     assert (row.completed, row.rejected, row.failed) == (len(federation.devices) - 1, 1, 0)
     assert federation.state_bytes() == without_the_first
-    record = federation.coordinator.registry[node]
+    record = federation.state.registry[node]
     assert (record.rejections, record.participations, record.acknowledged_round) == (1, 0, None)
 
 
@@ -137,89 +133,87 @@ def test_a_lying_report_is_rejected_and_not_counted_on(name, federate, without_t
         return payload, lie if isinstance(lie, str) else json.dumps(lie)
 
     federation = federate()
-    opened, row = round_with(federation, tamper)
-    node = opened.dispatches[0].node
-    assert opened.rejected == {node: "message"}
-    assert node not in opened.reports
-    assert row.energy_j < 1e4
-    assert federation.coordinator.registry[node].energy_j == 0.0
+    answer, closed = round_with(federation, tamper)
+    node = answer.dispatch.node
+    assert (answer.verdict, answer.reason, answer.report) == ("rejected", "message", None)
+    assert closed.row.energy_j < 1e4
+    assert federation.state.registry[node].energy_j == 0.0
     assert federation.state_bytes() == without_the_first
 
 
 def test_a_second_answer_is_a_replay_and_the_first_stands(federate, caplog):
     federation, twin = federate(), federate(state="twin")
     expected = twin.run()[0]
-    opened = federation.open()
-    answers = [federation.answer(dispatch) for dispatch in opened.dispatches]
-    for node, payload, text in answers:
-        opened.receive(node, payload, text)
-        opened.receive(node, payload[:-1], text)
-    opened.receive(999, answers[0][1], answers[0][2])
-    opened.fail(answers[0][0], "error")
-    row = federation.coordinator.close_round(opened)
-    assert opened.rejected == opened.failed == {}
-    assert federation.coordinator.totals.rejected == {"replay": len(federation.devices) + 2}
-    assert "node 999 answered twice or unasked" in caplog.text
-    assert replace(row, wall_time_s=0) == replace(expected, wall_time_s=0)
+    answers = [(dispatch, *federation.answer(dispatch)) for dispatch in federation.plan().dispatches]
+    for dispatch, payload, text in answers:
+        assert federation.receive(dispatch, payload, text).verdict == "accepted"
+        assert federation.receive(dispatch, payload[:-1], text).reason == "replay"
+    first, payload, text = answers[0]
+    federation.coordinator.receive(999, payload, text)
+    federation.coordinator.fail(first.plan_id, "error")
+    closed = federation.step()
+    assert federation.state.totals.rejected == {"replay": len(federation.devices) + 2}
+    assert [a.dispatch for a in closed.answers if a.verdict != "accepted"] == [None] * 6
+    assert "nothing is in flight under its number" in caplog.text
+    assert replace(closed.row, wall_time_s=0) == replace(expected, wall_time_s=0)
     assert federation.state_bytes() == twin.state_bytes()
 
 
 def test_a_late_answer_is_not_used_but_its_cost_counts(federate):
-    federation = federate(budget=Budget(deadline_s=30))
+    federation = federate(budget={"deadline_s": 30})
 
     def tamper(dispatch, payload, text):
         report = json.loads(text)
         report["spent"]["time_s"] = 31.0
         return payload, json.dumps(report)
 
-    opened, row = round_with(federation, tamper)
-    node = opened.dispatches[0].node
-    assert opened.failed == {node: "late"}
-    assert opened.violations == {node: ["deadline_s"]}
-    assert federation.coordinator.registry[node].energy_j > 0
-    assert (row.violations, row.failed) == (1, 1)
+    answer, closed = round_with(federation, tamper)
+    assert (answer.verdict, answer.reason, answer.broken) == ("failed", "late", ("deadline_s",))
+    assert federation.state.registry[answer.dispatch.node].energy_j > 0
+    assert (closed.row.violations, closed.row.failed) == (1, 1)
 
 
 def test_silent_devices_time_out_and_their_energy_is_the_worlds_to_say(federate):
     federation = federate()
-    opened = federation.open()
-    opened.receive(*federation.answer(opened.dispatches[0]))
-    silent = opened.dispatches[1:]
-    assert opened.waiting == len(silent)
-    row = federation.coordinator.close_round(opened)
-    assert opened.failed == {d.node: "timeout" for d in silent}
-    assert row.energy_j == pytest.approx(
-        opened.reports[opened.dispatches[0].node].spent.energy_j + sum(d.predicted.energy_j for d in silent)
-    )
-    assert row.virtual_time_s == 60.0
+    planned = federation.plan()
+    first, *silent = planned.dispatches
+    spent = federation.work(first).report.spent
+    assert list(federation.state.in_flight.values()) == silent
+    closed = federation.step()
+    assert [a.reason for a in closed.answers if a.verdict == "failed"] == ["timeout"] * len(silent)
+    assert federation.state.in_flight == {}
+    assert closed.row.energy_j == pytest.approx(spent.energy_j + sum(d.predicted.energy_j for d in silent))
+    assert closed.row.virtual_time_s == 60.0
 
 
 def test_a_round_without_any_answer_leaves_the_model_alone(federate):
     federation = federate()
     before = federation.model_bytes()
-    opened = federation.open()
-    row = federation.coordinator.close_round(opened)
+    planned = federation.plan()
+    row = federation.step().row
     assert federation.model_bytes() == before
-    assert (row.completed, row.failed) == (0, len(opened.dispatches))
+    assert (row.completed, row.failed) == (0, len(planned.dispatches))
 
 
 def test_bytes_are_counted_as_they_came_not_as_reported(federate):
-    opened, row = round_with(federate(), lambda d, p, t: (p + b"more", t))
-    assert row.uplink_bytes == sum(opened.received.values())
-    assert opened.rejected == {opened.dispatches[0].node: "message"}
-    assert row.uplink_bytes_float32 == len(opened.received) * row.downlink_bytes_float32 // row.selected
+    answer, closed = round_with(federate(), lambda d, p, t: (p + b"more", t))
+    sizes = [a.received_bytes for a in closed.answers]
+    assert closed.row.uplink_bytes == sum(sizes)
+    assert answer.reason == "message"
+    assert closed.row.uplink_bytes_float32 == closed.row.downlink_bytes_float32
 
 
 def test_no_device_weighs_more_than_the_cap(federate):
     def tamper(dispatch, payload, text):
         return payload, json.dumps(json.loads(text) | {"examples": 2**31})
 
-    federation = federate()
-    opened, _ = round_with(federation, tamper)
-    assert opened.rejected == {}
-    shares = opened.mean._weight["5.bias"]
-    honest = sum(r.examples for n, r in opened.reports.items() if n != opened.dispatches[0].node)
-    assert shares.tolist() == [LARGEST_EXAMPLES + honest] * 2
+    def capped(dispatch, payload, text):
+        return payload, json.dumps(json.loads(text) | {"examples": LARGEST_EXAMPLES})
+
+    claims, at_the_cap = federate(), federate(state="capped")
+    assert round_with(claims, tamper)[0].verdict == "accepted"
+    round_with(at_the_cap, capped)
+    assert claims.model_bytes() == at_the_cap.model_bytes()
 
 
 COST = Cost(energy_j=10, radio_j=2, time_s=20, memory_bytes=100, uplink_bytes=50, downlink_bytes=60)

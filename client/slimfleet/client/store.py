@@ -1,0 +1,170 @@
+"""Device stores: where devices keep their state between rounds, in files or in memory.
+
+A file holds the state of one device, sealed (`slimfleet.compression.sealed_file`):
+
+    fields    format, schema (digest of the full model), round (of the residual; absent without one),
+              held (versions, the newest first, separated by spaces)
+    tensors   before/NAME, after/NAME         float32, the residual's generations
+              held/VERSION/channels           uint8, packed channel masks, as on the wire
+              held/VERSION/units              float32, unit of each weight tensor, in the order of the schema
+              held/VERSION/levels/NAME        int16, levels of the kept channels
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from slimfleet.client.state import HELD_AT_MOST, DeviceState, Held, Residual
+from slimfleet.compression import ModelSchema, PayloadError, Tensors
+from slimfleet.compression.codec import Snapshot
+from slimfleet.compression.files import write_atomically
+from slimfleet.compression.pruning import unpack_channels
+from slimfleet.compression.sealed_file import open_sealed, seal_tensors
+
+if TYPE_CHECKING:
+    from slimfleet.compression.pruning.blueprint import Blueprint
+
+FORMAT = "slimfleet device 1"
+SUFFIX = ".device"
+
+log = logging.getLogger(__name__)
+
+
+class DeviceStore(Protocol):
+    """Keeps the state of devices, by number."""
+
+    def load(self, device: int) -> DeviceState:
+        """What was saved last; a `DeviceState` of nothing for a device that saved none."""
+        ...
+
+    def save(self, device: int, state: DeviceState) -> None:
+        """Keep `state` in place of what was saved before."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryStore:
+    """State that ends with the process: for a loop over devices that needs no files."""
+
+    _states: dict[int, DeviceState] = field(default_factory=dict, repr=False)
+
+    def load(self, device: int) -> DeviceState:
+        """What was saved last."""
+        return self._states.get(device, DeviceState())
+
+    def save(self, device: int, state: DeviceState) -> None:
+        """Keep `state`, whose arrays must not change from here on."""
+        self._states[device] = state
+
+
+@dataclass(frozen=True, slots=True)
+class FolderStore:
+    """One file a device under `root`.
+
+    `durable` makes a save survive a power cut; a simulation does without. One process at a time may handle a device.
+    """
+
+    root: Path
+    blueprint: Blueprint
+    durable: bool = True
+
+    def load(self, device: int) -> DeviceState:
+        """What is stored for a device.
+
+        Nothing where there is no file and, with a warning that names it, where the file is damaged or of another
+        model: the device then starts without a residual, and the coordinator sends it a whole model.
+        """
+        path = self.path(device)
+        try:
+            return self._opened(path.read_bytes())
+        except FileNotFoundError:
+            return DeviceState()
+        except PayloadError as flaw:
+            log.warning("%s: %s; this device starts again without its residual and held models", path, flaw)
+            return DeviceState()
+
+    def save(self, device: int, state: DeviceState) -> None:
+        """Store the state of a device. A kill at any moment leaves the old file or the new one.
+
+        Raises ValueError, and leaves the old file alone, where a tensor of the residual is missing or has another shape
+        than the schema says, or where there are more than two held models.
+        """
+        write_atomically(self.path(device), self._sealed(state), durable=self.durable)
+
+    def path(self, device: int) -> Path:
+        """The file of a device."""
+        return self.root / f"{device}{SUFFIX}"
+
+    def _sealed(self, state: DeviceState) -> bytes:
+        if len(state.held) > HELD_AT_MOST:
+            raise ValueError(f"{len(state.held)} models to store, at most {HELD_AT_MOST} are held")
+        schema = self.blueprint.schema
+        fields = {"format": FORMAT, "schema": schema.digest.hex()}
+        fields["held"] = " ".join(str(held.version) for held in state.held)
+        tensors: Tensors = {}
+        if state.residual is not None:
+            fields["round"] = str(state.residual.round_number)
+            tensors |= _generation("before", state.residual.before, schema)
+            tensors |= _generation("after", state.residual.after, schema)
+        for held in state.held:
+            tensors |= _held_tensors(held)
+        return seal_tensors(tensors, fields)
+
+    def _opened(self, content: bytes) -> DeviceState:
+        """The state in a file. Raises PayloadError where it is not sound."""
+        tensors, fields = open_sealed(content)
+        if fields.get("format") != FORMAT:
+            raise PayloadError("version", f"its format is {fields.get('format')!r}, this is {FORMAT!r}")
+        schema = self.blueprint.schema
+        if fields["schema"] != schema.digest.hex():
+            raise PayloadError(
+                "schema",
+                f"it was made for another model ({fields['schema']}, this one is {schema.digest.hex()})",
+            )
+        residual = None
+        if "round" in fields:
+            before, after = (
+                {t.name: tensors[f"{g}/{t.name}"] for t in schema.tensors} for g in ("before", "after")
+            )
+            residual = Residual(int(fields["round"]), before, after)
+        held = tuple(self._held(int(version), tensors) for version in fields["held"].split())
+        return DeviceState(residual, held)
+
+    def _held(self, version: int, tensors: Tensors) -> Held:
+        prefix = f"held/{version}"
+        channels = tensors[f"{prefix}/channels"].tobytes()
+        schema = self.blueprint.index_map(unpack_channels(self.blueprint.groups, channels)).schema
+        weights = [spec for spec in schema.tensors if spec.kind == "weight"]
+        levels = {spec.name: tensors[f"{prefix}/levels/{spec.name}"] for spec in weights}
+        if any(levels[spec.name].shape != spec.shape for spec in weights):
+            raise PayloadError("channels", f"the shapes of version {version} are not those of its channels")
+        return Held(version, channels, Snapshot(levels, tuple(map(float, tensors[f"{prefix}/units"]))))
+
+
+def _generation(name: str, residual: Tensors, schema: ModelSchema) -> Tensors:
+    for spec in schema.tensors:
+        tensor = residual.get(spec.name)
+        if tensor is None or tensor.shape != spec.shape:
+            found = "is missing" if tensor is None else f"has shape {list(tensor.shape)}"
+            raise ValueError(f"residual {spec.name!r} {found}, the schema says {list(spec.shape)}")
+    return {
+        f"{name}/{spec.name}": residual[spec.name].astype(np.float32, copy=False) for spec in schema.tensors
+    }
+
+
+def _held_tensors(held: Held) -> Tensors:
+    prefix, snapshot = f"held/{held.version}", held.snapshot
+    levels = {
+        f"{prefix}/levels/{name}": levels.astype(np.int16, copy=False)
+        for name, levels in snapshot.levels.items()
+    }
+    return {
+        f"{prefix}/channels": np.frombuffer(held.channels, np.uint8),
+        f"{prefix}/units": np.array(snapshot.units, np.float32),
+        **levels,
+    }
