@@ -78,7 +78,7 @@ class VirtualWorld:
         return {"now_s": self._now_s, "batteries": {str(n): asdict(b) for n, b in self._batteries.items()}}
 
     def restore(self, values: dict[str, Any]) -> None:
-        """Take back what `to_json` gave."""
+        """Return to the moment at which `to_json` was called."""
         self._now_s = values["now_s"]
         self._batteries = {
             int(node): VirtualBattery(**battery) for node, battery in values["batteries"].items()
