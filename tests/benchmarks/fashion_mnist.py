@@ -48,7 +48,7 @@ def run(changes: dict[str, str], seed: int, baseline: bool) -> tuple[RunRecord, 
     """One run of the scenario, some keys changed, in a folder that nobody keeps."""
     scenario = load_scenario("fashion_mnist", changes | {"seed": str(seed)})
     with tempfile.TemporaryDirectory() as folder, RoundProgress() as progress:
-        return simulate(scenario, Path(folder) / "out", baseline=baseline, watcher=progress)
+        return simulate(scenario, Path(folder) / "out", baseline=baseline, progress=progress)
 
 
 def main(folder: Path) -> None:

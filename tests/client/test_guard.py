@@ -8,7 +8,7 @@ from slimfleet.client.guard import BudgetGuard
 from slimfleet.client.ledger import Balance, transfer
 from slimfleet.client.round import run_round
 from slimfleet.compression import Budget, BudgetExceeded, DeviceProfile
-from slimfleet.simulations.fleet import FleetSettings, build_fleet
+from slimfleet.simulations import FleetSettings, build_fleet
 from slimfleet.simulations.ledger import SimulatedLedger
 
 FLEET = build_fleet(FleetSettings(devices=1_000, dropout=0.0), seed=3)

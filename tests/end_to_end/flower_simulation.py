@@ -14,13 +14,14 @@ from pathlib import Path
 
 from flwr.app import Context
 from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
 from slimfleet.coordinator import Coordinator, WallEnvironment
-from slimfleet.coordinator.transport.flower.app import server_app
+from slimfleet.coordinator.transport.flower import run
 from slimfleet.simulations import load_scenario
-from slimfleet.simulations.grids.client_app import virtual_client_app
-from slimfleet.simulations.wiring import coordinator_settings, task_of
+from slimfleet.simulations.grids.flower import fleet_app
+from slimfleet.simulations.scenario import build_task_of
 
 OPTIONS = {"rounds": "2", "fleet.devices": "6", "selection.per_round": "4", "fleet.dropout": "0.0"}
 
@@ -29,21 +30,26 @@ def main(out: Path, state: Path) -> None:
     """Two rounds over six of Flower's virtual nodes."""
     scenario = load_scenario("digits", OPTIONS)
     # What Flower's engine knows of our environment is the wall clock: every node of its own can be reached.
-    settings = coordinator_settings(scenario)
+    settings = scenario.coordinator
     patient = replace(settings, selection=replace(settings.selection, min_devices=scenario.fleet.devices))
-    coordinator = Coordinator(task_of(scenario), patient, WallEnvironment())
-    app = LateApp(partial(virtual_client_app, scenario, state))
+    coordinator = Coordinator(build_task_of(scenario), patient, WallEnvironment())
+    app = LateApp(partial(fleet_app, scenario, state))
+    server = ServerApp()
+
+    @server.main()
+    def serve(grid: Grid, context: Context) -> None:
+        run(coordinator, grid, None)
+
     run_simulation(
-        server_app=server_app(lambda _: coordinator),
+        server_app=server,
         client_app=app,  # type: ignore[arg-type]
         num_supernodes=scenario.fleet.devices,
         backend_config={"client_resources": {"num_cpus": 1}, "init_args": {"num_cpus": 2}},
     )
-    rows = [{"completed": row.completed, "accuracy": row.accuracy} for row in coordinator.rows]
+    state = coordinator.state
+    rows = [{"completed": row.completed, "accuracy": row.accuracy} for row in state.rows]
     out.write_text(
-        json.dumps(
-            {"rows": rows, "rejected": coordinator.totals.rejected, "failed": coordinator.totals.failed}
-        )
+        json.dumps({"rows": rows, "rejected": state.totals.rejected, "failed": state.totals.failed})
     )
 
 

@@ -14,8 +14,7 @@ import torch
 from torch import nn
 
 from slimfleet.compression.pruning.discover import discover
-from slimfleet.simulations.scenario import load_scenario
-from slimfleet.simulations.simulate import simulate
+from slimfleet.simulations import load_scenario, simulate
 
 ROOT = Path(__file__).parent.parent.parent
 OWN_TASK = Path("docs/examples/own_task")

@@ -1,11 +1,12 @@
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 from math import exp
 
 import numpy as np
 import pytest
 
 from slimfleet.compression.errors import BadInput
+from slimfleet.simulations.faults import assign_faults
 from slimfleet.simulations.fleet import build_fleet
 from slimfleet.simulations.profiles import load_profiles
 from slimfleet.simulations.settings import DEFAULT_MIX, FleetSettings
@@ -48,6 +49,34 @@ def test_same_seed_same_fleet_other_seed_another() -> None:
     assert build_fleet(SETTINGS, seed=1) == FLEET
     assert build_fleet(SETTINGS, seed=2) != FLEET
     assert [d.number for d in FLEET] == list(range(300))
+
+
+CHANGED: dict[str, object] = {
+    "devices": 299,
+    "mix": {"pi_5": 1.0},
+    "availability": 0.5,
+    "dropout": 0.5,
+    "speed_noise": 0.2,
+    "power_noise": 0.2,
+    "network_spread": 0.1,
+    "network_noise": 0.1,
+    "start_charge": (0.1, 0.2),
+    "faults": {"late": 0.5},
+}
+
+
+@pytest.mark.parametrize("key", [field.name for field in fields(FleetSettings)])
+def test_every_setting_reaches_the_fleet(key: str) -> None:
+    """Two of them once reached nothing."""
+    settings = replace(SETTINGS, **{key: CHANGED[key]})  # type: ignore[arg-type]
+    assert behaviour(settings) != behaviour(SETTINGS)
+
+
+def behaviour(settings: FleetSettings) -> tuple[object, ...]:
+    """All that the rounds see of a fleet, but not its settings."""
+    fleet = build_fleet(settings, seed=1)
+    faults = assign_faults(settings.faults, settings.devices, seed=1)
+    return (repr(fleet), [[device.conditions(number) for number in range(3)] for device in fleet], faults)
 
 
 def test_the_truth_lies_within_the_table_and_the_noise_within_its_bounds() -> None:

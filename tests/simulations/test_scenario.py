@@ -88,7 +88,6 @@ def test_a_scenario_is_read_without_what_runs_it() -> None:
 
 
 def test_what_a_scenario_says_of_its_fleet_is_what_the_fleet_is() -> None:
-    """Two of these keys once reached nothing."""
     given = {"power_noise": 0.0, "network_spread": 1.5, "start_charge": (0.5, 0.6), "dropout": 0.3}
     options = {
         f"fleet.{key}": str(list(value) if isinstance(value, tuple) else value)

@@ -1,4 +1,4 @@
-"""A fleet of virtual devices: what they nominally are, what they truly are, and how each round finds them.
+"""Fleet of virtual devices: their nominal profiles, their true ones, and the conditions of each round.
 
 The planner sees nominal profiles and past reports; the truth is drawn here, so that predicted and spent cost
 differ as they would in the field. Every draw comes from a generator seeded by (seed, device, round): the same
@@ -69,7 +69,7 @@ class VirtualDevice:
     settings: FleetSettings = field(repr=False)
 
     def conditions(self, round_number: int) -> Conditions:
-        """How round `round_number` (from 0) finds this device; the same each time it is asked."""
+        """How round `round_number` (from 0) finds this device; every call gives the same."""
         speed, up, down, available, dropout, moment = _uniforms(self.seed, self.number, 1 + round_number, n=6)
         settings = self.settings
         return Conditions(
@@ -83,7 +83,7 @@ class VirtualDevice:
 
 
 def build_fleet(settings: FleetSettings, seed: int) -> tuple[VirtualDevice, ...]:
-    """Draw the fleet: the mix as exactly as whole devices allow, who is which shuffled by the seed.
+    """Draw the fleet: the mix as exactly as whole devices allow, in an order that the seed shuffles.
 
     Raises BadInput for an impossible fleet, naming the field.
     """

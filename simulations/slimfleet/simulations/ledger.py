@@ -1,4 +1,4 @@
-"""The account of a round on a virtual device: the cost model's formulae under the round's true conditions."""
+"""Simulated ledger: a round on a virtual device by the cost model's formulae, under the round's true conditions."""
 
 from __future__ import annotations
 

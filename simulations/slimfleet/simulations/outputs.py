@@ -1,4 +1,4 @@
-"""The folder that a run leaves behind."""
+"""Results folder: every file that a run leaves behind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_outputs(
     """Write the results of a run into `out`, each file whole or not at all, and return the summary.
 
     `scenario.toml`, `model.safetensors`, `devices.csv`, `report.html`, with a baseline also `baseline_rounds.csv`, and
-    last `summary.json`: where it stands, the folder is complete. (`rounds.csv` is written while the run goes on.)
+    last `summary.json`: where it stands, the folder is complete. (`rounds.csv` is written during the run.)
     `versions` names the packages that made the numbers, for the report. Raises OSError where the disk refuses.
     """
     for stale in ("summary.json", "baseline_rounds.csv"):

@@ -1,4 +1,4 @@
-"""The table of device profiles (`profiles.csv`), with where each figure comes from.
+"""Device profiles: the table `profiles.csv`, with the source of each figure.
 
     name, device_class          of the device; a class holds alike devices, for calibration and metrics
     ram_mib                     installed memory
@@ -14,7 +14,7 @@
     battery_wh                  capacity; 0 on mains
     thermal                     how the device throttles
     *_source                    provenance: M measured and published, A from a paper's abstract, D derived by
-                                us, U recalled and not verified; U/D and M/D are derived from such figures
+                                us, U not verified; U/D and M/D are derived from such figures
 
 The speed columns are the weakest: half of published double-precision HPL, derated for phones by on-device
 measurements (FLASH, Yang et al. 2021); hence lo and hi. There is no int8 column: training is float32

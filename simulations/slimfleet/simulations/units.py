@@ -1,4 +1,4 @@
-"""Numbers as people read them. Bytes and joules go in steps of 1,000; "–" stands for what is not known."""
+"""Units: numbers as people read them. Bytes and joules go in steps of 1,000; "–" stands for an unknown value."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from slimfleet.client.device import Device
+from slimfleet.client.device import Device, Participant
 from slimfleet.client.ledger import Ledger
 from slimfleet.client.store import FolderStore, MemoryStore
 from slimfleet.client.workbench import Workbench
@@ -39,7 +39,7 @@ class VirtualDevices:
         self._store = MemoryStore() if state is None else FolderStore(state, architecture, durable=False)
         self._faults = assign_faults(scenario.fleet.faults, scenario.fleet.devices, seed)
 
-    def device(self, number: int) -> Device | FaultyDevice:
+    def device(self, number: int) -> Participant:
         """The device that holds partition `number` of the task's data."""
         virtual = self._fleet[number]
         open_ledger = partial(_open_ledger, virtual)

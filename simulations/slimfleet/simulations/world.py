@@ -25,7 +25,8 @@ def node_of(device_number: int) -> int:
 class VirtualWorld:
     """Virtual time over a fleet.
 
-    A round lasts as long as its slowest device; a device that is lost holds it up until its deadline.
+    A round lasts as long as its slowest device. A lost device holds it up until its deadline, or for as long as it was
+    predicted to take where there is none.
     """
 
     def __init__(self, fleet: Sequence[VirtualDevice]) -> None:
@@ -76,7 +77,7 @@ class VirtualWorld:
         return {"now_s": self._now_s, "batteries": {str(n): asdict(b) for n, b in self._batteries.items()}}
 
     def restore(self, values: dict[str, Any]) -> None:
-        """Take back what `to_json` gave."""
+        """Return to the moment at which `to_json` was called."""
         self._now_s = values["now_s"]
         self._batteries = {
             int(node): VirtualBattery(**battery) for node, battery in values["batteries"].items()

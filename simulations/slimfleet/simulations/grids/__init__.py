@@ -1,1 +1,1 @@
-"""Engines that run devices, and the Flower grid in front of them."""
+"""Grids: engines that run devices, and the Flower grid in front of them."""

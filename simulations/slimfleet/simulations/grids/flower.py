@@ -76,7 +76,7 @@ def give_id(message: Message) -> str:
 
 
 def rebuilt(metadata: Metadata, content: RecordDict) -> Message:
-    """A message put together again on the far side of a process boundary."""
+    """A message from its parts, on the far side of a process boundary."""
     return Message(metadata=metadata, content=content)  # type: ignore[call-overload, no-any-return]
 
 
@@ -149,7 +149,7 @@ class EngineGrid(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> list[int]:
-        """Every node of the fleet; who can be reached in a round is the environment's to say."""
+        """Every node of the fleet; the environment knows which of them a round can reach."""
         return list(self._nodes)
 
     def get_nodes(self) -> list[NodeInfo]:

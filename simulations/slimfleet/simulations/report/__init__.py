@@ -1,4 +1,4 @@
-"""What a run leaves for people to look at: a page, and a picture."""
+"""Report of a run: a page and a picture."""
 
 from slimfleet.simulations.report.page import report_html
 from slimfleet.simulations.report.panels import save_picture

@@ -1,4 +1,4 @@
-"""How every plot looks, and how it becomes an SVG that follows its page or a PNG that stands alone."""
+"""Style of every plot, and its rendering: an SVG that follows its page, or a PNG that stands alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The few pieces of HTML that a report is built from; every text is escaped here and nowhere else."""
+"""Markup: the few pieces of HTML that a report is built from. All text is escaped here and nowhere else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of a run as one HTML file that needs nothing else: no network, no fonts, no scripts."""
+"""Report page: one HTML file that needs nothing else: no network, no fonts, no scripts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def report_html(
     scenario_toml: str,
     versions: Mapping[str, str] | None = None,
 ) -> str:
-    """The page as text. `versions` (package -> version) is read off the installation when not given."""
+    """The page as text. By default `versions` (package -> version) are those installed."""
     summary = summarise(record, baseline)
     style = files("slimfleet.simulations.report").joinpath("style.css").read_text(encoding="utf-8")
     body = "\n".join(

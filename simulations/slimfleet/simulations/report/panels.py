@@ -1,4 +1,4 @@
-"""The plots of a run as elements of a page, or side by side in one picture."""
+"""Panels: the plots of a run as elements of a page, or side by side in one picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plots of a report; each draws one idea on the axes it is given."""
+"""Plots of a report; each draws one idea on the axes it is given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The profile that a scenario asks for is the one that travels, to the devices and back."""
+"""The codec preset of a scenario is the one that payloads travel in, to the devices and back."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from slimfleet.compression.codec.entropy.grid_fields import read_grid
 from slimfleet.compression.codec.entropy.reader import Reader
 from slimfleet.compression.wire import Coder, PayloadKind, Sections, unseal
 from slimfleet.coordinator import Coordinator
-from slimfleet.coordinator.transport.flower.app import server_app
+from slimfleet.coordinator.transport.flower import run
 from slimfleet.simulations import Scenario, build_fleet, load_scenario
-from slimfleet.simulations.grids.client_app import virtual_client_app
-from slimfleet.simulations.grids.flower import SERVER_NODE, EngineGrid, context_of
+from slimfleet.simulations.grids.flower import EngineGrid, fleet_app
 from slimfleet.simulations.grids.local import LocalEngine
-from slimfleet.simulations.wiring import coordinator_settings, fleet_settings, task_of
+from slimfleet.simulations.scenario import build_task_of
 from slimfleet.simulations.world import VirtualWorld, node_of
 
 TINY = {
@@ -35,7 +34,7 @@ class Overhears(LocalEngine):
     """Devices in this process, and every payload that goes out or comes back."""
 
     def __init__(self, scenario: Scenario, state: Path) -> None:
-        super().__init__(virtual_client_app(scenario, state))
+        super().__init__(fleet_app(scenario, state))
         self.payloads: list[bytes] = []
 
     def submit(self, messages: Sequence[Message]) -> None:
@@ -64,27 +63,26 @@ def coding_of(payload: bytes) -> tuple[PayloadKind, Coder, bool]:
     return header.kind, header.coder, bool(reader.byte() & MIXED)
 
 
-def travelled(state: Path, profile: str) -> list[bytes]:
+def travelled(state: Path, preset: str) -> list[bytes]:
     """Every payload of a run of two rounds."""
-    scenario = load_scenario("digits", TINY | {"codec.profile": profile})
+    scenario = load_scenario("digits", TINY | {"codec.preset": preset})
     engine = Overhears(scenario, state)
-    fleet = build_fleet(fleet_settings(scenario), scenario.seed)
-    coordinator = Coordinator(task_of(scenario), coordinator_settings(scenario), VirtualWorld(fleet, None))
-    grid = EngineGrid([node_of(device.number) for device in fleet], engine)
-    server_app(lambda _: coordinator)(grid=grid, context=context_of(SERVER_NODE, {}))
-    assert coordinator.totals.rejected == coordinator.totals.failed == {}
-    assert sum(row.completed for row in coordinator.rows) == 16
+    fleet = build_fleet(scenario.fleet, scenario.coordinator.seed)
+    coordinator = Coordinator(build_task_of(scenario), scenario.coordinator, VirtualWorld(fleet, None))
+    run(coordinator, EngineGrid([node_of(device.number) for device in fleet], engine), None)
+    assert coordinator.state.totals.rejected == coordinator.state.totals.failed == {}
+    assert sum(row.completed for row in coordinator.state.rows) == 16
     return engine.payloads
 
 
 @pytest.mark.parametrize(
-    ("profile", "coder", "mixed"),
+    ("preset", "coder", "mixed"),
     [("small", Coder.CONTEXTS, True), ("fast", Coder.CONTEXTS, False), ("portable", Coder.TABLES, False)],
 )
-def test_every_payload_both_ways_is_in_the_profile_asked_for(
-    tmp_path: Path, profile: str, coder: Coder, mixed: bool
+def test_every_payload_both_ways_is_in_the_preset_of_the_scenario(
+    tmp_path: Path, preset: str, coder: Coder, mixed: bool
 ) -> None:
-    codings = set(map(coding_of, travelled(tmp_path, profile)))
+    codings = set(map(coding_of, travelled(tmp_path, preset)))
     assert {coding[1:] for coding in codings} == {(coder, mixed)}
     assert {kind for kind, *_ in codings} >= {PayloadKind.UPDATE, PayloadKind.MODEL}
 
@@ -96,5 +94,5 @@ def test_small_takes_fewer_bytes_than_fast_for_the_same_first_models(tmp_path: P
         PayloadKind.MODEL
     }
     assert not set(first["small"]) & set(first["fast"])
-    small, fast = (sum(map(len, first[profile])) for profile in ("small", "fast"))
+    small, fast = (sum(map(len, first[preset])) for preset in ("small", "fast"))
     assert small < fast

@@ -1,0 +1,99 @@
+"""Virtual time and batteries, over rounds small enough to check by head."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from slimfleet.compression import Assignment, Budget, Cost, ModelSchema, Payload, Plan, Report, Training
+from slimfleet.compression.pruning import IndexMap
+from slimfleet.coordinator import Answer, Dispatch
+from slimfleet.simulations import FleetSettings, VirtualDevice, build_fleet
+from slimfleet.simulations.world import BETWEEN_ROUNDS_S, VirtualWorld, node_of
+
+PREDICTED = Cost(
+    energy_j=10.0, radio_j=4.0, time_s=7.0, memory_bytes=1, uplink_bytes=1_000, downlink_bytes=2_000
+)
+SETTINGS = FleetSettings(devices=60, availability=1.0, dropout=0.5, start_charge=(0.5, 0.5))
+FLEET = build_fleet(SETTINGS, seed=1)
+ROUND = 1
+LOST = [device for device in FLEET if device.conditions(ROUND).drops_out_at is not None]
+KEPT = [device for device in FLEET if device.conditions(ROUND).drops_out_at is None]
+
+
+def answer(device: VirtualDevice, spent: Cost | None) -> Answer:
+    """What came of a dispatch to `device`; None where nothing did."""
+    assignment = Assignment(
+        round_number=ROUND,
+        plan_id=node_of(device.number),
+        plan=Plan(width=1.0, local_steps=1, batch_size=1, nmse=0.1),
+        budget=Budget(),
+        training=Training(learning_rate=0.1),
+    )
+    schema = ModelSchema(())
+    dispatch = Dispatch(
+        node=node_of(device.number),
+        assignment=assignment,
+        payload=Payload(b""),
+        index_map=IndexMap(schema, schema, {}, {}),
+        limits=Budget(),
+        predicted=PREDICTED,
+    )
+    if spent is None:
+        return Answer(dispatch=dispatch, verdict="failed", reason="dropout")
+    report = Report(spent=spent, source="simulated", loss=1.0, examples=3, steps=1)
+    return Answer(dispatch=dispatch, verdict="accepted", report=report)
+
+
+def test_a_round_lasts_as_long_as_its_slowest_device() -> None:
+    world = VirtualWorld(FLEET, deadline_s=30.0)
+    slow, fast = replace(PREDICTED, time_s=12.0), replace(PREDICTED, time_s=3.0)
+    assert world.advance(world.now_s(), [answer(KEPT[0], fast), answer(KEPT[1], slow)], ROUND) == []
+    assert world.now_s() == 12.0 + BETWEEN_ROUNDS_S
+    assert world.advance(world.now_s(), [], ROUND + 1) == []
+    assert world.now_s() == 12.0 + 2 * BETWEEN_ROUNDS_S
+
+
+@pytest.mark.parametrize(("deadline_s", "waited_s"), [(30.0, 30.0), (None, 7.0)])
+def test_a_lost_device_is_waited_for_and_did_a_share_of_its_work(
+    deadline_s: float | None, waited_s: float
+) -> None:
+    world = VirtualWorld(FLEET, deadline_s)
+    share = LOST[0].conditions(ROUND).drops_out_at
+    assert share is not None
+    (spent,) = world.advance(0.0, [answer(LOST[0], None)], ROUND)
+    assert spent.energy_j == pytest.approx(6.0 * share + 4.0)
+    assert (spent.radio_j, spent.uplink_bytes, spent.downlink_bytes) == (4.0, 0, 2_000)
+    assert spent.time_s == waited_s
+    assert world.now_s() == waited_s + BETWEEN_ROUNDS_S
+
+
+def test_rounds_drain_batteries_and_devices_on_mains_have_none() -> None:
+    world = VirtualWorld(FLEET, deadline_s=30.0)
+    phone = next(d for d in KEPT if d.battery is not None and not d.battery.at(100.0).charging)
+    board = next(d for d in KEPT if d.battery is None)
+    assert phone.battery is not None
+    world.advance(0.0, [answer(phone, replace(PREDICTED, energy_j=500.0)), answer(board, PREDICTED)], ROUND)
+    left = world.battery_level(node_of(phone.number))
+    assert left == pytest.approx(0.5 - 500.0 / phone.battery.capacity_j)
+    assert world.battery_level(node_of(board.number)) is None
+    status = world.status(node_of(phone.number), ROUND + 1)
+    assert status is not None
+    assert (status.battery, status.charging) == (left, False)
+
+
+def test_a_world_that_is_restored_goes_on_as_it_was() -> None:
+    world, other = VirtualWorld(FLEET, 30.0), VirtualWorld(FLEET, 30.0)
+    world.advance(0.0, [answer(device, PREDICTED) for device in KEPT], ROUND)
+    other.restore(json.loads(json.dumps(world.to_json())))
+    assert other.now_s() == world.now_s()
+    nodes = [node_of(device.number) for device in FLEET]
+    assert [other.status(node, 2) for node in nodes] == [world.status(node, 2) for node in nodes]
+
+
+def test_a_device_out_of_reach_has_no_status() -> None:
+    fleet = build_fleet(replace(SETTINGS, availability=0.5), seed=1)
+    world = VirtualWorld(fleet, None)
+    for device in fleet:
+        reached = world.status(node_of(device.number), ROUND) is not None
+        assert reached == device.conditions(ROUND).available
