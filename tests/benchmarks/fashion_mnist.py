@@ -93,7 +93,7 @@ def page(summaries: Sequence[dict[str, Any]], steps: dict[str, dict[str, Any]]) 
         "",
         "Bytes and joules, plain FedAvg → slimfleet (times less).",
         "",
-        "## Held against what was asked",
+        "## Results against requirements",
         "",
     ]
     for cost, least in AT_LEAST.items():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from slimfleet.compression import BadInput, ModelSchema
 from slimfleet.compression.codec import CodecSpec, encode
 from slimfleet.compression.pruning.mask import density, magnitude_masks, masked
-from slimfleet.compression.wire import PayloadKind
+from slimfleet.compression.wire import Envelope, PayloadKind
 
 RNG = np.random.default_rng(0)
 MODEL = {
@@ -44,7 +44,7 @@ def test_a_masked_model_takes_fewer_bytes() -> None:
                 masked(MODEL, magnitude_masks(MODEL, SCHEMA, s)),
                 SCHEMA,
                 CodecSpec(bits=8),
-                kind=PayloadKind.MODEL,
+                envelope=Envelope(kind=PayloadKind.MODEL),
             ).payload
         )
         for s in (0.0, 0.5, 0.9)

@@ -18,6 +18,7 @@ from slimfleet.compression.wire import (
     OVERHEAD_BYTES,
     REASONS,
     Coder,
+    Envelope,
     Header,
     PayloadKind,
     Sections,
@@ -128,7 +129,7 @@ def small():
     }
     schema = ModelSchema.of(tensors, {"w", "b", "empty", "scalar"})
     payloads = [
-        encode(tensors, schema, spec, kind=kind, side=b"side").payload
+        encode(tensors, schema, spec, envelope=Envelope(kind=kind, side=b"side")).payload
         for spec in SPECS
         for kind in (PayloadKind.UPDATE, PayloadKind.MODEL)
     ]

@@ -120,7 +120,7 @@ class HeldStore:
         version, mask_bytes = MODEL.unpack(reader.take(MODEL.size))
         channels = bytes(reader.take(mask_bytes))
         schema = self.blueprint.index_map(unpack_channels(self.blueprint.groups, channels)).schema
-        weights = [spec for spec in schema.tensors if spec.kind == "weight"]
+        weights = schema.weights
         units = np.frombuffer(reader.take(4 * len(weights)), "<f4")
         levels = {
             spec.name: np.frombuffer(reader.take(2 * spec.size), "<i2").reshape(spec.shape)

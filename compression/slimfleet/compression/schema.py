@@ -71,6 +71,15 @@ class ModelSchema:
         """Bytes of the plain arrays: what an uncompressed model costs."""
         return sum(t.nbytes for t in self.tensors)
 
+    @cached_property
+    def weights(self) -> tuple[TensorSpec, ...]:
+        """The trained tensors, in schema order: what is sparsified and quantised."""
+        return self.of_kind("weight")
+
+    def of_kind(self, *kinds: TensorKind) -> tuple[TensorSpec, ...]:
+        """The tensors of these kinds, in schema order."""
+        return tuple(t for t in self.tensors if t.kind in kinds)
+
     def with_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> ModelSchema:
         """The same tensors with other shapes: the schema of a shrunk model."""
         return ModelSchema(tuple(TensorSpec(t.name, shapes[t.name], t.dtype, t.kind) for t in self.tensors))

@@ -1,7 +1,7 @@
 """The envelope of every payload: header, optional side section, body, checksum (docs/wire-format.md).
 
-Whoever sends bytes is not trusted: nothing here allocates by a number that came with the payload, and every
-refusal is a `PayloadError` whose `reason` is one of `REASONS`.
+Senders are not trusted: nothing here allocates by a number that came with the payload, and every refusal is a
+`PayloadError` whose `reason` is one of `REASONS`.
 """
 
 from __future__ import annotations
@@ -79,22 +79,33 @@ OVERHEAD_BYTES = _HEADER.size + _CHECKSUM.size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """What a sender writes on an envelope: the fields of a header that do not follow from the tensors."""
+
+    kind: PayloadKind = PayloadKind.UPDATE
+    base_version: int = 0
+    """Model version (u32) the payload refers to: the number of the round; of a change, the version changed."""
+    plan_id: int = 0
+    """Number (u64) of the plan, unique per device and round; of a change, the fingerprint of what is changed."""
+    side: bytes = b""
+    """Section beside the tensors, at most `MAX_SIDE_BYTES`; the downlink carries channel masks there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What a payload says about itself."""
+    """Everything that a payload says about itself."""
 
     schema_digest: bytes
     """`ModelSchema.digest` of the tensors inside, 8 bytes."""
     tensors: int
     elements: int
     base_version: int
-    """Model version (u32) the payload refers to: the number of the round; of a change, the version changed."""
+    """As in `Envelope`; so are `plan_id`, `kind` and `side`."""
     plan_id: int
-    """Number (u64) of the plan, unique per device and round; of a change, the fingerprint of what is changed."""
     kind: PayloadKind
     coder: Coder
     sections: Sections
     side: bytes = b""
-    """Section beside the tensors, at most `MAX_SIDE_BYTES`; the downlink carries channel masks there."""
 
 
 def seal(header: Header, body: bytes) -> Payload:

@@ -108,7 +108,7 @@ def _read_versions(folder: Path, coordinator: Coordinator) -> dict[int, Snapshot
         _, number, fingerprint = path.stem.split("-")
         try:
             arrays = load_file(path)
-            names = [spec.name for spec in coordinator.blueprint.schema.tensors if spec.kind == "weight"]
+            names = [spec.name for spec in coordinator.blueprint.schema.weights]
             levels = {name: arrays[f"levels/{name}"] for name in names}
             snapshot = Snapshot(levels, tuple(map(float, arrays["units"])))
             sound = snapshot.fingerprint == int(fingerprint, 16)

@@ -33,7 +33,7 @@ def page(outcomes: Sequence[Outcome], runs: Sequence[Run], settings: Settings, e
         "",
         "![Accuracy against bits per parameter and against bytes sent](accuracy-per-byte.png)",
         "",
-        "## Held against what was asked",
+        "## Results against requirements",
         "",
         *(_verdict(outcome) for outcome in outcomes if _asked(outcome.method)),
         *_least_rate(outcomes),

@@ -78,7 +78,7 @@ class Predictor:
 
 
 class Running:
-    """What is expected along a row of the small profile."""
+    """What is expected along a row of the small preset."""
 
     def __init__(self, general: int) -> None:
         self.energy = self.miss = general >> 4

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slimfleet.compression.codec import encode_to
+from slimfleet.compression.codec import Aim, encode_to
 from slimfleet.compression.schema import ModelSchema
 
 FLOAT32_BITS = 32
@@ -44,7 +44,7 @@ def _table() -> NDArray[np.float64]:
     values = ideal_source()
     update: dict[str, NDArray[Any]] = {"values": values}
     schema = ModelSchema.of(update, ["values"])
-    sizes = [len(encode_to(update, schema, nmse=nmse).payload) for nmse in _NODES]
+    sizes = [len(encode_to(update, schema, Aim(nmse=nmse)).payload) for nmse in _NODES]
     coded = np.maximum(np.array(sizes, np.float64) - _OVERHEAD_BYTES, 1)
     return np.asarray(np.log(8 * coded / values.size))
 

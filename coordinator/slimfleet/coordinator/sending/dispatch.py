@@ -16,7 +16,7 @@ from slimfleet.compression.pruning import (
 )
 from slimfleet.compression.pruning.blueprint import Blueprint
 from slimfleet.compression.types import Preset
-from slimfleet.compression.wire import PayloadKind
+from slimfleet.compression.wire import Envelope, PayloadKind
 from slimfleet.coordinator.sending.holding import NOTHING, Holding
 from slimfleet.coordinator.sending.versions import Versions
 
@@ -126,9 +126,7 @@ class Downlink:
                 cut.index_map.shrink(self.tensors),
                 cut.index_map.schema,
                 CodecSpec(bits=FLOAT32_BITS),
-                kind=PayloadKind.MODEL,
-                base_version=self.round_number,
-                side=cut.channels,
+                envelope=Envelope(kind=PayloadKind.MODEL, base_version=self.round_number, side=cut.channels),
             ).payload
         return self._plain[width]
 
@@ -142,8 +140,7 @@ class Downlink:
         """Buffers and integers, which travel as they are."""
         return {
             spec.name: cut.index_map.cut(spec.name, self.tensors[spec.name])
-            for spec in cut.index_map.schema.tensors
-            if spec.kind != "weight"
+            for spec in cut.index_map.schema.of_kind("buffer", "integer")
         }
 
     def _cut(self, width: float) -> Cut:

@@ -18,6 +18,9 @@ FRACTION = 256
 LEAST_UNIT = 2.0**-120
 """A unit stays clear of subnormal numbers, which some processors flush to zero."""
 LARGEST_TABLE_LEVEL = 1 << 10
+"""Of the portable coder's frequency tables, and of published models."""
+LARGEST_VALUE = 2.0**100
+"""Beyond any real weight, and far enough from the end of float32 for every product with a unit."""
 _BLOCK = 1 << 14
 _OVERFLOW = 2.0**128 - 2.0**103
 """From here on a number rounds to infinity in float32."""
