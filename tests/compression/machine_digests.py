@@ -181,7 +181,7 @@ def golden() -> Iterator[tuple[str, str]]:
 
 
 def portable() -> str:
-    """ "works", or what a person is told who wants to encode where constriction is not installed."""
+    """ "works", or the message for encoding where constriction is not installed."""
     try:
         encode_levels([(np.array([0, 1], np.int32), Table(np.array([1 << TOTAL_BITS - 1] * 2)))])
     except BadInput as error:

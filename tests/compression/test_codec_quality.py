@@ -119,6 +119,6 @@ def test_a_spec_that_makes_no_sense_is_refused(fields):
         CodecSpec(**fields)
 
 
-def test_stochastic_rounding_asks_for_a_generator(weights):
+def test_stochastic_rounding_needs_a_generator(weights):
     with pytest.raises(ValueError, match="random generator"):
         encode(weights, schema_of(weights), CodecSpec(bits=2, rounding="stochastic"))

@@ -53,7 +53,7 @@ def test_predictions_hold_for_another_update_with_layers_of_unlike_scale(nmse: f
 
 
 def test_a_prediction_is_a_look_up() -> None:
-    """The codec runs for the table, once, and not for each error asked about."""
+    """The codec runs for the table, once, and not for each error."""
     bits_per_value(0.5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distortion, "encode_to", None)

@@ -1,4 +1,4 @@
-"""Levels through the native coder and back: any shape, any size, any guess; and bytes that nobody encoded."""
+"""Levels through the native coder and back: any shape, any size, any guess; and bytes that no encoder wrote."""
 
 import ctypes
 import sys
@@ -269,7 +269,7 @@ def test_bytes_of_one_kind_do_no_harm(data, preset):
 
 @pytest.mark.parametrize("states", [1, 8])
 @pytest.mark.parametrize("level", [LARGEST_LEVEL + 1, LARGEST_LEVEL + 2, 65_535, 131_000])
-def test_levels_beyond_the_limit_are_written_by_nobody_and_read_by_nobody(level, states, monkeypatch):
+def test_levels_beyond_the_limit_are_neither_written_nor_read(level, states, monkeypatch):
     levels = [np.zeros((3, 10), np.int32)]
     levels[0][1, 4] = -level
     parts = [Part((3, 10), 5, states)]

@@ -46,7 +46,7 @@ def read(data: bytes, table: Table) -> bytes | str:
     return levels
 
 
-def test_words_that_nobody_wrote_are_read_alike(without_constriction):
+def test_words_that_no_encoder_wrote_are_read_alike(without_constriction):
     rng = np.random.default_rng(0)
     levels = rng.geometric(0.3, 300).astype(np.int32) * rng.choice([-1, 1], 300).astype(np.int32)
     table = Table(normalise(code_of(np.bincount(np.abs(levels)))))

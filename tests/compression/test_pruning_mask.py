@@ -19,7 +19,7 @@ SCHEMA = ModelSchema.of(MODEL, {"small", "large", "bias"})
 
 
 @given(st.floats(0, 0.99))
-def test_the_share_asked_for_is_kept_over_the_whole_model(sparsity: float) -> None:
+def test_the_given_share_is_kept_over_the_whole_model(sparsity: float) -> None:
     masks = magnitude_masks(MODEL, SCHEMA, sparsity)
     assert set(masks) == {"small", "large"}
     assert density(masks) == pytest.approx(1 - sparsity, abs=1 / 2400 + 1e-9)

@@ -1,6 +1,6 @@
 """Beyond the golden payloads, the native decoder and the one written from the page still agree.
 
-On streams that no encoder wrote, which reach what updates seldom do, and on levels nearly as large as they may be.
+On streams that no encoder wrote, which reach states that updates seldom do, and on levels near the largest.
 """
 
 import struct
@@ -103,7 +103,7 @@ def test_large_levels_are_decoded_alike(small, trellis):
 
 
 def test_runs_of_zeros_are_decoded_alike():
-    """Few levels in wide rows, most of them just before a run: states become sure enough to be asked."""
+    """Few levels in wide rows, most of them just before a run: states become sure enough to code runs."""
     rng = np.random.default_rng(5)
     thin = np.zeros((90, 260), np.float32)
     for row in thin:

@@ -1,11 +1,11 @@
-"""What a fuzzer feeds to the decoder, and what counts as a finding.
+"""Inputs of the fuzzer, and what counts as a finding.
 
 An input is one byte and a payload: an update, a whole model, or a change of `BASE`, as its kind says. The byte's bits:
 
     1   the payload gets the length and the checksum that an honest one would have, and a change the fingerprint of
-        `BASE`, so that what lies behind the envelope is reached
+        `BASE`, so that the decoder behind the envelope is reached
     2   an update is decoded with `REFERENCE`
-    4   and whatever check of the guess the payload holds is taken for right, as units may have changed
+    4   and the payload's check of the guess is taken for right, whatever it is, as units may have changed
 
     python tests/fuzz/cases.py unpack FOLDER       seeds and committed inputs into a folder
     python tests/fuzz/cases.py pack FOLDER MORE    the inputs of a folder into corpus.tar.xz, and what more fits in
@@ -226,7 +226,7 @@ class Agreeable:
 
 @contextmanager
 def agreeing(flags: int) -> Iterator[None]:
-    """With `AGREED`, a payload's check of the guess is right whatever it is."""
+    """With `AGREED`, any check of the guess in a payload is right."""
     honest = contexts_section.check_of
     if flags & AGREED:
         contexts_section.check_of = lambda guess: Agreeable()

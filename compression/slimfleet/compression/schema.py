@@ -1,4 +1,4 @@
-"""What both ends of the wire agree on: names, shapes and dtypes of a model's tensors, in order."""
+"""Model schema: names, shapes and dtypes of a model's tensors in order, on which both ends of the wire agree."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class ModelSchema:
-    """The ordered tensors of a model. Two ends with the same `digest` may talk."""
+    """The ordered tensors of a model. Both ends of an exchange must have the same `digest`."""
 
     tensors: tuple[TensorSpec, ...]
 

@@ -30,8 +30,8 @@ REASONS = frozenset(
         "checksum",  # bytes changed on the way
         "schema",  # made for another model
         "counts",  # declared or decoded sizes disagree with the schema
-        "grid",  # a quantiser step or level that cannot be
-        "entropy",  # frequency tables or entropy-coded words that cannot be
+        "grid",  # an impossible quantiser step or level
+        "entropy",  # impossible frequency tables or entropy-coded words
         "nonfinite",  # NaN or infinity
         "stale",  # refers to a model version that is no longer accepted
         "replay",  # this device has already delivered for this round
@@ -43,7 +43,7 @@ REASONS = frozenset(
 
 
 class PayloadKind(IntEnum):
-    """What the tensors are: an update (sent up), or the global model (sent down), whole or as a change."""
+    """Content of a payload: an update (sent up), or the global model (sent down), whole or as a change."""
 
     UPDATE = 0
     MODEL = 1
@@ -109,7 +109,7 @@ class Header:
 
 
 def seal(header: Header, body: bytes) -> Payload:
-    """Put header, side section, body and checksum together.
+    """Assemble header, side section, body and checksum.
 
     Raises ValueError when a field does not fit its place on the wire.
     """

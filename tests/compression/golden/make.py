@@ -111,7 +111,7 @@ def large_tensors() -> Tensors:
 
 
 def thin_tensors() -> Tensors:
-    """The same with few large values, so that the fast preset asks for runs of zeros."""
+    """The same with few large values, so that the fast preset codes runs of zeros."""
     return {name: array * array * array for name, array in large_tensors().items()}
 
 

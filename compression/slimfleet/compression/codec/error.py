@@ -23,7 +23,7 @@ def nmse(tensors: Arrays, decoded: Arrays) -> float:
 def expected_nmse(tensors: Tensors, schema: ModelSchema, grid: Grid) -> float:
     """The mean of `nmse` over the draws of stochastic rounding on `grid`, by tensors of kind "weight".
 
-    A magnitude that lies the share f of a step above the level below errs by step^2 f (1 - f) on average
+    A magnitude at the fraction f of a step above its lower level errs by step^2 f (1 - f) on average
     (QSGD, Alistarh et al. 2017, proof of lemma 3.1).
     """
     error = 0.0

@@ -1,7 +1,7 @@
 """Unstructured pruning: masks over single weights.
 
-A mask lowers bytes and nothing else: a dense kernel multiplies by zero as fast as by anything. What lowers work and
-memory is structured pruning, in the modules beside this one.
+A mask lowers bytes and nothing else: a dense kernel multiplies by zero as fast as by any other number. Work and
+memory are lowered by structured pruning, in the modules beside this one.
 """
 
 from __future__ import annotations

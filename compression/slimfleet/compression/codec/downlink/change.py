@@ -60,7 +60,7 @@ def encode_change(
 ) -> Payload | None:
     """The model of `encode_model` for a device that holds `base`, in the same shapes, as version `base_version`.
 
-    None where it cannot be said as a change; the whole model then has to be sent. Raises as `encode_model` does.
+    None where no change can express it and the whole model has to be sent. Raises as `encode_model` does.
     """
     quantised = snapshot.quantised(_finite(others, schema))
     for spec, now, held in zip(schema.weights, snapshot.units, base.units, strict=True):

@@ -1,4 +1,4 @@
-"""The native coder for numpy: ctypes over `slimcodec.h`, with every size checked on this side."""
+"""Bindings of the native coder: numpy arrays over ctypes to `slimcodec.h`, with every size checked here."""
 
 from __future__ import annotations
 

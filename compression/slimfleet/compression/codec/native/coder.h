@@ -145,7 +145,7 @@ static void *open_field(field *f, const slimcodec_tensor *t, int64_t window, int
     f->kernel = t->kernel;
     f->window = window;
     f->general = general_of(t->start);
-    int64_t kept = t->rows - 1 < window ? t->rows - 1 : window; /* the last row predicts nobody */
+    int64_t kept = t->rows - 1 < window ? t->rows - 1 : window; /* no row follows the last one */
     f->guessed = t->guess ? ((t->rows < window ? t->rows : window) + 15) / 16 * 16 : 0;
     f->stride = f->guessed + (kept + 15) / 16 * 16;
     size_t cols = (size_t)t->cols, wide = cols + 2 * MARGIN;

@@ -10,7 +10,7 @@
 
 enum {
     RUN = 8,
-    SURE = 63488      /* 31/32: zeros at least so probable are asked for together */
+    SURE = 63488      /* 31/32: zeros at least so probable are coded together */
 };
 
 /* What changes along a row. */

@@ -47,8 +47,8 @@ SLIMCODEC_API int64_t slimcodec_encode(const slimcodec_tensor *tensors, int64_t 
 /* Reads back what slimcodec_encode wrote. Whatever the bytes are, it ends in time linear in the elements and stays
  * inside its arrays, and returns 0 only if all levels are within +-SLIMCODEC_MAX_LEVEL and the bytes end where the
  * encoder's would; else NO_MEMORY or CORRUPT. Memory besides: 0.3 MB, and for one tensor at a time 20 bytes a column
- * and a byte for each level of up to 256 rows, twice with a guess. The tensors are not checked: whoever calls answers
- * for them. */
+ * and a byte for each level of up to 256 rows, twice with a guess. The tensors are not checked: that is the caller's
+ * part. */
 SLIMCODEC_API int32_t slimcodec_decode(const slimcodec_tensor *tensors, int64_t count, int32_t preset,
                                        const uint8_t *data, int64_t size);
 

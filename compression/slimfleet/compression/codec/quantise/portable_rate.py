@@ -1,4 +1,4 @@
-"""Rate control over the portable codec: one knob, the share of the weights that is kept, and a search for it.
+"""Rate control over the portable coder: one knob, the share of the weights that is kept, and a search for it.
 
 After entropy coding, 8 bits with a higher sparsity are smaller than fewer bits with a lower one at equal error,
 so one knob spans everything from dense 8 bits down to a single weight. Below what 8 bits reach there is float32.

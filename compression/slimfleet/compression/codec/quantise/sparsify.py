@@ -1,7 +1,7 @@
 """Sparsification: keep the largest weights of the whole model, send the others as zero.
 
 Only tensors of kind "weight" take part; buffers and integers pass untouched. Vectors (biases, norms) are
-few and matter more, so their magnitudes count `emphasis` times, here as in the quantiser.
+small and matter more, so their magnitudes count `emphasis` times, here as in the quantiser.
 """
 
 from __future__ import annotations
