@@ -45,7 +45,7 @@ STEPS: dict[str, dict[str, str]] = {
 
 
 def run(changes: dict[str, str], seed: int, baseline: bool) -> tuple[RunRecord, RunRecord | None]:
-    """One run of the scenario, some keys changed, in a folder that nobody keeps."""
+    """One run of the scenario, some keys changed, in a temporary folder."""
     scenario = load_scenario("fashion_mnist", changes | {"seed": str(seed)})
     with tempfile.TemporaryDirectory() as folder, RoundProgress() as progress:
         return simulate(scenario, Path(folder) / "out", baseline=baseline, progress=progress)
@@ -93,14 +93,14 @@ def page(summaries: Sequence[dict[str, Any]], steps: dict[str, dict[str, Any]]) 
         "",
         "Bytes and joules, plain FedAvg → slimfleet (times less).",
         "",
-        "## Held against what was asked",
+        "## Results against requirements",
         "",
     ]
     for cost, least in AT_LEAST.items():
         worst = min(summary["savings"][cost] or 0.0 for summary in summaries)
-        lines.append(f"- {cost}: at least {worst:.1f}x less on every seed; asked: {least:g}x.")
+        lines.append(f"- {cost}: at least {worst:.1f}x less on every seed; target: {least:g}x.")
     violations = sum(summary["budget_violations"] for summary in summaries)
-    lines.append(f"- budget violations by spent cost: {violations} in {len(summaries)} runs; asked: 0.")
+    lines.append(f"- budget violations by spent cost: {violations} in {len(summaries)} runs; target: 0.")
     lines += ["", "## Where it comes from", "", f"Seed {SEEDS[0]}, times less than plain FedAvg.", ""]
     lines += ["| | rounds | uplink | downlink | energy | computing | radio |", "| --- " * 7 + "|"]
     for name, step in steps.items():

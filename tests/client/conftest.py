@@ -26,7 +26,7 @@ from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.pruning import IndexMap, pack_channels, select_channels
 from slimfleet.compression.pruning.blueprint import Blueprint, blueprint
 from slimfleet.compression.tensors import tensors_of
-from slimfleet.compression.wire import PayloadKind
+from slimfleet.compression.wire import Envelope, PayloadKind
 
 torch.set_num_threads(1)
 
@@ -141,9 +141,11 @@ def send(architecture: Blueprint) -> Send:
             index_map.shrink(tensors_of(architecture.model)),
             index_map.schema,
             CodecSpec(bits=32),
-            kind=PayloadKind.MODEL,
-            base_version=round_number,
-            side=pack_channels(architecture.groups, channels),
+            envelope=Envelope(
+                kind=PayloadKind.MODEL,
+                base_version=round_number,
+                side=pack_channels(architecture.groups, channels),
+            ),
         )
         return assignment, encoded.payload
 

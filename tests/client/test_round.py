@@ -10,7 +10,7 @@ from slimfleet.compression import Budget, BudgetExceeded, Examples, PayloadError
 from slimfleet.compression.codec import CodecSpec, decode, encode
 from slimfleet.compression.cost import RUNTIMES, peak_memory_bytes
 from slimfleet.compression.tensors import load_tensors, tensors_of
-from slimfleet.compression.wire import read_header
+from slimfleet.compression.wire import unseal
 from slimfleet.simulations.ledger import SimulatedLedger
 
 RUNNING = ("1.running_mean", "1.running_var")
@@ -44,7 +44,7 @@ def test_the_update_is_what_training_changed_and_the_residual_what_the_codec_dro
     coarse, report, unsent = do_round(send(nmse=0.4))
     change = decode(whole, architecture.schema).tensors
     sent = decode(coarse, architecture.schema).tensors
-    weights = [t.name for t in architecture.schema.tensors if t.kind == "weight"]
+    weights = [t.name for t in architecture.schema.weights]
     assert all(not nothing[name].any() for name in weights)
     assert any(unsent[name].any() for name in weights)
     for name in weights:
@@ -77,13 +77,12 @@ def test_the_residual_is_what_the_decoder_lacks_and_not_what_the_encoder_meant(d
             name: value - decode(payload, architecture.schema).tensors[name]
             for name, value in decode(exact, architecture.schema).tensors.items()
         }
-        for tensor in architecture.schema.tensors:
-            if tensor.kind == "weight":
-                np.testing.assert_allclose(unsent[tensor.name], lacking[tensor.name], atol=1e-6)
+        for tensor in architecture.schema.weights:
+            np.testing.assert_allclose(unsent[tensor.name], lacking[tensor.name], atol=1e-6)
 
 
 def test_a_residual_is_cut_to_some_norms_of_the_update(do_round, send, architecture, no_residual):
-    weights = [t.name for t in architecture.schema.tensors if t.kind == "weight"]
+    weights = [t.name for t in architecture.schema.weights]
     huge = {n: np.full(v.shape, 1e3 if n in weights else 0, np.float32) for n, v in no_residual.items()}
 
     def norm(tensors):
@@ -158,7 +157,7 @@ def test_the_report_adds_up(do_round, send, workbench, phone):
 
 
 def test_the_answer_names_its_round_and_plan(do_round, send):
-    header = read_header(do_round(send(round_number=12, plan_id=2**64 - 1))[0])
+    header = unseal(do_round(send(round_number=12, plan_id=2**64 - 1))[0]).header
     assert (header.base_version, header.plan_id) == (12, 2**64 - 1)
 
 

@@ -1,8 +1,11 @@
 """A small update with everything in it: matrices, vectors, batch-norm statistics, a counter."""
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import pytest
 
+from slimfleet.compression.codec.native import library
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Tensors
 
@@ -25,3 +28,17 @@ def update() -> Tensors:
 @pytest.fixture
 def schema(update: Tensors) -> ModelSchema:
     return ModelSchema.of(update, {name for name in update if name.endswith(("weight", "bias"))})
+
+
+@pytest.fixture
+def without_native_coder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Call it, and this process is as one that was installed without the native coder."""
+
+    def leave_out() -> None:
+        monkeypatch.setenv("SLIMFLEET_PORTABLE", "1")
+        monkeypatch.delenv("SLIMFLEET_NATIVE_LIBRARY", raising=False)
+        library.load.cache_clear()
+
+    yield leave_out
+    monkeypatch.undo()
+    library.load.cache_clear()

@@ -16,6 +16,7 @@ import numpy as np
 
 from slimfleet.compression.codec import (
     CodecSpec,
+    Coding,
     decode,
     decode_change,
     decode_model,
@@ -23,9 +24,8 @@ from slimfleet.compression.codec import (
     encode_change,
     encode_model,
     publish,
-    stages,
 )
-from slimfleet.compression.codec.codec import sealed
+from slimfleet.compression.codec.codec import quantise, sealed
 from slimfleet.compression.codec.entropy.ans import Table, encode_levels
 from slimfleet.compression.codec.entropy.frequencies import TOTAL_BITS
 from slimfleet.compression.codec.native import library
@@ -33,7 +33,7 @@ from slimfleet.compression.codec.quantise.native_rate import NativeQuantiser
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Tensors
-from slimfleet.compression.wire import PayloadKind
+from slimfleet.compression.wire import Envelope, PayloadKind
 
 WHOLE = (PayloadKind.UPDATE, PayloadKind.MODEL)
 GOLDEN = Path(__file__).parent / "golden"
@@ -105,8 +105,7 @@ def digests() -> Iterator[tuple[str, str]]:
     yield "inputs", digest(bytes_of(tensors()))
     for spec in QUANTISED:
         for kind in WHOLE:
-            stage = stages(schema(), spec, kind=kind, rng=np.random.default_rng(7))
-            quantised, _ = stage.encode(tensors(), stage.init(schema()))
+            quantised = quantise(tensors(), schema(), spec, kind, np.random.default_rng(7))
             yield f"{kind.name} {spec} grid", digest([repr(quantised.grid).encode()])
             yield f"{kind.name} {spec} levels", digest(bytes_of(quantised.levels | quantised.plain))
     for name, payload, known in (*coded(), *priced()):
@@ -123,14 +122,13 @@ def reference() -> Tensors:
 
 
 def coded() -> Iterator[tuple[str, bytes, Tensors | None]]:
-    """Name, payload and reference, of levels from a chain of stages."""
+    """Name, payload and reference, of levels as a spec gives them."""
     for spec in CODED:
         for kind in WHOLE:
             for preset in PRESETS:
                 for known in (None, reference()):
-                    made = encode(
-                        tensors(), schema(), spec, kind=kind, side=b"side", preset=preset, reference=known
-                    )
+                    envelope, coding = Envelope(kind=kind, side=b"side"), Coding(preset, known)
+                    made = encode(tensors(), schema(), spec, envelope=envelope, coding=coding)
                     yield f"{kind.name} {spec} {preset} {named(known)}", made.payload, known
 
 
@@ -141,7 +139,7 @@ def priced() -> Iterator[tuple[str, bytes, Tensors | None]]:
             for known in (None, reference()):
                 small = preset == "small"
                 trial = NativeQuantiser(tensors(), schema(), small, trellis, 0.15, known).at(step)
-                made = sealed(trial.quantised, schema(), preset=preset, reference=known)
+                made = sealed(trial.quantised, schema(), coding=Coding(preset, known))
                 name = f"step {step} {preset}{' trellis' * trellis} {named(known)}"
                 yield name, made.payload, known
 
@@ -152,7 +150,7 @@ def named(known: Tensors | None) -> str:
 
 
 def changed(preset: str) -> Iterator[tuple[str, str]]:
-    """A model, the change to the next, and what whoever holds the first makes of that."""
+    """A model, the change to the next, and what a device that holds the first makes of that."""
     before = publish(tensors(), schema(), 5, None)
     later = {name: (array * 1.0625).astype(array.dtype) for name, array in tensors().items()}
     after = publish(later, schema(), 5, before)
@@ -183,7 +181,7 @@ def golden() -> Iterator[tuple[str, str]]:
 
 
 def portable() -> str:
-    """ "works", or what a person is told who wants to encode where constriction is not installed."""
+    """ "works", or the message for encoding where constriction is not installed."""
     try:
         encode_levels([(np.array([0, 1], np.int32), Table(np.array([1 << TOTAL_BITS - 1] * 2)))])
     except BadInput as error:

@@ -1,4 +1,4 @@
-"""What is published, and that whoever holds an earlier version gets exactly it from the change."""
+"""What is published, and that a device with an earlier version gets exactly it from the change."""
 
 import random
 import tracemalloc
@@ -214,7 +214,7 @@ def test_kinds_are_not_confused(held, payload):
 
 
 def with_body(held, quantised):
-    """A well-sealed change of `held` with whatever body."""
+    """A well-sealed change of `held` with any body."""
     body = pack(quantised, SCHEMA)
     header, _ = unseal(change(publish(drifted(MODEL, 0.01, 1), SCHEMA, 6, held), held))
     return seal(replace(header, coder=body.coder, sections=body.sections), body.data)

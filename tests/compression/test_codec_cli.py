@@ -7,7 +7,9 @@ import sys
 import numpy as np
 import pytest
 
+from slimfleet.compression import cli
 from slimfleet.compression.codec import CodecSpec, encode
+from slimfleet.compression.wire import Envelope
 
 # Flower holds typer at a version that uses names which Click has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.*will be removed in Click 9:DeprecationWarning")
@@ -16,8 +18,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*will be removed in Click 9:Dep
 @pytest.fixture
 def compress(monkeypatch, capsys):
     """Run the command in this process: exit code, stdout, stderr."""
-
-    from slimfleet.compression import cli
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["slimfleet-compress", *map(str, arguments)])
@@ -65,7 +65,11 @@ def test_a_limit_of_bytes_as_a_table(compress, file):
 
 def test_inspect_shows_the_header(compress, tmp_path, update, schema):
     path = tmp_path / "one.payload"
-    path.write_bytes(encode(update, schema, CodecSpec(bits=4), base_version=41, plan_id=987654321).payload)
+    path.write_bytes(
+        encode(
+            update, schema, CodecSpec(bits=4), envelope=Envelope(base_version=41, plan_id=987654321)
+        ).payload
+    )
     code, out, _ = compress("inspect", path)
     assert code == 0
     for word in ("41", "987654321", schema.digest.hex(), "contexts", "update"):
@@ -87,7 +91,7 @@ def test_a_reference_saves_bytes_and_the_payload_can_be_kept(compress, file, tmp
 @pytest.mark.parametrize(
     ("preset", "coder"), [("small", "contexts"), ("fast", "contexts"), ("portable", "tables")]
 )
-def test_profiles_choose_the_coder(compress, file, tmp_path, preset, coder):
+def test_presets_choose_the_coder(compress, file, tmp_path, preset, coder):
     assert compress("update", file, "--nmse", "0.1", "--preset", preset, "--save", tmp_path / "p")[0] == 0
     assert coder in compress("inspect", tmp_path / "p")[1]
 
@@ -102,6 +106,7 @@ def test_profiles_choose_the_coder(compress, file, tmp_path, preset, coder):
         (("update", "{file}", "--bytes", "20"), "20"),
         (("update", "{file}", "--speed", "9"), "--speed"),
         (("update", "{file}", "--preset", "tiny"), "tiny"),
+        (("update", "{file}", "--profile", "fast"), "--preset fast"),
         (("update", "{file}", "--reference", "{integers}"), "no float array"),
         (("update", "{file}", "--reference", "{other}"), "conv.weight"),
         (("inspect", "{file}"), "magic"),
@@ -128,6 +133,21 @@ def test_bad_input_is_one_line_and_exit_code_2(compress, file, tmp_path, argumen
     assert out == ""
     assert len(err.splitlines()) == 1
     assert word in err
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("update", "--help")])
+def test_help_does_not_wait_for_the_codec(arguments):
+    """In a process of its own, as a person starts it."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "slimfleet.compression.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "--reference" in done.stdout or "inspect" in done.stdout
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "slimfleet.compression.edge.console" in imported
+    assert not imported & {"torch", "constriction", "slimfleet.compression.codec"}
 
 
 def test_the_codec_needs_no_torch():

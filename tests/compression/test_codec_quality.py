@@ -6,7 +6,7 @@ import pytest
 from slimfleet.compression.codec import CodecSpec, encode
 from slimfleet.compression.codec.error import nmse
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.wire import PayloadKind
+from slimfleet.compression.wire import Envelope, PayloadKind
 
 
 @pytest.fixture
@@ -37,7 +37,9 @@ def test_sparsity_is_the_share_of_zeros_over_all_weights(weights, sparsity, bits
 @pytest.mark.parametrize("sparsity", [0.0, 0.9])
 @pytest.mark.parametrize("kind", [PayloadKind.UPDATE, PayloadKind.MODEL])
 def test_bits_bound_the_number_of_levels(weights, bits, sparsity, kind):
-    decoded = encode(weights, schema_of(weights), CodecSpec(bits=bits, sparsity=sparsity), kind=kind).decoded
+    decoded = encode(
+        weights, schema_of(weights), CodecSpec(bits=bits, sparsity=sparsity), envelope=Envelope(kind=kind)
+    ).decoded
     for name in ("a", "b"):
         assert len(np.unique(np.abs(decoded[name]))) <= 2 ** (bits - 1) + 1
 
@@ -66,7 +68,9 @@ def test_a_sparse_payload_is_within_a_few_percent_of_the_entropy(weights):
 
 
 def test_eight_bits_keep_a_model(weights):
-    encoded = encode(weights, schema_of(weights), CodecSpec(bits=8), kind=PayloadKind.MODEL)
+    encoded = encode(
+        weights, schema_of(weights), CodecSpec(bits=8), envelope=Envelope(kind=PayloadKind.MODEL)
+    )
     for name, array in weights.items():
         assert np.abs(encoded.decoded[name] - array).max() <= np.abs(array).max() / 128
     assert len(encoded.payload) < 4 * schema_of(weights).elements / 4
@@ -115,6 +119,6 @@ def test_a_spec_that_makes_no_sense_is_refused(fields):
         CodecSpec(**fields)
 
 
-def test_stochastic_rounding_asks_for_a_generator(weights):
+def test_stochastic_rounding_needs_a_generator(weights):
     with pytest.raises(ValueError, match="random generator"):
         encode(weights, schema_of(weights), CodecSpec(bits=2, rounding="stochastic"))

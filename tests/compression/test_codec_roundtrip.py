@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 from slimfleet.compression.codec import CodecSpec, decode, encode
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.wire import OVERHEAD_BYTES, PayloadKind, read_header
+from slimfleet.compression.wire import OVERHEAD_BYTES, Envelope, PayloadKind, unseal
 
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
 FLOATS = st.floats(-1e6, 1e6, width=32)
@@ -45,10 +45,7 @@ def test_decoding_gives_what_the_encoder_said(drawn, spec, kind, side):
         tensors,
         schema,
         spec,
-        kind=kind,
-        base_version=7,
-        plan_id=2**63,
-        side=side,
+        envelope=Envelope(kind=kind, base_version=7, plan_id=2**63, side=side),
         rng=np.random.default_rng(0),
     )
     decoded = decode(encoded.payload, schema)
@@ -59,7 +56,7 @@ def test_decoding_gives_what_the_encoder_said(drawn, spec, kind, side):
         assert np.array_equal(array, encoded.decoded[name])
         if array.dtype.kind != "f":
             assert np.array_equal(array, tensors[name])
-    header = read_header(encoded.payload)
+    header = unseal(encoded.payload).header
     assert header == decoded.header
     assert (header.base_version, header.plan_id, header.kind, header.side) == (7, 2**63, kind, side)
 

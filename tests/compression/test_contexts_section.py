@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import xxhash
 
-from slimfleet.compression.codec import CodecSpec, decode, encode, encode_to
-from slimfleet.compression.codec.entropy import contexts_section
+from slimfleet.compression.codec import Aim, CodecSpec, Coding, decode, encode, encode_to
 from slimfleet.compression.codec.entropy.contexts_section import guess_of
 from slimfleet.compression.codec.native import library
 from slimfleet.compression.codec.native.bindings import FARTHEST
@@ -34,9 +33,9 @@ REFERENCE = {name: array * array.dtype.type(0.7) for name, array in TENSORS.item
 def payload_of(how, reference=None):
     """A payload of coder 2: by the search, which follows the trellis under "small", or of fixed levels."""
     if how == "trellis":
-        encoded = encode_to(TENSORS, SCHEMA, nmse=0.05, reference=reference)
+        encoded = encode_to(TENSORS, SCHEMA, Aim(nmse=0.05), coding=Coding(reference=reference))
     else:
-        encoded = encode(TENSORS, SCHEMA, CodecSpec(bits=4), preset=how, reference=reference)
+        encoded = encode(TENSORS, SCHEMA, CodecSpec(bits=4), coding=Coding(how, reference))
     assert encoded.payload[3] == Coder.CONTEXTS
     return encoded
 
@@ -206,7 +205,7 @@ def test_another_reference_than_it_was_written_with_is_stale(how):
 def test_a_reference_with_nan_is_refused_at_both_ends(name):
     wrong = {**REFERENCE, name: np.full_like(REFERENCE[name], np.nan)}
     with pytest.raises(PayloadError, match="NaN"):
-        encode(TENSORS, SCHEMA, CodecSpec(bits=4), reference=wrong)
+        encode(TENSORS, SCHEMA, CodecSpec(bits=4), coding=Coding(reference=wrong))
     assert reason_of(payload_of("small", REFERENCE).payload, wrong) == "nonfinite"
 
 
@@ -223,10 +222,10 @@ def test_values_that_are_not_finite_are_refused_before_they_are_coded():
         wrong = {**TENSORS, "matrix": np.full_like(TENSORS["matrix"], value)}
         for preset in ("small", "fast"):
             with pytest.raises(PayloadError, match="NaN, infinity"):
-                encode_to(wrong, SCHEMA, nmse=0.1, preset=preset)
+                encode_to(wrong, SCHEMA, Aim(nmse=0.1), coding=Coding(preset))
 
 
-def test_where_the_native_coder_is_missing_its_payloads_are_of_an_unknown_version(monkeypatch):
+def test_where_the_native_coder_is_missing_its_payloads_are_of_an_unknown_version(without_native_coder):
     payload = payload_of("small").payload
-    monkeypatch.setattr(contexts_section, "load", lambda: None)
+    without_native_coder()
     assert reason_of(payload) == "version"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimfleet.compression.codec import encode_to
+from slimfleet.compression.codec import Aim, encode_to
 from slimfleet.compression.cost import SizeObservation, UpdateSizeModel, bits_per_value, distortion
 from slimfleet.compression.schema import ModelSchema
 
@@ -37,7 +37,7 @@ def test_far_down_half_the_amplitude_of_the_error_costs_a_bit() -> None:
 def test_what_lies_between_is_close_to_what_the_codec_does(nmse: float) -> None:
     """On the ideal source itself."""
     update = {"values": distortion.ideal_source()}
-    payload = encode_to(update, ModelSchema.of(update, list(update)), nmse=nmse).payload
+    payload = encode_to(update, ModelSchema.of(update, list(update)), Aim(nmse=nmse)).payload
     assert bits_per_value(nmse) == pytest.approx(8 * (len(payload) - 64) / 2**16, rel=0.12)
 
 
@@ -48,12 +48,12 @@ def test_predictions_hold_for_another_update_with_layers_of_unlike_scale(nmse: f
         name: (scale * rng.standard_t(3, shape)).astype(np.float32)
         for name, scale, shape in (("first", 3.0, (100, 200)), ("last", 1.0, (400, 200)))
     }
-    payload = encode_to(update, ModelSchema.of(update, list(update)), nmse=nmse).payload
+    payload = encode_to(update, ModelSchema.of(update, list(update)), Aim(nmse=nmse)).payload
     assert UpdateSizeModel().predict(100_000, nmse) == pytest.approx(len(payload), rel=0.5)
 
 
 def test_a_prediction_is_a_look_up() -> None:
-    """The codec runs for the table, once, and not for each error asked about."""
+    """The codec runs for the table, once, and not for each error."""
     bits_per_value(0.5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distortion, "encode_to", None)

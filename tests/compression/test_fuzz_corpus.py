@@ -56,30 +56,29 @@ def test_every_input_is_read_or_refused():
     assert reasons.keys() >= EXPECTED
 
 
-@pytest.fixture(scope="module")
-def sanitised(tmp_path_factory) -> dict[str, str]:
-    """Environment in which Python loads the native coder with gcc's address and undefined-behaviour sanitisers."""
+@pytest.fixture
+def sanitisers() -> dict[str, str]:
+    """Environment in which Python can load libraries with gcc's address and undefined-behaviour sanitisers."""
     found = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True)
     runtime = Path(found.stdout.strip()).resolve()
     if found.returncode != 0 or not runtime.is_absolute() or not runtime.exists():
         pytest.skip("NOT TESTED with sanitisers: gcc has no libasan here (Debian: apt-get install gcc)")
-    library = build.compile_library(tmp_path_factory.mktemp("native") / build.LIBRARY, ["gcc"], SANITISED)
     return {
         "LD_PRELOAD": str(runtime),
         "ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=16",
         "UBSAN_OPTIONS": "print_stacktrace=1",
-        "SLIMFLEET_NATIVE_LIBRARY": str(library),
     }
 
 
 @pytest.mark.slow
-def test_every_input_leaves_the_sanitisers_silent(sanitised):
-    replayed = replay(INPUTS, **sanitised)
+def test_every_input_leaves_the_sanitisers_silent(sanitisers, tmp_path):
+    library = build.compile_library(tmp_path / build.LIBRARY, ["gcc"], SANITISED)
+    replayed = replay(INPUTS, **sanitisers, SLIMFLEET_NATIVE_LIBRARY=str(library))
     assert replayed["native"]
     assert sum(replayed["reasons"].values()) == INPUTS
 
 
-def test_the_sanitisers_would_speak(sanitised, tmp_path, monkeypatch):
+def test_the_sanitisers_would_speak(sanitisers, tmp_path, monkeypatch):
     """The same build of a library that reads past an allocation ends the process."""
     source = tmp_path / "wrong.c"
     source.write_text(
@@ -91,7 +90,7 @@ def test_the_sanitisers_would_speak(sanitised, tmp_path, monkeypatch):
     library = build.compile_library(tmp_path / build.LIBRARY, ["gcc"], [f"-I{build.HERE}", *SANITISED])
     done = subprocess.run(
         [sys.executable, "-c", f"import ctypes; ctypes.CDLL({str(library)!r}).slimcodec_abi()"],
-        env={**os.environ, **sanitised},
+        env={**os.environ, **sanitisers},
         capture_output=True,
         text=True,
     )

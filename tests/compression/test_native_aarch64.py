@@ -38,7 +38,7 @@ def missing() -> str | None:
     return None
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def pi() -> Path:
     """The folder with an aarch64 Python. Its absence is a failure where SLIMFLEET_REQUIRE_AARCH64 is set, as in CI."""
     reason = missing()
@@ -49,11 +49,10 @@ def pi() -> Path:
     return PI
 
 
-@pytest.fixture(scope="module")
-def library(pi, tmp_path_factory) -> Path:
+@pytest.fixture
+def library(pi, tmp_path) -> Path:
     """The native coder, cross-compiled; a warning is an error."""
-    target = tmp_path_factory.mktemp("aarch64") / "_slimcodec.so"
-    return build.compile_library(target, [COMPILER], ["-Werror"])
+    return build.compile_library(tmp_path / "_slimcodec.so", [COMPILER], ["-Werror"])
 
 
 def run(command: list[str], python_path: list[Path], **environ: str) -> str:
@@ -74,14 +73,11 @@ def run_on_pi(pi: Path, library: Path, *arguments: str) -> str:
     )
 
 
-def test_the_cross_compiled_library_is_for_aarch64(library):
+@pytest.mark.slow
+def test_aarch64_computes_what_this_machine_computes(pi, library):
     elf = library.read_bytes()
     assert elf[:4] == b"\x7fELF"
     assert struct.unpack_from("<H", elf, 18) == (EM_AARCH64,)
-
-
-@pytest.mark.slow
-def test_aarch64_computes_what_this_machine_computes(pi, library):
     here = json.loads(run([sys.executable, str(SCRIPT)], [ROOT / "compression"]))
     there = json.loads(run_on_pi(pi, library, str(SCRIPT)))
     assert there["machine"] == "aarch64"

@@ -1,4 +1,4 @@
-"""Levels through the native coder and back: any shape, any size, any guess; and bytes that nobody encoded."""
+"""Levels through the native coder and back: any shape, any size, any guess; and bytes that no encoder wrote."""
 
 import ctypes
 import sys
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimfleet.compression.codec import CodecSpec, decode, encode
+from slimfleet.compression.codec import CodecSpec, Coding, decode, encode
 from slimfleet.compression.codec.native import bindings, build, library
 from slimfleet.compression.codec.native.bindings import (
     FARTHEST,
@@ -100,11 +100,11 @@ drawn_tensors = st.lists(
 def test_levels_come_back(drawn, preset, seed):
     rng = np.random.default_rng(seed)
     parts, levels = [], []
-    for shape, scale, guess, honest in drawn:
+    for shape, scale, likeness, honest in drawn:
         array = levels_like(rng, shape, scale)
         start = start_class(array) if honest or not array.any() else int(rng.integers(1, MAX_CLASS + 1))
-        side = None if guess is None else guess_for(array, rng, guess)
-        parts.append(Part(shape, start, side=side))
+        guess = None if likeness is None else guess_for(array, rng, likeness)
+        parts.append(Part(shape, start, guess=guess))
         levels.append(array)
     there_and_back(parts, levels, preset)
 
@@ -136,8 +136,8 @@ def test_a_guess_of_the_same_scale_saves_bytes_and_one_of_another_is_survived(pr
     start = start_class(array)
     without = len(there_and_back([Part(array.shape, start)], [array], preset))
     for scale, share in ((1.0, 0.55), (0.25, 1.1), (-1.0, 0.6), (1000.0, 1.1)):
-        side = guess_for(array, rng, scale)
-        with_guess = there_and_back([Part(array.shape, start, side=side)], [array], preset)
+        guess = guess_for(array, rng, scale)
+        with_guess = there_and_back([Part(array.shape, start, guess=guess)], [array], preset)
         assert len(with_guess) < share * without
 
 
@@ -152,11 +152,11 @@ def test_a_guess_of_the_same_scale_saves_bytes_and_one_of_another_is_survived(pr
 def test_values_are_quantised_to_levels_that_come_back(shape, scale, states, guessed, seed):
     rng = np.random.default_rng(seed)
     values = rng.laplace(0, scale, shape).astype(np.float32)
-    side = rng.integers(-FARTHEST, FARTHEST + 1, shape, np.int32) if guessed else None
+    guess = rng.integers(-FARTHEST, FARTHEST + 1, shape, np.int32) if guessed else None
     levels = [np.full(shape, 77, np.int32)]
-    part = Part(shape, expected_class(values), states, values, side)
+    part = Part(shape, expected_class(values), states, values, guess)
     data = encode_parts([part], levels, "small", 0.2)
-    decoded = decode_parts([Part(shape, part.start, states, side=side)], data, "small")
+    decoded = decode_parts([Part(shape, part.start, states, guess=guess)], data, "small")
     assert (decoded[0] == levels[0]).all()
     # The nearest within a step of the trellis, or nearly the largest there is.
     reachable = np.clip(values, -LARGEST_LEVEL, LARGEST_LEVEL)
@@ -185,7 +185,7 @@ def streams():
     for preset in PRESETS:
         for guessed in (False, True):
             parts = [
-                Part(a.shape, start_class(a), side=guess_for(a, rng, 1.0) if guessed else None)
+                Part(a.shape, start_class(a), guess=guess_for(a, rng, 1.0) if guessed else None)
                 for a in levels
             ]
             data = encode_parts(parts, levels, preset)
@@ -253,8 +253,8 @@ def test_flipped_and_shortened_bytes_are_refused_or_mean_something_else(preset, 
 )
 def test_any_bytes_are_refused_or_the_only_encoding_of_levels(data, shape, start, how, guessed):
     preset, states = how
-    side = np.full(shape, 300, np.int32) if guessed else None
-    parts = [Part(shape, start, states, side=side)]
+    guess = np.full(shape, 300, np.int32) if guessed else None
+    parts = [Part(shape, start, states, guess=guess)]
     levels = or_none(parts, data, preset)
     assert levels is None or not levels[0].size or np.abs(levels[0]).max() <= LARGEST_LEVEL
     assert is_the_only_encoding(parts, data, preset)
@@ -269,7 +269,7 @@ def test_bytes_of_one_kind_do_no_harm(data, preset):
 
 @pytest.mark.parametrize("states", [1, 8])
 @pytest.mark.parametrize("level", [LARGEST_LEVEL + 1, LARGEST_LEVEL + 2, 65_535, 131_000])
-def test_levels_beyond_the_limit_are_written_by_nobody_and_read_by_nobody(level, states, monkeypatch):
+def test_levels_beyond_the_limit_are_neither_written_nor_read(level, states, monkeypatch):
     levels = [np.zeros((3, 10), np.int32)]
     levels[0][1, 4] = -level
     parts = [Part((3, 10), 5, states)]
@@ -298,9 +298,9 @@ GOOD = np.zeros((4, 6), np.int32)
         (Part((4, 6), 1, 2), GOOD, "small"),
         (Part((4, 6), 1, 8), GOOD, "fast"),
         (Part((4, 6), 1, values=np.zeros((4, 6))), GOOD, "small"),
-        (Part((4, 6), 1, side=GOOD[:2]), GOOD, "small"),
-        (Part((4, 6), 1, side=GOOD + FARTHEST + 1), GOOD, "small"),
-        (Part((4, 6), 1, side=GOOD + np.int32(-(2**31))), GOOD, "small"),
+        (Part((4, 6), 1, guess=GOOD[:2]), GOOD, "small"),
+        (Part((4, 6), 1, guess=GOOD + FARTHEST + 1), GOOD, "small"),
+        (Part((4, 6), 1, guess=GOOD + np.int32(-(2**31))), GOOD, "small"),
     ],
 )
 def test_arguments_that_c_would_trust_are_checked(part, levels, preset):
@@ -348,9 +348,9 @@ def test_every_instruction_set_gives_the_same_bytes_and_levels(plain_library, mo
         values = rng.laplace(0, scale, shape).astype(np.float32)
         values[len(values) // 2 :] *= 0.02
         for preset, states in (("small", 8), ("small", 1), ("fast", 1)):
-            for side in (None, guess_for(values, rng, 0.5)):
+            for guess in (None, guess_for(values, rng, 0.5)):
                 states = states if len(shape) > 1 else 1
-                made.append((preset, Part(shape, expected_class(values), states, values, side)))
+                made.append((preset, Part(shape, expected_class(values), states, values, guess)))
 
     def coded():
         for preset, part in made:
@@ -390,7 +390,7 @@ def test_memory_is_bounded_by_the_model_and_its_widest_tensor(shape, guessed):
     values.reshape(-1)[::97] = 1
     tensors, schema = {"w": values}, ModelSchema.of({"w": values}, {"w"})
     reference = {"w": values / 2} if guessed else None
-    payload = encode(tensors, schema, CodecSpec(bits=2), reference=reference).payload
+    payload = encode(tensors, schema, CodecSpec(bits=2), coding=Coding(reference=reference)).payload
     assert payload[3] == Coder.CONTEXTS
     growth = peak_growth(lambda: decode(payload, schema, reference))
     columns = bindings.as_matrix(shape)[1]

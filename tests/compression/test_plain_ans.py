@@ -1,27 +1,36 @@
 """Without constriction, payloads of the portable coder are read all the same, and refused all the same."""
 
+import sys
+
 import numpy as np
 import pytest
 
-from slimfleet.compression.codec import CodecSpec, decode, encode
+from slimfleet.compression.codec import CodecSpec, Coding, decode, encode
 from slimfleet.compression.codec.entropy import ans
 from slimfleet.compression.codec.entropy.ans import LevelDecoder, Table, encode_levels
 from slimfleet.compression.codec.entropy.frequencies import code_of, normalise
 from slimfleet.compression.errors import BadInput, PayloadError
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.wire import Coder, PayloadKind, read_header
+from slimfleet.compression.wire import Coder, Envelope, PayloadKind, unseal
 
 
 @pytest.fixture
 def without_constriction(monkeypatch):
     """Call it, and constriction is missing from then on."""
-    return lambda: monkeypatch.setattr(ans, "installed", lambda: False)
+
+    def hide():
+        monkeypatch.setitem(sys.modules, "constriction", None)
+        ans.installed.cache_clear()
+
+    yield hide
+    monkeypatch.undo()
+    ans.installed.cache_clear()
 
 
 @pytest.mark.parametrize("bits", [1, 4, 8])
 def test_an_update_is_read_all_the_same(update, schema, bits, without_constriction):
-    encoded = encode(update, schema, CodecSpec(bits=bits), preset="portable")
-    assert read_header(encoded.payload).coder is Coder.TABLES
+    encoded = encode(update, schema, CodecSpec(bits=bits), coding=Coding("portable"))
+    assert unseal(encoded.payload).header.coder is Coder.TABLES
     without_constriction()
     decoded = decode(encoded.payload, schema).tensors
     assert all(np.array_equal(decoded[name], array) for name, array in encoded.decoded.items())
@@ -37,7 +46,7 @@ def read(data: bytes, table: Table) -> bytes | str:
     return levels
 
 
-def test_words_that_nobody_wrote_are_read_alike(monkeypatch):
+def test_words_that_no_encoder_wrote_are_read_alike(without_constriction):
     rng = np.random.default_rng(0)
     levels = rng.geometric(0.3, 300).astype(np.int32) * rng.choice([-1, 1], 300).astype(np.int32)
     table = Table(normalise(code_of(np.bincount(np.abs(levels)))))
@@ -46,7 +55,7 @@ def test_words_that_nobody_wrote_are_read_alike(monkeypatch):
     streams = [honest, b"", b"\1", honest[:-4].rstrip(b"\0"), b"\7" + honest, honest + b"\1"]
     streams += [rng.integers(1, 256, int(size), np.uint8).tobytes() for size in rng.integers(1, 400, 60)]
     fast = [read(data, table) for data in streams]
-    monkeypatch.setattr(ans, "installed", lambda: False)
+    without_constriction()
     assert [read(data, table) for data in streams] == fast
     assert len({data for data in fast if isinstance(data, bytes)}) > 1
 
@@ -57,16 +66,15 @@ def test_a_model_never_needs_constriction_to_be_read():
     arrays = {"w": rng.uniform(-1, 1, (128, 128)).astype(np.float32)}
     flat = ModelSchema.of(arrays, arrays)
     coder = {
-        kind: read_header(encode(arrays, flat, CodecSpec(bits=8), kind=kind).payload).coder
+        kind: unseal(
+            encode(arrays, flat, CodecSpec(bits=8), envelope=Envelope(kind=kind)).payload
+        ).header.coder
         for kind in (PayloadKind.UPDATE, PayloadKind.MODEL)
     }
     assert coder == {PayloadKind.UPDATE: Coder.TABLES, PayloadKind.MODEL: Coder.CONTEXTS}
 
 
-def test_writing_says_what_is_missing(update, schema, monkeypatch):
-    def missing():
-        raise BadInput("slimfleet's portable coder needs the package constriction")
-
-    monkeypatch.setattr(ans, "_stream", missing)
-    with pytest.raises(BadInput, match="constriction"):
-        encode(update, schema, CodecSpec(bits=4), preset="portable")
+def test_writing_says_what_is_missing(update, schema, without_constriction):
+    without_constriction()
+    with pytest.raises(BadInput, match="needs the package constriction"):
+        encode(update, schema, CodecSpec(bits=4), coding=Coding("portable"))

@@ -215,7 +215,7 @@ def test_a_shrunk_model_shrinks_nothing_of_the_one_it_came_from(family: Built) -
 
 
 def test_training_narrow_models_covers_the_full_one() -> None:
-    """Two devices train other halves; each element is averaged over those who hold it."""
+    """Two devices train other halves; each element is averaged over the devices that hold it."""
     model = Recurrent(nn.GRU, False, "last")
     groups = discover(model, (tokens(1),))
     schema = schema_of(model)
@@ -228,6 +228,6 @@ def test_training_narrow_models_covers_the_full_one() -> None:
         kept.add_scalar(counts, weight)
     columns = total["head.weight"][0] / counts["head.weight"][0]
     np.testing.assert_array_equal(columns, [1, 1, 1, 1, 1.75, 1.75, 2, 2, 2, 2])
-    # A recurrent weight between a unit of the first half alone and one of the second alone is held by nobody.
+    # A recurrent weight between a unit of the first half alone and one of the second alone is held by no device.
     assert counts["rnn.weight_hh_l0"][0, 9] == 0
     assert counts["rnn.weight_hh_l0"][5, 4] == 4

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from slimfleet.compression import BadInput, ModelSchema
 from slimfleet.compression.codec import CodecSpec, encode
 from slimfleet.compression.pruning.mask import density, magnitude_masks, masked
-from slimfleet.compression.wire import PayloadKind
+from slimfleet.compression.wire import Envelope, PayloadKind
 
 RNG = np.random.default_rng(0)
 MODEL = {
@@ -19,7 +19,7 @@ SCHEMA = ModelSchema.of(MODEL, {"small", "large", "bias"})
 
 
 @given(st.floats(0, 0.99))
-def test_the_share_asked_for_is_kept_over_the_whole_model(sparsity: float) -> None:
+def test_the_given_share_is_kept_over_the_whole_model(sparsity: float) -> None:
     masks = magnitude_masks(MODEL, SCHEMA, sparsity)
     assert set(masks) == {"small", "large"}
     assert density(masks) == pytest.approx(1 - sparsity, abs=1 / 2400 + 1e-9)
@@ -44,7 +44,7 @@ def test_a_masked_model_takes_fewer_bytes() -> None:
                 masked(MODEL, magnitude_masks(MODEL, SCHEMA, s)),
                 SCHEMA,
                 CodecSpec(bits=8),
-                kind=PayloadKind.MODEL,
+                envelope=Envelope(kind=PayloadKind.MODEL),
             ).payload
         )
         for s in (0.0, 0.5, 0.9)

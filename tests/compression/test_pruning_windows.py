@@ -28,7 +28,7 @@ widths = st.floats(0.001, 1)
     st.integers(0, 10_000),
     st.data(),
 )
-def test_every_window_is_sorted_distinct_and_as_wide_as_asked(
+def test_every_window_is_sorted_distinct_and_as_wide_as_the_plan(
     size: int, width: float, policy: WindowPolicy, round_number: int, data: st.DataObject
 ) -> None:
     least = data.draw(st.integers(1, size))

@@ -18,10 +18,10 @@ from slimfleet.compression.wire import (
     OVERHEAD_BYTES,
     REASONS,
     Coder,
+    Envelope,
     Header,
     PayloadKind,
     Sections,
-    read_header,
     seal,
     unseal,
 )
@@ -58,7 +58,7 @@ def test_an_envelope_comes_back_as_it_was_sealed():
     payload = seal(HEADER, b"body")
     header, body = unseal(payload)
     assert (header, bytes(body)) == (HEADER, b"body")
-    assert len(payload) == OVERHEAD_BYTES + len(b"masksbody")
+    assert len(payload) == unseal(payload).size == OVERHEAD_BYTES + len(b"masksbody")
     assert resealed(payload) == payload
 
 
@@ -92,7 +92,7 @@ def test_each_field_is_checked(at, value, reason):
     payload = bytearray(seal(HEADER, b"body"))
     payload[at] = value
     with pytest.raises(PayloadError) as caught:
-        read_header(resealed(bytes(payload)))
+        unseal(resealed(bytes(payload)))
     assert caught.value.reason == reason
 
 
@@ -103,6 +103,16 @@ def test_a_payload_for_another_model_is_refused(update, schema):
     header, body = unseal(payload)
     assert reason_of(seal(replace(header, elements=header.elements + 1), bytes(body)), schema) == "counts"
     assert reason_of(payload + bytes(largest_payload(schema)), schema) == "oversized"
+
+
+def test_a_payload_that_was_opened_is_read_without_being_opened_again(update, schema):
+    payload = encode(update, schema, CodecSpec(bits=4)).payload
+    opened = unseal(payload)
+    assert unseal(opened) is opened
+    expected = decode(payload, schema)
+    read = decode(opened, schema)
+    assert read.header == expected.header
+    assert all(np.array_equal(read.tensors[name], expected.tensors[name]) for name in expected.tensors)
 
 
 SPECS = [
@@ -128,7 +138,7 @@ def small():
     }
     schema = ModelSchema.of(tensors, {"w", "b", "empty", "scalar"})
     payloads = [
-        encode(tensors, schema, spec, kind=kind, side=b"side").payload
+        encode(tensors, schema, spec, envelope=Envelope(kind=kind, side=b"side")).payload
         for spec in SPECS
         for kind in (PayloadKind.UPDATE, PayloadKind.MODEL)
     ]

@@ -1,6 +1,6 @@
 """Beyond the golden payloads, the native decoder and the one written from the page still agree.
 
-On streams that no encoder wrote, which reach what updates seldom do, and on levels nearly as large as they may be.
+On streams that no encoder wrote, which reach states that updates seldom do, and on levels near the largest.
 """
 
 import struct
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from plain_decoder.payload import Plain, check_of, guess_of
 
-from slimfleet.compression.codec import decode
+from slimfleet.compression.codec import Coding, decode
 from slimfleet.compression.codec.codec import sealed
 from slimfleet.compression.codec.quantise.native_rate import NativeQuantiser
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.wire import Coder, Header, PayloadKind, Sections, seal
+from slimfleet.compression.wire import Coder, Envelope, Header, PayloadKind, Sections, seal
 
 SHAPES = ((70, 9), (40, 2), (6, 4, 2), (4, 2, 3, 3), (1, 12), (12, 1), (30,), (), (3, 0))
 HOW = (0, 1, 3, 4, 5, 7)
@@ -98,12 +98,12 @@ def test_large_levels_are_decoded_alike(small, trellis):
     for known in (None, {name: np.roll(-array, 1) for name, array in tensors.items()}):
         quantised = NativeQuantiser(tensors, schema, small, trellis, 0.15, known).at(1.0).quantised
         preset = "small" if small else "fast"
-        encoded = sealed(quantised, schema, base_version=7, preset=preset, reference=known)
+        encoded = sealed(quantised, schema, Envelope(base_version=7), Coding(preset, known))
         assert np.abs(agreed(encoded.payload, schema, known)).max() > 20000
 
 
 def test_runs_of_zeros_are_decoded_alike():
-    """Few levels in wide rows, most of them just before a run: states become sure enough to be asked."""
+    """Few levels in wide rows, most of them just before a run: states become sure enough to code runs."""
     rng = np.random.default_rng(5)
     thin = np.zeros((90, 260), np.float32)
     for row in thin:
@@ -112,5 +112,5 @@ def test_runs_of_zeros_are_decoded_alike():
     schema = ModelSchema.of({"thin": thin}, {"thin": thin})
     for known in (None, {"thin": np.roll(-thin, 1)}):
         quantised = NativeQuantiser({"thin": thin}, schema, False, False, 0.15, known).at(1.0).quantised
-        encoded = sealed(quantised, schema, base_version=7, preset="fast", reference=known)
+        encoded = sealed(quantised, schema, Envelope(base_version=7), Coding("fast", known))
         assert np.count_nonzero(agreed(encoded.payload, schema, known)) > 200

@@ -11,7 +11,7 @@ from slimfleet.compression import Budget, Cost, ModelSchema
 from slimfleet.compression.codec import CodecSpec, encode
 from slimfleet.compression.codec.entropy.pack import pack
 from slimfleet.compression.codec.quantise.grid import Quantised
-from slimfleet.compression.wire import Coder, Header, PayloadKind, seal
+from slimfleet.compression.wire import Coder, Envelope, Header, PayloadKind, seal
 from slimfleet.coordinator.receiving.checks import LARGEST_EXAMPLES, broken_constraints
 from slimfleet.coordinator.sending.dispatch import Dispatch
 
@@ -42,7 +42,9 @@ def of_another_schema(dispatch: Dispatch) -> bytes:
     tensors = {"w": np.ones(4, np.float32)}
     schema, asked = ModelSchema.of(tensors, ["w"]), dispatch.assignment
     spec = CodecSpec(bits=8)
-    return encode(tensors, schema, spec, base_version=asked.round_number, plan_id=asked.plan_id).payload
+    return encode(
+        tensors, schema, spec, envelope=Envelope(base_version=asked.round_number, plan_id=asked.plan_id)
+    ).payload
 
 
 def flipped(payload: bytes, position: int) -> bytes:

@@ -15,7 +15,7 @@ from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.pruning.blueprint import blueprint
 from slimfleet.compression.tensors import tensors_of
-from slimfleet.compression.wire import OVERHEAD_BYTES, PayloadKind, read_header
+from slimfleet.compression.wire import OVERHEAD_BYTES, PayloadKind, unseal
 from slimfleet.coordinator import Status
 from slimfleet.coordinator.checkpoint import checkpoints
 from slimfleet.coordinator.sending.downlink import Downlink
@@ -126,7 +126,7 @@ def held_at(downlink, version, width=1.0):
 
 
 def kind_of(downlink, width, holding):
-    return read_header(downlink.for_plan(plan_of(width), holding)[0]).kind
+    return unseal(downlink.for_plan(plan_of(width), holding)[0]).header.kind
 
 
 def test_a_returning_device_is_sent_much_less_than_a_newcomer(published):
@@ -191,7 +191,7 @@ def test_channels_are_covered_bit_by_bit():
 
 
 def kinds(planned):
-    return {d.node: read_header(d.payload).kind for d in planned.dispatches}
+    return {d.node: unseal(d.payload).header.kind for d in planned.dispatches}
 
 
 def test_in_a_federation_devices_that_answered_are_sent_changes(federate):

@@ -58,7 +58,7 @@ class KillsAnActor:
 def test_an_actor_killed_in_mid_round_costs_one_device_and_not_the_round(tmp_path: Path) -> None:
     scenario = digits(fleet__dropout="0.0")
     fleet = build_fleet(scenario.fleet, scenario.coordinator.seed)
-    coordinator = Coordinator(build_task_of(scenario), scenario.coordinator, VirtualWorld(fleet, None))
+    coordinator = Coordinator(build_task_of(scenario), scenario.coordinator, VirtualWorld(fleet))
     engine = RayEngine(partial(fleet_app, scenario, tmp_path), workers=2, device_timeout_s=60)
     killer = KillsAnActor(engine)
     try:

@@ -68,7 +68,7 @@ def travelled(state: Path, preset: str) -> list[bytes]:
     scenario = load_scenario("digits", TINY | {"codec.preset": preset})
     engine = Overhears(scenario, state)
     fleet = build_fleet(scenario.fleet, scenario.coordinator.seed)
-    coordinator = Coordinator(build_task_of(scenario), scenario.coordinator, VirtualWorld(fleet, None))
+    coordinator = Coordinator(build_task_of(scenario), scenario.coordinator, VirtualWorld(fleet))
     run(coordinator, EngineGrid([node_of(device.number) for device in fleet], engine), None)
     assert coordinator.state.totals.rejected == coordinator.state.totals.failed == {}
     assert sum(row.completed for row in coordinator.state.rows) == 16

@@ -1,11 +1,11 @@
-"""What a fuzzer feeds to the decoder, and what counts as a finding.
+"""Inputs of the fuzzer, and what counts as a finding.
 
 An input is one byte and a payload: an update, a whole model, or a change of `BASE`, as its kind says. The byte's bits:
 
     1   the payload gets the length and the checksum that an honest one would have, and a change the fingerprint of
-        `BASE`, so that what lies behind the envelope is reached
+        `BASE`, so that the decoder behind the envelope is reached
     2   an update is decoded with `REFERENCE`
-    4   and whatever check of the guess the payload holds is taken for right, as units may have changed
+    4   and the payload's check of the guess is taken for right, whatever it is, as units may have changed
 
     python tests/fuzz/cases.py unpack FOLDER       seeds and committed inputs into a folder
     python tests/fuzz/cases.py pack FOLDER MORE    the inputs of a folder into corpus.tar.xz, and what more fits in
@@ -26,7 +26,9 @@ import numpy as np
 import xxhash
 
 from slimfleet.compression.codec import (
+    Aim,
     CodecSpec,
+    Coding,
     decode,
     decode_change,
     decode_model,
@@ -40,7 +42,7 @@ from slimfleet.compression.codec.entropy import contexts_section
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Preset, Tensors
-from slimfleet.compression.wire import REASONS, PayloadKind
+from slimfleet.compression.wire import REASONS, Envelope, PayloadKind
 
 CORPUS = Path(__file__).with_name("corpus.tar.xz")
 """What a fuzzer found to reach something new; `make fuzz-corpus` writes it."""
@@ -96,18 +98,18 @@ BASE = publish(tensors(), SCHEMA, 6, None)
 def seeds() -> list[bytes]:
     """Honest inputs: under every preset an update, a model and a change of every coarseness, and one of nothing."""
     zeros = {name: np.zeros_like(array) for name, array in tensors().items()}
-    made = [encode(zeros, SCHEMA, SPECS[0], side=b"side").payload]
+    made = [encode(zeros, SCHEMA, SPECS[0], envelope=Envelope(side=b"side")).payload]
     guessed = []
+    update, model = Envelope(side=b"side"), Envelope(kind=PayloadKind.MODEL)
     for preset in ("small", "fast", "portable"):
+        alone, beside = Coding(preset), Coding(preset, REFERENCE)
         for spec in SPECS:
-            made.append(encode(tensors(), SCHEMA, spec, side=b"side", preset=preset).payload)
-            made.append(encode(tensors(), SCHEMA, spec, kind=PayloadKind.MODEL, preset=preset).payload)
-            guessed.append(encode(tensors(), SCHEMA, spec, preset=preset, reference=REFERENCE).payload)
-        for nmse in (0.02, 0.2, 0.7):
-            made.append(encode_to(tensors(), SCHEMA, nmse=nmse, preset=preset).payload)
-            guessed.append(
-                encode_to(tensors(), SCHEMA, nmse=nmse, preset=preset, reference=REFERENCE).payload
-            )
+            made.append(encode(tensors(), SCHEMA, spec, envelope=update, coding=alone).payload)
+            made.append(encode(tensors(), SCHEMA, spec, envelope=model, coding=alone).payload)
+            guessed.append(encode(tensors(), SCHEMA, spec, coding=beside).payload)
+        for aim in (Aim(nmse=0.02), Aim(nmse=0.2), Aim(nmse=0.7)):
+            made.append(encode_to(tensors(), SCHEMA, aim, coding=alone).payload)
+            guessed.append(encode_to(tensors(), SCHEMA, aim, coding=beside).payload)
         made += published(preset)
     return [bytes([RESEALED]) + p for p in made] + [bytes([RESEALED | GUESSED | AGREED]) + p for p in guessed]
 
@@ -224,14 +226,14 @@ class Agreeable:
 
 @contextmanager
 def agreeing(flags: int) -> Iterator[None]:
-    """With `AGREED`, a payload's check of the guess is right whatever it is."""
-    honest = contexts_section._check_of
+    """With `AGREED`, any check of the guess in a payload is right."""
+    honest = contexts_section.check_of
     if flags & AGREED:
-        contexts_section._check_of = lambda guess: Agreeable()
+        contexts_section.check_of = lambda guess: Agreeable()
     try:
         yield
     finally:
-        contexts_section._check_of = honest
+        contexts_section.check_of = honest
 
 
 def decoded(data: bytes) -> Tensors:

@@ -21,7 +21,7 @@ LOST = [device for device in FLEET if device.conditions(ROUND).drops_out_at is n
 KEPT = [device for device in FLEET if device.conditions(ROUND).drops_out_at is None]
 
 
-def answer(device: VirtualDevice, spent: Cost | None) -> Answer:
+def answer(device: VirtualDevice, spent: Cost | None, deadline_s: float | None = 30.0) -> Answer:
     """What came of a dispatch to `device`; None where nothing did."""
     assignment = Assignment(
         round_number=ROUND,
@@ -36,7 +36,7 @@ def answer(device: VirtualDevice, spent: Cost | None) -> Answer:
         assignment=assignment,
         payload=Payload(b""),
         index_map=IndexMap(schema, schema, {}, {}),
-        limits=Budget(),
+        limits=Budget(deadline_s=deadline_s),
         predicted=PREDICTED,
     )
     if spent is None:
@@ -46,7 +46,7 @@ def answer(device: VirtualDevice, spent: Cost | None) -> Answer:
 
 
 def test_a_round_lasts_as_long_as_its_slowest_device() -> None:
-    world = VirtualWorld(FLEET, deadline_s=30.0)
+    world = VirtualWorld(FLEET)
     slow, fast = replace(PREDICTED, time_s=12.0), replace(PREDICTED, time_s=3.0)
     assert world.advance(world.now_s(), [answer(KEPT[0], fast), answer(KEPT[1], slow)], ROUND) == []
     assert world.now_s() == 12.0 + BETWEEN_ROUNDS_S
@@ -58,10 +58,10 @@ def test_a_round_lasts_as_long_as_its_slowest_device() -> None:
 def test_a_lost_device_is_waited_for_and_did_a_share_of_its_work(
     deadline_s: float | None, waited_s: float
 ) -> None:
-    world = VirtualWorld(FLEET, deadline_s)
+    world = VirtualWorld(FLEET)
     share = LOST[0].conditions(ROUND).drops_out_at
     assert share is not None
-    (spent,) = world.advance(0.0, [answer(LOST[0], None)], ROUND)
+    (spent,) = world.advance(0.0, [answer(LOST[0], None, deadline_s)], ROUND)
     assert spent.energy_j == pytest.approx(6.0 * share + 4.0)
     assert (spent.radio_j, spent.uplink_bytes, spent.downlink_bytes) == (4.0, 0, 2_000)
     assert spent.time_s == waited_s
@@ -69,7 +69,7 @@ def test_a_lost_device_is_waited_for_and_did_a_share_of_its_work(
 
 
 def test_rounds_drain_batteries_and_devices_on_mains_have_none() -> None:
-    world = VirtualWorld(FLEET, deadline_s=30.0)
+    world = VirtualWorld(FLEET)
     phone = next(d for d in KEPT if d.battery is not None and not d.battery.at(100.0).charging)
     board = next(d for d in KEPT if d.battery is None)
     assert phone.battery is not None
@@ -83,7 +83,7 @@ def test_rounds_drain_batteries_and_devices_on_mains_have_none() -> None:
 
 
 def test_a_world_that_is_restored_goes_on_as_it_was() -> None:
-    world, other = VirtualWorld(FLEET, 30.0), VirtualWorld(FLEET, 30.0)
+    world, other = VirtualWorld(FLEET), VirtualWorld(FLEET)
     world.advance(0.0, [answer(device, PREDICTED) for device in KEPT], ROUND)
     other.restore(json.loads(json.dumps(world.to_json())))
     assert other.now_s() == world.now_s()
@@ -93,7 +93,7 @@ def test_a_world_that_is_restored_goes_on_as_it_was() -> None:
 
 def test_a_device_out_of_reach_has_no_status() -> None:
     fleet = build_fleet(replace(SETTINGS, availability=0.5), seed=1)
-    world = VirtualWorld(fleet, None)
+    world = VirtualWorld(fleet)
     for device in fleet:
         reached = world.status(node_of(device.number), ROUND) is not None
         assert reached == device.conditions(ROUND).available

@@ -27,9 +27,10 @@ from slimfleet.compression import (
     Report,
     Tensors,
 )
-from slimfleet.compression.codec import add_residual, encode_to, residual_after
+from slimfleet.compression.codec import Aim, Coding, add_residual, encode_to, residual_after
 from slimfleet.compression.cost import Work, peak_memory_bytes
 from slimfleet.compression.tensors import tensors_of
+from slimfleet.compression.wire import Envelope
 
 
 def run_round(
@@ -125,7 +126,7 @@ def _train(
 def _encode(sub: SubModel, assignment: Assignment, residual: Tensors) -> tuple[Payload, Tensors]:
     """Encode what training changed plus what was left unsent; return the payload and what is left unsent now."""
     plan, training, schema = assignment.plan, assignment.training, sub.index_map.schema
-    weights = [t.name for t in schema.tensors if t.kind == "weight"]
+    weights = [spec.name for spec in schema.weights]
     now = tensors_of(sub.model)
     update = {name: _changed(now[name], old) for name, old in sub.tensors.items()}
     unsent = sub.index_map.shrink(residual)
@@ -136,13 +137,10 @@ def _encode(sub: SubModel, assignment: Assignment, residual: Tensors) -> tuple[P
     encoded = encode_to(
         update,
         schema,
-        nmse=plan.nmse,
-        limit_bytes=assignment.uplink_limit(schema),
-        rounding=training.rounding,
-        base_version=assignment.round_number,
-        plan_id=assignment.plan_id,
+        Aim(nmse=plan.nmse, limit_bytes=assignment.uplink_limit(schema), rounding=training.rounding),
+        envelope=Envelope(base_version=assignment.round_number, plan_id=assignment.plan_id),
+        coding=Coding(assignment.codec_preset),
         rng=np.random.default_rng((training.seed, assignment.plan_id, 1)),
-        preset=assignment.codec_preset,
     )
     leftover = {name: value.copy() for name, value in residual.items()}
     sub.index_map.assign(leftover, unsent | residual_after(update, encoded.decoded, schema))

@@ -15,7 +15,7 @@ from slimfleet.compression.pruning import IndexMap, unpack_channels, within
 from slimfleet.compression.pruning.blueprint import Blueprint
 from slimfleet.compression.pruning.shrink import shrink_model
 from slimfleet.compression.tensors import load_tensors
-from slimfleet.compression.wire import Header, PayloadKind, read_header
+from slimfleet.compression.wire import Header, PayloadKind, unseal
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +50,15 @@ class Workbench:
 
         Raises PayloadError when it is not acceptable: stale where it is the change of a model that is not held.
         """
-        header = read_header(payload)
+        opened = unseal(payload)
+        header = opened.header
         if header.kind is PayloadKind.UPDATE:
             raise PayloadError("header", "this payload holds an update, a device needs a model")
         index_map = self.blueprint.index_map(unpack_channels(self.blueprint.groups, header.side))
         if header.kind is PayloadKind.CHANGE:
-            received = decode_change(payload, index_map.schema, self._base(header, index_map, held))
+            received = decode_change(opened, index_map.schema, self._base(header, index_map, held))
         else:
-            received = decode_model(payload, index_map.schema)
+            received = decode_model(opened, index_map.schema)
         return self._built_from(received, header, index_map, len(payload))
 
     def _built_from(

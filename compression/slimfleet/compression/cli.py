@@ -1,22 +1,22 @@
-"""`slimfleet-compress`: what the codec does to an update of yours, and what is in a payload."""
+"""`slimfleet-compress`: what the codec makes of one update, and what is in a payload."""
 
 from __future__ import annotations
 
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from slimfleet.compression.codec.operating_point import Coding, OperatingPoint, meet_bytes, meet_nmse
 from slimfleet.compression.edge.console import run_app
-from slimfleet.compression.edge.update_file import load_reference, load_update
 from slimfleet.compression.errors import BadInput, PayloadError
-from slimfleet.compression.files import write_atomically
-from slimfleet.compression.wire import read_header
+
+# Each command imports what it needs: help and mistakes should not wait for numpy, nor for the codec.
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from slimfleet.compression.codec.operating_point import OperatingPoint
 
 
 class PresetName(StrEnum):
@@ -48,6 +48,7 @@ def update(
     preset: Annotated[
         PresetName, typer.Option(help="small: fewest bytes; fast; portable: without the native coder.")
     ] = PresetName.SMALL,
+    profile: Annotated[str | None, typer.Option(hidden=True)] = None,
     reference: Annotated[
         Path | None,
         typer.Option(help="A .npz file that the other end has too and that resembles this one."),
@@ -57,10 +58,18 @@ def update(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of results as JSON.")] = False,
 ) -> None:
-    """Compress an update to each error asked for.
+    """Compress an update to each target error.
 
-    Counters and the running_mean and running_var of batch norms are left out.
+    Counters and the running_mean and running_var of batch norms are left out. The encoding speed is that of the whole
+    search for the target.
     """
+    from slimfleet.compression.codec import Coding
+    from slimfleet.compression.codec.operating_point import meet_bytes, meet_nmse
+    from slimfleet.compression.edge.update_file import load_reference, load_update
+    from slimfleet.compression.files import write_atomically
+
+    if profile is not None:
+        raise BadInput(f"--profile is called --preset now: give --preset {profile}")
     targets = [*(nmse or []), *(_number(text) for text in context.args)]
     if not targets and size is None:
         targets = [0.3, 0.1, 0.03]
@@ -75,18 +84,22 @@ def update(
     if as_json:
         print(json.dumps([point.as_dict() for point in points], indent=2))
     else:
-        Console().print(_table(file.name, points))
+        _show(_table(file.name, points))
 
 
 @app.command()
 def inspect(payload: Annotated[Path, typer.Argument(help="A file that holds one payload.")]) -> None:
     """Show what the header of a payload says."""
+    from rich.table import Table
+
+    from slimfleet.compression.wire import unseal
+
     try:
         data = payload.read_bytes()
     except OSError as error:
         raise BadInput(f"cannot read {payload}: {error.strerror}") from error
     try:
-        header = read_header(data)
+        header = unseal(data).header
     except PayloadError as error:
         raise BadInput(f"{payload} is not a sound payload ({error.reason}): {error}") from error
     table = Table(title=payload.name, show_header=False)
@@ -103,7 +116,7 @@ def inspect(payload: Annotated[Path, typer.Argument(help="A file that holds one 
         ("side bytes", str(len(header.side))),
     ):
         table.add_row(name, value)
-    Console().print(table)
+    _show(table)
 
 
 def _number(text: str) -> float:
@@ -114,6 +127,8 @@ def _number(text: str) -> float:
 
 
 def _table(title: str, points: list[OperatingPoint]) -> Table:
+    from rich.table import Table
+
     table = Table(title=title)
     for heading in ("target NMSE", "NMSE", "bytes", "bits/parameter", "ratio", "encode MB/s", "decode MB/s"):
         table.add_column(heading, justify="right")
@@ -128,6 +143,12 @@ def _table(title: str, points: list[OperatingPoint]) -> Table:
             f"{point.decode_mb_per_s:.0f}",
         )
     return table
+
+
+def _show(table: Table) -> None:
+    from rich.console import Console
+
+    Console().print(table)
 
 
 def main() -> None:

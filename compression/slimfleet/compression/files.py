@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Atomic writes: a file is either whole or not there."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name itself survive a power cut, where the file system can (not every one can)."""
+    """Make the new name itself survive a power cut, where the file system supports it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""What both ends of the wire agree on: names, shapes and dtypes of a model's tensors, in order."""
+"""Model schema: names, shapes and dtypes of a model's tensors in order, on which both ends of the wire agree."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class ModelSchema:
-    """The ordered tensors of a model. Two ends with the same `digest` may talk."""
+    """The ordered tensors of a model. Both ends of an exchange must have the same `digest`."""
 
     tensors: tuple[TensorSpec, ...]
 
@@ -70,6 +70,15 @@ class ModelSchema:
     def nbytes(self) -> int:
         """Bytes of the plain arrays: what an uncompressed model costs."""
         return sum(t.nbytes for t in self.tensors)
+
+    @cached_property
+    def weights(self) -> tuple[TensorSpec, ...]:
+        """The trained tensors, in schema order: what is sparsified and quantised."""
+        return self.of_kind("weight")
+
+    def of_kind(self, *kinds: TensorKind) -> tuple[TensorSpec, ...]:
+        """The tensors of these kinds, in schema order."""
+        return tuple(t for t in self.tensors if t.kind in kinds)
 
     def with_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> ModelSchema:
         """The same tensors with other shapes: the schema of a shrunk model."""

@@ -1,4 +1,4 @@
-"""Between torch modules and plain numpy tensors: the only door, so that the wire needs no torch."""
+"""Conversion between torch modules and numpy tensors, kept in one place so that the codec needs no torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, NDArray[Any]]) -> None:
     then unchanged.
     """
     checked = schema_of(model).check(tensors)
-    # The copy is for torch's sake, which refuses read-only and negatively strided arrays.
+    # A copy, because torch refuses read-only and negatively strided arrays.
     model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in checked.items()})
 
 

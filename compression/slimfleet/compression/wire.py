@@ -1,7 +1,7 @@
 """The envelope of every payload: header, optional side section, body, checksum (docs/wire-format.md).
 
-Whoever sends bytes is not trusted: nothing here allocates by a number that came with the payload, and every
-refusal is a `PayloadError` whose `reason` is one of `REASONS`.
+Senders are not trusted: nothing here allocates by a number that came with the payload, and every refusal is a
+`PayloadError` whose `reason` is one of `REASONS`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from typing import NamedTuple
 
 import xxhash
 
@@ -30,8 +31,8 @@ REASONS = frozenset(
         "checksum",  # bytes changed on the way
         "schema",  # made for another model
         "counts",  # declared or decoded sizes disagree with the schema
-        "grid",  # a quantiser step or level that cannot be
-        "entropy",  # frequency tables or entropy-coded words that cannot be
+        "grid",  # an impossible quantiser step or level
+        "entropy",  # impossible frequency tables or entropy-coded words
         "nonfinite",  # NaN or infinity
         "stale",  # refers to a model version that is no longer accepted
         "replay",  # this device has already delivered for this round
@@ -43,7 +44,7 @@ REASONS = frozenset(
 
 
 class PayloadKind(IntEnum):
-    """What the tensors are: an update (sent up), or the global model (sent down), whole or as a change."""
+    """Content of a payload: an update (sent up), or the global model (sent down), whole or as a change."""
 
     UPDATE = 0
     MODEL = 1
@@ -79,26 +80,37 @@ OVERHEAD_BYTES = _HEADER.size + _CHECKSUM.size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """What a sender writes on an envelope: the fields of a header that do not follow from the tensors."""
+
+    kind: PayloadKind = PayloadKind.UPDATE
+    base_version: int = 0
+    """Model version (u32) the payload refers to: the number of the round; of a change, the version changed."""
+    plan_id: int = 0
+    """Number (u64) of the plan, unique per device and round; of a change, the fingerprint of what is changed."""
+    side: bytes = b""
+    """Section beside the tensors, at most `MAX_SIDE_BYTES`; the downlink carries channel masks there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What a payload says about itself."""
+    """Everything that a payload says about itself."""
 
     schema_digest: bytes
     """`ModelSchema.digest` of the tensors inside, 8 bytes."""
     tensors: int
     elements: int
     base_version: int
-    """Model version (u32) the payload refers to: the number of the round; of a change, the version changed."""
+    """As in `Envelope`; so are `plan_id`, `kind` and `side`."""
     plan_id: int
-    """Number (u64) of the plan, unique per device and round; of a change, the fingerprint of what is changed."""
     kind: PayloadKind
     coder: Coder
     sections: Sections
     side: bytes = b""
-    """Section beside the tensors, at most `MAX_SIDE_BYTES`; the downlink carries channel masks there."""
 
 
 def seal(header: Header, body: bytes) -> Payload:
-    """Put header, side section, body and checksum together.
+    """Assemble header, side section, body and checksum.
 
     Raises ValueError when a field does not fit its place on the wire.
     """
@@ -126,11 +138,25 @@ def seal(header: Header, body: bytes) -> Payload:
     return Payload(content + _CHECKSUM.pack(xxhash.xxh64_intdigest(content)))
 
 
-def unseal(payload: bytes) -> tuple[Header, memoryview]:
-    """Check the envelope and return the header and a view of the body.
+class Opened(NamedTuple):
+    """A payload whose envelope has been checked, so that it is hashed once however many look into it."""
+
+    header: Header
+    body: memoryview
+
+    @property
+    def size(self) -> int:
+        """Bytes of the payload."""
+        return OVERHEAD_BYTES + len(self.header.side) + len(self.body)
+
+
+def unseal(payload: bytes | Opened) -> Opened:
+    """Check the envelope of a payload; one that is open already is given back. The tensors are not touched.
 
     Raises PayloadError: truncated, magic, version, checksum or header.
     """
+    if isinstance(payload, Opened):
+        return payload
     if len(payload) < OVERHEAD_BYTES:
         raise PayloadError("truncated", f"payload of {len(payload)} bytes, the least is {OVERHEAD_BYTES}")
     (magic, version, how, sections, tensors, elements, length, base_version, digest, plan_id, side_bytes) = (
@@ -162,15 +188,7 @@ def unseal(payload: bytes) -> tuple[Header, memoryview]:
         sections=Sections(sections),
         side=bytes(view[_HEADER.size : body]),
     )
-    return header, view[body:end]
-
-
-def read_header(payload: bytes) -> Header:
-    """The header of a payload whose envelope is sound; the tensors are not touched.
-
-    Raises PayloadError as `unseal` does.
-    """
-    return unseal(payload)[0]
+    return Opened(header, view[body:end])
 
 
 def check_schema(header: Header, schema: ModelSchema) -> None:

@@ -181,9 +181,7 @@ def _read_versions(files: Mapping[str, bytes], schema: ModelSchema) -> dict[int,
         number = int(name.removeprefix(VERSION).split("-")[0])
         try:
             arrays, _ = open_sealed(files[name])
-            levels = {
-                spec.name: arrays[f"levels/{spec.name}"] for spec in schema.tensors if spec.kind == "weight"
-            }
+            levels = {spec.name: arrays[f"levels/{spec.name}"] for spec in schema.weights}
             snapshot = Snapshot(levels, tuple(map(float, arrays["units"])))
         except (KeyError, PayloadError):
             snapshot = None

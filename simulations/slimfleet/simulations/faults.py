@@ -16,7 +16,7 @@ from slimfleet.client.device import Device
 from slimfleet.compression import Assignment, BadInput, ModelSchema, Payload, Report, Tensors
 from slimfleet.compression.codec import CodecSpec, encode
 from slimfleet.compression.messages import Registration
-from slimfleet.compression.wire import seal, unseal
+from slimfleet.compression.wire import Envelope, seal, unseal
 
 __all__ = ["FAULTS", "Fault", "FaultyDevice", "Sent", "assign_faults"]
 
@@ -103,8 +103,7 @@ def _encoded(tensors: Tensors, assignment: Assignment) -> Payload:
         tensors,
         ModelSchema.of(tensors, set(tensors)),
         CodecSpec(bits=32),
-        base_version=assignment.round_number,
-        plan_id=assignment.plan_id,
+        envelope=Envelope(base_version=assignment.round_number, plan_id=assignment.plan_id),
     ).payload
 
 

@@ -1,4 +1,4 @@
-"""The clients of one seed: their images, the model they start from, and who takes part when."""
+"""The clients of one seed: their images, the model they start from, and the participants of each round."""
 
 from __future__ import annotations
 

@@ -8,26 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimfleet.compression.codec import Encoded
-from slimfleet.compression.codec.entropy.pack import pack
-from slimfleet.compression.codec.quantise.grid import FRACTION, LEAST_UNIT, Grid, Quantised, dequantise
+from slimfleet.compression.codec.codec import sealed
+from slimfleet.compression.codec.quantise.grid import FRACTION, LEAST_UNIT, Grid, Quantised
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.wire import Header, PayloadKind, seal
 
 
 def code_levels(levels: Mapping[str, NDArray[np.int32]], steps: list[float], schema: ModelSchema) -> Encoded:
     """`levels` times `steps` (one for all tensors, or one for each) as a payload; all tensors are weights."""
     units = tuple(float(np.float32(max(step / FRACTION, LEAST_UNIT))) for step in steps)
     quantised = Quantised(dict(levels), Grid(units, (), 0), {})
-    body = pack(quantised, schema)
-    header = Header(
-        schema_digest=schema.digest,
-        tensors=len(schema.tensors),
-        elements=schema.elements,
-        base_version=0,
-        plan_id=0,
-        kind=PayloadKind.UPDATE,
-        coder=body.coder,
-        sections=body.sections,
-        side=b"",
-    )
-    return Encoded(seal(header, body.data), dequantise(quantised, schema))
+    return sealed(quantised, schema)

@@ -1,4 +1,4 @@
-"""What a run was computed on, in words."""
+"""Description of the machine that a run was computed on."""
 
 from __future__ import annotations
 

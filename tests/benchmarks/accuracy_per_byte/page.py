@@ -12,12 +12,12 @@ from outcomes import TARGET_BELOW, Estimate, Outcome
 from settings import Settings
 from words import HOW_CHOSEN, METHODS_IN_WORDS, WHY_IT_TRAILS
 
-ASKED_RATE, WITHIN_POINTS = 0.1, 0.5
-"""Asked: at this many bits a parameter, ours within so many points of float32."""
+REQUIRED_RATE, WITHIN_POINTS = 0.1, 0.5
+"""Requirement: at this many bits a parameter, ours within so many points of float32."""
 
 
 def page(outcomes: Sequence[Outcome], runs: Sequence[Run], settings: Settings, elements: int) -> str:
-    """Setting, table, and what was asked held against it."""
+    """Setting, table, and results against requirements."""
     lines = [
         "# Fashion-MNIST: accuracy per byte of uplink",
         "",
@@ -33,9 +33,9 @@ def page(outcomes: Sequence[Outcome], runs: Sequence[Run], settings: Settings, e
         "",
         "![Accuracy against bits per parameter and against bytes sent](accuracy-per-byte.png)",
         "",
-        "## Held against what was asked",
+        "## Results against requirements",
         "",
-        *(_verdict(outcome) for outcome in outcomes if _asked(outcome.method)),
+        *(_verdict(outcome) for outcome in outcomes if _required(outcome.method)),
         *_least_rate(outcomes),
         "",
         WHY_IT_TRAILS,
@@ -109,8 +109,8 @@ def _points(estimate: Estimate, sign: str = "") -> str:
     return f"{100 * estimate.mean:{sign}.2f}{error}"
 
 
-def _asked(method: str) -> bool:
-    return METHODS[method].rate == ASKED_RATE
+def _required(method: str) -> bool:
+    return METHODS[method].rate == REQUIRED_RATE
 
 
 def _held(outcome: Outcome) -> bool:
@@ -118,7 +118,7 @@ def _held(outcome: Outcome) -> bool:
 
 
 def _least_rate(outcomes: Sequence[Outcome]) -> list[str]:
-    """Which of our rates is the first that holds what was asked of a smaller one."""
+    """Which of our rates is the first that meets the requirement on a smaller one."""
     held = [o for o in outcomes if METHODS[o.method].rate is not None and _held(o)]
     if not held:
         return []
@@ -131,5 +131,5 @@ def _verdict(outcome: Outcome) -> str:
     held = _held(outcome)
     return (
         f"- {outcome.method} ({outcome.bits_per_parameter.mean:.3f} bits): {_points(outcome.gap, '+')} points against "
-        f"float32; asked: within {WITHIN_POINTS:g} point. {'Held' if held else '**Missed**'}."
+        f"float32; target: within {WITHIN_POINTS:g} point. {'Held' if held else '**Missed**'}."
     )

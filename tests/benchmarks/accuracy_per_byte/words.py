@@ -1,4 +1,4 @@
-"""What the page says in words. Every number here is of seed 99, which is not reported."""
+"""Prose of the page. Every number here is of seed 99, which is not reported."""
 
 from __future__ import annotations
 

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 
 from measure import Arrays, nmse
 
-from slimfleet.compression.codec import decode
-from slimfleet.compression.codec.rate import encode_to, settle
+from slimfleet.compression.codec import Aim, CodecSpec, Coding, Encoded, decode, encode, encode_to
+from slimfleet.compression.codec.codec import read_quantised, sealed
+from slimfleet.compression.codec.quantise.grid import FRACTION
+from slimfleet.compression.codec.quantise.native_rate import quantiser_for
+from slimfleet.compression.codec.spec import FLOAT32_BITS
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Preset
 
@@ -25,30 +28,45 @@ class Coded:
     nmse: float
     decoded: Arrays
     search: Callable[[], object]
-    again: Callable[[], object]
+    again: Callable[[], Encoded]
     decode: Callable[[], object]
 
 
 def code(arrays: Arrays, target: float, preset: Preset, reference: Arrays | None = None) -> Coded:
     """Our payload of at most `target` NMSE."""
     schema = ModelSchema.of(arrays, arrays)
-    settled = settle(arrays, schema, nmse=target, preset=preset, reference=reference)
-    encoded = settled.encoded
+    aim, coding = Aim(nmse=target), Coding(preset, reference)
+    encoded = encode_to(arrays, schema, aim, coding=coding)
+    again = _without_search(arrays, schema, aim, coding, encoded.payload)
+    assert again().payload == encoded.payload, "the operating point is not where the payload says"
     return Coded(
         bytes=len(encoded.payload),
         nmse=nmse(arrays, encoded.decoded),
         decoded=encoded.decoded,
-        search=lambda: encode_to(arrays, schema, nmse=target, preset=preset, reference=reference),
-        again=settled.again,
+        search=lambda: encode_to(arrays, schema, aim, coding=coding),
+        again=again,
         decode=lambda: decode(encoded.payload, schema, reference),
     )
+
+
+def _without_search(
+    arrays: Arrays, schema: ModelSchema, aim: Aim, coding: Coding, payload: bytes
+) -> Callable[[], Encoded]:
+    """Codes `payload` anew with the step that it names; native presets only."""
+    grid = read_quantised(payload, schema, coding.reference)[1].grid
+    if grid is None:
+        return lambda: encode(arrays, schema, CodecSpec(bits=FLOAT32_BITS), coding=coding)
+    quantiser, step = quantiser_for(arrays, schema, aim, coding), grid.units[0] * FRACTION
+    return lambda: sealed(quantiser.at(step).quantised, schema, coding=coding)
 
 
 def all_zero(arrays: Arrays) -> int:
     """Bytes of an update that changes nothing, the larger of both presets."""
     zeros = {name: 0 * array for name, array in arrays.items()}
     schema = ModelSchema.of(zeros, zeros)
-    return max(len(encode_to(zeros, schema, nmse=0.1, preset=preset).payload) for preset in PRESETS)
+    return max(
+        len(encode_to(zeros, schema, Aim(nmse=0.1), coding=Coding(preset)).payload) for preset in PRESETS
+    )
 
 
 _FIRST_CALL = """
@@ -57,13 +75,13 @@ import numpy as np
 generator = np.random.default_rng(0)
 arrays = {"a": generator.normal(size=(56, 1568)).astype(np.float32), "b": np.zeros(56, np.float32)}
 start = time.process_time()
-from slimfleet.compression.codec.rate import settle
+from slimfleet.compression.codec import Aim, encode_to
 from slimfleet.compression.schema import ModelSchema
 schema = ModelSchema.of(arrays, arrays)
 imported = time.process_time()
-settle(arrays, schema, nmse=0.1)
+encode_to(arrays, schema, Aim(nmse=0.1))
 first = time.process_time()
-settle(arrays, schema, nmse=0.1)
+encode_to(arrays, schema, Aim(nmse=0.1))
 print(imported - start, first - imported, time.process_time() - first)
 """
 

@@ -1,4 +1,4 @@
-"""What was asked of the codec, held against what was measured."""
+"""Requirements of the codec, compared with what was measured."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ ALL_ZERO_BYTES = 48
 class Verdict:
     """One requirement: `held` is None where nothing was measured."""
 
-    asked: str
+    requirement: str
     measured: str
     held: bool | None
 
     def line(self) -> str:
         """As a list item."""
         word = {True: "Held", False: "Missed", None: "Not measured"}[self.held]
-        return f"- {self.asked}: {self.measured}. **{word}.**"
+        return f"- {self.requirement}: {self.measured}. **{word}.**"
 
 
 def verdicts(cases: Sequence[Case], first: FirstCall, all_zero: int) -> list[Verdict]:
@@ -41,8 +41,8 @@ def verdicts(cases: Sequence[Case], first: FirstCall, all_zero: int) -> list[Ver
         if preset == "small":
             found.append(_worst(f"{preset}: aim {AIM:.2f}x", sizes, AIM, highest=True))
         for what, least in (("encode", ENCODE[preset]), ("decode", DECODE[preset])):
-            asked = f"{preset}: {what} at least {least:g}x as fast"
-            found.append(_worst(asked, _ratios(cases, name, what), least, highest=False))
+            requirement = f"{preset}: {what} at least {least:g}x as fast"
+            found.append(_worst(requirement, _ratios(cases, name, what), least, highest=False))
     found.append(
         Verdict(
             f"being the first call costs less than {1e3 * FIRST_CALL_S:.0f} ms",
@@ -51,8 +51,8 @@ def verdicts(cases: Sequence[Case], first: FirstCall, all_zero: int) -> list[Ver
         )
     )
     gains = [(c, t, c.ratio(t, OURS_SIDE, OURS["small"])) for c in cases for t in TARGETS if t == 0.3]
-    asked = f"side information saves at least {SIDE_GAIN:.0%} at NMSE 0.3 (ratio to small without it)"
-    found.append(_worst(asked, gains, 1 - SIDE_GAIN, highest=True))
+    requirement = f"side information saves at least {SIDE_GAIN:.0%} at NMSE 0.3 (ratio to small without it)"
+    found.append(_worst(requirement, gains, 1 - SIDE_GAIN, highest=True))
     zero = f"{all_zero} bytes"
     found.append(
         Verdict(
@@ -69,13 +69,13 @@ def _ratios(cases: Sequence[Case], name: str, what: str) -> list[tuple[Case, flo
 
 
 def _worst(
-    asked: str, ratios: Iterable[tuple[Case, float, float | None]], limit: float, *, highest: bool
+    requirement: str, ratios: Iterable[tuple[Case, float, float | None]], limit: float, *, highest: bool
 ) -> Verdict:
     known = [(ratio, case, target) for case, target, ratio in ratios if ratio is not None]
     if not known:
-        return Verdict(asked, "no measurement", None)
+        return Verdict(requirement, "no measurement", None)
     ratio, case, target = (max if highest else min)(known, key=lambda entry: entry[0])
     missed = sum(r > limit if highest else r < limit for r, _, _ in known)
     where = f"{case.update}, {case.scope}, NMSE {target:g}"
     measured = f"worst {ratio:.3f}x ({where})" + (f", missed in {missed} of {len(known)}" if missed else "")
-    return Verdict(asked, measured, not missed)
+    return Verdict(requirement, measured, not missed)

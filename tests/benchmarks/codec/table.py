@@ -47,7 +47,7 @@ def page(
         _loud(missing),
         INTRODUCTION,
         f"![Size and speed of every codec]({picture})",
-        "## Held against what was asked\n\n" + "\n".join(verdict.line() for verdict in verdicts),
+        "## Results against requirements\n\n" + "\n".join(verdict.line() for verdict in verdicts),
         "## slimfleet over NNCodec\n\n" + _ratios(cases),
         _symbols(cases, first, all_zero),
         "## The updates\n\n" + "\n".join(f"- {line}" for line in about),

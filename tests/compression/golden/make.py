@@ -9,6 +9,7 @@ import numpy as np
 
 from slimfleet.compression.codec import (
     CodecSpec,
+    Coding,
     Snapshot,
     decode_change,
     decode_model,
@@ -21,7 +22,7 @@ from slimfleet.compression.codec.codec import sealed
 from slimfleet.compression.codec.quantise.native_rate import NativeQuantiser
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Tensors
-from slimfleet.compression.wire import PayloadKind
+from slimfleet.compression.wire import Envelope, PayloadKind
 
 SPECS = {
     "sparse": CodecSpec(bits=4, sparsity=0.8),
@@ -62,11 +63,8 @@ def payloads() -> dict[str, tuple[bytes, Tensors]]:
                 tensors(),
                 schema(),
                 spec,
-                kind=kind,
-                base_version=7,
-                plan_id=0x0123456789ABCDEF,
-                side=b"\xa5\x5a",
-                preset="portable",
+                envelope=Envelope(kind=kind, base_version=7, plan_id=0x0123456789ABCDEF, side=b"\xa5\x5a"),
+                coding=Coding("portable"),
             )
             result[f"{name}_{kind.name.lower()}"] = (encoded.payload, encoded.decoded)
     return result
@@ -113,7 +111,7 @@ def large_tensors() -> Tensors:
 
 
 def thin_tensors() -> Tensors:
-    """The same with few large values, so that the fast preset asks for runs of zeros."""
+    """The same with few large values, so that the fast preset codes runs of zeros."""
     return {name: array * array * array for name, array in large_tensors().items()}
 
 
@@ -144,9 +142,8 @@ def contexts() -> dict[str, tuple[bytes, Tensors]]:
         encoded = sealed(
             quantiser.at(step).quantised,
             large_schema(),
-            base_version=7,
-            preset="small" if small else "fast",
-            reference=known,
+            Envelope(base_version=7),
+            Coding("small" if small else "fast", known),
         )
         result[f"contexts_{name}"] = encoded.payload, encoded.decoded
     return result

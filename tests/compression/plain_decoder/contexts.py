@@ -78,7 +78,7 @@ class Predictor:
 
 
 class Running:
-    """What is expected along a row of the small profile."""
+    """What is expected along a row of the small preset."""
 
     def __init__(self, general: int) -> None:
         self.energy = self.miss = general >> 4
@@ -150,11 +150,11 @@ class Matrix:
             near = beside(row, c)
             size = min(octave((657 * near + sum(base[c : c + 8])) >> 7) >> 1, 23)
             state = self.bits.states["run", 2 * size + (near > 0)]
-            asked = state[0] >= 63488
-            if asked and self.bits.alone_under(state):
+            sure = state[0] >= 63488
+            if sure and self.bits.alone_under(state):
                 continue
             self.read_fast_elements(range(c, c + 8), base, known)
-            if not asked:
+            if not sure:
                 learn(state, not any(row[c : c + 8]), 60)
         self.read_fast_elements(range(self.columns // 8 * 8, self.columns), base, known)
 

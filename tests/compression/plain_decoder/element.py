@@ -26,7 +26,7 @@ def sg(v: int) -> int:
 
 
 class Expected(NamedTuple):
-    """What is known before an element of the small profile is read, under the page's names."""
+    """What is known before an element of the small preset is read, under the page's names."""
 
     quantiser: int
     prediction: int
@@ -84,7 +84,7 @@ def size_of(guess: int) -> int:
 
 
 def read_small(bits: Bits, e: Expected) -> tuple[int, int]:
-    """Index and sign (1 is negative) in the small profile."""
+    """Index and sign (1 is negative) in the small preset."""
     contexts, quantiser, high = list(enumerate(e.index_contexts())), e.quantiser, e.both >> 1
 
     def more(b: int) -> int:
@@ -99,7 +99,7 @@ def read_small(bits: Bits, e: Expected) -> tuple[int, int]:
 
 
 def read_fast(bits: Bits, prediction: int, blend: int) -> tuple[int, int]:
-    """Index and sign (1 is negative) in the fast profile."""
+    """Index and sign (1 is negative) in the fast preset."""
     context = half_of(prediction) * 24 + min(octave(blend >> 4) >> 1, 23)
     index = read_index(bits, lambda b: bits.alone(("index", b, context)))
     return index, bits.alone(("sign", direction_of(prediction))) if index else 0

@@ -38,7 +38,7 @@ class Plain:
 
     @property
     def unread(self) -> int:
-        """Bytes of the body that nothing has asked for; 0 at the end."""
+        """Bytes of the body that are not read yet; 0 at the end."""
         return max(len(self.data) - self.at, 0)
 
     def take(self, layout: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""How far a coded update is from the update: squared error over squared norm, in float64."""
+"""Error of a coded update: squared error over squared norm, in float64."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimfleet.compression.codec.quantise.grid import FRACTION, Grid
-from slimfleet.compression.codec.quantise.sparsify import weights_of
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Tensors
 
@@ -24,17 +23,16 @@ def nmse(tensors: Arrays, decoded: Arrays) -> float:
 def expected_nmse(tensors: Tensors, schema: ModelSchema, grid: Grid) -> float:
     """The mean of `nmse` over the draws of stochastic rounding on `grid`, by tensors of kind "weight".
 
-    A magnitude that lies the share f of a step above the level below errs by step^2 f (1 - f) on average
+    A magnitude at the fraction f of a step above its lower level errs by step^2 f (1 - f) on average
     (QSGD, Alistarh et al. 2017, proof of lemma 3.1).
     """
-    weights = weights_of(schema)
     error = 0.0
-    for index, spec in enumerate(weights):
+    for index, spec in enumerate(schema.weights):
         step = float(grid.unit(index, spec)) * FRACTION
         steps = np.abs(tensors[spec.name].astype(np.float64)) / step
         above = steps - np.floor(steps)
         error += step**2 * float(np.sum(above * (1 - above)))
-    return _share(error, {spec.name: tensors[spec.name] for spec in weights})
+    return _share(error, {spec.name: tensors[spec.name] for spec in schema.weights})
 
 
 def _share(error: float, tensors: Arrays) -> float:

@@ -8,22 +8,13 @@ Under partial participation it grows stale: it decays with its age and its norm 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slimfleet.compression.codec.stage import Stage
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Tensors
-
-Y = TypeVar("Y")
-S = TypeVar("S")
-
-
-def zero_residual(schema: ModelSchema) -> Tensors:
-    """A residual of nothing: float32 zeros for each weight tensor."""
-    return {spec.name: np.zeros(spec.shape, np.float32) for spec in schema.tensors if spec.kind == "weight"}
 
 
 def add_residual(
@@ -53,26 +44,8 @@ def residual_after(sent: Tensors, decoded: Tensors, schema: ModelSchema) -> Tens
     """What the decoder lacks of `sent`, the update with the last residual in it: float32 by weight tensor."""
     return {
         spec.name: sent[spec.name].astype(np.float32) - decoded[spec.name].astype(np.float32)
-        for spec in schema.tensors
-        if spec.kind == "weight"
+        for spec in schema.weights
     }
-
-
-def error_feedback(
-    schema: ModelSchema, inner: Stage[Tensors, Y, S], *, decay: float = 1.0, max_norm: float | None = None
-) -> Stage[Tensors, Y, tuple[Tensors, S]]:
-    """Wrap a codec so that its state carries the residual; `decay` is applied at every use."""
-
-    def init(schema: ModelSchema) -> tuple[Tensors, S]:
-        return zero_residual(schema), inner.init(schema)
-
-    def encode(update: Tensors, state: tuple[Tensors, S]) -> tuple[Y, tuple[Tensors, S]]:
-        residual, inner_state = state
-        sent = add_residual(update, residual, age=2, decay=decay, max_norm=max_norm)
-        coded, inner_state = inner.encode(sent, inner_state)
-        return coded, (residual_after(sent, inner.decode(coded), schema), inner_state)
-
-    return Stage(init, encode, inner.decode)
 
 
 def _norm(tensors: Mapping[str, NDArray[Any]]) -> float:

@@ -1,4 +1,4 @@
-"""What the rate controller makes of one update: error, size and speed at an error or a size asked for."""
+"""Operating points: error, size and speed of the codec on one update, at an error or a size."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 from slimfleet.compression.codec.codec import decode
 from slimfleet.compression.codec.error import nmse
-from slimfleet.compression.codec.rate import Settled, settle
+from slimfleet.compression.codec.rate import encode_to
+from slimfleet.compression.codec.spec import Aim, Coding
 from slimfleet.compression.errors import BadInput, BudgetExceeded
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.types import Payload, Preset, Tensors
+from slimfleet.compression.types import Payload, Tensors
 
 _TURN_S = 0.1
 """Long beside the resolution of any system's clock."""
@@ -22,8 +23,8 @@ _TURN_S = 0.1
 class OperatingPoint:
     """What the codec does to one update at one setting.
 
-    Speeds: 1e6 bytes of float32 in a second of processor time, the best of three turns; of one encode at the setting
-    that was found, without the search for it.
+    Speeds: 1e6 bytes of float32 in a second of processor time, the best of three turns. Encoding is the whole call of
+    `encode_to`, with its search for the error or the size.
     """
 
     target_nmse: float | None
@@ -39,53 +40,37 @@ class OperatingPoint:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Coding:
-    """How to code, and what both ends know already."""
-
-    preset: Preset = "small"
-    reference: Tensors | None = None
-
-
-Met = tuple[OperatingPoint, Payload]
-
-
-def meet_nmse(tensors: Tensors, target: float, coding: Coding = Coding()) -> Met:
+def meet_nmse(tensors: Tensors, target: float, coding: Coding = Coding()) -> tuple[OperatingPoint, Payload]:
     """The smallest payload found whose error is at most `target`, which lies strictly between 0 and 1.
 
     Raises BadInput for any other target.
     """
     if not 0 < target < 1:
         raise BadInput(f"an NMSE target of {target:g} makes no sense: give a number between 0 and 1")
-    schema = ModelSchema.of(tensors, tensors)
-    settled = settle(tensors, schema, nmse=target, preset=coding.preset, reference=coding.reference)
-    return _measure(tensors, schema, settled, target, coding)
+    return _measure(tensors, Aim(nmse=target), coding)
 
 
-def meet_bytes(tensors: Tensors, limit: int, coding: Coding = Coding()) -> Met:
+def meet_bytes(tensors: Tensors, limit: int, coding: Coding = Coding()) -> tuple[OperatingPoint, Payload]:
     """The payload of least error found within `limit` bytes.
 
     Raises BadInput when even the sparsest does not fit.
     """
-    schema = ModelSchema.of(tensors, tensors)
     try:
-        settled = settle(tensors, schema, limit_bytes=limit, preset=coding.preset, reference=coding.reference)
+        return _measure(tensors, Aim(limit_bytes=limit), coding)
     except (BudgetExceeded, ValueError) as error:
         raise BadInput(f"no update of this model fits {limit} bytes: {error}") from error
-    return _measure(tensors, schema, settled, None, coding)
 
 
-def _measure(
-    tensors: Tensors, schema: ModelSchema, settled: Settled, target: float | None, coding: Coding
-) -> Met:
-    payload = settled.encoded.payload
-    megabytes = 4e-6 * schema.elements
+def _measure(tensors: Tensors, aim: Aim, coding: Coding) -> tuple[OperatingPoint, Payload]:
+    schema = ModelSchema.of(tensors, tensors)
+    encoded = encode_to(tensors, schema, aim, coding=coding)
+    payload, megabytes = encoded.payload, 4e-6 * schema.elements
     point = OperatingPoint(
-        target_nmse=target,
-        nmse=nmse(tensors, settled.encoded.decoded),
+        target_nmse=aim.nmse,
+        nmse=nmse(tensors, encoded.decoded),
         bytes=len(payload),
         bits_per_parameter=8 * len(payload) / schema.elements,
-        encode_mb_per_s=megabytes / _seconds(settled.again),
+        encode_mb_per_s=megabytes / _seconds(lambda: encode_to(tensors, schema, aim, coding=coding)),
         decode_mb_per_s=megabytes / _seconds(lambda: decode(payload, schema, coding.reference)),
     )
     return point, payload

@@ -1,4 +1,4 @@
-"""What a plan costs: work measured on the shrunk model, bytes, time, energy and peak memory."""
+"""Cost of a plan: work measured on the shrunk model, bytes, time, energy and peak memory."""
 
 from slimfleet.compression.cost.distortion import bits_per_value
 from slimfleet.compression.cost.model import PARAMETER_COPIES, CostModel, Costs, Demand, peak_memory_bytes

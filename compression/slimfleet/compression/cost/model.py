@@ -1,4 +1,4 @@
-"""What a plan costs a device: time, energy, memory and bytes, before it runs.
+"""Cost model: time, energy, memory and bytes of a plan on a device, predicted before it runs.
 
     time_s   = t0 + F/g + bytes_up/rate_up + bytes_down/rate_down
     energy_j = P·F/g + e_burst + e_up·bytes_up + e_down·bytes_down
@@ -30,7 +30,7 @@ PARAMETER_COPIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What rounds ask of a device: arrays of one shape, or numbers for a single round."""
+    """What rounds require of a device: arrays of one shape, or numbers for a single round."""
 
     flops: Floats | float
     activation_bytes: Floats | float
@@ -41,7 +41,7 @@ class Demand:
 
     @classmethod
     def of(cls, plan: Plan, work: Work, uplink_bytes: float, downlink_bytes: float) -> Demand:
-        """What `plan` asks for; `work` is that of the model at the plan's width."""
+        """The demand of `plan`; `work` is that of the model at the plan's width."""
         return cls(
             flops=work.flops_per_example * plan.local_steps * plan.batch_size,
             activation_bytes=work.activation_bytes_per_example * plan.batch_size,
@@ -63,7 +63,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class CostModel:
-    """What any plan costs on any device, for one task and one runtime."""
+    """Costs of any plan on any device, for one task and one runtime."""
 
     runtime: Runtime = RUNTIMES["torch"]
     works: Mapping[float, Work] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""How much memory a training runtime takes besides the model: the R0, c and k of the cost model."""
+"""Training runtimes: their memory besides the model, which is R0, c and k of the cost model."""
 
 from __future__ import annotations
 

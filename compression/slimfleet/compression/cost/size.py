@@ -1,4 +1,4 @@
-"""How many bytes an update will take: a cheap formula, and what it learns from the payloads that came."""
+"""Update size: a cheap formula for payload bytes, corrected by the payloads that arrived."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class UpdateSizeModel:
             overhead_bytes=self.overhead_bytes,
             cells=cells,
             overall=_mean(ratios) if first else self.overall + self.gain * (_mean(ratios) - self.overall),
-            # The first miss is that of the bare formula, which nobody will use again.
+            # The first miss is that of the bare formula, which is not used again.
             error=_spread(ratios) if first else self.error + self.gain * (_mean(misses) - self.error),
             observed=self.observed + len(seen),
             gain=self.gain,

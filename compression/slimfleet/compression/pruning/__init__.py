@@ -1,6 +1,6 @@
 """Pruning: channel groups, windows over them, maps between a model and its sub-models; and masks of single weights.
 
-Everything named here needs numpy alone. What touches torch models is imported from its own module:
+Everything exported here needs numpy alone. Functions on torch models are imported from their own modules:
 `discover` finds the groups of a model, `shrink` makes the smaller one.
 """
 

@@ -1,4 +1,4 @@
-"""From couplings between single positions to channel groups, by union-find."""
+"""Coupled positions: joined by union-find, and turned into channel groups."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Site = tuple[str, int, int]
 """A position along a dimension of a tensor: (tensor, dim, position)."""
 
 FIXED: Site = ("", -1, 0)
-"""Whatever is coupled to this site cannot be removed."""
+"""Sites coupled to this one cannot be removed."""
 
 _Channel = dict[tuple[str, int], list[int]]
 """Tensor and dimension -> sorted positions of one channel."""

@@ -1,4 +1,4 @@
-"""Coupled channels of convolutions, linear layers and norms, by torch-pruning: the one file that knows it.
+"""Coupled channels of convolutions, linear layers and norms, by torch-pruning, which only this file uses.
 
 torch-pruning traces the autograd graph and answers, for one output channel of one layer, which channels of
 which other layers must go with it (DepGraph, Fang et al., CVPR 2023). Its answers for single channels are
@@ -28,13 +28,13 @@ def dependency_groups(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Chan
     graph = _trace(model, inputs)
     sites = _Sites(model)
     coupling = Coupling()
-    asked: set[tuple[object, int]] = set()
+    visited: set[tuple[object, int]] = set()
     for layer in model.modules():
         if not isinstance(layer, _ConvNd | nn.Linear) or layer not in graph.module2node:
             continue
         pruner = graph.get_pruner_of_module(layer)
         for channel in range(pruner.get_out_channels(layer)):
-            if (layer, channel) in asked:
+            if (layer, channel) in visited:
                 continue
             coupled = []
             for dependency, channels in graph.get_pruning_group(layer, pruner.prune_out_channels, [channel]):
@@ -42,7 +42,7 @@ def dependency_groups(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Chan
                 is_output = graph.is_out_channel_pruning_fn(dependency.handler)
                 coupled += [site for c in channels for site in sites.of(target, is_output, c)]
                 if is_output:
-                    asked.update((target, c) for c in channels)
+                    visited.update((target, c) for c in channels)
             coupling.join(coupled)
     return coupling.groups(list(model.state_dict()))
 

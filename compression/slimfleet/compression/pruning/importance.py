@@ -1,4 +1,4 @@
-"""How much each channel matters, by the size of its weights."""
+"""Importance of channels, by the size of their weights."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class IndexMap:
             target[selector] += value
 
     def add_scalar(self, accumulator: Tensors, scalar: float) -> None:
-        """Add `scalar` onto the kept positions of `accumulator`, in place: counts who covers an element."""
+        """Add `scalar` onto the kept positions of `accumulator`, in place: counts the models that cover an element."""
         _check_shapes(self.full, accumulator)
         for name, selector in self.selectors.items():
             accumulator[name][selector] += scalar
@@ -130,7 +130,7 @@ def _within(
         return inner
     wanted = np.arange(size) if inner is None else inner
     if not np.isin(wanted, outer).all():
-        raise PayloadError("stale", "the model held lacks channels of the one asked for")
+        raise PayloadError("stale", "the model held lacks channels that the new one has")
     return np.searchsorted(outer, wanted)
 
 

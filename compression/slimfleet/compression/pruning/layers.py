@@ -1,4 +1,4 @@
-"""Which of a layer's own tensors its input channels and its output channels index."""
+"""Layers: which of their own tensors the input and the output channels index."""
 
 from __future__ import annotations
 

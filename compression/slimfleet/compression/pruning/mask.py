@@ -1,7 +1,7 @@
 """Unstructured pruning: masks over single weights.
 
-A mask lowers bytes and nothing else: a dense kernel multiplies by zero as fast as by anything. What lowers work and
-memory is structured pruning, in the modules beside this one.
+A mask lowers bytes and nothing else: a dense kernel multiplies by zero as fast as by any other number. Work and
+memory are lowered by structured pruning, in the modules beside this one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slimfleet.compression.codec.quantise.sparsify import magnitudes, sparsify_top_k
+from slimfleet.compression.codec import sparsify_top_k
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Tensors
@@ -30,11 +30,11 @@ def magnitude_masks(tensors: Tensors, schema: ModelSchema, sparsity: float) -> M
     """
     if not 0 <= sparsity < 1:
         raise BadInput(f"sparsity is {sparsity}, must be at least 0 and below 1")
-    matrices = ModelSchema(tuple(t for t in schema.tensors if t.kind == "weight" and len(t.shape) >= 2))
+    matrices = ModelSchema(tuple(t for t in schema.weights if len(t.shape) >= 2))
     weights = {t.name: tensors[t.name] for t in matrices.tensors}
-    if not sparsity or not magnitudes(weights, matrices, 0).size:
+    if not sparsity or not matrices.elements:
         return {name: np.ones(value.shape, np.bool_) for name, value in weights.items()}
-    kept = sparsify_top_k(matrices, sparsity).encode(weights, None)[0]
+    kept = sparsify_top_k(weights, matrices, sparsity)
     return {name: value != 0 for name, value in kept.items()}
 
 

@@ -1,4 +1,4 @@
-"""Who reads the hidden units of a recurrent layer, found by poisoning.
+"""Readers of the hidden units of a recurrent layer, found by poisoning.
 
 A unit is set to NaN on the way out of its layer; the input channels of other layers at which NaN arrives
 are its readers. NaN passes through every step that keeps channels apart (activations, pooling over time,

@@ -15,7 +15,7 @@ def recurrent_groups(model: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[C
     """One group for each recurrent module, named by its path.
 
     A unit owns its rows of every gate and its column of the recurrent weights, in all layers and directions
-    of the module at once (torch gives them one hidden size), and the inputs of whatever reads the hidden
+    of the module at once (torch gives them one hidden size), and the inputs of all layers that read the hidden
     state. Left whole: modules with projections, and hidden states whose readers cannot be told apart (see
     `readers`).
     """

@@ -1,4 +1,4 @@
-"""The test that every channel group must pass: removing channels is the same as setting them to zero."""
+"""Self-test of channel groups: removing channels must be the same as setting them to zero."""
 
 from __future__ import annotations
 

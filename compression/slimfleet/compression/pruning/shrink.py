@@ -1,4 +1,4 @@
-"""The smaller model itself: a copy with sliced tensors and layers that know their new sizes."""
+"""Shrinking: a copy of a model with sliced tensors and layers that know their new sizes."""
 
 from __future__ import annotations
 

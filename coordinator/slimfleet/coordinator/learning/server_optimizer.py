@@ -39,11 +39,9 @@ class ServerOptimizer:
         self._schema = schema
         self.settings = settings
         self._trained = {
-            t.name: torch.from_numpy(tensors[t.name].copy()).requires_grad_()
-            for t in schema.tensors
-            if t.kind == "weight"
+            t.name: torch.from_numpy(tensors[t.name].copy()).requires_grad_() for t in schema.weights
         }
-        self._rest = {t.name: tensors[t.name].copy() for t in schema.tensors if t.kind != "weight"}
+        self._rest = {t.name: tensors[t.name].copy() for t in schema.of_kind("buffer", "integer")}
         self._optimizer = OPTIMIZERS[settings.optimizer](list(self._trained.values()), settings)
         self._average = {name: value.copy() for name, value in tensors.items()}
         self._steps = 0

@@ -8,7 +8,7 @@ import numpy as np
 
 from slimfleet.compression import Assignment, Budget, Cost, ModelSchema, PayloadError, Report, Tensors
 from slimfleet.compression.codec import decode
-from slimfleet.compression.wire import PayloadKind, read_header
+from slimfleet.compression.wire import PayloadKind, unseal
 
 LARGEST_EXAMPLES = 2**20
 """More local examples than this count as this many; below it a device is believed."""
@@ -54,7 +54,8 @@ def checked_update(payload: bytes, assignment: Assignment, schema: ModelSchema, 
     limit = assignment.uplink_limit(schema)
     if len(payload) > limit:
         raise PayloadError("oversized", f"{len(payload)} bytes, the limit is {limit}")
-    header = read_header(payload)
+    opened = unseal(payload)
+    header = opened.header
     if header.kind is not PayloadKind.UPDATE:
         raise PayloadError("header", "a whole model in place of an update")
     if header.base_version != assignment.round_number:
@@ -65,7 +66,7 @@ def checked_update(payload: bytes, assignment: Assignment, schema: ModelSchema, 
         raise PayloadError(
             "replay", f"an answer to plan {header.plan_id:#x}, expected {assignment.plan_id:#x}"
         )
-    update = decode(payload, schema).tensors
+    update = decode(opened, schema).tensors
     _check_norm(update, schema, max_norm)
     return update
 

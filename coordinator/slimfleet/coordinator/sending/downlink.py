@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from slimfleet.compression import Channels, Payload, Plan, Tensors
-from slimfleet.compression.codec import CodecSpec, Snapshot, encode, encode_change, encode_model
+from slimfleet.compression.codec import Snapshot, encode, encode_change, encode_model
+from slimfleet.compression.codec.spec import FLOAT32_BITS, PLAIN
 from slimfleet.compression.pruning import IndexMap, magnitude_scores, pack_channels, select_channels
 from slimfleet.compression.pruning.blueprint import Blueprint
-from slimfleet.compression.wire import OVERHEAD_BYTES, PayloadKind
+from slimfleet.compression.wire import OVERHEAD_BYTES, Envelope, PayloadKind
 from slimfleet.coordinator.sending.versions import NOTHING, Holding, Versions
 from slimfleet.coordinator.settings import CoordinatorSettings
-
-FLOAT32_BITS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +112,8 @@ class Downlink:
             self._plain[width] = encode(
                 cut.index_map.shrink(self.tensors),
                 cut.index_map.schema,
-                CodecSpec(bits=FLOAT32_BITS),
-                kind=PayloadKind.MODEL,
-                base_version=self.round_number,
-                side=cut.channels,
+                PLAIN,
+                envelope=Envelope(kind=PayloadKind.MODEL, base_version=self.round_number, side=cut.channels),
             ).payload
         return self._plain[width]
 
@@ -130,8 +127,7 @@ class Downlink:
         """Buffers and integers, which travel as they are."""
         return {
             spec.name: cut.index_map.cut(spec.name, self.tensors[spec.name])
-            for spec in cut.index_map.schema.tensors
-            if spec.kind != "weight"
+            for spec in cut.index_map.schema.of_kind("buffer", "integer")
         }
 
     def _cut(self, width: float) -> Cut:

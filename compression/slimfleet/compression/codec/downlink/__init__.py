@@ -1,1 +1,1 @@
-"""The downlink: versions of the global model, whole or as a change of one that a device holds."""
+"""The downlink: versions of the global model, whole or as changes. Internal to the codec, exports nothing."""

@@ -14,12 +14,12 @@ import numpy as np
 from slimfleet.compression.codec.codec import read_quantised, sealed
 from slimfleet.compression.codec.downlink.snapshot import Snapshot, snapshot_of
 from slimfleet.compression.codec.quantise.grid import LARGEST_TABLE_LEVEL, Grid, Quantised, dequantise
-from slimfleet.compression.codec.quantise.plain import carry
-from slimfleet.compression.codec.quantise.sparsify import weights_of
+from slimfleet.compression.codec.quantise.plain import carried
+from slimfleet.compression.codec.spec import Coding
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Payload, Preset, Tensors
-from slimfleet.compression.wire import PayloadKind, Sections, read_header
+from slimfleet.compression.wire import Envelope, Opened, PayloadKind, Sections, unseal
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,9 @@ def encode_model(
 
     Raises PayloadError("nonfinite") for a buffer with NaN or infinity.
     """
-    quantised = snapshot.quantised(_carried(others, schema))
-    return sealed(
-        quantised, schema, kind=PayloadKind.MODEL, base_version=version, side=side, preset=preset
-    ).payload
+    quantised = snapshot.quantised(_finite(others, schema))
+    envelope = Envelope(kind=PayloadKind.MODEL, base_version=version, side=side)
+    return sealed(quantised, schema, envelope, Coding(preset)).payload
 
 
 def encode_change(
@@ -61,28 +60,23 @@ def encode_change(
 ) -> Payload | None:
     """The model of `encode_model` for a device that holds `base`, in the same shapes, as version `base_version`.
 
-    None where it cannot be said as a change; the whole model then has to be sent. Raises as `encode_model` does.
+    None where no change can express it and the whole model has to be sent. Raises as `encode_model` does.
     """
-    quantised = snapshot.quantised(_carried(others, schema))
-    for spec, now, held in zip(weights_of(schema), snapshot.units, base.units, strict=True):
+    quantised = snapshot.quantised(_finite(others, schema))
+    for spec, now, held in zip(schema.weights, snapshot.units, base.units, strict=True):
         if now == held:
             quantised.levels[spec.name] -= base.levels[spec.name]
     top = max((int(np.abs(levels).max(initial=0)) for levels in quantised.levels.values()), default=0)
     # A section of zeros is left out, and new units with it.
     if top > LARGEST_TABLE_LEVEL or (top == 0 and snapshot.units != base.units):
         return None
-    return sealed(
-        quantised,
-        schema,
-        kind=PayloadKind.CHANGE,
-        base_version=base_version,
-        plan_id=base.fingerprint,
-        side=side,
-        preset=preset,
-    ).payload
+    envelope = Envelope(
+        kind=PayloadKind.CHANGE, base_version=base_version, plan_id=base.fingerprint, side=side
+    )
+    return sealed(quantised, schema, envelope, Coding(preset)).payload
 
 
-def decode_model(payload: bytes, schema: ModelSchema) -> Received:
+def decode_model(payload: bytes | Opened, schema: ModelSchema) -> Received:
     """Read a whole model. Raises PayloadError and nothing else."""
     header, quantised = read_quantised(payload, schema)
     if header.kind is not PayloadKind.MODEL:
@@ -90,21 +84,22 @@ def decode_model(payload: bytes, schema: ModelSchema) -> Received:
     return Received(dequantise(quantised, schema), snapshot_of(quantised, schema))
 
 
-def decode_change(payload: bytes, schema: ModelSchema, base: Snapshot) -> Received:
+def decode_change(payload: bytes | Opened, schema: ModelSchema, base: Snapshot) -> Received:
     """Read a change of `base`, the model held, cut to the channels of `schema`.
 
     Raises PayloadError and nothing else: stale where `base` is not the model that was changed, grid where a level ends
     up beyond `LARGEST_TABLE_LEVEL`, and what decoding a model raises.
     """
-    header = read_header(payload)
+    opened = unseal(payload)
+    header = opened.header
     if header.kind is not PayloadKind.CHANGE:
         raise PayloadError("header", f"a {header.kind.name.lower()} in place of a change")
     if header.plan_id != base.fingerprint:
         raise PayloadError(
-            "stale", f"what is held here as version {header.base_version} is not what was changed"
+            "stale", f"the version {header.base_version} held here is not the one that was changed"
         )
-    header, quantised = read_quantised(payload, schema)
-    weights, grid = weights_of(schema), quantised.grid
+    header, quantised = read_quantised(opened, schema)
+    weights, grid = schema.weights, quantised.grid
     if grid is None or grid.offsets:
         raise PayloadError("grid", "a change has to be in whole steps of a grid")
     units = base.units
@@ -118,10 +113,10 @@ def decode_change(payload: bytes, schema: ModelSchema, base: Snapshot) -> Receiv
     return Received(dequantise(whole, schema), snapshot)
 
 
-def _carried(others: Tensors, schema: ModelSchema) -> Tensors:
-    """Buffers and integers as the wire carries them."""
-    carried = {spec.name: carry(others[spec.name], spec) for spec in schema.tensors if spec.kind != "weight"}
-    for name, array in carried.items():
+def _finite(others: Tensors, schema: ModelSchema) -> Tensors:
+    """Buffers and integers as the wire carries them. Raises PayloadError("nonfinite")."""
+    plain = carried(others, schema)
+    for name, array in plain.items():
         if not np.isfinite(array).all():
             raise PayloadError("nonfinite", f"tensor {name!r} holds NaN or infinity")
-    return carried
+    return plain

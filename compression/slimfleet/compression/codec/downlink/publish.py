@@ -1,4 +1,4 @@
-"""What the coordinator publishes: its model on a grid, version after version, each close to the one before.
+"""Published versions: the global model on a grid, each version close to the one before.
 
 A level moves only where the model has left it by clearly more than half a step, so that rounding noise is never sent.
 The model is always compared with what was published, so what is held back now counts in full against the next version:
@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimfleet.compression.codec.downlink.snapshot import Snapshot
-from slimfleet.compression.codec.quantise.grid import FRACTION, LARGEST_TABLE_LEVEL
-from slimfleet.compression.codec.quantise.sparsify import weights_of
+from slimfleet.compression.codec.quantise.grid import FRACTION, LARGEST_TABLE_LEVEL, LARGEST_VALUE
 from slimfleet.compression.codec.quantise.uniform import model_units
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
@@ -25,8 +24,6 @@ _NEW_UNIT = 2.0
 """A tensor gets a new unit when the one that would suit it is this many times larger or smaller."""
 _VECTOR_SHIFT = 2
 """Biases and norms act on whole channels: their steps are four times finer."""
-_LARGEST = 2.0**100
-"""Beyond any sane weight, and far enough from the end of float32 for every product with a unit."""
 
 
 def publish(tensors: Tensors, schema: ModelSchema, bits: int, before: Snapshot | None) -> Snapshot:
@@ -36,13 +33,15 @@ def publish(tensors: Tensors, schema: ModelSchema, bits: int, before: Snapshot |
     `HYSTERESIS` where its level was kept. Raises PayloadError: schema or nonfinite.
     """
     checked = schema.check(tensors)
-    for spec in weights_of(schema):
+    for spec in schema.weights:
         # Written so that NaN fails too.
-        if not float(np.abs(checked[spec.name]).max(initial=0)) <= _LARGEST:
-            raise PayloadError("nonfinite", f"tensor {spec.name!r} holds NaN or more than {_LARGEST:.3g}")
+        if not float(np.abs(checked[spec.name]).max(initial=0)) <= LARGEST_VALUE:
+            raise PayloadError(
+                "nonfinite", f"tensor {spec.name!r} holds NaN or more than {LARGEST_VALUE:.3g}"
+            )
     units = list(model_units(checked, schema, bits, _VECTOR_SHIFT))
     levels = {}
-    for index, spec in enumerate(weights_of(schema)):
+    for index, spec in enumerate(schema.weights):
         values, kept = checked[spec.name], None
         if before is not None and _suits(before.units[index], units[index]):
             kept = _followed(values, before.levels[spec.name], before.units[index])

@@ -11,20 +11,17 @@ from numpy.typing import NDArray
 
 from slimfleet.compression.codec.native.bindings import largest_magnitude
 from slimfleet.compression.codec.quantise.grid import LARGEST_TABLE_LEVEL, Grid, Quantised
-from slimfleet.compression.codec.quantise.sparsify import weights_of
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Tensors
-
-Levels = dict[str, NDArray[np.int16]]
-"""Signed levels of the weight tensors by name, at most `LARGEST_TABLE_LEVEL` in magnitude."""
 
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
     """The weights of a model: level k of a tensor stands for k * 256 * its unit. Buffers and integers are not in it."""
 
-    levels: Levels
+    levels: dict[str, NDArray[np.int16]]
+    """Signed levels of the weight tensors by name, at most `LARGEST_TABLE_LEVEL` in magnitude."""
     units: tuple[float, ...]
     """Step / 256 of each weight tensor in schema order, float32."""
 
@@ -51,10 +48,9 @@ def snapshot_of(quantised: Quantised, schema: ModelSchema) -> Snapshot | None:
     grid = quantised.grid
     if grid is None or grid.offsets:
         return None
-    weights = weights_of(schema)
-    for spec in weights:
+    for spec in schema.weights:
         levels = quantised.levels[spec.name]
         if largest_magnitude(levels) > LARGEST_TABLE_LEVEL:
             raise PayloadError("grid", f"tensor {spec.name!r} has levels beyond {LARGEST_TABLE_LEVEL}")
-    narrow = {spec.name: quantised.levels[spec.name].astype(np.int16) for spec in weights}
-    return Snapshot(narrow, tuple(float(grid.unit(i, spec)) for i, spec in enumerate(weights)))
+    narrow = {spec.name: quantised.levels[spec.name].astype(np.int16) for spec in schema.weights}
+    return Snapshot(narrow, tuple(float(grid.unit(i, spec)) for i, spec in enumerate(schema.weights)))

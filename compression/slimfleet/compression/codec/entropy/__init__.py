@@ -1,1 +1,1 @@
-"""Entropy coding: integers on a grid to the bytes of a body, and strictly back."""
+"""Entropy coding: integers on a grid to bytes, and strictly back. Internal to the codec, exports nothing."""

@@ -1,9 +1,9 @@
-"""Entropy coding of integers with constriction's ANS coder: 64-bit state, 32-bit words, 24-bit quantiles.
+"""The portable coder: integers under frequency tables, by constriction's ANS coder.
 
-A table's frequencies sum to a power of two, so constriction's fixed-point conversion is exact in float64
-and the coder amounts to integers: symbol k of n owns the quantiles from `c_k * (2**24 - n) // 2**16 + k`
-on, where c_k is the sum of the frequencies before k. ANS decodes garbage without complaint: the caller
-checks that nothing is left over.
+It has 64-bit state, 32-bit words and 24-bit quantiles. A table's frequencies sum to a power of two, so constriction's
+fixed-point conversion is exact in float64 and the coder amounts to integers: symbol k of n owns the quantiles from
+`c_k * (2**24 - n) // 2**16 + k` on, where c_k is the sum of the frequencies before k. ANS decodes garbage without
+complaint: the caller checks that nothing is left over.
 
 constriction is imported when something is coded, not before: there is no wheel of it for every machine. Without it
 nothing is encoded, and reading is slow (`plain_ans`).
@@ -17,18 +17,16 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from slimfleet.compression.codec.entropy.frequencies import TOTAL_BITS, Counts
 from slimfleet.compression.codec.entropy.plain_ans import PlainAns, starts_of
+from slimfleet.compression.codec.native.bindings import Levels
 from slimfleet.compression.codec.native.build import INSTALL_COMPILER
 from slimfleet.compression.errors import BadInput, PayloadError
 
-Levels = NDArray[np.int32]
 _WORD = 4
 
 
-@functools.cache
 def _stream() -> Any:
     """constriction's stream coders; raises BadInput where it is not installed."""
     try:

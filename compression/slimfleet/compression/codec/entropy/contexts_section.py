@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
@@ -34,7 +36,7 @@ def code(arrays: list[Levels], *, small: bool, guess: Guess | None = None) -> Co
     """Code signed levels of the weight tensors as they are, in schema order."""
     whole = [np.asarray(array, np.int32, order="C") for array in arrays]
     parts = [
-        Part(levels.shape, start_class(levels), side=None if guess is None else guess[i])
+        Part(levels.shape, start_class(levels), guess=None if guess is None else guess[i])
         for i, levels in enumerate(whole)
     ]
     data = encode_parts(parts, whole, "small" if small else "fast")
@@ -44,12 +46,12 @@ def code(arrays: list[Levels], *, small: bool, guess: Guess | None = None) -> Co
 def write(coded: CodedLevels, grid: Grid, guess: Guess | None = None) -> bytes:
     """The section's bytes. `guess` is what the levels were coded with."""
     how = _SMALL * coded.small | _TRELLIS * coded.trellis | _GUESSED * (guess is not None)
-    check = b"" if guess is None else _check_of(guess)
+    check = b"" if guess is None else check_of(guess)
     return b"".join([write_grid(grid), bytes([how]), check, bytes(coded.starts), coded.data])
 
 
 def read(
-    reader: Reader | None, specs: list[TensorSpec], reference: list[NDArray[np.float32]] | None = None
+    reader: Reader | None, specs: Sequence[TensorSpec], reference: list[NDArray[np.float32]] | None = None
 ) -> tuple[dict[str, Levels], Grid]:
     """Signed levels by name, and their grid; zeros when the section is absent.
 
@@ -70,7 +72,7 @@ def read(
     if how & _GUESSED:
         check = bytes(reader.take(_CHECK_BYTES))
         guess = None if reference is None else guess_of(reference, grid, specs)
-        if guess is None or _check_of(guess) != check:
+        if guess is None or check_of(guess) != check:
             raise PayloadError("stale", "coded with another last global update than is known here")
     starts = bytes(reader.take(len(specs)))
     if max(starts, default=0) > MAX_CLASS:
@@ -82,7 +84,7 @@ def read(
             spec.shape,
             start,
             states_of(spec, trellis=bool(how & _TRELLIS)),
-            side=None if guess is None else guess[i],
+            guess=None if guess is None else guess[i],
         )
         for i, (spec, start) in enumerate(zip(specs, starts, strict=True))
     ]
@@ -95,7 +97,7 @@ def states_of(spec: TensorSpec, *, trellis: bool) -> int:
     return 8 if trellis and len(spec.shape) > 1 else 1
 
 
-def guess_of(reference: list[NDArray[np.float32]], grid: Grid, specs: list[TensorSpec]) -> Guess:
+def guess_of(reference: list[NDArray[np.float32]], grid: Grid, specs: Sequence[TensorSpec]) -> Guess:
     """A reference on the grid: float32 division by the unit, cut to 2**20, towards zero; in levels * 256.
 
     Raises PayloadError("nonfinite") for NaN.
@@ -117,7 +119,7 @@ def _guess_of(array: NDArray[np.float32], unit: np.float32) -> Levels:
     return levels.astype(np.int32)
 
 
-def _check_of(guess: Guess) -> bytes:
+def check_of(guess: Guess) -> bytes:
     """Four bytes that tell one guess from another: the low half of XXH64 over all, little-endian."""
     digest = xxhash.xxh64()
     for levels in guess:

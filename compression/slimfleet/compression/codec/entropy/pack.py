@@ -1,4 +1,4 @@
-"""The terminal packer: a quantised update to the bytes of a body, and strictly back.
+"""Bodies of payloads: quantised tensors to bytes, and strictly back.
 
 A body holds up to three sections, in this order, each present only when it is not all zeros: integers,
 buffers, weights. Sizes follow from the schema; the few numbers that a body declares are bounded before use.
@@ -6,6 +6,7 @@ buffers, weights. Sizes follow from the schema; the few numbers that a body decl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +19,9 @@ from slimfleet.compression.codec.entropy.reader import Reader
 from slimfleet.compression.codec.native.bindings import largest_magnitude
 from slimfleet.compression.codec.native.library import load
 from slimfleet.compression.codec.quantise.grid import LARGEST_TABLE_LEVEL, Grid, Quantised
+from slimfleet.compression.codec.spec import Coding
 from slimfleet.compression.errors import PayloadError
-from slimfleet.compression.schema import ModelSchema, TensorKind, TensorSpec
+from slimfleet.compression.schema import ModelSchema, TensorSpec
 from slimfleet.compression.types import Preset, Tensors
 from slimfleet.compression.wire import Coder, Sections
 
@@ -40,31 +42,29 @@ class Body:
 def pack(
     quantised: Quantised,
     schema: ModelSchema,
-    preset: Preset = "small",
-    reference: Tensors | None = None,
+    coding: Coding = Coding(),
     *,
     tables: bool = True,
 ) -> Body:
-    """Write a quantised update as bytes.
+    """Write quantised tensors as bytes.
 
-    `preset` says by which coder; without the native one every preset is the portable one. `reference`: tensors that
-    both ends have and that resemble these, such as the last global update. `tables`: whether large alphabets may go by
-    the portable coder, where that is smaller, to a decoder that reads it slowly unless it has constriction.
+    `tables`: whether large alphabets may go by the portable coder, where that is smaller, to a decoder that reads it
+    slowly unless it has constriction.
     """
     sections = Sections(0)
     parts: list[bytes] = []
     plain = quantised.plain
-    integers = [plain[spec.name] for spec in _of_kind(schema, "integer")]
+    integers = [plain[spec.name] for spec in schema.of_kind("integer")]
     if any(array.any() for array in integers):
         sections |= Sections.INTEGERS
         parts.append(_write_integers(integers))
-    buffers = [plain[spec.name] for spec in _of_kind(schema, "buffer")]
+    buffers = [plain[spec.name] for spec in schema.of_kind("buffer")]
     if any(array.any() for array in buffers):
         sections |= Sections.BUFFERS
         parts.append(_write_floats(buffers))
-    coder = _coder_of(quantised, preset)
+    coder = _coder_of(quantised, coding.preset)
     weights = quantised.levels if quantised.grid is not None else plain
-    arrays = [weights[spec.name] for spec in _of_kind(schema, "weight")]
+    arrays = [weights[spec.name] for spec in schema.weights]
     if any(array.any() for array in arrays):
         sections |= Sections.WEIGHTS
         if quantised.grid is None:
@@ -72,8 +72,10 @@ def pack(
         elif coder is Coder.TABLES:
             parts.append(tables_section.write(arrays, quantised.grid))
         else:
-            guess = reference_guess(reference, quantised.grid, schema)
-            coded = quantised.coded or contexts_section.code(arrays, small=preset == "small", guess=guess)
+            guess = reference_guess(coding.reference, quantised.grid, schema)
+            coded = quantised.coded or contexts_section.code(
+                arrays, small=coding.preset == "small", guess=guess
+            )
             section = contexts_section.write(coded, quantised.grid, guess)
             if tables and _large_alphabet(arrays, len(section)):
                 rival = tables_section.write(arrays, quantised.grid)
@@ -101,8 +103,7 @@ def reference_guess(reference: Tensors | None, grid: Grid, schema: ModelSchema) 
     """What `reference` lets both ends expect of the levels; None without a reference."""
     if reference is None:
         return None
-    weights = _of_kind(schema, "weight")
-    return guess_of([reference[spec.name] for spec in weights], grid, weights)
+    return guess_of([reference[spec.name] for spec in schema.weights], grid, schema.weights)
 
 
 def unpack(
@@ -114,10 +115,10 @@ def unpack(
     """
     reader = Reader(body)
     plain = {
-        **_read_integers(reader if sections & Sections.INTEGERS else None, _of_kind(schema, "integer")),
-        **_read_floats(reader if sections & Sections.BUFFERS else None, _of_kind(schema, "buffer")),
+        **_read_integers(reader if sections & Sections.INTEGERS else None, schema.of_kind("integer")),
+        **_read_floats(reader if sections & Sections.BUFFERS else None, schema.of_kind("buffer")),
     }
-    weights = _of_kind(schema, "weight")
+    weights = schema.weights
     present = reader if sections & Sections.WEIGHTS else None
     if coder is Coder.FLOAT32:
         plain |= {s.name: _array(present, "<f4", s) for s in weights}
@@ -132,10 +133,6 @@ def unpack(
     return Quantised(levels, grid, plain)
 
 
-def _of_kind(schema: ModelSchema, kind: TensorKind) -> list[TensorSpec]:
-    return [spec for spec in schema.tensors if spec.kind == kind]
-
-
 def _write_integers(arrays: list[NDArray[np.generic]]) -> bytes:
     """The width in bytes of the narrowest signed integer that holds all, then all, little-endian."""
     wide = [array.astype(np.int64) for array in arrays]
@@ -143,7 +140,7 @@ def _write_integers(arrays: list[NDArray[np.generic]]) -> bytes:
     return bytes([width]) + b"".join(array.astype(f"<i{width}").tobytes() for array in wide)
 
 
-def _read_integers(reader: Reader | None, specs: list[TensorSpec]) -> Tensors:
+def _read_integers(reader: Reader | None, specs: Sequence[TensorSpec]) -> Tensors:
     if reader is None:
         return {spec.name: np.zeros(spec.shape, spec.dtype) for spec in specs}
     width = reader.byte()
@@ -165,7 +162,7 @@ def _write_floats(arrays: list[NDArray[np.generic]]) -> bytes:
     return flags.tobytes() + b"".join(a.astype(a.dtype.newbyteorder("<")).tobytes() for a in arrays)
 
 
-def _read_floats(reader: Reader | None, specs: list[TensorSpec]) -> Tensors:
+def _read_floats(reader: Reader | None, specs: Sequence[TensorSpec]) -> Tensors:
     if reader is None:
         return {spec.name: np.zeros(spec.shape, np.float16) for spec in specs}
     flags = np.frombuffer(reader.take(-(-len(specs) // 8)), np.uint8)

@@ -1,6 +1,6 @@
-"""Reading what constriction's ANS coder wrote, in plain Python, for machines that constriction has no wheel for.
+"""ANS decoding in plain Python, for machines that constriction has no wheel for.
 
-About a microsecond a symbol where constriction takes 5 ns; a fleet whose server speaks the native coder never needs it.
+About a microsecond a symbol where constriction takes 5 ns; a fleet whose server has the native coder never needs it.
 """
 
 from __future__ import annotations

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from slimfleet.compression.codec.entropy.ans import LevelDecoder, Levels, Table, encode_levels
+from slimfleet.compression.codec.entropy.ans import LevelDecoder, Table, encode_levels
 from slimfleet.compression.codec.entropy.frequencies import MAX_TABLES, code_of, normalise, share_tables
 from slimfleet.compression.codec.entropy.grid_fields import read_grid, write_grid
 from slimfleet.compression.codec.entropy.reader import Reader
+from slimfleet.compression.codec.native.bindings import Levels
 from slimfleet.compression.codec.quantise.grid import LARGEST_TABLE_LEVEL, Grid
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import TensorSpec
@@ -38,7 +41,7 @@ def write(arrays: list[NDArray[np.int32]], grid: Grid) -> bytes:
     )
 
 
-def read(reader: Reader | None, specs: list[TensorSpec]) -> tuple[dict[str, Levels], Grid]:
+def read(reader: Reader | None, specs: Sequence[TensorSpec]) -> tuple[dict[str, Levels], Grid]:
     """Signed levels by name, and their grid; zeros when the section is absent.
 
     Raises PayloadError: counts, grid or entropy.

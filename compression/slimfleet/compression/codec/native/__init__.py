@@ -1,1 +1,1 @@
-"""The native coder: C11 sources, what compiles them, and what loads the library they become."""
+"""The native coder: C11 sources, their build and their bindings. Internal to the codec, exports nothing."""

@@ -1,4 +1,4 @@
-"""The native coder for numpy: ctypes over `slimcodec.h`, with every size checked on this side."""
+"""Bindings of the native coder: numpy arrays over ctypes to `slimcodec.h`, with every size checked here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from slimfleet.compression.codec.native.library import require
 from slimfleet.compression.errors import PayloadError
 
 Levels = NDArray[np.int32]
-NativeProfile = Literal["fast", "small"]
+NativePreset = Literal["fast", "small"]
 
 LARGEST_LEVEL = 32_767
 """Largest magnitude of a level; SLIMCODEC_MAX_LEVEL of slimcodec.h."""
@@ -23,11 +23,11 @@ MAX_CLASS = 63
 FARTHEST = 1 << 20
 """Largest magnitude of a guess, in levels * 256."""
 
-_PROFILES: dict[NativeProfile, int] = {"fast": 0, "small": 1}
+_PRESETS: dict[NativePreset, int] = {"fast": 0, "small": 1}
 _NO_ROOM = -2
 _CORRUPT = -3
 _BYTES_A_LEVEL = (4, 36)
-"""What sane levels take, and the most that any can: 25 bits of up to 11 bits each."""
+"""What ordinary levels take, and the most that any can: 25 bits of up to 11 bits each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class Part:
     """Of the trellis that its levels follow: 8, or 1 for none."""
     values: NDArray[np.float32] | None = None
     """What to quantise, in steps."""
-    side: Levels | None = None
-    """A guess that both ends know, in levels * 256."""
+    guess: Levels | None = None
+    """What both ends expect of the levels, in levels * 256."""
 
 
 class _Tensor(ctypes.Structure):
@@ -54,12 +54,12 @@ class _Tensor(ctypes.Structure):
         ("start", ctypes.c_int32),
         ("levels", ctypes.c_void_p),
         ("values", ctypes.c_void_p),
-        ("side", ctypes.c_void_p),
+        ("guess", ctypes.c_void_p),
     )
 
 
 def encode_parts(
-    parts: Sequence[Part], levels: Sequence[Levels], preset: NativeProfile, price: float = 0.0
+    parts: Sequence[Part], levels: Sequence[Levels], preset: NativePreset, price: float = 0.0
 ) -> bytes:
     """Code `levels`, int32 C-order arrays, one for each part.
 
@@ -72,7 +72,7 @@ def encode_parts(
     for bytes_a_level in _BYTES_A_LEVEL:
         room = np.empty(64 + bytes_a_level * sum(array.size for array in levels), np.uint8)
         size = require().slimcodec_encode(
-            tensors, len(parts), _PROFILES[preset], price, room.ctypes.data, room.size
+            tensors, len(parts), _PRESETS[preset], price, room.ctypes.data, room.size
         )
         if size >= 0:
             return room[:size].tobytes()
@@ -81,7 +81,7 @@ def encode_parts(
     raise MemoryError("the native coder had no memory")
 
 
-def decode_parts(parts: Sequence[Part], data: bytes | memoryview, preset: NativeProfile) -> list[Levels]:
+def decode_parts(parts: Sequence[Part], data: bytes | memoryview, preset: NativePreset) -> list[Levels]:
     """The levels of each part. Garbage in gives garbage out, of the parts' sizes.
 
     Raises PayloadError("entropy") when the bytes do not end as they should or hold a level beyond LARGEST_LEVEL.
@@ -89,7 +89,7 @@ def decode_parts(parts: Sequence[Part], data: bytes | memoryview, preset: Native
     levels = [np.empty(part.shape, np.int32) for part in parts]
     received = np.frombuffer(data, np.uint8)
     status = require().slimcodec_decode(
-        _tensors(parts, levels, preset), len(parts), _PROFILES[preset], received.ctypes.data, received.size
+        _tensors(parts, levels, preset), len(parts), _PRESETS[preset], received.ctypes.data, received.size
     )
     if status == _CORRUPT:
         raise PayloadError("entropy", "entropy-coded bytes are not what was encoded")
@@ -149,7 +149,7 @@ class Tally:
         )
 
 
-def _tensors(parts: Sequence[Part], levels: Sequence[Levels], preset: NativeProfile) -> ctypes.Array[_Tensor]:
+def _tensors(parts: Sequence[Part], levels: Sequence[Levels], preset: NativePreset) -> ctypes.Array[_Tensor]:
     tensors = (_Tensor * len(parts))()
     for tensor, part, array in zip(tensors, parts, levels, strict=True):
         _check(part, preset)
@@ -157,7 +157,7 @@ def _tensors(parts: Sequence[Part], levels: Sequence[Levels], preset: NativeProf
         tensor.states, tensor.start = part.states, part.start
         tensor.levels = _address(array, np.int32, part.shape)
         tensor.values = None if part.values is None else _address(part.values, np.float32, part.shape)
-        tensor.side = None if part.side is None else _address(part.side, np.int32, part.shape)
+        tensor.guess = None if part.guess is None else _address(part.guess, np.int32, part.shape)
     return tensors
 
 
@@ -168,18 +168,18 @@ def as_matrix(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return shape[0], prod(shape[1:]), prod(shape[2:])
 
 
-def _check(part: Part, preset: NativeProfile) -> None:
-    """What C takes on trust, besides its arrays."""
+def _check(part: Part, preset: NativePreset) -> None:
+    """Check what C takes on trust, besides its arrays."""
     if not 0 <= part.start <= MAX_CLASS:
         raise ValueError(f"start class {part.start}, the limit is {MAX_CLASS}")
     if part.states not in ((1, 8) if preset == "small" else (1,)):
         raise ValueError(f"a trellis of {part.states} states under the {preset} preset")
-    if part.side is not None and largest_magnitude(part.side) > FARTHEST:
+    if part.guess is not None and largest_magnitude(part.guess) > FARTHEST:
         raise ValueError(f"a guess beyond {FARTHEST}")
 
 
 def _address(array: NDArray[np.generic], dtype: type[np.generic], shape: tuple[int, ...]) -> int:
-    """Where C finds the elements of an array, if they are what it will take them for."""
+    """Address of the elements of an array, checked to be what C takes them for."""
     if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
         raise ValueError(f"{array.dtype}{list(array.shape)} for {dtype.__name__}{list(shape)} in C order")
     return array.ctypes.data

@@ -1,7 +1,7 @@
-"""Compiles the native coder: `python build.py` puts the library beside the sources, where `library.py` looks for it.
+"""Build of the native coder: `python build.py` puts the library beside the sources, where `library.py` looks for it.
 
 Needs nothing but the standard library and a C compiler, since `hatch_build.py` runs it before anything is installed.
-Functions import what only they need: `library.py` takes the names from here whenever the codec is imported.
+Imports stand inside functions: `library.py` takes names from here whenever the codec is imported.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BESIDE = HERE / LIBRARY
 PORTABLE_VARIABLE = "SLIMFLEET_PORTABLE"
 """1: install, and run, without the native coder."""
 LIBRARY_VARIABLE = "SLIMFLEET_NATIVE_LIBRARY"
-"""Path of a library to load instead of the installed one, say one built with sanitisers."""
+"""Path of a library to load instead of the installed one, for example one built with sanitisers."""
 INSTALL_COMPILER = "install a C compiler (Debian: apt-get install gcc libc6-dev) and then slimfleet again"
 WAYS_OUT = f"{INSTALL_COMPILER}, or set {PORTABLE_VARIABLE}=1 to do without the native coder"
 
@@ -57,13 +57,13 @@ def compiler(environ: Mapping[str, str] = os.environ) -> list[str]:
     import shutil
     import sysconfig
 
-    asked = environ.get("CC")
+    named = environ.get("CC")
     built_with = sysconfig.get_config_var("CC") or "cc"
-    for command in [asked] if asked else [built_with, "cc", "gcc", "clang"]:
+    for command in [named] if named else [built_with, "cc", "gcc", "clang"]:
         words = shlex.split(command)
         if words and shutil.which(words[0], path=environ.get("PATH")):
             return words
-    missing = f"CC={asked} is not a command" if asked else "there is no C compiler"
+    missing = f"CC={named} is not a command" if named else "there is no C compiler"
     raise BuildError(f"slimfleet's native coder cannot be built, {missing}: {WAYS_OUT}")
 
 

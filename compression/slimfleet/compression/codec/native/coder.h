@@ -145,8 +145,8 @@ static void *open_field(field *f, const slimcodec_tensor *t, int64_t window, int
     f->kernel = t->kernel;
     f->window = window;
     f->general = general_of(t->start);
-    int64_t kept = t->rows - 1 < window ? t->rows - 1 : window; /* the last row predicts nobody */
-    f->guessed = t->side ? ((t->rows < window ? t->rows : window) + 15) / 16 * 16 : 0;
+    int64_t kept = t->rows - 1 < window ? t->rows - 1 : window; /* no row follows the last one */
+    f->guessed = t->guess ? ((t->rows < window ? t->rows : window) + 15) / 16 * 16 : 0;
     f->stride = f->guessed + (kept + 15) / 16 * 16;
     size_t cols = (size_t)t->cols, wide = cols + 2 * MARGIN;
     size_t words = quantising ? 14 : 6; /* a column, besides the margins; its bytes: history and, at most, 6 */
@@ -176,9 +176,9 @@ static void *open_field(field *f, const slimcodec_tensor *t, int64_t window, int
         f->column[c] = (int32_t)(f->general >> 4);
         f->above[c] = above_of(window == FAST_WINDOW, 0, f->column[c]);
     }
-    for (int64_t r = 0; t->side && r < t->rows && r < window; r++) {
+    for (int64_t r = 0; t->guess && r < t->rows && r < window; r++) {
         for (size_t c = 0; c < cols; c++) {
-            int8_t level = guess8(t->side[r * t->cols + (int64_t)c]);
+            int8_t level = guess8(t->guess[r * t->cols + (int64_t)c]);
             f->history[(int64_t)c * f->stride + r] = level;
             f->power[c] += (uint32_t)(level * level);
         }
@@ -187,12 +187,12 @@ static void *open_field(field *f, const slimcodec_tensor *t, int64_t window, int
 }
 
 /* All tensors, in either direction. Returns 0, NO_MEMORY or CORRUPT. */
-static HOT int32_t code_tensors(const slimcodec_tensor *tensors, int64_t count, int32_t profile, const int decoding,
+static HOT int32_t code_tensors(const slimcodec_tensor *tensors, int64_t count, int32_t preset, const int decoding,
                                 stream *z)
 {
     z->model = malloc(sizeof *z->model);
     if (!z->model) return SLIMCODEC_NO_MEMORY;
-    model_start(z->model, profile != SLIMCODEC_FAST, !decoding);
+    model_start(z->model, preset != SLIMCODEC_FAST, !decoding);
     int32_t status = 0;
     for (int64_t i = 0; i < count && !status; i++) {
         const slimcodec_tensor *t = &tensors[i];
@@ -202,14 +202,14 @@ static HOT int32_t code_tensors(const slimcodec_tensor *tensors, int64_t count, 
             continue;
         }
         field f;
-        void *block = open_field(&f, t, profile == SLIMCODEC_FAST ? FAST_WINDOW : WINDOW,
+        void *block = open_field(&f, t, preset == SLIMCODEC_FAST ? FAST_WINDOW : WINDOW,
                                  !decoding && t->values && t->states == 8);
         if (!block) {
             status = SLIMCODEC_NO_MEMORY;
-        } else if (profile == SLIMCODEC_FAST) {
-            status = t->side ? code_field(z, 1, 1, decoding, &f) : code_field(z, 1, 0, decoding, &f);
+        } else if (preset == SLIMCODEC_FAST) {
+            status = t->guess ? code_field(z, 1, 1, decoding, &f) : code_field(z, 1, 0, decoding, &f);
         } else {
-            status = t->side ? code_field(z, 6, 1, decoding, &f) : code_field(z, 5, 0, decoding, &f);
+            status = t->guess ? code_field(z, 6, 1, decoding, &f) : code_field(z, 5, 0, decoding, &f);
         }
         free(block);
     }
@@ -217,26 +217,26 @@ static HOT int32_t code_tensors(const slimcodec_tensor *tensors, int64_t count, 
     return status;
 }
 
-int64_t CODER(slimcodec_encode)(const slimcodec_tensor *tensors, int64_t count, int32_t profile, float lambda,
+int64_t CODER(slimcodec_encode)(const slimcodec_tensor *tensors, int64_t count, int32_t preset, float lambda,
                                 uint8_t *out, int64_t capacity)
 {
     encoder e;
     if (capacity < 16) return SLIMCODEC_NO_ROOM;
     encoder_start(&e, out, capacity);
     stream z = {&e, NULL, NULL, lambda};
-    int32_t status = code_tensors(tensors, count, profile, 0, &z);
+    int32_t status = code_tensors(tensors, count, preset, 0, &z);
     if (status) return status;
     int64_t size = encoder_finish(&e);
     return size < 0 ? SLIMCODEC_NO_ROOM : size;
 }
 
-int32_t CODER(slimcodec_decode)(const slimcodec_tensor *tensors, int64_t count, int32_t profile, const uint8_t *data,
+int32_t CODER(slimcodec_decode)(const slimcodec_tensor *tensors, int64_t count, int32_t preset, const uint8_t *data,
                                 int64_t size)
 {
     decoder d;
     decoder_start(&d, data, size);
     stream z = {NULL, &d, NULL, 0};
-    int32_t status = code_tensors(tensors, count, profile, 1, &z);
+    int32_t status = code_tensors(tensors, count, preset, 1, &z);
     if (status) return status;
     return decoder_finished(&d) ? 0 : SLIMCODEC_CORRUPT;
 }

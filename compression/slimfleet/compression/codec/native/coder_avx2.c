@@ -1,4 +1,4 @@
-/* The coder for x86-64 processors with AVX2, chosen when it runs: slimcodec.c asks for each extension named here. Not
+/* The coder for x86-64 processors with AVX2, chosen when it runs: slimcodec.c tests for each extension named here. Not
  * lzcnt: a processor without it computes something else instead of stopping, and older compilers cannot ask for it. */
 #include "coders.h"
 

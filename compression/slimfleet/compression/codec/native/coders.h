@@ -13,14 +13,14 @@
 #endif
 #endif
 
-int64_t slimcodec_encode_any(const slimcodec_tensor *tensors, int64_t count, int32_t profile, float lambda,
+int64_t slimcodec_encode_any(const slimcodec_tensor *tensors, int64_t count, int32_t preset, float lambda,
                              uint8_t *out, int64_t capacity);
-int32_t slimcodec_decode_any(const slimcodec_tensor *tensors, int64_t count, int32_t profile, const uint8_t *data,
+int32_t slimcodec_decode_any(const slimcodec_tensor *tensors, int64_t count, int32_t preset, const uint8_t *data,
                              int64_t size);
 #if SLIMCODEC_HAS_AVX2
-int64_t slimcodec_encode_avx2(const slimcodec_tensor *tensors, int64_t count, int32_t profile, float lambda,
+int64_t slimcodec_encode_avx2(const slimcodec_tensor *tensors, int64_t count, int32_t preset, float lambda,
                               uint8_t *out, int64_t capacity);
-int32_t slimcodec_decode_avx2(const slimcodec_tensor *tensors, int64_t count, int32_t profile, const uint8_t *data,
+int32_t slimcodec_decode_avx2(const slimcodec_tensor *tensors, int64_t count, int32_t preset, const uint8_t *data,
                               int64_t size);
 #endif
 

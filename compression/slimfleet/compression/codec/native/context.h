@@ -10,7 +10,7 @@
 
 enum {
     RUN = 8,
-    SURE = 63488      /* 31/32: zeros at least so probable are asked for together */
+    SURE = 63488      /* 31/32: zeros at least so probable are coded together */
 };
 
 /* What changes along a row. */
@@ -81,15 +81,15 @@ static HOT contexts contexts_of(const model *m, const field *f, const course *w,
     x.sign[3] = ternary(here[-1]) * 3 + ternary(back);
     x.sign[4] = direction;
     if (inputs == 6) {
-        int32_t side = f->tensor->side[r * f->cols + c];
-        int32_t size = least(octave4((uint32_t)least(magnitude(side), 1 << 20)) >> 1, 15);
+        int32_t known = f->tensor->guess[r * f->cols + c];
+        int32_t size = least(octave4((uint32_t)least(magnitude(known), 1 << 20)) >> 1, 15);
         x.index[5] = size * 24 + both;
-        x.sign[5] = (side >= 0) * 16 + size;
+        x.sign[5] = (known >= 0) * 16 + size;
     }
     return x;
 }
 
-/* Of the fast profile: which state says whether the next RUN levels are zeros. */
+/* Of the fast preset: which state says whether the next RUN levels are zeros. */
 static HOT int32_t run_context(const field *f, const course *w, int64_t c)
 {
     int32_t beside = 2 * w->left + w->left2;

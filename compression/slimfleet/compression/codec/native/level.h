@@ -64,7 +64,7 @@ static HOT mixture sign_mixture(model *m, const contexts *x, const int inputs, i
 }
 
 /* Unary below UNARY, then the exponent of what is over in unary, then its other bits. One beyond `most` is only noted:
- * whoever reads looks after every row, and until then nothing overflows, since exponents have an end. */
+ * the decoder checks after every row, and until then nothing overflows, since exponents are bounded. */
 static HOT int32_t code_index(const stream *z, const int inputs, const int decoding, const contexts *x,
                               int32_t quantiser, int32_t most, int32_t index)
 {

@@ -1,4 +1,4 @@
-"""Finds and loads the native coder's shared library; compiles nothing."""
+"""Loading of the native coder's shared library; nothing is compiled here."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ ABI = 3
 def load() -> ctypes.CDLL | None:
     """The native coder's library, or None where there is none: then the portable coder does the work.
 
-    Looked up once, see `find`. Raises BadInput when a library is there and cannot be used: a stale or foreign file
-    is a mistake, not a reason to be slow in silence.
+    Looked up once, see `find`. Raises BadInput when there is a library that cannot be used: a stale or
+    foreign file is a mistake, and falling back silently would hide it.
     """
     path = find(os.environ)
     return None if path is None else open_library(path)
 
 
 def require() -> ctypes.CDLL:
-    """`load`, where nothing else will do; raises BadInput that says how to get the library."""
+    """`load`, where the library is required; raises BadInput that says how to get it."""
     library = load()
     if library is None:
         raise BadInput(f"slimfleet's native coder is not installed: {WAYS_OUT}")
@@ -36,7 +36,7 @@ def require() -> ctypes.CDLL:
 
 
 def find(environ: Mapping[str, str], beside: Path = BESIDE) -> Path | None:
-    """The library that the environment asks for, or None.
+    """Path of the library that the environment selects, or None.
 
     SLIMFLEET_NATIVE_LIBRARY names one; it must exist. SLIMFLEET_PORTABLE=1 means none. Without either it is the file
     that the installation put beside this module, if it did.
@@ -49,7 +49,7 @@ def find(environ: Mapping[str, str], beside: Path = BESIDE) -> Path | None:
 
 
 def open_library(path: Path) -> ctypes.CDLL:
-    """The library at `path`; raises BadInput when it does not load, is none of ours or has another ABI."""
+    """The library at `path`; raises BadInput when it does not load, is not slimfleet's or has another ABI."""
     try:
         library = ctypes.CDLL(str(path))
         library.slimcodec_abi.argtypes = []

@@ -7,7 +7,7 @@
 #include "hot.h"
 
 enum {
-    INPUTS = 6,       /* contexts that are mixed; the last one only with side information */
+    INPUTS = 6,       /* contexts that are mixed; the last one only with a guess */
     UNARY = 6,        /* indices below this are unary */
     EXPONENTS = 8,    /* bins for the exponents of larger ones */
     QUANTISERS = 2,
@@ -96,7 +96,7 @@ static inline void fill(bit_state *states, int32_t count)
     for (int32_t i = 0; i < count; i++) states[i] = (bit_state){32768, 0};
 }
 
-/* What one context alone, that is the fast profile, needs of a new model; the mixers need more, and prices too. */
+/* What one context alone, that is the fast preset, needs of a new model; the mixers need more, and prices too. */
 static inline void model_start(model *m, int mixing, int pricing)
 {
     for (int32_t bin = 0; bin < BINS; bin++) fill(m->index[bin], mixing ? CONTEXTS : SIZE_0);

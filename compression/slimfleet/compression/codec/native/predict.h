@@ -14,7 +14,7 @@
 #include "slimcodec.h"
 
 enum {
-    WINDOW = 256,     /* earlier rows that predict, in the small profile */
+    WINDOW = 256,     /* earlier rows that predict, in the small preset */
     FAST_WINDOW = 64,
     NEIGHBOURS = 8,
     RATE = 307,       /* Q11: 0.15 of the way to the level */
@@ -56,7 +56,7 @@ static HOT int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
 static HOT int32_t magnitude(int32_t v) { return v < 0 ? -v : v; }
 static HOT int8_t clip8(int32_t v) { return (int8_t)(v > 127 ? 127 : v < -127 ? -127 : v); }
 
-static HOT int8_t guess8(int32_t side) { return clip8((side + 32) >> 6); }
+static HOT int8_t guess8(int32_t guess) { return clip8((guess + 32) >> 6); }
 
 /* Sums of products of weights and levels, and steps of the weights; `n` is a multiple of 16. Written out for AVX2, since
  * compilers widen bytes badly; elsewhere they do well enough. */
@@ -160,7 +160,7 @@ static HOT prediction predict(const field *f, const int guessed, uint32_t trail,
         const int8_t *back = f->here8 - f->kernel, *back2 = back - f->kernel;
         near |= (uint64_t)(uint8_t)back[c] << 16 | (uint64_t)(uint8_t)back2[c] << 24;
     }
-    if (guessed) near = near << 8 >> 8 | (uint64_t)(uint8_t)guess8(f->tensor->side[r * f->cols + c]) << 56;
+    if (guessed) near = near << 8 >> 8 | (uint64_t)(uint8_t)guess8(f->tensor->guess[r * f->cols + c]) << 56;
     p.near = near;
     int64_t active = f->power[c] ? f->active : 0; /* products with zeros are none */
     p.value = weighted(f->weight, f->history + c * f->stride, active, f->near_weight, near) >> 4;
@@ -187,7 +187,7 @@ static HOT void begin_row(field *f, int64_t r)
     f->inverse = ((uint64_t)1 << 32) / (uint64_t)(f->general >> 4);
 }
 
-/* What the row before lets a column expect: magnitudes around it, twice the one in the middle; in the fast profile
+/* What the row before lets a column expect: magnitudes around it, twice the one in the middle; in the fast preset
  * those together with the column's mean, Q12. */
 static HOT int32_t above_of(const int fast, int32_t around, int32_t mean)
 {

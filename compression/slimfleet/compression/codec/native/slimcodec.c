@@ -15,16 +15,16 @@ static int has_avx2(void)
 #define CHOOSE(name) name##_any
 #endif
 
-int64_t slimcodec_encode(const slimcodec_tensor *tensors, int64_t count, int32_t profile, float lambda, uint8_t *out,
+int64_t slimcodec_encode(const slimcodec_tensor *tensors, int64_t count, int32_t preset, float lambda, uint8_t *out,
                          int64_t capacity)
 {
-    return CHOOSE(slimcodec_encode)(tensors, count, profile, lambda, out, capacity);
+    return CHOOSE(slimcodec_encode)(tensors, count, preset, lambda, out, capacity);
 }
 
-int32_t slimcodec_decode(const slimcodec_tensor *tensors, int64_t count, int32_t profile, const uint8_t *data,
+int32_t slimcodec_decode(const slimcodec_tensor *tensors, int64_t count, int32_t preset, const uint8_t *data,
                          int64_t size)
 {
-    return CHOOSE(slimcodec_decode)(tensors, count, profile, data, size);
+    return CHOOSE(slimcodec_decode)(tensors, count, preset, data, size);
 }
 
 static int32_t class_of(uint64_t sum, int64_t size)

@@ -31,25 +31,25 @@ enum {
 /* A tensor as the coder sees it: a matrix, row by row. */
 typedef struct {
     int64_t rows, cols;
-    int64_t kernel;      /* elements of a convolution's window, which repeats along a row; 1 where there is none */
-    int32_t states;      /* of the trellis: 1 (levels are free) or 8 (levels follow docs/wire-format.md) */
-    int32_t start;       /* class of the mean magnitude, at most 63; 0: all levels are zero, nothing is coded */
-    int32_t *levels;     /* rows * cols: read by the encoder, written by the decoder and the quantiser */
-    const float *values; /* encoder: what to quantise, in steps; NULL to code `levels` as they are */
-    const int32_t *side; /* rows * cols: a guess that both ends know, in levels * 256, within +-2**20; or NULL */
+    int64_t kernel;       /* elements of a convolution's window, which repeats along a row; 1 where there is none */
+    int32_t states;       /* of the trellis: 1 (levels are free) or 8 (levels follow docs/wire-format.md) */
+    int32_t start;        /* class of the mean magnitude, at most 63; 0: all levels are zero, nothing is coded */
+    int32_t *levels;      /* rows * cols: read by the encoder, written by the decoder and the quantiser */
+    const float *values;  /* encoder: what to quantise, in steps; NULL to code `levels` as they are */
+    const int32_t *guess; /* rows * cols: a guess that both ends know, in levels * 256, within +-2**20; or NULL */
 } slimcodec_tensor;
 
 /* Codes `count` tensors into `out`. Those with values are quantised first, at the price of `lambda` squared steps a
  * bit. Returns the number of bytes, or NO_MEMORY or NO_ROOM. */
-SLIMCODEC_API int64_t slimcodec_encode(const slimcodec_tensor *tensors, int64_t count, int32_t profile, float lambda,
+SLIMCODEC_API int64_t slimcodec_encode(const slimcodec_tensor *tensors, int64_t count, int32_t preset, float lambda,
                                        uint8_t *out, int64_t capacity);
 
 /* Reads back what slimcodec_encode wrote. Whatever the bytes are, it ends in time linear in the elements and stays
  * inside its arrays, and returns 0 only if all levels are within +-SLIMCODEC_MAX_LEVEL and the bytes end where the
  * encoder's would; else NO_MEMORY or CORRUPT. Memory besides: 0.3 MB, and for one tensor at a time 20 bytes a column
- * and a byte for each level of up to 256 rows, twice with a guess. The tensors are not checked: whoever calls answers
- * for them. */
-SLIMCODEC_API int32_t slimcodec_decode(const slimcodec_tensor *tensors, int64_t count, int32_t profile,
+ * and a byte for each level of up to 256 rows, twice with a guess. The tensors are not checked: that is the caller's
+ * part. */
+SLIMCODEC_API int32_t slimcodec_decode(const slimcodec_tensor *tensors, int64_t count, int32_t preset,
                                        const uint8_t *data, int64_t size);
 
 /* The class of the mean magnitude of `levels`, for `start`: 0 where all are zero, else 1..63. */

@@ -1,1 +1,1 @@
-"""Quantisation: from float tensors to integers on a grid, at an error or a size."""
+"""Quantisation: tensors to integers on a grid, and the search for its step. Internal to the codec, exports nothing."""

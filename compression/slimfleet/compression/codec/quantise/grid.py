@@ -18,6 +18,9 @@ FRACTION = 256
 LEAST_UNIT = 2.0**-120
 """A unit stays clear of subnormal numbers, which some processors flush to zero."""
 LARGEST_TABLE_LEVEL = 1 << 10
+"""Of the portable coder's frequency tables, and of published models."""
+LARGEST_VALUE = 2.0**100
+"""Beyond any real weight, and far enough from the end of float32 for every product with a unit."""
 _BLOCK = 1 << 14
 _OVERFLOW = 2.0**128 - 2.0**103
 """From here on a number rounds to infinity in float32."""
@@ -81,7 +84,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class CodedLevels:
-    """Levels of the weight tensors as the native coder wrote them, and what reading them takes."""
+    """Levels of the weight tensors as the native coder wrote them, and what a decoder needs to read them."""
 
     small: bool
     """Whether by the small preset."""
@@ -102,11 +105,11 @@ class Quantised:
     plain: Tensors
     """Everything else: buffers in float16 or float32, integers in their own dtype, float32 weights."""
     coded: CodedLevels | None = None
-    """The levels as bytes, where their quantiser has coded them already."""
+    """The levels as bytes, where the quantiser has coded them already."""
 
 
 def dequantise(quantised: Quantised, schema: ModelSchema) -> Tensors:
-    """What the decoder makes of a quantised update, in the dtypes of the schema and in its order.
+    """The tensors that a decoder gets from a quantised update, in the dtypes and the order of the schema.
 
     Raises PayloadError: grid or nonfinite.
     """
@@ -135,7 +138,7 @@ def _look_up(
     def look_up(block: NDArray[np.int32]) -> NDArray[np.float32]:
         return dequantise_levels(block, unit, offsets) if values is None else values[block]
 
-    # In blocks: what lies between levels and values must not cost more than either.
+    # In blocks, so that intermediate arrays stay small.
     flat = levels.reshape(-1)
     result = np.empty(flat.size, spec.dtype)
     most = np.float32(min(np.finfo(spec.dtype).max, np.finfo(np.float32).max))

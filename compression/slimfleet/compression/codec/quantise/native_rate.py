@@ -1,7 +1,7 @@
 """Rate control over the native coder: one knob, the step, and a search for it.
 
 Each trial quantises and codes in one go, since the quantiser decides by the prices of the coder. Error and size are
-smooth in the step on logarithmic scales, so that a few trials of false position come within 1.5 % of what is asked.
+smooth in the step on logarithmic scales, so that a few trials of false position come within 1.5 % of the bound.
 """
 
 from __future__ import annotations
@@ -25,26 +25,27 @@ from slimfleet.compression.codec.native.bindings import (
     start_class,
 )
 from slimfleet.compression.codec.quantise.grid import FRACTION, LEAST_UNIT, CodedLevels, Grid, Quantised
-from slimfleet.compression.codec.quantise.plain import carry
+from slimfleet.compression.codec.quantise.offsets import MOST_EXPLICIT, mean_offsets
+from slimfleet.compression.codec.quantise.plain import carried
 from slimfleet.compression.codec.quantise.portable_rate import plain_bytes, too_large
-from slimfleet.compression.codec.quantise.sparsify import weights_of
 from slimfleet.compression.codec.quantise.uniform import largest_of
+from slimfleet.compression.codec.spec import Aim, Coding
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.types import Preset, Tensors
+from slimfleet.compression.types import Tensors
 from slimfleet.compression.wire import OVERHEAD_BYTES
 
 TRIES = 12
 """Most trials of one search; it mostly takes four."""
 CLOSE = 0.985
-"""A search ends at this share of what was asked."""
+"""A search ends at this share of its bound."""
 VECTOR_SHIFT = 1
 """Biases and norms get half the step, which costs 0.2 % of the bytes."""
 TRELLIS_PRICE, SCALAR_PRICE = 0.2, 0.1
 """Squared steps a bit: the best of a sweep on six updates, where 0.15..0.25 and 0.06..0.12 differ by under 1 %."""
 SPARSE_PRICE, SPARSE_FROM, SPARSE_BITS = 0.06, 0.6, 0.06
 """From this NMSE on, or below so many bits a weight, nearly all is zero and a trellis costs more than it gains."""
-_EXPLICIT, _ENOUGH = 8, 30
-"""Levels that get an offset of their own: at most so many, and those that so many values fell on."""
+_ENOUGH = 30
+"""Values that must fall on a level for an offset of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,99 +80,88 @@ class NativeQuantiser:
         grid = Grid((float(unit),), (), VECTOR_SHIFT)
         guess = reference_guess(self.reference, grid, self.schema)
         parts, levels, steps = [], [], []
-        for index, spec in enumerate(weights_of(self.schema)):
+        for index, spec in enumerate(self.schema.weights):
             plain = np.asarray(self.tensors[spec.name], np.float32, order="C")
             values = np.asarray(plain / (grid.unit(index, spec) * FRACTION))
-            side = None if guess is None else guess[index]
+            known = None if guess is None else guess[index]
             if len(spec.shape) < 2:  # too few for a price of their own: to the nearest
                 array = np.asarray(np.rint(np.clip(values, -LARGEST_LEVEL, LARGEST_LEVEL)), np.int32)
-                part = Part(spec.shape, start_class(array), side=side)
+                part = Part(spec.shape, start_class(array), guess=known)
             else:
                 array = np.zeros(spec.shape, np.int32)
-                part = Part(spec.shape, expected_class(values), 8 if self.trellis else 1, values, side)
+                part = Part(spec.shape, expected_class(values), 8 if self.trellis else 1, values, known)
             parts.append(part)
             levels.append(array)
             steps.append(values)
         data = encode_parts(parts, levels, "small" if self.small else "fast", self.price)
         offsets, error = _centre(levels, steps, grid, self.schema)
         quantised = Quantised(
-            {spec.name: array for spec, array in zip(weights_of(self.schema), levels, strict=True)},
+            {spec.name: array for spec, array in zip(self.schema.weights, levels, strict=True)},
             Grid(grid.units, offsets, VECTOR_SHIFT),
-            {s.name: carry(self.tensors[s.name], s) for s in self.schema.tensors if s.kind != "weight"},
+            carried(self.tensors, self.schema),
             CodedLevels(self.small, self.trellis, tuple(part.start for part in parts), data),
         )
         energy = sum(
             float(np.sum(np.square(self.tensors[spec.name], dtype=np.float64)))
-            for spec in weights_of(self.schema)
+            for spec in self.schema.weights
         )
         return Trial(step, quantised, error * float(unit * FRACTION) ** 2 / energy)
 
     def finest_step(self) -> float:
         """The step that takes the largest value, be it a vector's, to the last level."""
-        largest = max((largest_of(self.tensors[spec.name]) for spec in weights_of(self.schema)), default=0.0)
+        largest = max((largest_of(self.tensors[spec.name]) for spec in self.schema.weights), default=0.0)
         return float(largest * 2**VECTOR_SHIFT / (LARGEST_LEVEL - 2))
 
     def first_step(self, target_nmse: float) -> float:
         """A step to begin with: that of uniform noise, which a heavy tail and prices roughly double."""
-        weights = [self.tensors[spec.name].ravel() for spec in weights_of(self.schema)]
+        weights = [self.tensors[spec.name].ravel() for spec in self.schema.weights]
         squares = sum(float(np.sum(np.square(w, dtype=np.float64))) for w in weights)
         rms = sqrt(squares / max(sum(w.size for w in weights), 1))
         return rms * sqrt(3 * target_nmse) * (1 if self.trellis else 1.6)
 
 
-def quantiser_for(
-    tensors: Tensors,
-    schema: ModelSchema,
-    preset: Preset,
-    nmse: float | None,
-    limit_bytes: int | None,
-    reference: Tensors | None,
-) -> NativeQuantiser:
-    """The quantiser that suits what is asked: a trellis in the small preset, unless nearly all will be zero."""
-    sparse = nmse is not None and nmse >= SPARSE_FROM
-    if nmse is None and limit_bytes is not None:
-        sparse = 8 * limit_bytes < SPARSE_BITS * sum(spec.size for spec in weights_of(schema))
-    trellis = preset == "small" and not sparse
+def quantiser_for(tensors: Tensors, schema: ModelSchema, aim: Aim, coding: Coding) -> NativeQuantiser:
+    """The quantiser that suits `aim`: with a trellis in the small preset, unless nearly all will be zero."""
+    sparse = aim.nmse is not None and aim.nmse >= SPARSE_FROM
+    if aim.nmse is None and aim.limit_bytes is not None:
+        sparse = 8 * aim.limit_bytes < SPARSE_BITS * sum(spec.size for spec in schema.weights)
+    small = coding.preset == "small"
+    trellis = small and not sparse
     price = TRELLIS_PRICE if trellis else SPARSE_PRICE if sparse else SCALAR_PRICE
-    return NativeQuantiser(tensors, schema, preset == "small", trellis, price, reference)
+    return NativeQuantiser(tensors, schema, small, trellis, price, coding.reference)
 
 
 def choose(
     quantiser: NativeQuantiser,
+    aim: Aim,
     seal_up: Callable[[Quantised], Encoded],
     plain: Callable[[], Encoded],
-    *,
-    target_nmse: float | None,
-    limit_bytes: int | None,
-) -> tuple[Encoded, Callable[[], Encoded]]:
-    """What meets that which `rate.encode_to` was asked for, and how to code it once more.
+) -> Encoded:
+    """What meets `aim`.
 
-    `plain` gives the update in float32, which is sent where that is asked for, where it is smaller, as for a handful of
+    `plain` gives the update in float32, which is sent for an error of 0, where it is smaller, as for a handful of
     weights, or where levels cannot reach the error. Raises BudgetExceeded("uplink_bytes") when not even one level fits
-    `limit_bytes`.
+    the size.
     """
 
     def size(trial: Trial) -> float:
         return len(seal_up(trial.quantised).payload) if trial.says_something else float("inf")
 
-    def of(trial: Trial) -> tuple[Encoded, Callable[[], Encoded]]:
-        return seal_up(trial.quantised), lambda: seal_up(quantiser.at(trial.step).quantised)
-
-    first = quantiser.first_step(target_nmse or 0.5)
+    first = quantiser.first_step(aim.nmse or 0.5)
     found = None
-    if target_nmse:
-        found = coarsest_within(quantiser, lambda trial: trial.nmse, target_nmse, first, rising=True)
-    chosen = (plain(), plain) if found is None else of(found)
-    if len(chosen[0].payload) > plain_bytes(quantiser.schema):
-        chosen = min(chosen, (plain(), plain), key=lambda made: len(made[0].payload))
-    if limit_bytes is None or len(chosen[0].payload) <= limit_bytes:
+    if aim.nmse:
+        found = coarsest_within(quantiser, lambda trial: trial.nmse, aim.nmse, first, rising=True)
+    chosen = plain() if found is None else seal_up(found.quantised)
+    if len(chosen.payload) > plain_bytes(quantiser.schema):
+        chosen = min(chosen, plain(), key=lambda encoded: len(encoded.payload))
+    if aim.limit_bytes is None or aim.fits(chosen.payload):
         return chosen
     first = first if found is None else 1.5 * found.step
-    found = coarsest_within(quantiser, size, limit_bytes, first, rising=False)
+    found = coarsest_within(quantiser, size, aim.limit_bytes, first, rising=False)
     if found is None:
         least = size(quantiser.at(quantiser.finest_step() * LARGEST_LEVEL / 4))
-        raise too_large(int(least) if isfinite(least) else OVERHEAD_BYTES + 1, limit_bytes)
-    return of(found)
+        raise too_large(int(least) if isfinite(least) else OVERHEAD_BYTES + 1, aim.limit_bytes)
+    return seal_up(found.quantised)
 
 
 def coarsest_within(
@@ -222,7 +212,7 @@ def _centre(
     """Offsets that move the levels to the means of what they stand for, and the squared error, in squared steps."""
     top = max((int(np.abs(array).max(initial=0)) for array in levels), default=0)
     matrices, vectors = Tally.empty(top), Tally.empty(top)
-    for spec, array, values in zip(weights_of(schema), levels, steps, strict=True):
+    for spec, array, values in zip(schema.weights, levels, steps, strict=True):
         (vectors if len(spec.shape) < 2 else matrices).add(array, values)
     offsets = _offsets(matrices)
     fine = 4.0**-grid.vector_shift
@@ -233,26 +223,15 @@ def _offsets(tally: Tally) -> tuple[int, ...]:
     used = np.flatnonzero(tally.counts[1:]) + 1
     if not used.size:
         return ()
-    top = int(used[-1])
-    excess = tally.sums - tally.counts * np.arange(top_of(tally) + 1)
-    explicit = 0
-    while explicit < min(top, _EXPLICIT) and tally.counts[explicit + 1] >= _ENOUGH:
+    top, explicit = int(used[-1]), 0
+    while explicit < min(top, MOST_EXPLICIT) and tally.counts[explicit + 1] >= _ENOUGH:
         explicit += 1
-    pooled = [(excess[k], tally.counts[k]) for k in range(1, explicit + 1)]
-    if explicit < top:
-        pooled.append((excess[explicit + 1 :].sum(), tally.counts[explicit + 1 :].sum()))
-    means = [FRACTION * total / count if count else 0.0 for total, count in pooled]
-    return tuple(int(np.clip(round(mean), 1 - FRACTION, 2**15 - 1)) for mean in means)
-
-
-def top_of(tally: Tally) -> int:
-    """Largest magnitude that a tally has room for."""
-    return tally.counts.size - 1
+    return mean_offsets(tally.counts, tally.sums, top, explicit)
 
 
 def _error(tally: Tally, offsets: tuple[int, ...]) -> float:
     """Squared error of the levels with these offsets."""
-    centres = np.arange(top_of(tally) + 1, dtype=np.float64)
+    centres = np.arange(tally.counts.size, dtype=np.float64)
     if offsets:
         which = np.minimum(np.arange(1, centres.size), len(offsets)) - 1
         centres[1:] += np.array(offsets, np.float64)[which] / FRACTION

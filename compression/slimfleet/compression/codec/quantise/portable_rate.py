@@ -1,4 +1,4 @@
-"""Rate control over the portable codec: one knob, the share of the weights that is kept, and a search for it.
+"""Rate control over the portable coder: one knob, the share of the weights that is kept, and a search for it.
 
 After entropy coding, 8 bits with a higher sparsity are smaller than fewer bits with a lower one at equal error,
 so one knob spans everything from dense 8 bits down to a single weight. Below what 8 bits reach there is float32.
@@ -11,10 +11,11 @@ from math import exp, log
 
 import numpy as np
 
-from slimfleet.compression.codec.codec import FLOAT32_BITS, CodecSpec, Encoded, stages
+from slimfleet.compression.codec.codec import Encoded, quantise
 from slimfleet.compression.codec.error import expected_nmse, nmse
 from slimfleet.compression.codec.quantise.grid import dequantise
-from slimfleet.compression.codec.quantise.sparsify import magnitudes, weights_of
+from slimfleet.compression.codec.quantise.sparsify import magnitudes
+from slimfleet.compression.codec.spec import PLAIN, Aim, CodecSpec
 from slimfleet.compression.errors import BudgetExceeded
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Rounding, Tensors
@@ -25,67 +26,57 @@ TRIES = 10
 """Most positions of the knob that one search looks at, its two ends included."""
 CLOSE = log(0.99)
 """A search may end at 0.99 of its bound."""
-PLAIN = CodecSpec(bits=FLOAT32_BITS)
 
 Code = Callable[[CodecSpec], Encoded]
 
 
-def choose(
-    tensors: Tensors,
-    schema: ModelSchema,
-    code: Code,
-    *,
-    target_nmse: float | None,
-    limit_bytes: int | None,
-    rounding: Rounding,
-) -> tuple[CodecSpec, Encoded]:
-    """The spec that meets what `rate.encode_to` was asked for, and what `code` makes of it.
+def choose(tensors: Tensors, schema: ModelSchema, aim: Aim, code: Code) -> Encoded:
+    """What `code` makes of the spec that meets `aim`.
 
-    Raises BudgetExceeded("uplink_bytes") when not even one weight fits `limit_bytes`.
+    Raises BudgetExceeded("uplink_bytes") when not even one weight fits the size.
     """
-    empty = not any(tensors[spec.name].any() for spec in weights_of(schema))
+    empty = not any(tensors[spec.name].any() for spec in schema.weights)
     if empty:
         spec = CodecSpec(bits=BITS)
-    elif not target_nmse:
+    elif not aim.nmse:
         spec = PLAIN
     else:
-        spec = _for_error(tensors, schema, target_nmse, rounding)
+        spec = _for_error(tensors, schema, aim.nmse, aim.rounding)
     encoded = code(spec)
-    if spec != PLAIN and len(encoded.payload) > plain_bytes(
-        schema
-    ):  # few weights: tables cost more than they save
-        spec, encoded = min((spec, encoded), (PLAIN, code(PLAIN)), key=lambda made: len(made[1].payload))
-    if limit_bytes is None or len(encoded.payload) <= limit_bytes:
-        return spec, encoded
+    if spec != PLAIN and len(encoded.payload) > plain_bytes(schema):
+        # Few weights: tables cost more than they save.
+        plain = code(PLAIN)
+        if len(plain.payload) < len(encoded.payload):
+            spec, encoded = PLAIN, plain
+    if aim.limit_bytes is None or aim.fits(encoded.payload):
+        return encoded
     if empty:
-        raise too_large(len(encoded.payload), limit_bytes)
-    spec = _for_size(schema, code, limit_bytes, rounding, spec.sparsity)
-    return spec, code(spec)
+        raise too_large(len(encoded.payload), aim.limit_bytes)
+    return code(_for_size(schema, code, aim.limit_bytes, aim.rounding, spec.sparsity))
 
 
-def _for_error(tensors: Tensors, schema: ModelSchema, target: float, rounding: Rounding) -> CodecSpec:
-    """The sparsest spec found that errs by at most `target`. It quantises and does not code.
+def _for_error(tensors: Tensors, schema: ModelSchema, bound: float, rounding: Rounding) -> CodecSpec:
+    """The sparsest spec found that errs by at most `bound`. It quantises and does not code.
 
     Stochastic rounding is judged by its expected error: a choice that looked at the draw would bias it.
     """
-    rng = np.random.default_rng(0)  # for the draws that nobody looks at
-    weights = {spec.name: tensors[spec.name] for spec in weights_of(schema)}
+    rng = np.random.default_rng(0)  # for draws that are thrown away
+    weights = {spec.name: tensors[spec.name] for spec in schema.weights}
 
     def error(log_kept: float) -> float:
-        stage = stages(schema, _spec(log_kept, rounding), rng=rng)
-        quantised, _ = stage.encode(tensors, stage.init(schema))
+        quantised = quantise(tensors, schema, _spec(log_kept, rounding), rng=rng)
         if rounding == "stochastic" and quantised.grid is not None:
             return expected_nmse(tensors, schema, quantised.grid)
         return nmse(weights, dequantise(quantised, schema))
 
     if rounding == "stochastic":
-        found = _frontier(error, target, inside=0.0, outside=_least(schema))
+        found = _frontier(error, bound, inside=0.0, outside=_least(schema))
     else:
-        fewest = _fewest(tensors, schema, target)
+        fewest = _fewest(tensors, schema, bound)
         often_enough = min(fewest + log(4), 0.0)
-        found = _frontier(error, target, inside=often_enough, outside=fewest)
+        found = _frontier(error, bound, inside=often_enough, outside=fewest)
         if found is None:
-            found = _frontier(error, target, inside=0.0, outside=often_enough)
+            found = _frontier(error, bound, inside=0.0, outside=often_enough)
     return PLAIN if found is None else _spec(found, rounding)
 
 
@@ -149,12 +140,12 @@ def _spec(log_kept: float, rounding: Rounding) -> CodecSpec:
 
 def _least(schema: ModelSchema) -> float:
     """Logarithm of the share that one weight is."""
-    return -log(max(sum(spec.size for spec in weights_of(schema)), 1))
+    return -log(max(sum(spec.size for spec in schema.weights), 1))
 
 
 def plain_bytes(schema: ModelSchema) -> int:
     """The least that the weights take in plain float32."""
-    return OVERHEAD_BYTES + 4 * sum(spec.size for spec in weights_of(schema))
+    return OVERHEAD_BYTES + 4 * sum(spec.size for spec in schema.weights)
 
 
 def too_large(least_bytes: int, limit_bytes: int) -> BudgetExceeded:

@@ -7,32 +7,34 @@ step for each tensor keeps the relative precision of every layer, which is what 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slimfleet.compression.codec.quantise.grid import FRACTION, LEAST_UNIT, Grid, Quantised, dequantise
-from slimfleet.compression.codec.quantise.plain import carry
-from slimfleet.compression.codec.quantise.sparsify import emphasis, magnitudes, weights_of
+from slimfleet.compression.codec.quantise.grid import FRACTION, LEAST_UNIT, Grid, Quantised
+from slimfleet.compression.codec.quantise.offsets import MOST_EXPLICIT, mean_offsets
+from slimfleet.compression.codec.quantise.plain import carried
+from slimfleet.compression.codec.quantise.sparsify import emphasis, magnitudes
 from slimfleet.compression.codec.quantise.step import deadzone_step, stochastic_step
-from slimfleet.compression.codec.stage import Stage, stateless
 from slimfleet.compression.schema import ModelSchema, TensorSpec
 from slimfleet.compression.types import Tensors
 
 Array = NDArray[np.float32]
+Signed = dict[str, NDArray[np.int32]]
 Round = Callable[[Array], Array]
 """Magnitudes in steps -> whole numbers of steps."""
 
 DEADZONE_ROUNDING = 0.35
 """In a sparse update a magnitude of k steps is rounded up from k + 1 - 0.35: fewer bytes at equal error."""
-_EXPLICIT = 8
-"""Up to this many levels each get an offset; with more, the first three do and the rest share one."""
+_EXPLICIT_OF_MANY = 3
+"""Levels with an offset of their own where there are more than `MOST_EXPLICIT`."""
 
 
 def quantise_deadzone(
-    schema: ModelSchema, bits: int, *, sparse: bool, one_step: bool, vector_shift: int
-) -> Stage[Tensors, Quantised, None]:
+    tensors: Tensors, schema: ModelSchema, bits: int, *, sparse: bool, one_step: bool, vector_shift: int
+) -> Quantised:
     """Quantise to `2 ** (bits - 1)` levels per sign, each level reconstructed at the mean of what fell on it.
 
     `sparse` says that zeros were chosen by a sparsifier: every other value keeps at least one step, and the
@@ -50,14 +52,18 @@ def quantise_deadzone(
     def choose(values: Array, largest: float) -> float:
         return deadzone_step(values, largest, levels, rounding, sparse)
 
-    def encode(tensors: Tensors) -> Quantised:
-        steps = _steps(tensors, schema, choose, one_step, vector_shift)
-        return _quantise(tensors, schema, steps, nearest, levels, vector_shift, centred=True)
-
-    return stateless(encode, lambda quantised: dequantise(quantised, schema))
+    units = _units(tensors, schema, choose, one_step, vector_shift)
+    grid = Grid(units, (), vector_shift)
+    counts, sums = (np.zeros((levels << vector_shift) + 1) for _ in range(2))
+    signed: Signed = {}
+    for name, steps, whole, signs in _rounded(tensors, schema, grid, nearest, levels):
+        _count(steps, whole, counts, sums)
+        signed[name] = np.where(signs, -whole, whole)
+    return Quantised(signed, replace(grid, offsets=_offsets(counts, sums)), carried(tensors, schema))
 
 
 def quantise_stochastic(
+    tensors: Tensors,
     schema: ModelSchema,
     bits: int,
     rng: np.random.Generator,
@@ -65,7 +71,7 @@ def quantise_stochastic(
     sparsity: float,
     one_step: bool,
     vector_shift: int,
-) -> Stage[Tensors, Quantised, None]:
+) -> Quantised:
     """Unbiased quantisation: a magnitude goes to one of its two neighbours so that the mean is the magnitude.
 
     As QSGD (Alistarh et al. 2017, section 3.1), with a step of at least the largest magnitude / `2 ** (bits
@@ -81,11 +87,10 @@ def quantise_stochastic(
     def choose(values: Array, largest: float) -> float:
         return stochastic_step(values, largest, levels, sparsity)
 
-    def encode(tensors: Tensors) -> Quantised:
-        steps = _steps(tensors, schema, choose, one_step, vector_shift)
-        return _quantise(tensors, schema, steps, either, levels, vector_shift, centred=False)
-
-    return stateless(encode, lambda quantised: dequantise(quantised, schema))
+    grid = Grid(_units(tensors, schema, choose, one_step, vector_shift), (), vector_shift)
+    rounded = _rounded(tensors, schema, grid, either, levels)
+    signed = {name: np.where(signs, -whole, whole) for name, _, whole, signs in rounded}
+    return Quantised(signed, grid, carried(tensors, schema))
 
 
 def model_units(tensors: Tensors, schema: ModelSchema, bits: int, vector_shift: int) -> tuple[float, ...]:
@@ -95,7 +100,7 @@ def model_units(tensors: Tensors, schema: ModelSchema, bits: int, vector_shift: 
     `2 ** (bits - 1)` levels; the step that just reaches the largest value for a vector, which is too short to pay for a
     longer frequency table.
     """
-    return tuple(_model_unit(tensors[spec.name], spec, bits, vector_shift) for spec in weights_of(schema))
+    return tuple(_model_unit(tensors[spec.name], spec, bits, vector_shift) for spec in schema.weights)
 
 
 def _model_unit(array: NDArray[np.generic], spec: TensorSpec, bits: int, vector_shift: int) -> float:
@@ -110,81 +115,55 @@ def _model_unit(array: NDArray[np.generic], spec: TensorSpec, bits: int, vector_
     return float(np.float32(max(step / FRACTION, LEAST_UNIT)))
 
 
-def _steps(
-    tensors: Tensors,
-    schema: ModelSchema,
-    choose: Callable[[Array, float], float],
-    one_step: bool,
-    vector_shift: int,
-) -> list[np.float32]:
-    """Units (step / 256) as the wire carries them: one, or one for each weight tensor."""
-    groups = [schema] if one_step else [ModelSchema((spec,)) for spec in weights_of(schema)]
-    units = []
-    for group in groups:
-        values = magnitudes(tensors, group, vector_shift)
-        largest = max((largest_of(tensors[spec.name]) for spec in weights_of(group)), default=0.0)
-        step = choose(values, largest) if largest else 0.0
-        units.append(np.float32(max(step / FRACTION, LEAST_UNIT)))
-    return units
-
-
 def largest_of(array: NDArray[np.generic]) -> float:
     """Largest magnitude; 0 of nothing."""
     return max(float(array.max()), -float(array.min())) if array.size else 0.0
 
 
-def _quantise(
+def _units(
     tensors: Tensors,
     schema: ModelSchema,
-    units: list[np.float32],
-    round_to: Round,
-    levels: int,
+    choose: Callable[[Array, float], float],
+    one_step: bool,
     vector_shift: int,
-    *,
-    centred: bool,
-) -> Quantised:
-    signed: dict[str, NDArray[np.int32]] = {}
-    tally = _Tally(levels << vector_shift)
-    for index, spec in enumerate(weights_of(schema)):
+) -> tuple[float, ...]:
+    """Step / 256, float32: one for all weights, or one for each weight tensor."""
+    groups = [schema] if one_step else [ModelSchema((spec,)) for spec in schema.weights]
+    units = []
+    for group in groups:
+        values = magnitudes(tensors, group, vector_shift)
+        largest = max((largest_of(tensors[spec.name]) for spec in group.weights), default=0.0)
+        step = choose(values, largest) if largest else 0.0
+        units.append(float(np.float32(max(step / FRACTION, LEAST_UNIT))))
+    return tuple(units)
+
+
+def _rounded(
+    tensors: Tensors, schema: ModelSchema, grid: Grid, round_to: Round, levels: int
+) -> Iterator[tuple[str, Array, NDArray[np.int32], NDArray[np.bool_]]]:
+    """Of each weight tensor: its name, magnitudes in steps, the levels that these become, and where it is negative."""
+    for index, spec in enumerate(schema.weights):
         x = tensors[spec.name].astype(np.float32)
-        scale = emphasis(spec, vector_shift)
-        step = np.float32(units[index if len(units) > 1 else 0] * FRACTION / scale)
+        scale = emphasis(spec, grid.vector_shift)
+        step = np.float32(np.float32(grid.units[index if len(grid.units) > 1 else 0]) * FRACTION / scale)
         steps = (np.abs(x) / step).astype(np.float32)
         whole = np.minimum(round_to(steps), np.float32(levels) * scale).astype(np.int32)
-        if centred:
-            tally.add(steps, whole)
-        signed[spec.name] = np.where(np.signbit(x), -whole, whole)
-    grid = Grid(tuple(map(float, units)), tally.offsets() if centred else (), vector_shift)
-    return Quantised(signed, grid, {s.name: carry(tensors[s.name], s) for s in _others(schema)})
+        yield spec.name, steps, whole, np.signbit(x)
 
 
-def _others(schema: ModelSchema) -> list[TensorSpec]:
-    return [spec for spec in schema.tensors if spec.kind != "weight"]
+def _count(
+    steps: Array, whole: NDArray[np.int32], counts: NDArray[np.float64], sums: NDArray[np.float64]
+) -> None:
+    """Add to the counts and sums of the magnitudes that fell on each level from 1 on."""
+    used = np.flatnonzero(whole)
+    levels = whole.ravel()[used]
+    counts += np.bincount(levels, minlength=counts.size)
+    sums += np.bincount(levels, weights=steps.ravel()[used], minlength=sums.size)
 
 
-class _Tally:
-    """Counts and sums of the magnitudes that fell on each level, for their means."""
-
-    def __init__(self, top: int) -> None:
-        self._counts = np.zeros(top + 1)
-        self._sums = np.zeros(top + 1)
-
-    def add(self, steps: Array, whole: NDArray[np.int32]) -> None:
-        used = np.flatnonzero(whole)
-        levels = whole.ravel()[used]
-        self._counts += np.bincount(levels, minlength=self._counts.size)
-        self._sums += np.bincount(levels, weights=steps.ravel()[used], minlength=self._sums.size)
-
-    def offsets(self) -> tuple[int, ...]:
-        """Distance of the means from their levels in 1/256 steps; empty when nothing is left."""
-        used = np.flatnonzero(self._counts)
-        if not used.size:
-            return ()
-        top = int(used[-1])
-        excess = self._sums - self._counts * np.arange(self._counts.size)
-        explicit = top if top <= _EXPLICIT else 3
-        pooled = [(excess[k], self._counts[k]) for k in range(1, explicit + 1)]
-        if top > explicit:
-            pooled.append((excess[explicit + 1 :].sum(), self._counts[explicit + 1 :].sum()))
-        means = [FRACTION * total / count if count else 0.0 for total, count in pooled]
-        return tuple(int(np.clip(round(mean), 1 - FRACTION, 2**15 - 1)) for mean in means)
+def _offsets(counts: NDArray[np.float64], sums: NDArray[np.float64]) -> tuple[int, ...]:
+    used = np.flatnonzero(counts)
+    if not used.size:
+        return ()
+    top = int(used[-1])
+    return mean_offsets(counts, sums, top, top if top <= MOST_EXPLICIT else _EXPLICIT_OF_MANY)
