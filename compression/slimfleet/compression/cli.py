@@ -60,8 +60,9 @@ def update(
 ) -> None:
     """Compress an update to each target error.
 
-    Counters and the running_mean and running_var of batch norms are left out. The encoding speed is that of the whole
-    search for the target.
+    Counters and the running_mean and running_var of batch norms are left out.
+
+    The encoding speed is that of the whole search for the target.
     """
     from slimfleet.compression.codec import Coding
     from slimfleet.compression.codec.operating_point import meet_bytes, meet_nmse

@@ -135,7 +135,7 @@ def decode(payload: bytes | Opened, schema: ModelSchema, reference: Tensors | No
     header, quantised = read_quantised(payload, schema, reference)
     if header.kind is PayloadKind.CHANGE:
         raise PayloadError(
-            "header", "a change is decoded with the model that was changed: decode_change does"
+            "header", "a change can only be decoded with the model that was changed: use decode_change"
         )
     return Decoded(header, dequantise(quantised, schema))
 

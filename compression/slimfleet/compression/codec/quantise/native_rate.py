@@ -25,9 +25,9 @@ from slimfleet.compression.codec.native.bindings import (
     start_class,
 )
 from slimfleet.compression.codec.quantise.grid import FRACTION, LEAST_UNIT, CodedLevels, Grid, Quantised
-from slimfleet.compression.codec.quantise.offsets import MOST_EXPLICIT, mean_offsets
 from slimfleet.compression.codec.quantise.plain import carried
 from slimfleet.compression.codec.quantise.portable_rate import plain_bytes, too_large
+from slimfleet.compression.codec.quantise.step import MOST_EXPLICIT, mean_offsets
 from slimfleet.compression.codec.quantise.uniform import largest_of
 from slimfleet.compression.codec.spec import Aim, Coding
 from slimfleet.compression.schema import ModelSchema

@@ -14,10 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimfleet.compression.codec.quantise.grid import FRACTION, LEAST_UNIT, Grid, Quantised
-from slimfleet.compression.codec.quantise.offsets import MOST_EXPLICIT, mean_offsets
 from slimfleet.compression.codec.quantise.plain import carried
 from slimfleet.compression.codec.quantise.sparsify import emphasis, magnitudes
-from slimfleet.compression.codec.quantise.step import deadzone_step, stochastic_step
+from slimfleet.compression.codec.quantise.step import (
+    MOST_EXPLICIT,
+    deadzone_step,
+    mean_offsets,
+    stochastic_step,
+)
 from slimfleet.compression.schema import ModelSchema, TensorSpec
 from slimfleet.compression.types import Tensors
 
