@@ -15,6 +15,9 @@ from slimfleet.coordinator.learning.row import RoundRow
 from slimfleet.coordinator.observing.events import Closed, Event
 
 
+log = logging.getLogger(__name__)
+
+
 class RoundsCsv:
     """Observer that keeps `rounds.csv` in `folder` up to date, rounds of earlier processes included."""
 
@@ -43,9 +46,6 @@ def csv_of(kind: type[Any], rows: Sequence[Any], header: bool = True) -> bytes:
         table.writeheader()
     table.writerows(asdict(row) for row in rows)
     return text.getvalue().encode()
-
-
-log = logging.getLogger(__name__)
 
 
 def log_rounds(event: Event) -> None:
