@@ -1,8 +1,7 @@
 """State of a federation: everything that lasts from round to round, and its one serialised form.
 
-A checkpoint is a few named files. `state.json` holds what is no array; `server.safetensors` the server's tensors and the
-digest of `state.json`; `version-NUMBER-FINGERPRINT.safetensors` one published model each, which never changes once
-written.
+A checkpoint is a few named files. `state.json` holds what is no array; `server.safetensors` the server's tensors and
+the digest of `state.json`; `version-NUMBER-FINGERPRINT.safetensors` one published model each, which never changes.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from slimfleet.compression.files import write_atomically
 from slimfleet.coordinator.learning.row import RoundRow
 from slimfleet.coordinator.observing.events import Closed, Event
 
-
 log = logging.getLogger(__name__)
 
 
