@@ -66,8 +66,8 @@ class WallEnvironment:
         return Status()
 
     def advance(self, now_s: float, answers: Sequence[Answer], round_number: int) -> Sequence[Cost]:
-        """Nothing to do; what silent devices spent is not known."""
-        return ()
+        """What devices say that they had spent when they refused; that of silent ones is not known."""
+        return [answer.spent.cost for answer in answers if answer.spent is not None]
 
     def to_json(self) -> dict[str, Any]:
         """The wall clock needs no checkpoint."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from slimfleet.compression import Cost, DeviceProfile, Report
 from slimfleet.compression.cost import CostModel, SizeObservation
+from slimfleet.compression.types import Startup
 from slimfleet.coordinator.receiving.answer import Answer
 from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.sending.versions import NOTHING
@@ -28,21 +29,27 @@ def learn(state: State, cost_model: CostModel, answers: Sequence[Answer], round_
         if report is not None and answer.verdict != "rejected":
             record = state.registry[dispatch.node]
             record.examples, record.loss = report.examples, report.loss
+            record.learn_startup(report.startup)
             nominal = nominal_cost(cost_model, record.profile, dispatch, report)
-            state.calibration.update(str(dispatch.node), record.profile.device_class, nominal, report.spent)
+            # Start-up is learned by itself: what it takes says nothing about how fast a device trains.
+            spent = replace(report.spent, energy_j=report.spent.energy_j - report.startup.energy_j)
+            state.calibration.update(str(dispatch.node), record.profile.device_class, nominal, spent)
             plan = dispatch.assignment.plan
             if plan.nmse:
                 parameters = cost_model.works[plan.width].parameters
                 sizes.append(SizeObservation(plan.nmse, parameters, report.spent.uplink_bytes))
+        if answer.spent is not None:
+            state.registry[dispatch.node].learn_startup(answer.spent.startup, at_least=True)
         _note(state, dispatch, answer, round_number)
     state.calibration.close_round()
     state.sizes = state.sizes.learn(sizes)
 
 
 def nominal_cost(cost_model: CostModel, profile: DeviceProfile, dispatch: Dispatch, report: Report) -> Cost:
-    """What the uncorrected model says of the steps that were done and the bytes that were sent."""
+    """What the uncorrected model says of the steps that were done and the bytes that were sent, after the start-up
+    that there was, whose energy is left out."""
     plan = replace(dispatch.assignment.plan, local_steps=report.steps)
-    return cost_model.predict(
+    return cost_model.on(Startup(time_s=report.startup.time_s)).predict(
         profile,
         plan,
         cost_model.works[plan.width],
@@ -60,6 +67,7 @@ def _note(state: State, dispatch: Dispatch, answer: Answer, round_number: int) -
     record.rejections += answer.verdict == "rejected"
     record.failures += answer.verdict == "failed"
     record.violations += len(answer.broken)
+    record.last_problem = "" if answer.verdict == "accepted" else f"{answer.reason}: {answer.message}"
     if answer.verdict == "accepted":
         record.acknowledged_round = round_number
         record.participations += 1
