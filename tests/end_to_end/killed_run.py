@@ -1,4 +1,4 @@
-"""Run digits and die by SIGKILL: `killed_run.py OUT between|within`. Started by test_resume.py, which has the whole run."""
+"""Run digits and die by SIGKILL, for test_resume.py: `killed_run.py OUT between|within`."""
 
 from __future__ import annotations
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from slimfleet.simulations import RunRecord, load_scenario, simulate
 
 CHANGES = {
-    "rounds": "10",
-    "fleet.devices": "30",
-    "selection.per_round": "20",
+    "rounds": "8",
+    "fleet.devices": "20",
+    "selection.per_round": "12",
     "planner.widths": "[1.0]",
+    "planner.local_steps": "[8]",
     "budget.downlink_bytes": '"none"',
     "budget.class.phone-low.downlink_bytes": '"none"',
 }
