@@ -12,7 +12,7 @@ from annotated_types import Ge
 from slimfleet.compression import BadInput, DeviceProfile
 from slimfleet.compression.edge.app_config import config_as, table, task_reference
 from slimfleet.compression.edge.checked import checked
-from slimfleet.compression.edge.profile_file import read_profile, read_profiles
+from slimfleet.compression.edge.input_files import read_profile, read_profiles
 
 BOARD = DeviceProfile(
     name="board", device_class="sbc", ram_bytes=2**30, train_flops_per_s=1e8, idle_w=1.0, train_w=2.0,

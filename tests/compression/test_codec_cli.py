@@ -146,7 +146,7 @@ def test_help_does_not_wait_for_the_codec(arguments):
     )
     assert "--reference" in done.stdout or "inspect" in done.stdout
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert "slimfleet.compression.edge.console" in imported
+    assert "slimfleet.compression.edge.command_line" in imported
     assert not imported & {"torch", "constriction", "slimfleet.compression.codec"}
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from flwr.app import Message
 
-from slimfleet.compression.codec.entropy.grid_fields import read_grid
-from slimfleet.compression.codec.entropy.reader import Reader
+from slimfleet.compression.codec.entropy.fields import Reader, read_grid
 from slimfleet.compression.wire import Coder, PayloadKind, Sections, unseal
 from slimfleet.coordinator import Coordinator
 from slimfleet.coordinator.transport.flower import run

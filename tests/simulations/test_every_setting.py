@@ -15,7 +15,7 @@ from slimfleet.compression import Budget
 from slimfleet.compression.messages import text_of
 from slimfleet.coordinator.settings import Budgets
 from slimfleet.simulations import InProcess, Scenario, load_scenario
-from slimfleet.simulations.baseline import baseline_settings
+from slimfleet.simulations.scenario import baseline_settings
 
 HERE = Path(__file__).parent
 PLAIN = HERE / "plain.toml"

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from slimfleet.compression import BadInput, Budget
 from slimfleet.coordinator.settings import CoordinatorSettings, ServerSettings, settings_of, tables_of
 from slimfleet.simulations import FleetSettings, Scenario, TaskSettings, load_scenario
-from slimfleet.simulations.baseline import baseline_settings
 from slimfleet.simulations.profiles import load_profiles
-from slimfleet.simulations.scenario import scenario_names
+from slimfleet.simulations.scenario import baseline_settings, scenario_names
 
 
 def complaint(path: Path | str, overrides: dict[str, str] | None = None) -> str:

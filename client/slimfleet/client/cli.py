@@ -19,10 +19,8 @@ from slimfleet.client.meters import METERS, build_meter, read_all
 from slimfleet.client.meters.battery import read_batteries
 from slimfleet.compression import BadInput, Task
 from slimfleet.compression.cost import RUNTIMES
-from slimfleet.compression.edge.console import run_app
-from slimfleet.compression.edge.import_path import existing_folders, make_importable
-from slimfleet.compression.edge.options import ImportFrom, TaskArguments, keyword_arguments
-from slimfleet.compression.edge.task_loader import load_task
+from slimfleet.compression.edge.command_line import ImportFrom, TaskArguments, keyword_arguments, run_app
+from slimfleet.compression.edge.task_loader import existing_folders, load_task, make_importable
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False

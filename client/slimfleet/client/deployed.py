@@ -19,7 +19,7 @@ from slimfleet.client.workbench import Workbench
 from slimfleet.compression import Assignment, BadInput
 from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.edge.app_config import Config, config_as
-from slimfleet.compression.edge.profile_file import read_profile
+from slimfleet.compression.edge.input_files import read_profile
 from slimfleet.compression.edge.task_loader import load_task
 from slimfleet.compression.pruning.blueprint import blueprint
 from slimfleet.compression.types import Count

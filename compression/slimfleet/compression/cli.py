@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from slimfleet.compression.edge.console import run_app
+from slimfleet.compression.edge.command_line import run_app
 from slimfleet.compression.errors import BadInput, PayloadError
 
 # Each command imports what it needs: help and mistakes should not wait for numpy, nor for the codec.
@@ -17,14 +16,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from slimfleet.compression.codec.operating_point import OperatingPoint
-
-
-class PresetName(StrEnum):
-    """`Preset`, as an option."""
-
-    SMALL = "small"
-    FAST = "fast"
-    PORTABLE = "portable"
 
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
@@ -46,8 +37,9 @@ def update(
         int | None, typer.Option("--bytes", help="Also: the best update of at most so many bytes.")
     ] = None,
     preset: Annotated[
-        PresetName, typer.Option(help="small: fewest bytes; fast; portable: without the native coder.")
-    ] = PresetName.SMALL,
+        Literal["small", "fast", "portable"],
+        typer.Option(help="small: fewest bytes; fast; portable: without the native coder."),
+    ] = "small",
     profile: Annotated[str | None, typer.Option(hidden=True)] = None,
     reference: Annotated[
         Path | None,
@@ -66,7 +58,7 @@ def update(
     """
     from slimfleet.compression.codec import Coding
     from slimfleet.compression.codec.operating_point import meet_bytes, meet_nmse
-    from slimfleet.compression.edge.update_file import load_reference, load_update
+    from slimfleet.compression.edge.input_files import load_reference, load_update
     from slimfleet.compression.files import write_atomically
 
     if profile is not None:
@@ -75,7 +67,7 @@ def update(
     if not targets and size is None:
         targets = [0.3, 0.1, 0.03]
     tensors = load_update(file)
-    coding = Coding(preset.value, None if reference is None else load_reference(reference, tensors))
+    coding = Coding(preset, None if reference is None else load_reference(reference, tensors))
     made = [meet_nmse(tensors, target, coding) for target in targets]
     if size is not None:
         made.append(meet_bytes(tensors, size, coding))

@@ -13,7 +13,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from slimfleet.compression import BadInput, PayloadError
+from safetensors.numpy import save
+
+from slimfleet.compression import BadInput, PayloadError, Tensors
+from slimfleet.compression.files import write_atomically
 from slimfleet.coordinator.environment import Environment
 from slimfleet.coordinator.observing.events import Saved
 from slimfleet.coordinator.state import VERSION, Files, State, files_of, restore
@@ -95,3 +98,10 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_model(path: Path, tensors: Tensors) -> None:
+    """Write a model as safetensors, whole or not at all. Raises OSError where the disk refuses."""
+    # safetensors writes the memory of a transposed array as if it were in C order.
+    in_order = {name: array.copy(order="C") for name, array in tensors.items()}
+    write_atomically(path, save(in_order))

@@ -12,11 +12,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from slimfleet.compression.edge.console import run_app
-from slimfleet.compression.edge.import_path import existing_folders, make_importable
-from slimfleet.compression.edge.options import ImportFrom, TaskArguments, keyword_arguments
-from slimfleet.compression.edge.profile_file import read_profiles
-from slimfleet.compression.edge.task_loader import load_task
+from slimfleet.compression.edge.command_line import ImportFrom, TaskArguments, keyword_arguments, run_app
+from slimfleet.compression.edge.input_files import read_profiles
+from slimfleet.compression.edge.task_loader import existing_folders, load_task, make_importable
 from slimfleet.compression.types import Budget, Skip
 from slimfleet.coordinator.settings import Budgets, ClientSettings, CoordinatorSettings, SelectionSettings
 

@@ -22,7 +22,7 @@ from slimfleet.compression.tensors import load_tensors, tensors_of
 from slimfleet.coordinator.environment import Environment
 from slimfleet.coordinator.learning.aggregate import CoverageMean
 from slimfleet.coordinator.learning.learn import learn
-from slimfleet.coordinator.learning.row import Around, round_row
+from slimfleet.coordinator.learning.row import round_row
 from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
 from slimfleet.coordinator.observing.events import Closed, Phase, Planned
 from slimfleet.coordinator.planning.assigning import Assigner
@@ -153,17 +153,10 @@ class Coordinator:
             began = stopwatch()
             evaluation = self._evaluate()
             seconds["evaluate"] = stopwatch() - began
-        around = Around(
-            number=opened.number,
-            full_bytes=state.schema.nbytes,
-            skipped=len(opened.skipped),
-            silent=silent,
-            virtual_time_s=self.environment.now_s() - opened.opened_s,
-            evaluation=evaluation,
-            size_error=state.sizes.error,
-            wall_time_s=stopwatch() - opened.opened_at,
-        )
-        row, told = round_row(answers, around, state.rows), (*answers, *state.unasked)
+        virtual_time_s = self.environment.now_s() - opened.opened_s
+        wall_time_s = stopwatch() - opened.opened_at
+        row = round_row(state, opened, answers, silent, evaluation, virtual_time_s, wall_time_s)
+        told = (*answers, *state.unasked)
         state.rows.append(row)
         state.open_round, state.unasked = None, []
         return Closed(

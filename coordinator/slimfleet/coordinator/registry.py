@@ -44,36 +44,31 @@ class DeviceRecord:
 class Registry:
     """The devices that ever registered, by node."""
 
-    _records: dict[int, DeviceRecord] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, records: Iterable[DeviceRecord]) -> Registry:
-        """A registry of these devices."""
-        return cls({record.node: record for record in records})
+    records: dict[int, DeviceRecord] = field(default_factory=dict)
 
     def register(self, node: int, profile: DeviceProfile, examples: int) -> None:
         """Add a device, or take its new profile and number of examples."""
-        if node not in self._records:
-            self._records[node] = DeviceRecord(node=node, profile=profile, examples=examples)
-        self._records[node].profile = profile
-        self._records[node].examples = examples
+        if node not in self.records:
+            self.records[node] = DeviceRecord(node=node, profile=profile, examples=examples)
+        self.records[node].profile = profile
+        self.records[node].examples = examples
 
     def missing(self, nodes: Iterable[int]) -> list[int]:
         """Those of `nodes` that have not registered."""
-        return [node for node in nodes if node not in self._records]
+        return [node for node in nodes if node not in self.records]
 
     def nodes(self) -> list[int]:
         """Every node, in order."""
-        return sorted(self._records)
+        return sorted(self.records)
 
     def __getitem__(self, node: int) -> DeviceRecord:
-        return self._records[node]
+        return self.records[node]
 
     def __contains__(self, node: int) -> bool:
-        return node in self._records
+        return node in self.records
 
     def __iter__(self) -> Iterator[DeviceRecord]:
-        return (self._records[node] for node in self.nodes())
+        return (self.records[node] for node in self.nodes())
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self.records)

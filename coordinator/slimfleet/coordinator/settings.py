@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from slimfleet.compression.edge.checked import Source, checked, refuse_renamed
-from slimfleet.compression.edge.toml_file import read_toml
+from slimfleet.compression.edge.input_files import read_toml
 from slimfleet.compression.messages import Training
 from slimfleet.compression.types import Budget, Count, NotNegative, Positive, Preset, Rounding, Share
 

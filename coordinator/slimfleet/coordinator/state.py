@@ -1,7 +1,7 @@
 """State of a federation: everything that lasts from round to round, and its one serialised form.
 
-A checkpoint is a few named files. `state.json` holds what is no array, `server.safetensors` the server's tensors, and
-`version-NUMBER-FINGERPRINT.safetensors` one published model each; these never change once written.
+A checkpoint is a few named files. `state.json` holds what is no array; `server.safetensors` the server's tensors and
+the digest of `state.json`; `version-NUMBER-FINGERPRINT.safetensors` one published model each, which never changes.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import xxhash
 from pydantic import TypeAdapter
 
 from slimfleet.compression import BadInput, ModelSchema, PayloadError, Skip
@@ -26,7 +28,7 @@ from slimfleet.coordinator.learning.calibration import Calibration
 from slimfleet.coordinator.learning.row import RoundRow, Totals
 from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
 from slimfleet.coordinator.receiving.answer import Answer
-from slimfleet.coordinator.registry import DeviceRecord, Registry
+from slimfleet.coordinator.registry import Registry
 from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.sending.downlink import Downlink
 from slimfleet.coordinator.sending.versions import Versions
@@ -82,20 +84,16 @@ class State:
         return len(self.rows) + 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Values:
-    """What lasts and is no array."""
-
-    format: int
-    schema: str
-    optimizer: str
-    rows: list[RoundRow]
-    registry: list[DeviceRecord]
-    calibration: Calibration
-    sizes: UpdateSizeModel
-    totals: Totals
-    environment: dict[str, Any]
-
+LASTING: Mapping[str, TypeAdapter[Any]] = MappingProxyType(
+    {
+        "rows": TypeAdapter(list[RoundRow]),
+        "registry": TypeAdapter(Registry),
+        "calibration": TypeAdapter(Calibration),
+        "sizes": TypeAdapter(UpdateSizeModel),
+        "totals": TypeAdapter(Totals),
+    }
+)
+"""What of a `State` lasts and is no array; its types alone say how it is written and read."""
 
 Files = Mapping[str, Callable[[], bytes]]
 """Name -> what gives the content."""
@@ -103,18 +101,11 @@ Files = Mapping[str, Callable[[], bytes]]
 
 def files_of(state: State, environment: Environment) -> Files:
     """The state as files. A file whose name begins with `VERSION` has the content of its namesake of earlier rounds."""
-    values = _Values(
-        **_identity(state),
-        rows=state.rows,
-        registry=list(state.registry),
-        calibration=state.calibration,
-        sizes=state.sizes,
-        totals=state.totals,
-        environment=environment.to_json(),
-    )
+    plain = {name: kind.dump_python(getattr(state, name)) for name, kind in LASTING.items()}
+    values = json.dumps({**_identity(state), **plain, "environment": environment.to_json()}).encode()
     return {
-        VALUES: lambda: json.dumps(asdict(values)).encode(),
-        SERVER: lambda: seal_tensors(state.server.state(), {}),
+        VALUES: lambda: values,
+        SERVER: lambda: seal_tensors(state.server.state(), {VALUES: xxhash.xxh3_64_hexdigest(values)}),
         **{_name(number, each): partial(_version_bytes, each) for number, each in state.versions},
     }
 
@@ -137,17 +128,21 @@ def restore(state: State, environment: Environment, files: Mapping[str, bytes]) 
                 f"is of {WORDS[key]} {found}, expected is {expected}: "
                 f"resume with the version and scenario that it began with"
             )
-    values = TypeAdapter(_Values).validate_python(plain)
-    arrays, _ = open_sealed(files[SERVER])
+    if missing := {*LASTING, "environment"} - plain.keys():
+        raise ValueError(f"{VALUES} lacks {', '.join(sorted(missing))}")
+    arrays, fields = open_sealed(files[SERVER])
+    if fields.get(VALUES) != xxhash.xxh3_64_hexdigest(files[VALUES]):
+        raise ValueError(f"{VALUES} and {SERVER} do not belong together, or have changed")
+    values = {name: kind.validate_python(plain[name]) for name, kind in LASTING.items()}
+    versions = _read_versions(files, state.schema)
     try:
         state.server.restore(arrays)
-    except KeyError as missing:
-        raise ValueError(f"{SERVER} lacks {missing}") from missing
-    state.versions.restore(_read_versions(files, state.schema))
-    state.registry = Registry.of(values.registry)
-    state.calibration, state.sizes = values.calibration, values.sizes
-    state.rows, state.totals = values.rows, values.totals
-    environment.restore(values.environment)
+    except KeyError as key:
+        raise ValueError(f"{SERVER} lacks {key}") from key
+    state.versions.restore(versions)
+    for name, value in values.items():
+        setattr(state, name, value)
+    environment.restore(plain["environment"])
 
 
 WORDS = {

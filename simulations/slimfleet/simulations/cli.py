@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slimfleet.compression.edge.console import run_app
+from slimfleet.compression.edge.command_line import run_app
 from slimfleet.compression.errors import BadInput
 from slimfleet.simulations.scenario import DEFAULT, load_scenario, scenario_names
 

@@ -10,8 +10,8 @@ from typing import Any
 from slimfleet.compression.files import write_atomically
 from slimfleet.compression.types import Tensors
 from slimfleet.coordinator import RoundRow
-from slimfleet.coordinator.model_file import write_model
-from slimfleet.coordinator.observing.rounds_csv import csv_of
+from slimfleet.coordinator.checkpoint import write_model
+from slimfleet.coordinator.observing.rounds import csv_of
 from slimfleet.simulations.outcome import DeviceRow, RunRecord
 from slimfleet.simulations.report import report_html
 from slimfleet.simulations.summary import summarise

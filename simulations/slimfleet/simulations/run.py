@@ -12,16 +12,15 @@ from typing import Literal
 from slimfleet.compression import BadInput
 from slimfleet.compression.files import write_atomically
 from slimfleet.coordinator import Coordinator, CoordinatorSettings, Observer
-from slimfleet.coordinator.observing.rounds_csv import RoundsCsv
+from slimfleet.coordinator.observing.rounds import RoundsCsv
 from slimfleet.coordinator.transport.flower import run
-from slimfleet.simulations.baseline import baseline_settings
 from slimfleet.simulations.faults import assign_faults
 from slimfleet.simulations.fleet import build_fleet
 from slimfleet.simulations.grids.flower import Engine, EngineGrid, fleet_app
 from slimfleet.simulations.grids.local import LocalEngine
 from slimfleet.simulations.outcome import DeviceRow, RunRecord
 from slimfleet.simulations.outputs import write_outputs
-from slimfleet.simulations.scenario import build_task_of, load_scenario
+from slimfleet.simulations.scenario import baseline_settings, build_task_of, load_scenario
 from slimfleet.simulations.settings import Scenario
 from slimfleet.simulations.world import VirtualWorld, node_of
 

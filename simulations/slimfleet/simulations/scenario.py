@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimfleet.compression.edge.checked import Source, checked, named, refuse_renamed, refuse_unlisted
-from slimfleet.compression.edge.import_path import existing_folders, make_importable
-from slimfleet.compression.edge.task_loader import load_task
-from slimfleet.compression.edge.toml_file import read_toml
+from slimfleet.compression.edge.input_files import read_toml
+from slimfleet.compression.edge.task_loader import existing_folders, load_task, make_importable
 from slimfleet.compression.errors import BadInput
-from slimfleet.coordinator.settings import RENAMED, settings_of
+from slimfleet.coordinator.settings import RENAMED, CoordinatorSettings, ServerSettings, settings_of
 from slimfleet.simulations.fleet import check_fleet
 from slimfleet.simulations.profiles import load_profiles
 from slimfleet.simulations.settings import FleetSettings, RunSettings, Scenario, TaskSettings
@@ -147,3 +146,25 @@ def _assign(tables: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(table, dict):
             raise BadInput(f"--set {key}: {'.'.join(path[:depth])} is a value, not a table")
     table[leaf] = value
+
+
+__all__ = ["baseline_settings"]
+
+
+def baseline_settings(scenario: Scenario) -> CoordinatorSettings:
+    """The scenario's settings without budgets: random devices train the whole model for one epoch, sent in float32.
+
+    The limits stay, so that the rounds that break them are counted; the plans ignore them.
+    """
+    ours = scenario.coordinator
+    return replace(
+        ours,
+        name="baseline",
+        rounds=scenario.run.baseline_rounds,
+        selection=replace(ours.selection, policy="uniform", battery_floor=0.0),
+        planner=replace(
+            ours.planner, policy="fixed", widths=(1.0,), batch_sizes=ours.planner.batch_sizes[:1]
+        ),
+        codec=replace(ours.codec, feedback=False),
+        server=ServerSettings(max_update_norm=ours.server.max_update_norm),
+    )

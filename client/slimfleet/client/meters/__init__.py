@@ -1,10 +1,16 @@
 """Meters: joules and peak memory of a round, measured where there is a sensor, never guessed."""
 
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
 from slimfleet.client.meters.charge_counter import ChargeCounterMeter
 from slimfleet.client.meters.memory import peak_memory_bytes, reset_peak_memory
 from slimfleet.client.meters.power_supply import PowerSupplyMeter
 from slimfleet.client.meters.protocol import Meter, NoMeter, Reading, net_of_idle
-from slimfleet.client.meters.table import METERS, build_meter, read_all
+from slimfleet.compression.errors import BadInput
 
 __all__ = [
     "METERS",
@@ -19,3 +25,28 @@ __all__ = [
     "read_all",
     "reset_peak_memory",
 ]
+
+
+METERS: Mapping[str, Callable[[], Meter]] = MappingProxyType(
+    {
+        "none": NoMeter,
+        "power-supply": PowerSupplyMeter,
+        "charge-counter": ChargeCounterMeter,
+    }
+)
+
+
+def build_meter(name: str) -> Meter:
+    """The meter called `name`, on this machine's own sensors. Raises BadInput naming the meters there are."""
+    if name not in METERS:
+        raise BadInput(f"no meter is called {name!r}; there are {', '.join(METERS)}")
+    return METERS[name]()
+
+
+def read_all(seconds: float, sleep: Callable[[float], None] = time.sleep) -> dict[str, Reading | None]:
+    """What every meter with a sensor reads over the next `seconds`, all at once."""
+    meters = {name: build_meter(name) for name in METERS if name != "none"}
+    for meter in meters.values():
+        meter.start()
+    sleep(seconds)
+    return {name: meter.stop() for name, meter in meters.items()}

@@ -1,8 +1,16 @@
 """Built-in tasks: a model, its data and its loss, by name."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from slimfleet.client.tasks.digits import Digits
 from slimfleet.client.tasks.fashion_mnist import FashionMnist
 from slimfleet.client.tasks.partition import dirichlet_partition
-from slimfleet.client.tasks.table import TASKS
+from slimfleet.compression.edge.task_loader import TaskFactory
 
 __all__ = ["TASKS", "Digits", "FashionMnist", "dirichlet_partition"]
+
+
+TASKS: Mapping[str, TaskFactory] = MappingProxyType({"digits": Digits, "fashion-mnist": FashionMnist})

@@ -5,11 +5,11 @@ Everything exported here needs numpy alone. Functions on torch models are import
 """
 
 from slimfleet.compression.pruning.groups import ChannelGroup, Member
-from slimfleet.compression.pruning.importance import magnitude_scores
 from slimfleet.compression.pruning.index_map import IndexMap, index_map, within
 from slimfleet.compression.pruning.mask import Masks, density, magnitude_masks, masked
 from slimfleet.compression.pruning.windows import (
     WindowPolicy,
+    magnitude_scores,
     pack_channels,
     select_channels,
     unpack_channels,

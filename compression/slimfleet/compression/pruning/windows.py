@@ -1,4 +1,4 @@
-"""Which channels a device gets: windows over the channel groups, and their form on the wire."""
+"""Windows over channel groups: which channels a device gets, by position or importance, and their wire form."""
 
 from __future__ import annotations
 
@@ -104,3 +104,26 @@ def _scores_of(group: ChannelGroup, scores: Mapping[str, NDArray[Any]] | None) -
     if found.shape != (group.size,) or not np.isfinite(found).all():
         raise BadInput(f"scores of group {group.name!r} must be {group.size} finite numbers, one a channel")
     return found
+
+
+def magnitude_scores(
+    groups: Sequence[ChannelGroup], tensors: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[np.float64]]:
+    """Group name -> L2 norm, one a channel, over everything the channel owns in kernels and matrices.
+
+    The group importance of DepGraph (Fang et al., CVPR 2023, section 3.3) with equal weights. Vectors are
+    left out: a bias or a running mean does not say how much a channel is used.
+    """
+    return {group.name: _norms(group, tensors) for group in groups}
+
+
+def _norms(group: ChannelGroup, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+    squares = np.zeros(group.size)
+    for member in group.members:
+        tensor = tensors[member.tensor]
+        if tensor.ndim < 2:
+            continue
+        others = tuple(dim for dim in range(tensor.ndim) if dim != member.dim)
+        by_position = np.square(tensor, dtype=np.float64).sum(axis=others)
+        squares += by_position[member.positions].sum(axis=1)
+    return np.sqrt(squares)

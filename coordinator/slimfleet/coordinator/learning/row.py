@@ -7,9 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import fsum
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from slimfleet.compression import Cost, Evaluation, Skip
 from slimfleet.coordinator.receiving.answer import Answer
+
+if TYPE_CHECKING:
+    from slimfleet.coordinator.state import OpenRound, State
 
 TRAILING = 5
 """Rounds that an accuracy is averaged over: single rounds swing by several points under label skew."""
@@ -54,60 +58,56 @@ class RoundRow:
     wall_time_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Around:
-    """What a row says besides the answers: what the coordinator and its environment know."""
+def round_row(
+    state: State,
+    opened: OpenRound,
+    answers: Sequence[Answer],
+    silent: Sequence[Cost],
+    evaluation: Evaluation | None,
+    virtual_time_s: float,
+    wall_time_s: float,
+) -> RoundRow:
+    """The row of a round, from the answers to its dispatches in order of node, already folded into `state`.
 
-    number: int
-    full_bytes: int
-    """Of the plain float32 model."""
-    skipped: int
-    silent: Sequence[Cost]
-    """What devices spent that were not heard of again."""
-    virtual_time_s: float
-    evaluation: Evaluation | None
-    size_error: float
-    wall_time_s: float
-
-
-def round_row(answers: Sequence[Answer], around: Around, earlier: Sequence[RoundRow]) -> RoundRow:
-    """The row of one round, from the answers to its dispatches in order of node."""
+    `silent` is what devices spent that gave no report.
+    """
     reported = [(a.dispatch, a.report) for a in answers if a.dispatch is not None and a.report is not None]
     used = [(a.dispatch, a.report) for a in answers if a.verdict == "accepted" and a.dispatch and a.report]
     plans = [dispatch.assignment.plan for dispatch, _ in used]
     sizes = [a.received_bytes for a in answers if a.received_bytes is not None]
-    verdicts = Counter(a.verdict for a in answers)
-    evaluation = around.evaluation
+    full_bytes, verdicts = state.schema.nbytes, Counter(a.verdict for a in answers)
     accuracy = None if evaluation is None else evaluation.accuracy
-    known = [r.accuracy for r in earlier if r.accuracy is not None] + ([] if accuracy is None else [accuracy])
-    spent = [*(report.spent for _, report in reported), *around.silent]
+    known = [r.accuracy for r in state.rows if r.accuracy is not None] + (
+        [] if accuracy is None else [accuracy]
+    )
+    spent = [*(report.spent for _, report in reported), *silent]
     radio_j = fsum(cost.radio_j for cost in spent)
     energy_j = fsum(cost.energy_j for cost in spent)
     return RoundRow(
-        round=around.number,
+        round=opened.number,
         selected=len(answers),
         completed=verdicts["accepted"],
-        skipped=around.skipped,
+        skipped=len(opened.skipped),
         rejected=verdicts["rejected"],
         failed=verdicts["failed"],
         accuracy=accuracy,
         loss=None if evaluation is None else evaluation.loss,
         trailing_accuracy=fmean(known[-TRAILING:]) if known else None,
         uplink_bytes=sum(sizes),
-        uplink_bytes_float32=around.full_bytes * len(sizes),
+        uplink_bytes_float32=full_bytes * len(sizes),
         downlink_bytes=sum(len(a.dispatch.payload) for a in answers if a.dispatch is not None),
-        downlink_bytes_float32=around.full_bytes * len(answers),
+        downlink_bytes_float32=full_bytes * len(answers),
         energy_j=energy_j,
         compute_j=energy_j - radio_j,
         radio_j=radio_j,
-        virtual_time_s=around.virtual_time_s,
+        virtual_time_s=virtual_time_s,
         mean_width=_mean([plan.width for plan in plans]),
         mean_nmse=_mean([plan.nmse for plan in plans]),
         mean_steps=_mean([report.steps for _, report in used]),
         predicted_energy_j=fsum(dispatch.predicted.energy_j for dispatch, _ in reported),
-        size_error=around.size_error,
+        size_error=state.sizes.error,
         violations=sum(len(a.broken) for a in answers),
-        wall_time_s=around.wall_time_s,
+        wall_time_s=wall_time_s,
     )
 
 

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from slimfleet.coordinator.planning.enumerating import EnumeratingPlanner
-from slimfleet.coordinator.planning.fixed import FixedPlanner
-from slimfleet.coordinator.planning.policy import History, Planner, Sizes
+from slimfleet.coordinator.planning.policy import FixedPlanner, History, Planner, Sizes
 from slimfleet.coordinator.settings import PlannerSettings
 
 PLANNERS: Mapping[str, Callable[[PlannerSettings], Planner]] = MappingProxyType(

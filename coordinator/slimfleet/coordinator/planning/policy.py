@@ -1,14 +1,16 @@
-"""Planner policies: the seam, and what a policy knows of a device."""
+"""Planner policies: the seam, what a policy knows of a device, and the policy that knows no budgets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Protocol
 
 from slimfleet.compression.cost import CostModel
 from slimfleet.compression.types import Budget, DeviceProfile, Plan, Skip
 from slimfleet.coordinator.learning.calibration import Correction
+from slimfleet.coordinator.settings import PlannerSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,3 +46,23 @@ class Planner(Protocol):
         already merged. `cost_model.works` has an entry for every width that the planner may choose.
         """
         ...
+
+
+class FixedPlanner:
+    """Federated averaging (McMahan et al. 2017): one local epoch of the whole model, float32 updates."""
+
+    def __init__(self, settings: PlannerSettings) -> None:
+        self.settings = settings
+
+    def plan(
+        self, profile: DeviceProfile, budget: Budget, cost_model: CostModel, history: History
+    ) -> Plan | Skip:
+        """Always the same plan; a baseline shows what it costs to ignore budgets."""
+        batch_size = self.settings.batch_sizes[0]
+        return Plan(
+            width=1.0,
+            local_steps=max(ceil(self.settings.max_epochs * history.examples / batch_size), 1),
+            batch_size=batch_size,
+            nmse=0.0,
+            reason="fixed: one epoch in float32",
+        )

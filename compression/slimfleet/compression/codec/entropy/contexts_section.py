@@ -8,8 +8,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from slimfleet.compression.codec.entropy.grid_fields import read_grid, write_grid
-from slimfleet.compression.codec.entropy.reader import Reader
+from slimfleet.compression.codec.entropy.fields import Reader, read_grid, write_grid
 from slimfleet.compression.codec.native.bindings import (
     FARTHEST,
     MAX_CLASS,

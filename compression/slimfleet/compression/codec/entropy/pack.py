@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from slimfleet.compression.codec.entropy import contexts_section, tables_section
 from slimfleet.compression.codec.entropy.ans import installed
 from slimfleet.compression.codec.entropy.contexts_section import Guess, guess_of
-from slimfleet.compression.codec.entropy.reader import Reader
+from slimfleet.compression.codec.entropy.fields import Reader
 from slimfleet.compression.codec.native.bindings import largest_magnitude
 from slimfleet.compression.codec.native.library import load
 from slimfleet.compression.codec.quantise.grid import LARGEST_TABLE_LEVEL, Grid, Quantised

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimfleet.compression.codec.entropy.ans import LevelDecoder, Table, encode_levels
+from slimfleet.compression.codec.entropy.fields import Reader, read_grid, write_grid
 from slimfleet.compression.codec.entropy.frequencies import MAX_TABLES, code_of, normalise, share_tables
-from slimfleet.compression.codec.entropy.grid_fields import read_grid, write_grid
-from slimfleet.compression.codec.entropy.reader import Reader
 from slimfleet.compression.codec.native.bindings import Levels
 from slimfleet.compression.codec.quantise.grid import LARGEST_TABLE_LEVEL, Grid
 from slimfleet.compression.errors import PayloadError

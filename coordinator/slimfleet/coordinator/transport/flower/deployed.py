@@ -14,13 +14,12 @@ from flwr.serverapp import Grid, ServerApp
 
 from slimfleet.compression.edge.app_config import config_as, table, task_reference
 from slimfleet.compression.edge.task_loader import load_task
+from slimfleet.coordinator.checkpoint import write_model
 from slimfleet.coordinator.coordinator import Coordinator
 from slimfleet.coordinator.environment import WallEnvironment
-from slimfleet.coordinator.model_file import write_model
 from slimfleet.coordinator.observing.events import Observer
-from slimfleet.coordinator.observing.log_lines import log_rounds
 from slimfleet.coordinator.observing.prometheus import serve_metrics
-from slimfleet.coordinator.observing.rounds_csv import RoundsCsv
+from slimfleet.coordinator.observing.rounds import RoundsCsv, log_rounds
 from slimfleet.coordinator.settings import read_settings
 from slimfleet.coordinator.transport.flower.run import run
 

@@ -1,9 +1,10 @@
-"""`rounds.csv`: a line a round, written while the run goes on."""
+"""Round observers: `rounds.csv` and log lines, a line a round, while the run goes on."""
 
 from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 from slimfleet.compression.files import write_atomically
 from slimfleet.coordinator.learning.row import RoundRow
 from slimfleet.coordinator.observing.events import Closed, Event
+
+log = logging.getLogger(__name__)
 
 
 class RoundsCsv:
@@ -42,3 +45,18 @@ def csv_of(kind: type[Any], rows: Sequence[Any], header: bool = True) -> bytes:
         table.writeheader()
     table.writerows(asdict(row) for row in rows)
     return text.getvalue().encode()
+
+
+def log_rounds(event: Event) -> None:
+    """Observer that logs every closed round."""
+    if isinstance(event, Closed):
+        log.info("%s", line_of(event.row, event.settings.rounds))
+
+
+def line_of(row: RoundRow, rounds: int) -> str:
+    """A round in one line."""
+    accuracy = "not evaluated" if row.accuracy is None else f"accuracy {row.accuracy:.3f}"
+    return (
+        f"round {row.round} of {rounds}: {row.completed} of {row.selected} devices done, {accuracy}, "
+        f"{row.uplink_bytes:,} bytes up, {row.downlink_bytes:,} down, {row.energy_j:.3g} J"
+    )

@@ -1,9 +1,12 @@
-"""Exit codes of every slimfleet command: 0 done, 1 failure, 2 bad input, 130 interrupted by the user."""
+"""Command lines: the exit codes of every slimfleet command, and options that several of them share."""
 
 from __future__ import annotations
 
+import json
 import sys
-from typing import NoReturn
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import click
 import typer
@@ -38,3 +41,27 @@ def run_app(app: typer.Typer) -> NoReturn:
 def _complain(message: str) -> None:
     """Print `message` as one line on stderr."""
     print("error:", " ".join(message.split()), file=sys.stderr)
+
+
+TaskArguments = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="KEY=VALUE", help="An argument of the task, as JSON; repeatable."),
+]
+ImportFrom = Annotated[
+    list[Path] | None,
+    typer.Option(help="Folder that holds the module of your task [the current one]; repeatable."),
+]
+
+
+def keyword_arguments(options: Sequence[str] | None) -> dict[str, Any]:
+    """`key=value` texts as a dict; values are JSON, and what is not JSON is text. Raises BadInput without a `=`."""
+    arguments = {}
+    for text in options or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise BadInput(f"--option {text!r} is not of the form key=value (for example --option alpha=0.1)")
+        try:
+            arguments[key] = json.loads(value)
+        except ValueError:
+            arguments[key] = value
+    return arguments
