@@ -18,6 +18,7 @@ SIMULATE = [sys.executable, "-m", "slimfleet.simulations.cli"]
 SMALL = ["--rounds", "2", "--devices", "20", "--set", "selection.per_round=5"]
 
 
+@pytest.mark.slow
 def test_a_run_leaves_the_folder_that_the_design_promises(
     simulate_here: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -65,6 +66,7 @@ def test_bad_input_gives_one_clear_line_and_exit_code_2(tmp_path: Path) -> None:
     assert not (tmp_path / "slimfleet-out").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     command = [*SIMULATE, "--rounds", "5000", "--out", "out"]
     with subprocess.Popen(
