@@ -60,6 +60,7 @@ class FleetSettings:
     """
 
     devices: Annotated[int, Ge(1), Le(10_000_000)] = 200
+    """Size of the fleet."""
     mix: Mapping[str, NotNegative] = field(default_factory=lambda: dict(DEFAULT_MIX))
     """Device profile -> relative weight."""
     availability: Annotated[float, Gt(0), Le(1)] = 0.9
