@@ -71,6 +71,28 @@ def test_a_torn_checkpoint_is_passed_over_with_a_warning(saved, federate, name, 
     assert "round-000003 is damaged" in caplog.text
 
 
+def test_files_of_different_rounds_are_not_mixed(saved, federate, caplog):
+    root, states = saved
+    older, newest = checkpoints(root)
+    (newest / "server.safetensors").write_bytes((older / "server.safetensors").read_bytes())
+    fresh = federate()
+    fresh.restore(root)
+    assert fresh.state_bytes() == states[1]
+    assert "do not belong together" in caplog.text
+
+
+def test_an_edited_value_is_noticed(saved, federate, caplog):
+    root, states = saved
+    file = checkpoints(root)[-1] / "state.json"
+    values = json.loads(file.read_text())
+    values["rows"][0]["energy_j"] += 1.0
+    file.write_text(json.dumps(values))
+    fresh = federate()
+    fresh.restore(root)
+    assert fresh.state_bytes() == states[1]
+    assert "is damaged" in caplog.text
+
+
 def test_a_leftover_of_a_killed_save_is_replaced(saved, federate):
     root, _ = saved
     fresh = federate()

@@ -1,7 +1,7 @@
 """State of a federation: everything that lasts from round to round, and its one serialised form.
 
-A checkpoint is a few named files. `state.json` holds what is no array, `server.safetensors` the server's tensors, and
-`version-NUMBER-FINGERPRINT.safetensors` one published model each; these never change once written.
+A checkpoint is a few named files. `state.json` holds what is no array; `server.safetensors` the server's tensors and
+the digest of `state.json`; `version-NUMBER-FINGERPRINT.safetensors` one published model each, which never changes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import xxhash
 from pydantic import TypeAdapter
 
 from slimfleet.compression import BadInput, ModelSchema, PayloadError, Skip
@@ -101,10 +102,10 @@ Files = Mapping[str, Callable[[], bytes]]
 def files_of(state: State, environment: Environment) -> Files:
     """The state as files. A file whose name begins with `VERSION` has the content of its namesake of earlier rounds."""
     plain = {name: kind.dump_python(getattr(state, name)) for name, kind in LASTING.items()}
-    values = {**_identity(state), **plain, "environment": environment.to_json()}
+    values = json.dumps({**_identity(state), **plain, "environment": environment.to_json()}).encode()
     return {
-        VALUES: lambda: json.dumps(values).encode(),
-        SERVER: lambda: seal_tensors(state.server.state(), {}),
+        VALUES: lambda: values,
+        SERVER: lambda: seal_tensors(state.server.state(), {VALUES: xxhash.xxh3_64_hexdigest(values)}),
         **{_name(number, each): partial(_version_bytes, each) for number, each in state.versions},
     }
 
@@ -129,8 +130,10 @@ def restore(state: State, environment: Environment, files: Mapping[str, bytes]) 
             )
     if missing := {*LASTING, "environment"} - plain.keys():
         raise ValueError(f"{VALUES} lacks {', '.join(sorted(missing))}")
+    arrays, fields = open_sealed(files[SERVER])
+    if fields.get(VALUES) != xxhash.xxh3_64_hexdigest(files[VALUES]):
+        raise ValueError(f"{VALUES} and {SERVER} do not belong together, or have changed")
     values = {name: kind.validate_python(plain[name]) for name, kind in LASTING.items()}
-    arrays, _ = open_sealed(files[SERVER])
     versions = _read_versions(files, state.schema)
     try:
         state.server.restore(arrays)

@@ -1,1 +1,3 @@
 """Who watches: observers of the coordinator's events."""
+
+__all__: list[str] = []

@@ -14,6 +14,8 @@ from slimfleet.compression.files import write_atomically
 from slimfleet.coordinator.learning.row import RoundRow
 from slimfleet.coordinator.observing.events import Closed, Event
 
+log = logging.getLogger(__name__)
+
 
 class RoundsCsv:
     """Observer that keeps `rounds.csv` in `folder` up to date, rounds of earlier processes included."""
@@ -43,9 +45,6 @@ def csv_of(kind: type[Any], rows: Sequence[Any], header: bool = True) -> bytes:
         table.writeheader()
     table.writerows(asdict(row) for row in rows)
     return text.getvalue().encode()
-
-
-log = logging.getLogger(__name__)
 
 
 def log_rounds(event: Event) -> None:

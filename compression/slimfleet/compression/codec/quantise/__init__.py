@@ -1,1 +1,3 @@
 """Quantisation: tensors to integers on a grid, and the search for its step. Internal to the codec, exports nothing."""
+
+__all__: list[str] = []
