@@ -108,7 +108,7 @@ class Skip:
         """One sentence for people."""
         if self.constraint == "battery":
             return f"battery: charged to {self.limit:.0%}, the floor is {self.needed:.0%}"
-        return f"{self.constraint}: the least plan needs {self.needed:.4g}, the limit is {self.limit:.4g}"
+        return f"{self.constraint}: the smallest plan needs {self.needed:.4g}, the limit is {self.limit:.4g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
