@@ -76,7 +76,7 @@ class PlannerSettings:
     widths: Annotated[tuple[Annotated[float, Gt(0), Le(1)], ...], MinLen(1)] = (1.0, 0.75, 0.5, 0.375, 0.25)
     """Shares of the channels that a sub-model keeps."""
     window: Literal["prefix", "rolling", "importance"] = "prefix"
-    """Channels that a sub-model keeps: the first ones, a window that moves from round to round, or the largest."""
+    """Channels that a sub-model keeps: the first, a window that moves from round to round, or the largest."""
     local_steps: Annotated[tuple[AtLeastOne, ...], MinLen(1)] = (128, 64, 32, 16, 8, 4, 2, 1)
     """Mini-batches of training in a round."""
     max_epochs: Positive = 1.0
@@ -166,7 +166,7 @@ class CoordinatorSettings:
     """The keys of the file itself, and its tables."""
 
     name: Annotated[str, MinLen(1)] = "federation"
-    """Name of the federation in reports, and the label of its metrics. A scenario is named after its file by default."""
+    """Name of the federation in reports and metrics. A scenario is named after its file by default."""
     rounds: Annotated[int, Ge(1), Le(10**6)] = 20
     """Rounds in all, those of a resumed run included."""
     seed: Annotated[int, Ge(0), Lt(2**63)] = 0

@@ -1,4 +1,4 @@
-"""Multi-head attention with any number of heads: what nn.MultiheadAttention becomes when heads go."""
+"""Attention with any number of heads: what nn.MultiheadAttention becomes when heads are removed."""
 
 from __future__ import annotations
 

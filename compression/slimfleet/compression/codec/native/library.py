@@ -1,4 +1,4 @@
-"""Loading of the native coder's shared library; nothing is compiled here."""
+"""Library of the native coder: found and loaded; nothing is compiled here."""
 
 from __future__ import annotations
 
