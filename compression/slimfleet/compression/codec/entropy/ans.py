@@ -86,7 +86,7 @@ class LevelDecoder:
     """Reads levels back, tensor by tensor."""
 
     def __init__(self, data: bytes) -> None:
-        """Start on what `encode_levels` gave; raises PayloadError("entropy") when it cannot have given it."""
+        """Start on the output of `encode_levels`; raises PayloadError("entropy") for bytes that cannot be one."""
         if data.endswith(b"\0"):
             raise PayloadError("entropy", "entropy-coded words end in a zero byte")
         words = np.frombuffer(data + bytes(-len(data) % _WORD), "<u4").astype(np.uint32)
