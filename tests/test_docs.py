@@ -1,4 +1,4 @@
-"""Pages that say what the code says: docs/settings.md, and the Python of README.
+"""Documentation against the code: settings, links, the map of the house, and the Python of README.
 
 docs/settings.md is written from the dataclasses that check scenarios and federation.toml. After a change of them:
 
@@ -218,6 +218,20 @@ def test_pages_link_to_what_is_there() -> None:
         if "://" not in target and not (each.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_the_map_names_rooms_that_are_there() -> None:
+    parts = ("client", "compression", "coordinator", "simulations")
+    text = (ROOT / "docs" / "house.md").read_text(encoding="utf-8")
+    named = re.findall(rf"`((?:{'|'.join(parts)})/[\w/]+(?:\.\w+)?)", text)
+    inside = {name: name.partition("/") for name in named if not name.startswith("compression/slimfleet")}
+    missing = [
+        name
+        for name, (part, _, rest) in inside.items()
+        if not (ROOT / part / "slimfleet" / part / rest).exists()
+    ]
+    assert inside
+    assert missing == []
 
 
 if __name__ == "__main__":
