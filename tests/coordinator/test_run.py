@@ -306,7 +306,7 @@ def test_a_deployed_run_without_one_update_fails_in_a_sentence_and_publishes_no_
     assert not (tmp_path / "var" / "out" / "model.safetensors").exists()
 
 
-def test_answers_of_strangers_and_unreadable_ones_harm_nobody(unregistered):
+def test_answers_of_strangers_and_unreadable_ones_harm_no_device(unregistered):
     class Odd(HandGrid):
         def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
             replies = super().pull_messages(message_ids)

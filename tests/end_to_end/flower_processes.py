@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from shutil import which
 
 import pytest
 
@@ -41,7 +42,7 @@ def running(name: str, folder: Path, command: str, *options: str, **variables: s
     home.mkdir(exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [BIN / command, *options],
+            [which(command, path=environment(home)["PATH"]) or command, *options],
             cwd=home,
             env=environment(home) | variables,
             stdout=output,

@@ -33,7 +33,7 @@ class Participant(Protocol):
     """What takes part in a federation: a `Device`, or something that stands in front of one."""
 
     def registration(self) -> Registration:
-        """How it introduces itself."""
+        """Its profile and number of examples."""
         ...
 
     def do_round(self, assignment: Assignment, payload: Payload) -> tuple[Payload, Report]:

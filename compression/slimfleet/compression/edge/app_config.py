@@ -30,7 +30,7 @@ def config_as(kind: type[T], config: Config, source: str) -> T:
 
 
 def log_to_stderr(form: str) -> None:
-    """Write what slimfleet logs to stderr, which Flower passes on; a handler of the root would print Flower's lines too."""
+    """Write what slimfleet logs to stderr, which Flower passes on (the root logger has Flower's lines too)."""
     logger = logging.getLogger("slimfleet")
     if not logger.hasHandlers():
         handler = logging.StreamHandler()

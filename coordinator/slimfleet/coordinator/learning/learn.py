@@ -75,7 +75,7 @@ def _note(state: State, dispatch: Dispatch, answer: Answer, round_number: int) -
     if answer.verdict == "failed" and answer.reason == "stale":
         record.holding = NOTHING
     if report is not None:
-        # Whatever became of its update: nobody has trained a model without decoding it.
+        # Even where its update is rejected: a device that trained a model has decoded it.
         record.holding = dispatch.holding_after if dispatch.holding_after != NOTHING else record.holding
         record.energy_j += report.spent.energy_j
         record.time_s += report.spent.time_s

@@ -1,4 +1,4 @@
-"""A deployed coordinator: the ServerApp that an operator's Flower app names."""
+"""Deployed coordinator: the ServerApp that an operator's Flower app names."""
 
 from __future__ import annotations
 

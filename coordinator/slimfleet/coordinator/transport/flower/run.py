@@ -1,4 +1,4 @@
-"""A run over a Flower grid: our simulation's, Flower's own, or a real SuperLink's."""
+"""Run over a Flower grid: our simulation's, Flower's own, or a real SuperLink's."""
 
 from __future__ import annotations
 
