@@ -31,7 +31,7 @@ DEVICES = 2
 PATIENCE_S = 150
 
 SETTINGS = f"""round_timeout_s = 60.0
-client.learning_rate = 0.05
+client = {{learning_rate = 0.05}}
 selection = {{policy = "uniform", per_round = {DEVICES}, min_devices = {DEVICES}}}
 planner = {{widths = [1.0, 0.5], local_steps = [8], batch_sizes = [8], nmse = [0.1]}}
 """
