@@ -139,7 +139,8 @@ def test_a_lying_report_is_rejected_and_not_counted_on(name, federate, without_t
     node = answer.dispatch.node
     assert (answer.verdict, answer.reason, answer.report) == ("rejected", "message", None)
     assert closed.row.energy_j < 1e4
-    assert federation.state.registry[node].energy_j == 0.0
+    # What the world knows of it, and nothing of what it said.
+    assert federation.state.registry[node].energy_j == answer.dispatch.predicted.energy_j
     assert federation.state_bytes() == without_the_first
 
 

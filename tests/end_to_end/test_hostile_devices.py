@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from slimfleet.simulations import RunRecord, Scenario, load_scenario, simulate
+from slimfleet.coordinator.reporting import RunRecord
+from slimfleet.simulations import Scenario, load_scenario, simulate
 
 EXPECTED = {
     "truncated": ("rejected", {"truncated", "checksum", "header"}),

@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console, RenderableType
 
 from slimfleet.coordinator import Closed, CoordinatorSettings, Planned
+from slimfleet.coordinator.reporting.outcome import RunRecord
 from slimfleet.simulations.closing import closing_table
-from slimfleet.simulations.outcome import RunRecord
 from slimfleet.simulations.progress import RoundProgress
 
 MakeRecord = Callable[..., RunRecord]

@@ -1,4 +1,4 @@
-"""slimfleet.simulations: virtual fleets in virtual time, in this process or on Ray, and what they come to."""
+"""slimfleet.simulations: virtual fleets in virtual time, in this process or on Ray."""
 
 from __future__ import annotations
 
@@ -9,19 +9,15 @@ from slimfleet.compression.lazy import lazy_exports
 if TYPE_CHECKING:
     from slimfleet.simulations.fleet import VirtualDevice, build_fleet
     from slimfleet.simulations.in_process import InProcess
-    from slimfleet.simulations.outcome import DeviceRow, RunRecord
     from slimfleet.simulations.run import simulate
     from slimfleet.simulations.scenario import load_scenario
     from slimfleet.simulations.settings import FleetSettings, RunSettings, Scenario, TaskSettings
-    from slimfleet.simulations.summary import summarise
 else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
-            "DeviceRow": "slimfleet.simulations.outcome",
             "FleetSettings": "slimfleet.simulations.settings",
             "InProcess": "slimfleet.simulations.in_process",
-            "RunRecord": "slimfleet.simulations.outcome",
             "RunSettings": "slimfleet.simulations.settings",
             "Scenario": "slimfleet.simulations.settings",
             "TaskSettings": "slimfleet.simulations.settings",
@@ -29,15 +25,12 @@ else:
             "build_fleet": "slimfleet.simulations.fleet",
             "load_scenario": "slimfleet.simulations.scenario",
             "simulate": "slimfleet.simulations.run",
-            "summarise": "slimfleet.simulations.summary",
         },
     )
 
 __all__ = [
-    "DeviceRow",
     "FleetSettings",
     "InProcess",
-    "RunRecord",
     "RunSettings",
     "Scenario",
     "TaskSettings",
@@ -45,5 +38,4 @@ __all__ = [
     "build_fleet",
     "load_scenario",
     "simulate",
-    "summarise",
 ]

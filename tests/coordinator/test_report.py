@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from slimfleet.simulations.outcome import RunRecord
-from slimfleet.simulations.report import report_html, save_picture
-from slimfleet.simulations.report.plots import width_shares
+from slimfleet.coordinator.reporting import report_html, save_picture
+from slimfleet.coordinator.reporting.outcome import RunRecord
+from slimfleet.coordinator.reporting.plots import width_shares
 
 MakeRecord = Callable[..., RunRecord]
 VOID = {"meta", "link", "br", "hr", "img", "input"}

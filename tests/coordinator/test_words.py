@@ -1,7 +1,7 @@
 """Every reason is explained, and the most frequent ones come first."""
 
 from slimfleet.compression.wire import REASONS
-from slimfleet.simulations.words import explain, tally
+from slimfleet.coordinator.reporting.words import explain, tally
 
 SKIPS = {"energy_j", "memory_bytes", "deadline_s", "uplink_bytes", "downlink_bytes", "battery"}
 FAILURES = {"dropout", "late", "timeout", "worker", "error", "refused", "incomplete", "local_steps"}
