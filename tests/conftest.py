@@ -40,8 +40,12 @@ def make_devices() -> tuple[DeviceRow, ...]:
         energy_j=12.0, uplink_bytes=3_000, downlink_bytes=8_000, time_s=20.0, mean_width=0.75,
         battery_start=None, battery_left=None, violations=0, last_reason="dropout",
     )  # fmt: skip
-    phone = replace(plain, device=1, name="phone_mid_2019", device_class="phone-mid", battery_start=0.9, battery_left=0.8)
-    old = replace(phone, device=2, participations=0, mean_width=None, skips=4, last_reason="memory_bytes")
+    phone = replace(
+        plain, device=1, name="phone_mid_2019", device_class="phone-mid", battery_start=0.9, battery_left=0.8
+    )
+    old = replace(
+        phone, device=2, participations=0, failures=0, mean_width=None, skips=4, last_reason="memory_bytes"
+    )
     return plain, phone, old
 
 
