@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slimfleet.coordinator.reporting import RunRecord
-from slimfleet.simulations import load_scenario, simulate
+from slimfleet.simulations import RunRecord, load_scenario, simulate
 
 CHANGES = {
     "rounds": "10",

@@ -39,10 +39,10 @@ class Environment(Protocol):
         ...
 
     def advance(self, now_s: float, answers: Sequence[Answer], round_number: int) -> Mapping[int, Cost]:
-        """A round that was open at `now_s` is over: let the world move on.
+        """Let the world move on: a round that was open at `now_s` is over.
 
-        `answers` are those to its dispatches, in order of node. Returns what devices spent that gave no report, by
-        node and as far as it is known.
+        `answers` are those to its dispatches, in order of node. Returns what devices without a report spent, by node
+        and as far as that is known.
         """
         ...
 
@@ -51,7 +51,7 @@ class Environment(Protocol):
         ...
 
     def restore(self, values: dict[str, Any]) -> None:
-        """Take back what `to_json` gave."""
+        """Restore what `to_json` returned."""
         ...
 
 
@@ -66,7 +66,7 @@ class WallEnvironment:
         return self._clock()
 
     def status(self, node: int, round_number: int) -> Status | None:
-        """Unknown battery: the device itself refuses work that it cannot do."""
+        """Battery unknown: the device itself refuses work that it cannot do."""
         return Status()
 
     def charge(self, node: int) -> tuple[float | None, float | None]:

@@ -1,4 +1,4 @@
-"""slimfleet.simulations: virtual fleets in virtual time, in this process or on Ray."""
+"""slimfleet.simulations: virtual fleets in virtual time, in this process or on Ray, and what they come to."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from slimfleet.compression.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from slimfleet.coordinator.reporting.outcome import DeviceRow, RunRecord
+    from slimfleet.coordinator.reporting.summary import summarise
     from slimfleet.simulations.fleet import VirtualDevice, build_fleet
     from slimfleet.simulations.in_process import InProcess
     from slimfleet.simulations.run import simulate
@@ -16,8 +18,10 @@ else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
+            "DeviceRow": "slimfleet.coordinator.reporting.outcome",
             "FleetSettings": "slimfleet.simulations.settings",
             "InProcess": "slimfleet.simulations.in_process",
+            "RunRecord": "slimfleet.coordinator.reporting.outcome",
             "RunSettings": "slimfleet.simulations.settings",
             "Scenario": "slimfleet.simulations.settings",
             "TaskSettings": "slimfleet.simulations.settings",
@@ -25,12 +29,15 @@ else:
             "build_fleet": "slimfleet.simulations.fleet",
             "load_scenario": "slimfleet.simulations.scenario",
             "simulate": "slimfleet.simulations.run",
+            "summarise": "slimfleet.coordinator.reporting.summary",
         },
     )
 
 __all__ = [
+    "DeviceRow",
     "FleetSettings",
     "InProcess",
+    "RunRecord",
     "RunSettings",
     "Scenario",
     "TaskSettings",
@@ -38,4 +45,5 @@ __all__ = [
     "build_fleet",
     "load_scenario",
     "simulate",
+    "summarise",
 ]

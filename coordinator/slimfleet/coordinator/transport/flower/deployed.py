@@ -1,4 +1,4 @@
-"""A deployed coordinator: the ServerApp that an operator's Flower app names."""
+"""Deployed coordinator: the ServerApp that an operator's Flower app names."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class ServerConfig:
 def deployed_server_app(beside: Path) -> ServerApp:
     """A ServerApp that runs the federation of the run-config in wall-clock time.
 
-    It goes on from its checkpoint where there is one. At the end it writes `model.safetensors`, and what the run came
-    to, as a simulation does. `beside` is the folder that relative paths of settings start from.
+    It resumes from its checkpoint where there is one. At the end it writes `model.safetensors` and the results, as a
+    simulation does. `beside` is the folder that relative paths of settings start from.
     """
     app = ServerApp()
 
