@@ -106,7 +106,8 @@ def _run(
     coordinator = Coordinator(build_task_of(scenario), settings, world)
     engine = _engine(scenario, out / "devices", backend)
     try:
-        run(coordinator, EngineGrid([node_of(device.number) for device in fleet], engine), out, observers)
+        grid = EngineGrid([node_of(device.number) for device in fleet], engine)
+        run(coordinator, grid, out, observers, everyone=True)
     finally:
         engine.close()
     record = record_of(coordinator, scenario.coordinator.name, backend, first_node=node_of(0))

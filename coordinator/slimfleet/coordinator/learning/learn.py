@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from slimfleet.compression import Cost, DeviceProfile, Report
 from slimfleet.compression.cost import CostModel, SizeObservation
+from slimfleet.compression.types import Startup
 from slimfleet.coordinator.receiving.answer import Answer
 from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.sending.versions import NOTHING
@@ -35,21 +36,27 @@ def learn(
         if report is not None and answer.verdict != "rejected":
             record = state.registry[dispatch.node]
             record.examples, record.loss = report.examples, report.loss
+            record.learn_startup(report.startup)
             nominal = nominal_cost(cost_model, record.profile, dispatch, report)
-            state.calibration.update(str(dispatch.node), record.profile.device_class, nominal, report.spent)
+            # Start-up is learned by itself: what it takes says nothing about how fast a device trains.
+            spent = replace(report.spent, energy_j=report.spent.energy_j - report.startup.energy_j)
+            state.calibration.update(str(dispatch.node), record.profile.device_class, nominal, spent)
             plan = dispatch.assignment.plan
             if plan.nmse:
                 parameters = cost_model.works[plan.width].parameters
                 sizes.append(SizeObservation(plan.nmse, parameters, report.spent.uplink_bytes))
+        if answer.spent is not None:
+            state.registry[dispatch.node].learn_startup(answer.spent.startup, at_least=True)
         _note(state, dispatch, answer, silent.get(dispatch.node), round_number)
     state.calibration.close_round()
     state.sizes = state.sizes.learn(sizes)
 
 
 def nominal_cost(cost_model: CostModel, profile: DeviceProfile, dispatch: Dispatch, report: Report) -> Cost:
-    """Prediction of the uncorrected model for the steps done and the bytes sent."""
+    """What the uncorrected model says of the steps that were done and the bytes that were sent, after the start-up
+    that there was, whose energy is left out."""
     plan = replace(dispatch.assignment.plan, local_steps=report.steps)
-    return cost_model.predict(
+    return cost_model.on(Startup(time_s=report.startup.time_s)).predict(
         profile,
         plan,
         cost_model.works[plan.width],
@@ -70,6 +77,7 @@ def _note(
     record.rejections += answer.verdict == "rejected"
     record.failures += answer.verdict == "failed"
     record.violations += len(answer.broken)
+    record.last_problem = "" if answer.verdict == "accepted" else f"{answer.reason}: {answer.message}"
     if answer.verdict == "accepted":
         record.acknowledged_round = round_number
         record.participations += 1
