@@ -145,7 +145,7 @@ class Coordinator:
             state.server.step(opened.mean.mean(self.settings.server.absent_weight))
         seconds["aggregate"] = stopwatch() - began
         silent = self.environment.advance(now_s, answers, opened.number)
-        learn(state, self.cost_model, answers, opened.number)
+        learn(state, self.cost_model, answers, silent, opened.number)
         state.totals.add([*answers, *state.unasked], opened.skipped)
         for node in opened.skipped:
             state.registry[node].skips += 1
@@ -157,7 +157,7 @@ class Coordinator:
             seconds["evaluate"] = stopwatch() - began
         virtual_time_s = self.environment.now_s() - opened.opened_s
         wall_time_s = stopwatch() - opened.opened_at
-        row = round_row(state, opened, answers, silent, evaluation, virtual_time_s, wall_time_s)
+        row = round_row(state, opened, answers, silent.values(), evaluation, virtual_time_s, wall_time_s)
         told = (*answers, *state.unasked)
         state.rows.append(row)
         state.open_round, state.unasked = None, []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,10 +17,17 @@ if TYPE_CHECKING:
     from slimfleet.coordinator.state import State
 
 
-def learn(state: State, cost_model: CostModel, answers: Sequence[Answer], round_number: int) -> None:
+def learn(
+    state: State,
+    cost_model: CostModel,
+    answers: Sequence[Answer],
+    silent: Mapping[int, Cost],
+    round_number: int,
+) -> None:
     """Fold answers into calibration, sizes and records.
 
-    Reports of rejected updates teach nothing about costs. `answers` come in order of node and each has a dispatch.
+    Reports of rejected updates teach nothing about costs. `answers` come in order of node and each has a dispatch;
+    `silent` is what devices spent that gave no report, by node.
     """
     sizes = []
     for answer in answers:
@@ -40,7 +47,7 @@ def learn(state: State, cost_model: CostModel, answers: Sequence[Answer], round_
                 sizes.append(SizeObservation(plan.nmse, parameters, report.spent.uplink_bytes))
         if answer.spent is not None:
             state.registry[dispatch.node].learn_startup(answer.spent.startup, at_least=True)
-        _note(state, dispatch, answer, round_number)
+        _note(state, dispatch, answer, silent.get(dispatch.node), round_number)
     state.calibration.close_round()
     state.sizes = state.sizes.learn(sizes)
 
@@ -59,9 +66,12 @@ def nominal_cost(cost_model: CostModel, profile: DeviceProfile, dispatch: Dispat
     )
 
 
-def _note(state: State, dispatch: Dispatch, answer: Answer, round_number: int) -> None:
+def _note(
+    state: State, dispatch: Dispatch, answer: Answer, unreported: Cost | None, round_number: int
+) -> None:
     """Add an answer to the record of its device."""
     record, report = state.registry[dispatch.node], answer.report
+    spent = unreported if report is None else report.spent
     record.downlink_bytes += len(dispatch.payload)
     record.uplink_bytes += answer.received_bytes or 0
     record.rejections += answer.verdict == "rejected"
@@ -77,5 +87,6 @@ def _note(state: State, dispatch: Dispatch, answer: Answer, round_number: int) -
     if report is not None:
         # Even where its update is rejected: a device that trained a model has decoded it.
         record.holding = dispatch.holding_after if dispatch.holding_after != NOTHING else record.holding
-        record.energy_j += report.spent.energy_j
         record.time_s += report.spent.time_s
+    if spent is not None:
+        record.energy_j += spent.energy_j

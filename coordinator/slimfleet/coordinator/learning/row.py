@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import fsum
 from statistics import fmean
@@ -62,7 +62,7 @@ def round_row(
     state: State,
     opened: OpenRound,
     answers: Sequence[Answer],
-    silent: Sequence[Cost],
+    silent: Iterable[Cost],
     evaluation: Evaluation | None,
     virtual_time_s: float,
     wall_time_s: float,
@@ -123,6 +123,8 @@ class Totals:
     """Reason -> devices that gave no usable answer."""
     violations: dict[str, int] = field(default_factory=dict)
     """Constraint -> times that a spent cost broke it."""
+    energy_sources: dict[str, int] = field(default_factory=dict)
+    """Where reported joules come from -> reports."""
 
     def add(self, answers: Sequence[Answer], skips: Mapping[int, Skip]) -> None:
         """Count a round: its answers, unsolicited ones included, and the devices without a plan."""
@@ -131,6 +133,7 @@ class Totals:
             ([a.reason for a in answers if a.verdict == "rejected"], self.rejected),
             ([a.reason for a in answers if a.verdict == "failed"], self.failed),
             ([constraint for a in answers for constraint in a.broken], self.violations),
+            ([a.report.source for a in answers if a.report is not None], self.energy_sources),
         ):
             for word in words:
                 counts[word] = counts.get(word, 0) + 1
