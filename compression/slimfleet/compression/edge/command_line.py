@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import io
 import json
 import os
@@ -42,12 +43,13 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
     """Run a command line application, called `name`, over `sys.argv` and exit.
 
     Bad input (BadInput, an option that does not parse, a package that a plain installation lacks) becomes one line on
-    stderr and exit code 2, without a traceback. Ctrl-C becomes exit code 130. Every other exception is a defect of
-    slimfleet: it keeps its traceback and exits with 1.
+    stderr and exit code 2, without a traceback. Ctrl-C becomes exit code 130, output that finds no room or no reader 1.
+    Every other exception is a defect of slimfleet: it keeps its traceback and exits with 1.
     """
     _show_all_characters()
     try:
         status = app(prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
     except BadInput as error:
         complain(str(error))
         sys.exit(BAD_INPUT)
@@ -57,13 +59,21 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
             raise
         complain(f"{package} is not installed, which this needs: pip install 'slimfleet[simulation]'")
         sys.exit(BAD_INPUT)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EPIPE):
+            raise
+        # The interpreter would try once more to write what is left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.ENOSPC:
+            complain(f"cannot write: {error.strerror}")
+        sys.exit(FAILURE)
     except click.ClickException as error:
         complain(error.format_message())
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
+        status = INTERRUPTED
+    if status == INTERRUPTED:  # which is also what Typer makes of Ctrl-C
         print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    _flush_output()
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -92,18 +102,6 @@ def _nearest(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error(_NEAREST, _nearest)
-
-
-def _flush_output() -> None:
-    """Write out what is buffered, while an error can still be told: a full disk, or a reader that has left."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        # The interpreter tries once more as it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
-            complain(f"cannot write the output: {error.strerror or error}")
-        sys.exit(FAILURE)
 
 
 def _print_version(wanted: bool) -> None:

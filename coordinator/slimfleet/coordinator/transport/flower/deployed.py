@@ -13,7 +13,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from slimfleet.compression.edge.app_config import config_as, table, task_reference
-from slimfleet.compression.edge.task_loader import load_task
+from slimfleet.compression.edge.task_loader import BUILT_IN, load_task
 from slimfleet.coordinator.checkpoint import write_model
 from slimfleet.coordinator.coordinator import Coordinator
 from slimfleet.coordinator.environment import WallEnvironment
@@ -56,7 +56,7 @@ def deployed_server_app(beside: Path) -> ServerApp:
         out = Path(config.out)
         settings = read_settings(beside / config.settings)
         name, options = task_reference(context.run_config)
-        task = load_task(name, {}, partitions=1, seed=0, options=options)
+        task = load_task(name, BUILT_IN, partitions=1, seed=0, options=options)
         coordinator = Coordinator(task, settings, WallEnvironment())
         with _metrics(config, settings.name) as metrics:
             run(coordinator, grid, out, [log_rounds, RoundsCsv(out), *metrics])
