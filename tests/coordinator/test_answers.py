@@ -106,7 +106,9 @@ def round_with(federation, tamper):
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_payload_is_rejected_for_its_reason_and_harms_nobody(name, federate, without_the_first, caplog):
+def test_a_bad_payload_is_rejected_for_its_reason_and_harms_no_other_device(
+    name, federate, without_the_first, caplog
+):
     reason, make = BAD[name]
 
     def tamper(dispatch, payload, text):

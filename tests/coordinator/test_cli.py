@@ -103,7 +103,7 @@ def test_a_device_that_fits_no_plan_is_explained_beside_one_that_does(coordinato
     assert phone["skip"]["constraint"] == "energy_j"
     assert phone["skip"]["limit"] == 5
     assert phone["skip"]["needed"] > 12
-    assert phone["reason"].startswith("energy_j: the least plan needs")
+    assert phone["reason"].startswith("energy_j: the smallest plan needs")
 
 
 def test_memory_is_never_more_than_the_device_has(coordinator: Run, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_the_table_shows_plans_and_reasons_in_80_columns(
     assert row[1:5] == [f"{planned['plan'][key]:g}" for key in ("width", "local_steps", "batch_size", "nmse")]
     assert row[-1] == f"{planned['predicted']['downlink_bytes'] / 1e3:,.1f}"
     assert any(line.split() == ["phone", "skip"] for line in table)
-    assert "energy_j: the least plan needs" in reasons
+    assert "energy_j: the smallest plan needs" in reasons
     assert "[x] a board with a long name" in reasons
 
 

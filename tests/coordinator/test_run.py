@@ -110,7 +110,7 @@ def test_a_round_waits_for_enough_devices_and_no_longer_than_it_may(unregistered
     assert gives_up.state.rows[0].selected == 4
 
 
-def test_answers_of_strangers_and_unreadable_ones_harm_nobody(unregistered):
+def test_answers_of_strangers_and_unreadable_ones_harm_no_device(unregistered):
     class Odd(HandGrid):
         def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
             replies = super().pull_messages(message_ids)

@@ -58,7 +58,7 @@ def model_without_them(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.mark.parametrize("fault", EXPECTED)
-def test_a_fault_is_counted_and_named_and_harms_nobody_else(
+def test_a_fault_is_counted_and_named_and_harms_no_other_device(
     fault: str, tmp_path: Path, model_without_them: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="slimfleet"):

@@ -31,9 +31,9 @@ DEVICES = 2
 PATIENCE_S = 150
 
 SETTINGS = f"""round_timeout_s = 60.0
-training.learning_rate = 0.05
+client.learning_rate = 0.05
 selection = {{policy = "uniform", per_round = {DEVICES}, min_devices = {DEVICES}}}
-planner_settings = {{widths = [1.0, 0.5], local_steps = [8], batch_sizes = [8], nmse = [0.1]}}
+planner = {{widths = [1.0, 0.5], local_steps = [8], batch_sizes = [8], nmse = [0.1]}}
 """
 
 BOARD = DeviceProfile(
@@ -52,7 +52,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Each process keeps Flower's files in a folder of its own, and calls nobody."""
+    """Each process keeps Flower's files in its own folder, and makes no outside connection."""
     quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "OMP_NUM_THREADS": "1"}
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"  # Flower starts its helpers by name
     return os.environ | quiet | {"FLWR_HOME": str(home), "PATH": path}

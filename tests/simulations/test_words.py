@@ -9,7 +9,7 @@ FAILURES = {"dropout", "late", "timeout", "worker", "error", "refused", "incompl
 
 def test_every_reason_of_the_wire_and_of_the_coordinator_is_explained() -> None:
     assert {word for word in SKIPS | FAILURES | REASONS | {"message"} if not explain(word)} == set()
-    assert explain("a word nobody knows") == ""
+    assert explain("an unknown word") == ""
 
 
 def test_the_most_frequent_reason_of_each_kind_comes_first() -> None:

@@ -50,7 +50,7 @@ def deployed_client_app() -> ClientApp:
     """The ClientApp of a SuperNode: its device comes from the node-config, its task from the table `task` of the
     run-config, and its state from disk, since every message may meet a new process.
 
-    Where something in them is wrong, the app raises BadInput, which reaches the log of the server too.
+    The app raises BadInput where something in them is wrong; it reaches the log of the server too.
     """
 
     def device_of(context: Context) -> Device:

@@ -210,7 +210,7 @@ def meters(
 ) -> None:
     """Show which meters give a reading on this machine, and what they read.
 
-    A meter without a reading is no fault: a machine on mains has no battery to measure.
+    A meter without a reading is not an error: a machine on mains has no battery to measure.
     Its joules are then estimated from its profile, and reported as estimated.
     """
     from rich.console import Console

@@ -45,7 +45,7 @@ class NodeConfig:
 def deployed_device(node_config: Config, task: str, arguments: Mapping[str, Any]) -> Device:
     """The device of this node, for a task by name or `module:object` and its arguments.
 
-    Raises BadInput, in one line that says what to put right.
+    Raises BadInput, in one line that says what to correct.
     """
     node = config_as(NodeConfig, node_config, "node-config")
     if node.partition_id >= node.num_partitions:
@@ -55,7 +55,7 @@ def deployed_device(node_config: Config, task: str, arguments: Mapping[str, Any]
         )
     meter = build_meter(node.meter)
     profile = read_profile(Path(node.profile))
-    # The number of partitions is the node's to say, even where the task's arguments name one.
+    # The node decides the number of partitions, even where the task's arguments name one.
     options = {**arguments, "partitions": node.num_partitions}
     loaded = load_task(task, TASKS, partitions=node.num_partitions, seed=0, options=options)
     architecture = blueprint(loaded, seed=0)

@@ -22,7 +22,7 @@ class Participant(Protocol):
     """What takes part in a federation: a `Device`, or something that stands in front of one."""
 
     def registration(self) -> Registration:
-        """How it introduces itself."""
+        """Its profile and number of examples."""
         ...
 
     def do_round(self, assignment: Assignment, payload: Payload) -> tuple[Payload, Report]:
@@ -41,7 +41,7 @@ class Device:
     open_ledger: Callable[[Assignment], Ledger]
 
     def registration(self) -> Registration:
-        """How this device introduces itself."""
+        """The profile and number of examples of this device."""
         return Registration(profile=self.profile, examples=len(self.workbench.task.load(self.number)))
 
     def do_round(self, assignment: Assignment, payload: Payload) -> tuple[Payload, Report]:

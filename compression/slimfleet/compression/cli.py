@@ -1,4 +1,4 @@
-"""`slimfleet-compress`: what the codec makes of one update, what is in a payload, and its tensors again."""
+"""Command line `slimfleet-compress`: what the codec makes of an update, what is in a payload, its tensors again."""
 
 from __future__ import annotations
 

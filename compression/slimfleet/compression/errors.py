@@ -35,7 +35,7 @@ class PayloadError(SlimfleetError):
 
 
 class BudgetExceeded(SlimfleetError):
-    """A device cannot do the least useful work inside its budget."""
+    """A device cannot do the smallest useful work inside its budget."""
 
     def __init__(self, constraint: str, message: str) -> None:
         super().__init__(message)

@@ -44,13 +44,17 @@ class Budget:
     """What one device may spend on one round."""
 
     energy_j: NotNegative | None = None
+    """Energy above idle, radio included."""
     power_w: Positive | None = None
     """Mean power while training."""
     memory_bytes: Count | None = None
     """Peak memory of the process."""
     deadline_s: NotNegative | None = None
+    """Time from the download to the end of the upload."""
     uplink_bytes: Count | None = None
+    """Length of the update's payload."""
     downlink_bytes: Count | None = None
+    """Length of the model's payload."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +108,7 @@ class Skip:
         """One sentence for people."""
         if self.constraint == "battery":
             return f"battery: charged to {self.limit:.0%}, the floor is {self.needed:.0%}"
-        return f"{self.constraint}: the least plan needs {self.needed:.4g}, the limit is {self.limit:.4g}"
+        return f"{self.constraint}: the smallest plan needs {self.needed:.4g}, the limit is {self.limit:.4g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

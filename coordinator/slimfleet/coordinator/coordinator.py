@@ -67,14 +67,14 @@ class Coordinator:
 
     @property
     def cost_model(self) -> CostModel:
-        """The cost model of nominal devices, with what is known of the sizes of updates."""
+        """The cost model of nominal devices, with the update sizes learned so far."""
         return CostModel(RUNTIMES[self.settings.client.runtime], self._works, self.state.sizes)
 
     def plan(self, now_s: float, most: int, nodes: Sequence[int] | None = None) -> Planned:
         """Choose at most `most` devices, plan for each, and put their dispatches in flight.
 
         `nodes` are those that the transport reaches; None is every registered device. The first call after a `step`
-        opens a round. Devices that have their part in it already are not considered again.
+        opens a round. Devices that already take part in it are not considered again.
         """
         began, state = self._stopwatch(), self.state
         opened = self._open_round(now_s, began)
@@ -104,7 +104,7 @@ class Coordinator:
         )
 
     def receive(self, plan_id: int, payload: bytes, report_text: str) -> Answer:
-        """Judge what came for a dispatch and add an acceptable update to the mean.
+        """Check the answer to a dispatch and add an acceptable update to the mean.
 
         A bad one is counted and named, and does not harm the round. The update itself is not kept: memory does not
         grow with the number of devices.
@@ -122,7 +122,7 @@ class Coordinator:
         return self._answered(answer)
 
     def fail(self, plan_id: int, reason: str, message: str = "") -> Answer:
-        """A device answered that it could not, or its transport failed."""
+        """Count a dispatch as failed: the device refused, or its transport failed."""
         dispatch = self.state.in_flight.pop(plan_id, None)
         return self._answered(REPLAY if dispatch is None else failed(dispatch, reason, message))
 

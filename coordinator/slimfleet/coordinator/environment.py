@@ -35,10 +35,10 @@ class Environment(Protocol):
         ...
 
     def advance(self, now_s: float, answers: Sequence[Answer], round_number: int) -> Sequence[Cost]:
-        """A round that was open at `now_s` is over: let the world move on.
+        """Let the world move on: a round that was open at `now_s` is over.
 
-        `answers` are those to its dispatches, in order of node. Returns what devices spent that gave no report, as far
-        as it is known.
+        `answers` are those to its dispatches, in order of node. Returns what devices without a report spent, as far as
+        that is known.
         """
         ...
 
@@ -47,7 +47,7 @@ class Environment(Protocol):
         ...
 
     def restore(self, values: dict[str, Any]) -> None:
-        """Take back what `to_json` gave."""
+        """Restore what `to_json` returned."""
         ...
 
 
@@ -62,7 +62,7 @@ class WallEnvironment:
         return self._clock()
 
     def status(self, node: int, round_number: int) -> Status | None:
-        """Unknown battery: the device itself refuses work that it cannot do."""
+        """Battery unknown: the device itself refuses work that it cannot do."""
         return Status()
 
     def advance(self, now_s: float, answers: Sequence[Answer], round_number: int) -> Sequence[Cost]:

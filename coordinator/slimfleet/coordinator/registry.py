@@ -24,7 +24,7 @@ class DeviceRecord:
     holding: Holding = NOTHING
     """The version of the global model that the device has shown to hold."""
     last_reason: str = ""
-    """Why it last got the plan it got, or none."""
+    """Why it last got its plan, or none."""
     battery: float | None = None
     """Last known state of charge, 0..1."""
     participations: int = 0
@@ -42,7 +42,7 @@ class DeviceRecord:
 
 @dataclass(slots=True)
 class Registry:
-    """The devices that ever registered, by node."""
+    """All devices that ever registered, by node."""
 
     records: dict[int, DeviceRecord] = field(default_factory=dict)
 

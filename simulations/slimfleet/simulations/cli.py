@@ -1,4 +1,4 @@
-"""`slimfleet-simulate`: run a scenario over a virtual fleet and see what it costs."""
+"""Command line `slimfleet-simulate`: run a scenario over a virtual fleet and see what it costs."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def _run(
 
 
 def _engine(scenario: Scenario, devices: Path, backend: Backend) -> Engine:
-    """Something that does the devices' work; they keep what must outlast a round in the folder `devices`."""
+    """The engine that does the devices' work; their state between rounds is in the folder `devices`."""
     devices.mkdir(parents=True, exist_ok=True)
     if backend == "local":
         return LocalEngine(fleet_app(scenario, devices))

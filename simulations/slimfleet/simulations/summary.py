@@ -22,7 +22,7 @@ def summarise(record: RunRecord, baseline: RunRecord | None = None) -> dict[str,
 
     With `baseline`, the same fields of that run stand under `baseline`. Both then have `to_target`: the cost
     up to the first round whose trailing accuracy reaches the baseline's final one, None where it never does.
-    And `savings` holds, for each of those costs, how many times less this run needed.
+    `savings` holds the baseline's cost over this run's, for each of those costs.
     """
     summary = _totals(record)
     if baseline is None:

@@ -73,7 +73,7 @@ _COSTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 
 
 def compared(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """(cost, ours, the baseline's, how many times less) up to the target accuracy, for a summary that reached it."""
+    """(cost, ours, the baseline's, their ratio) up to the target accuracy, for a summary that reached it."""
     ours, theirs, ratios = summary["to_target"], summary["baseline"]["to_target"], summary["savings"]
     return [
         (name, show(ours[key]), show(theirs[key]), units.times(ratios[key])) for name, key, show in _COSTS

@@ -19,7 +19,7 @@ STAGES = 3
 """Stages of finding an operating point: encoding, timing the encoder, timing the decoder."""
 
 _TURN_S = 0.1
-"""Long beside the resolution of any system's clock."""
+"""Long compared with the resolution of any system's clock."""
 _ENOUGH_S = 1.0
 """After so long a turn its speed is known well enough, and another one would only keep a person waiting."""
 

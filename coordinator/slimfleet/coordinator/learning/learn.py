@@ -40,7 +40,7 @@ def learn(state: State, cost_model: CostModel, answers: Sequence[Answer], round_
 
 
 def nominal_cost(cost_model: CostModel, profile: DeviceProfile, dispatch: Dispatch, report: Report) -> Cost:
-    """What the uncorrected model says of the steps that were done and the bytes that were sent."""
+    """Prediction of the uncorrected model for the steps done and the bytes sent."""
     plan = replace(dispatch.assignment.plan, local_steps=report.steps)
     return cost_model.predict(
         profile,
@@ -67,7 +67,7 @@ def _note(state: State, dispatch: Dispatch, answer: Answer, round_number: int) -
     if answer.verdict == "failed" and answer.reason == "stale":
         record.holding = NOTHING
     if report is not None:
-        # Whatever became of its update: nobody has trained a model without decoding it.
+        # Even where its update is rejected: a device that trained a model has decoded it.
         record.holding = dispatch.holding_after if dispatch.holding_after != NOTHING else record.holding
         record.energy_j += report.spent.energy_j
         record.time_s += report.spent.time_s

@@ -125,7 +125,7 @@ class Totals:
     """Constraint -> times that a spent cost broke it."""
 
     def add(self, answers: Sequence[Answer], skips: Mapping[int, Skip]) -> None:
-        """Count a round: its answers, those that nobody asked for included, and who was left without a plan."""
+        """Count a round: its answers, unsolicited ones included, and the devices without a plan."""
         for words, counts in (
             ([skip.constraint for skip in skips.values()], self.skipped),
             ([a.reason for a in answers if a.verdict == "rejected"], self.rejected),

@@ -11,22 +11,22 @@ from slimfleet.coordinator.receiving.checks import broken_constraints, check_rep
 from slimfleet.coordinator.sending.dispatch import Dispatch
 
 Verdict = Literal["accepted", "rejected", "failed"]
-"""The update is used; it is not, for a reason of its own; or nothing usable came."""
+"""The update is used; it arrived and is not used; or nothing usable arrived."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came of one dispatch."""
+    """Outcome of one dispatch."""
 
     dispatch: Dispatch | None
-    """None where nothing was in flight under the answer's number: a replay, or a stranger."""
+    """None where nothing was in flight under the answer's number: a replay, or an unknown device."""
     verdict: Verdict
     reason: str = ""
     """Why it was not accepted, in one word of a bounded set."""
     message: str = ""
     """The same for people."""
     report: Report | None = None
-    """Where it was credible, whatever became of the update."""
+    """Present where it was plausible, even if the update was rejected."""
     received_bytes: int | None = None
     """Size of the payload; None where none came."""
     broken: tuple[str, ...] = ()

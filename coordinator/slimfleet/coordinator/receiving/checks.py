@@ -1,4 +1,4 @@
-"""Strict checking of what a device sends back, before any of it is used."""
+"""Checks of what a device sends back, before any of it is used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slimfleet.compression.codec import decode
 from slimfleet.compression.wire import PayloadKind, unseal
 
 LARGEST_EXAMPLES = 2**20
-"""More local examples than this count as this many; below it a device is believed."""
+"""More local examples than this count as this many; fewer are taken as reported."""
 
 LARGEST_JOULES = 1e6
 """A laptop's battery several times over: no round of one device takes more."""
@@ -19,15 +19,15 @@ LARGEST_JOULES = 1e6
 LARGEST_SECONDS = 7 * 86_400.0
 
 FIELD_OF = {"deadline_s": "time_s"}
-"""Where the spent cost names a quantity otherwise than the budget."""
+"""Quantities that the spent cost names differently from the budget."""
 
 LIMITS = ("energy_j", "memory_bytes", "deadline_s", "uplink_bytes", "downlink_bytes")
 
 
 def check_report(report: Report, assignment: Assignment, *, uplink_bytes: int, downlink_bytes: int) -> None:
-    """Hold a report to what the coordinator knows itself: the plan and the payloads' sizes.
+    """Compare a report with what the coordinator knows itself: the plan and the payloads' sizes.
 
-    Raises PayloadError("message") where they disagree, or where the report contradicts itself or common sense.
+    Raises PayloadError("message") where they disagree, or where the report contradicts itself or is implausible.
     """
     spent, planned = report.spent, assignment.plan.local_steps
     if not 1 <= report.steps <= planned:

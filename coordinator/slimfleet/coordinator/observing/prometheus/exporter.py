@@ -169,7 +169,7 @@ class FleetMetrics:
         return self._families.device_class(registry[node].profile.device_class)
 
     def _plausible(self, value: float, largest: float) -> float | None:
-        """The value, cut to `largest`; None where it is no amount. Counts what is wrong with it."""
+        """The value, cut to `largest`; None where it is not an amount. What is wrong with it is counted."""
         if isfinite(value) and 0 <= value <= largest:
             return value
         flaw = "negative" if value < 0 else "too_large" if isfinite(value) else "nonfinite"

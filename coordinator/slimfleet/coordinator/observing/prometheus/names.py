@@ -25,7 +25,7 @@ Split = Literal["train", "validation"]
 CLIENT_STATES: tuple[ClientState, ...] = get_args(ClientState)
 
 OTHER = "other"
-"""Where a word from outside goes that is on no list."""
+"""Label value of a word from outside that is on no list."""
 
 OPEN: tuple[str, ...] = ()
 """Values that are only known at run time; the exporter bounds their number."""

@@ -1,4 +1,4 @@
-"""A deployed coordinator: the ServerApp that an operator's Flower app names."""
+"""Deployed coordinator: the ServerApp that an operator's Flower app names."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ServerConfig:
 def deployed_server_app(beside: Path) -> ServerApp:
     """A ServerApp that runs the federation of the run-config in wall-clock time.
 
-    It goes on from its checkpoint where there is one, and writes `model.safetensors` at the end. `beside` is the folder
+    It resumes from its checkpoint where there is one, and writes `model.safetensors` at the end. `beside` is the folder
     that relative paths of settings start from.
     """
     app = ServerApp()

@@ -1,4 +1,4 @@
-"""Flower messages: dispatches into messages, and answers out of whatever a message holds."""
+"""Flower messages: dispatches into messages, and messages into answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REFUSALS = REASONS | {"energy_j", "deadline_s", "memory_bytes", "uplink_bytes", 
 """Reasons a device may give for not doing a round; any other word is counted as `refused`."""
 
 LONGEST_REASON = 500
-"""Characters of a foreign text that are kept."""
+"""Characters of a text from outside that are kept."""
 
 
 def registration_request(node: int) -> Message:
@@ -49,7 +49,7 @@ def train_messages(dispatches: tuple[Dispatch, ...]) -> list[Message]:
 
 
 def deliver(coordinator: Coordinator, plan_id: int, reply: Message) -> Answer:
-    """Hand the answer to one dispatch to the coordinator, whatever the message holds."""
+    """Pass the reply to one dispatch to the coordinator, as an answer or a failure."""
     if reply.has_error():
         reason = TRANSPORT_ERRORS.get(reply.error.code, "error")
         return coordinator.fail(plan_id, reason, str(reply.error.reason)[:LONGEST_REASON])

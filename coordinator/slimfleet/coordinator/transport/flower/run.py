@@ -1,4 +1,4 @@
-"""A run over a Flower grid: our simulation's, Flower's own, or a real SuperLink's."""
+"""Run over a Flower grid: our simulation's, Flower's own, or a real SuperLink's."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def run(
 ) -> None:
     """Run the rounds that are left, and tell `observers` of every event.
 
-    A checkpoint in `folder/checkpoint` is taken up, and one is written after every round; None keeps nothing on disk.
-    Raises SlimfleetError where no device can register, and what an observer raises.
+    A run resumes from a checkpoint in `folder/checkpoint`, and writes one after every round; None keeps nothing on
+    disk. Raises SlimfleetError where no device can register, and what an observer raises.
     """
     settings, state, environment = coordinator.settings, coordinator.state, coordinator.environment
     kept = None if folder is None else folder / "checkpoint"
@@ -81,7 +81,7 @@ def _reachable(coordinator: Coordinator, grid: Grid) -> list[int]:
 
 
 def _register(coordinator: Coordinator, grid: Grid, nodes: list[int]) -> None:
-    """Take in the devices among `nodes` that are new."""
+    """Register the devices among `nodes` that are new."""
     registry = coordinator.state.registry
     requests = [registration_request(node) for node in registry.missing(nodes)]
     if not requests:
