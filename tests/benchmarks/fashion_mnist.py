@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from slimfleet.compression.files import write_atomically
+from slimfleet.coordinator.reporting import save_picture
 from slimfleet.simulations import RunRecord, load_scenario, simulate, summarise
 from slimfleet.simulations.progress import RoundProgress
-from slimfleet.simulations.report import save_picture
 
 SEEDS = (0, 1, 2)
 COSTS = ("rounds", "uplink_bytes", "downlink_bytes", "energy_j", "compute_j", "radio_j", "virtual_time_s")

@@ -44,6 +44,11 @@ def checkpoints(root: Path) -> list[Path]:
     return sorted(p for p in root.glob("round-*") if p.is_dir() and p.name.removeprefix("round-").isdigit())
 
 
+def closed_rounds(root: Path) -> int:
+    """Rounds that the newest checkpoint under `root` holds; 0 without one."""
+    return max((int(folder.name.removeprefix("round-")) for folder in checkpoints(root)), default=0)
+
+
 def restore_checkpoint(root: Path, state: State, environment: Environment) -> None:
     """Restore a fresh state from the newest intact checkpoint under `root`.
 

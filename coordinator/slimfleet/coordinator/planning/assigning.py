@@ -46,7 +46,8 @@ class Assigner:
                 break
             record = self.registry[node]
             limits = self._limits(record, statuses[node])
-            choice = planner.plan(record.profile, limits, self.cost_model, self._history(record))
+            model = self.cost_model.on(record.startup)
+            choice = planner.plan(record.profile, limits, model, self._history(record))
             if isinstance(choice, Skip):
                 self._skip(record, choice)
             else:
@@ -123,7 +124,7 @@ class Assigner:
             codec_preset=self.settings.codec.preset,
             acknowledged_round=record.acknowledged_round,
         )
-        model, work = self.cost_model, self.cost_model.works[plan.width]
+        model, work = self.cost_model.on(record.startup), self.cost_model.works[plan.width]
         uplink = (
             index_map.schema.nbytes if plan.nmse == 0 else model.sizes.predict(work.parameters, plan.nmse)
         )
