@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence, Set
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 from slimfleet.compression.errors import BadInput
@@ -32,18 +33,23 @@ def make_importable(folders: Sequence[str]) -> None:
 TaskFactory = Callable[..., Task]
 """Called as `factory(partitions=..., seed=..., **options)`."""
 
+BUILT_IN: Mapping[str, str] = MappingProxyType(
+    {"digits": "slimfleet.client.tasks:Digits", "fashion-mnist": "slimfleet.client.tasks:FashionMnist"}
+)
+"""The short names of the built-in tasks, for the part that does not import the client."""
+
 MEMBERS = ("name", "partitions", "build_model", "example_inputs", "load", "loss", "evaluate")
 
 
 def load_task(
     reference: str,
-    known: Mapping[str, TaskFactory],
+    known: Mapping[str, TaskFactory | str],
     *,
     partitions: int,
     seed: int,
     options: Mapping[str, Any],
 ) -> Task:
-    """The task called `reference`: a short name of `known`, or `module:object`.
+    """The task called `reference`: a short name of `known` (a factory, or where one is found), or `module:object`.
 
     The object is a task, or a factory (a class or function) that takes `partitions`, `seed` and the options, all by
     name; an option may replace one of the first two. Raises BadInput, in one line, when the name is unknown, the
@@ -62,14 +68,10 @@ def load_task(
     return cast(Task, found)
 
 
-def _by_short_name(name: str, known: Mapping[str, TaskFactory]) -> TaskFactory:
+def _by_short_name(name: str, known: Mapping[str, TaskFactory | str]) -> object:
     if name in known:
-        return known[name]
-    if not known:
-        raise BadInput(
-            f"{name!r} is a short name, which only devices and simulations know; give module:object, "
-            f"for example slimfleet.client.tasks:Digits or slimfleet.client.tasks:FashionMnist"
-        )
+        found = known[name]
+        return resolve(found) if isinstance(found, str) else found
     near = get_close_matches(name, known, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise BadInput(
