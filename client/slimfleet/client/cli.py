@@ -17,7 +17,8 @@ import typer
 from slimfleet.client.figures import cores, profile_figures, profile_of, ram_bytes
 from slimfleet.client.meters import METERS, build_meter, read_all
 from slimfleet.client.meters.battery import read_batteries
-from slimfleet.compression import BadInput, Task
+from slimfleet.compression import BadInput
+from slimfleet.compression.checked_task import CheckedTask
 from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.edge.command_line import ImportFrom, TaskArguments, keyword_arguments, run_app
 from slimfleet.compression.edge.task_loader import existing_folders, load_task, make_importable
@@ -130,7 +131,9 @@ def profile(
         "battery_j": battery_j,
         "name": name,
     }
-    benchmark = measure_training(_task(task, option, import_from), batch_size, seconds, sensor)
+    loaded = _task(task, option, import_from)
+    loaded.rehearse_training(loaded.build_model(), partitions=1)
+    benchmark = measure_training(loaded, batch_size, seconds, sensor)
     measured: dict[str, object] = {
         "name": platform.node() or "device",
         "ram_bytes": ram_bytes(),
@@ -167,7 +170,7 @@ def meters(
     console.print(meters_table(read_all(seconds)))
 
 
-def _task(name: str, options: list[str] | None, folders: list[Path] | None) -> Task:
+def _task(name: str, options: list[str] | None, folders: list[Path] | None) -> CheckedTask:
     from slimfleet.client.tasks import TASKS
 
     make_importable(existing_folders(folders or [Path()]))

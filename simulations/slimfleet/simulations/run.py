@@ -71,9 +71,9 @@ def resumed_scenario(out: Path) -> Scenario:
 def _check(scenario: Scenario) -> None:
     """Refuse what a scenario file cannot know before anything is written: data, task, fleet and faults."""
     seed = scenario.coordinator.seed
-    build_task_of(scenario).load(0)
     build_fleet(scenario.fleet, seed)
     assign_faults(scenario.fleet.faults, scenario.fleet.devices, seed)
+    build_task_of(scenario).rehearse(scenario.fleet.devices, seed)
 
 
 def _prepare(out: Path, scenario: Scenario, resume: bool) -> None:

@@ -19,7 +19,7 @@ from slimfleet.simulations.profiles import load_profiles
 from slimfleet.simulations.settings import FleetSettings, RunSettings, Scenario, TaskSettings
 
 if TYPE_CHECKING:
-    from slimfleet.compression.task import Task
+    from slimfleet.compression.checked_task import CheckedTask
 
 __all__ = ["DEFAULT", "build_task_of", "load_scenario", "scenario_names"]
 
@@ -62,7 +62,7 @@ def load_scenario(path_or_name: str = DEFAULT, overrides: Mapping[str, str] | No
     return _with_folders(scenario, beside)
 
 
-def build_task_of(scenario: Scenario) -> Task:
+def build_task_of(scenario: Scenario) -> CheckedTask:
     """The scenario's task, its examples spread over the fleet; every process that trains builds it."""
     from slimfleet.client.tasks import TASKS  # loads torch, which reading a scenario does not need
 

@@ -11,6 +11,8 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from slimfleet.compression.checked_task import blamed
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -33,7 +35,8 @@ class Work:
 
 def work_of(task: Task, model: nn.Module) -> Work:
     """The work of training `model`, the model of `task` at any width, on inputs and with the loss of the task."""
-    return measure_work(model, task.example_inputs(), task.loss)
+    with blamed(task.name, "a step on example_inputs"):
+        return measure_work(model, task.example_inputs(), task.loss)
 
 
 def measure_work(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import Annotated, Any, NoReturn
 import click
 import typer
 
-from slimfleet.compression.errors import BadInput
+from slimfleet.compression.errors import BadInput, SlimfleetError
 
+log = logging.getLogger(__name__)
+
+FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -20,15 +24,18 @@ INTERRUPTED = 130
 def run_app(app: typer.Typer) -> NoReturn:
     """Run a command line application over `sys.argv` and exit.
 
-    Bad input (BadInput, or an option that does not parse) becomes one line on stderr and exit code 2, without a
-    traceback. Ctrl-C becomes exit code 130. Every other exception is a defect of slimfleet: it keeps its traceback and
-    exits with 1.
+    Bad input (BadInput, or an option that does not parse) becomes one line on stderr and exit code 2, any other
+    SlimfleetError one line and exit code 1; their cause is logged for people who ask for more, with its traceback.
+    Ctrl-C becomes exit code 130. Every other exception is a defect of slimfleet: it keeps its traceback and exits
+    with 1.
     """
     try:
         status = app(standalone_mode=False)
-    except BadInput as error:
+    except SlimfleetError as error:
+        if error.__cause__ is not None:
+            log.info("This went before:", exc_info=error.__cause__)
         _complain(str(error))
-        sys.exit(BAD_INPUT)
+        sys.exit(BAD_INPUT if isinstance(error, BadInput) else FAILED)
     except click.ClickException as error:
         _complain(error.format_message())
         sys.exit(error.exit_code)

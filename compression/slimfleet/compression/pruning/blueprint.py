@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from slimfleet.compression.checked_task import blamed
 from slimfleet.compression.pruning.discover import discover
 from slimfleet.compression.pruning.groups import ChannelGroup
 from slimfleet.compression.pruning.index_map import IndexMap, index_map
@@ -40,4 +41,5 @@ def blueprint(task: Task, seed: int) -> Blueprint:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = task.build_model()
-    return Blueprint(model, schema_of(model), discover(model, task.example_inputs()))
+    with blamed(task.name, "build_model, examined for channels to remove"):
+        return Blueprint(model, schema_of(model), discover(model, task.example_inputs()))
