@@ -1,9 +1,7 @@
 """Tasks that are wrong in one member each, around a small model: `T` is right, its subclasses are not."""
 
 import itertools
-import os
 import sys
-import time
 
 import numpy as np
 import torch

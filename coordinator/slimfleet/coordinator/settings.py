@@ -12,12 +12,21 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
 from slimfleet.compression.edge.checked import Source, checked, refuse_renamed
 from slimfleet.compression.edge.input_files import read_toml
 from slimfleet.compression.messages import Training
-from slimfleet.compression.types import Budget, Count, NotNegative, Positive, Preset, Rounding, Share
+from slimfleet.compression.types import (
+    Budget,
+    Count,
+    NotNegative,
+    Positive,
+    Preset,
+    Printable,
+    Rounding,
+    Share,
+)
 
 NO_LIMIT = "none"
 """How a file lifts a limit, as TOML has no null: `energy_j = "none"`."""
@@ -141,7 +150,7 @@ class ServerSettings:
     """`[server]`: how updates become the next global model."""
 
     optimizer: Literal["fedavg", "fedadam"] = "fedavg"
-    learning_rate: Positive = 1.0
+    learning_rate: Annotated[float, Gt(0), Le(1_000)] = 1.0
     momentum: BelowOne = 0.0
     averaging: BelowOne = 0.0
     """Decay of the exponential average of global models that is evaluated and published; 0 publishes the last."""
@@ -155,7 +164,7 @@ class ServerSettings:
 class CoordinatorSettings:
     """The root of the tree."""
 
-    name: Annotated[str, MinLen(1)] = "federation"
+    name: Annotated[str, MinLen(1), MaxLen(100), Printable] = "federation"
     """Of the federation: in reports, and the label of its metrics."""
     rounds: Annotated[int, Ge(1), Le(10**6)] = 20
     seed: Annotated[int, Ge(0), Lt(2**63)] = 0

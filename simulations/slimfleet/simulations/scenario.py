@@ -13,6 +13,7 @@ from slimfleet.compression.edge.checked import Source, checked, named, refuse_re
 from slimfleet.compression.edge.input_files import read_toml
 from slimfleet.compression.edge.task_loader import existing_folders, load_task, make_importable
 from slimfleet.compression.errors import BadInput
+from slimfleet.compression.foreign_text import foreign_text
 from slimfleet.coordinator.settings import RENAMED, CoordinatorSettings, ServerSettings, settings_of
 from slimfleet.simulations.fleet import check_fleet
 from slimfleet.simulations.profiles import load_profiles
@@ -78,7 +79,8 @@ def _resolved(tables: Mapping[str, Any], source: Source) -> Scenario:
     own = {"task": TaskSettings, "fleet": FleetSettings, "run": RunSettings}
     known = Scenario().tables()
     parts: dict[str, Any] = {
-        name: checked(kind, tables.get(name, {}), source, name, root=known) for name, kind in own.items()
+        name: checked(kind, tables.get(name, {}), source, name, root=known, infinite=("task.alpha",))
+        for name, kind in own.items()
     }
     shared = {name: value for name, value in tables.items() if name not in own}
     return Scenario(**parts, coordinator=settings_of(shared, source, others=known))
@@ -125,10 +127,12 @@ def _find(path_or_name: str) -> Path:
 
 def _value(key: str, text: str) -> Any:
     """The value of `--set key=text`: TOML, or a bare word or path as a string."""
-    given = " ".join(f"--set {key}={text}".split())
+    given = foreign_text(" ".join(f"--set {key}={text}".split()), 100)
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError as error:
+        raise BadInput(f"{given}: the value is nested too deep") from error
+    except ValueError as error:
         if text and not set(text) & set("\"'[]{}=,\n"):
             return text
         raise BadInput(f"{given}: the value is not TOML: {error}") from error

@@ -13,12 +13,16 @@ import click
 import typer
 
 from slimfleet.compression.errors import BadInput, SlimfleetError
+from slimfleet.compression.foreign_text import foreign_text
 
 log = logging.getLogger(__name__)
 
 FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
+
+LONGEST_COMPLAINT = 2_000
+"""Characters of an error that are printed."""
 
 
 def run_app(app: typer.Typer) -> NoReturn:
@@ -46,8 +50,8 @@ def run_app(app: typer.Typer) -> NoReturn:
 
 
 def _complain(message: str) -> None:
-    """Print `message` as one line on stderr."""
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    """Print `message` as one line on stderr, whatever it repeats of a file or an argument."""
+    print("error:", foreign_text(" ".join(message.split()), LONGEST_COMPLAINT), file=sys.stderr)
 
 
 TaskArguments = Annotated[
