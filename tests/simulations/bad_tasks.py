@@ -293,8 +293,13 @@ TASKS = {
 }
 
 
+Interrupted = raises("load", KeyboardInterrupt())
+
+
 def __getattr__(name):
     """The tasks by name, for `bad_tasks:NAME`."""
     if name in TASKS:
         return TASKS[name][0]
+    if name == "interrupted":
+        return Interrupted
     raise AttributeError(name)

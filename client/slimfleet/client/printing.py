@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from rich.table import Table
+from rich.text import Text
 
 from slimfleet.client.anatomy import AtWidth, whole_tensors
 from slimfleet.client.benchmark import Benchmark
@@ -22,7 +23,7 @@ def groups_table(name: str, architecture: Blueprint) -> Table:
     table = _table(f"What shrinks in the model of {name}", "group", "tensors", numbers=("channels", "least"))
     for group in architecture.groups:
         tensors = ", ".join(dict.fromkeys(member.tensor for member in group.members))
-        table.add_row(group.name, tensors, str(group.size), str(group.min_channels))
+        table.add_row(Text(group.name), Text(tensors), str(group.size), str(group.min_channels))
     return table
 
 
@@ -74,7 +75,7 @@ def figures_table(figures: Mapping[str, Figure]) -> Table:
         value = f"{figure.value:.4g}" if isinstance(figure.value, float) else str(figure.value)
         if figure.origin == "unknown":
             value = f"give --{name.replace('_', '-')}"
-        table.add_row(name, value, figure.origin)
+        table.add_row(name, Text(value), figure.origin)
     return table
 
 
@@ -114,7 +115,7 @@ def toml_of(profile: DeviceProfile) -> str:
 
 
 def _table(title: str, *words: str, numbers: Sequence[str] = ()) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left", title_style="table.title")
     for word in words:
         table.add_column(word)
     for number in numbers:

@@ -73,6 +73,7 @@ class CheckedTask:
         self.wrapped = wrapped
         self.reference = reference
         self._architecture: bytes | None = None
+        self._is_tried = False
 
     @property
     def name(self) -> str:
@@ -99,23 +100,18 @@ class CheckedTask:
 
         The first one is tried: it must take the example inputs, and the loss must have a gradient.
         """
-        from slimfleet.compression.tensors import schema_of
+        import torch
 
-        with blamed(self.reference, "build_model"):
-            model = self.wrapped.build_model()
-        self._check_model(model)
-        with blamed(self.reference, "build_model"):
-            architecture = schema_of(model).digest
-        if self._architecture is None:
+        model = self._built()
+        if not self._is_tried:
+            self._is_tried = True
+            with torch.random.fork_rng(devices=[]):
+                for _ in range(BUILDS - 1):
+                    self._built()
             pairs = tuple(_repeated(tensor, 2) for tensor in self.example_inputs())
             tried = self._copy(model)
             self._loss_of(tried, pairs, "example_inputs")
             self._copy(tried)  # refused where the model keeps a gradient from one batch to the next
-            self._architecture = architecture
-        elif architecture != self._architecture:
-            raise self._bad(
-                "build_model", "gives a model with other tensors than before: must always be the same"
-            )
         return model
 
     def example_inputs(self) -> tuple[Tensor, ...]:
@@ -178,9 +174,8 @@ class CheckedTask:
         if self.partitions < partitions:
             raise self._bad("partitions", f"is {self.partitions}: must be at least the {partitions} devices")
         with torch.random.fork_rng(devices=[]):
-            for _ in range(BUILDS):
-                torch.manual_seed(seed)
-                model = self.build_model()
+            torch.manual_seed(seed)
+            model = self.build_model()
             self.rehearse_training(model, partitions)
             evaluation = self.evaluate(self._copy(model).eval())
         if not isfinite(evaluation.loss):
@@ -198,6 +193,21 @@ class CheckedTask:
                 value = self._loss_of(copied, (few.inputs,), f"load({partition})", few.targets)
             if not isfinite(value):
                 raise self._bad("loss", f"is {value} for the untrained model on load({partition})")
+
+    def _built(self) -> nn.Module:
+        from slimfleet.compression.tensors import schema_of
+
+        with blamed(self.reference, "build_model"):
+            model = self.wrapped.build_model()
+        self._check_model(model)
+        with blamed(self.reference, "build_model"):
+            architecture = schema_of(model).digest
+        if architecture != (self._architecture or architecture):
+            raise self._bad(
+                "build_model", "gives a model with other tensors than before: must always be the same"
+            )
+        self._architecture = architecture
+        return model
 
     def _loss_of(
         self, model: nn.Module, inputs: tuple[Tensor, ...], source: str, targets: Tensor | None = None

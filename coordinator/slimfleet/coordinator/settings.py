@@ -111,7 +111,7 @@ class PlannerSettings:
 class ClientSettings:
     """`[client]`: how a device trains."""
 
-    learning_rate: Positive = 0.05
+    learning_rate: Annotated[float, Gt(0), Le(1e6)] = 0.05
     learning_rate_decay: Decay = 1.0
     """Factor on the learning rate from round to round."""
     momentum: BelowOne = 0.9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,7 +23,7 @@ from slimfleet.simulations.settings import FleetSettings, RunSettings, Scenario,
 if TYPE_CHECKING:
     from slimfleet.compression.checked_task import CheckedTask
 
-__all__ = ["DEFAULT", "build_task_of", "load_scenario", "scenario_names"]
+__all__ = ["DEFAULT", "build_task_of", "folder_name", "load_scenario", "scenario_names"]
 
 DEFAULT = "digits"
 
@@ -61,6 +62,11 @@ def load_scenario(path_or_name: str = DEFAULT, overrides: Mapping[str, str] | No
     _check_together(scenario, source)
     beside = Path() if path.parent == _SHIPPED or "task.import_from" in overrides else path.parent
     return _with_folders(scenario, beside)
+
+
+def folder_name(name: str) -> str:
+    """The name of a scenario as that of one folder: letters, digits, `_`, `.` and `-`, with a letter or digit first."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-._")[:64] or "run"
 
 
 def build_task_of(scenario: Scenario) -> CheckedTask:

@@ -33,8 +33,8 @@ def checked(
 
     Nothing else is converted, and bounds beside the types are enforced. `table` is the dotted name of the table that
     `values` is, where it is not the root; `root` has the keys and tables of the whole file, for suggestions, where
-    `kind` does not; `infinite` are the dotted keys that may be infinite. Raises BadInput, in one line that begins with the source and names the key, its value and what
-    would be right.
+    `kind` does not; `infinite` are the dotted keys that may be infinite. Raises BadInput, in one line that begins with
+    the source and names the key, its value and what would be right.
     """
     try:
         _refuse_nonfinite(values, source, table, infinite)

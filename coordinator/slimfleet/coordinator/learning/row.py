@@ -136,5 +136,24 @@ class Totals:
                 counts[word] = counts.get(word, 0) + 1
 
 
+def why_nothing_was_used(state: State) -> str | None:
+    """In one sentence, why no update was used in any round; None where one was, or no round is over."""
+    if not state.rows or any(row.completed for row in state.rows):
+        return None
+    totals = state.totals
+    counts = Counter({f"no plan fits ({word})": n for word, n in totals.skipped.items()})
+    counts.update({f"failed ({word})": n for word, n in totals.failed.items()})
+    counts.update({f"rejected ({word})": n for word, n in totals.rejected.items()})
+    rounds = f"not one update was used in {len(state.rows)} round{'s' if len(state.rows) > 1 else ''}"
+    if not counts:
+        return f"{rounds}: no device could be reached"
+    what = ", ".join(f"{word} {n} time{'s' if n > 1 else ''}" for word, n in counts.most_common(3))
+    reasons = [(record.profile.name, record.last_reason) for record in state.registry]
+    [(first, _)] = counts.most_common(1)
+    is_skipped = first.startswith("no plan")
+    last = next((f"; {name}: {reason}" for name, reason in reasons if reason and is_skipped), "")
+    return f"{rounds}: {what}{last}"
+
+
 def _mean(values: Sequence[float]) -> float:
     return fmean(values) if values else 0.0

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 
 from slimfleet.compression import Payload, PayloadError
+from slimfleet.compression.foreign_text import foreign_text
 from slimfleet.compression.messages import Registration, parse, text_of
 from slimfleet.compression.wire import REASONS
 from slimfleet.coordinator.coordinator import Coordinator
@@ -19,9 +20,6 @@ TRANSPORT_ERRORS: Mapping[int, str] = {4: "timeout", 5: "dropout", 8: "worker"}
 REFUSALS = REASONS | {"energy_j", "deadline_s", "memory_bytes", "uplink_bytes", "local_steps"}
 """Reasons a device may give for not doing a round; any other word is counted as `refused`."""
 
-LONGEST_REASON = 500
-"""Characters of a foreign text that are kept."""
-
 
 def registration_request(node: int) -> Message:
     """Asks a node to introduce itself."""
@@ -31,7 +29,7 @@ def registration_request(node: int) -> Message:
 def registration_in(reply: Message) -> Registration:
     """What a node says of itself. Raises PayloadError where that cannot be used."""
     if reply.has_error():
-        raise PayloadError("message", str(reply.error.reason)[:LONGEST_REASON])
+        raise PayloadError("message", foreign_text(reply.error.reason))
     record = reply.content.config_records.get("registration", ConfigRecord())
     return parse(Registration, str(record.get("json", "")))
 
@@ -52,12 +50,12 @@ def deliver(coordinator: Coordinator, plan_id: int, reply: Message) -> Answer:
     """Hand the answer to one dispatch to the coordinator, whatever the message holds."""
     if reply.has_error():
         reason = TRANSPORT_ERRORS.get(reply.error.code, "error")
-        return coordinator.fail(plan_id, reason, str(reply.error.reason)[:LONGEST_REASON])
+        return coordinator.fail(plan_id, reason, foreign_text(reply.error.reason))
     content = reply.content
     try:
         if "refusal" in content.config_records:
             refusal = content.config_records["refusal"]
-            reason, message = str(refusal["reason"]), str(refusal["message"])[:LONGEST_REASON]
+            reason, message = str(refusal["reason"]), foreign_text(refusal["message"])
             return coordinator.fail(plan_id, reason if reason in REFUSALS else "refused", message)
         payload = content.array_records["update"]["payload"].data
         report = str(content.config_records["report"]["json"])
