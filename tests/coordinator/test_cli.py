@@ -103,7 +103,7 @@ def test_a_device_that_fits_no_plan_is_explained_beside_one_that_does(coordinato
     assert phone["skip"]["constraint"] == "energy_j"
     assert phone["skip"]["limit"] == 5
     assert phone["skip"]["needed"] > 12
-    assert phone["reason"].startswith("energy_j: the least plan needs")
+    assert phone["reason"].startswith("energy_j: the smallest plan needs")
 
 
 def test_memory_is_never_more_than_the_device_has(coordinator: Run, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_the_table_shows_plans_and_reasons(coordinator: Run) -> None:
     assert code == 0
     assert out.count("│ board") == 2
     assert "skip" in out
-    assert "energy_j: the least plan needs" in out
+    assert "energy_j: the smallest plan needs" in out
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ BAD = {
     "absent data": (["fashion_mnist"], "apt-get install dataset-fashion-mnist"),
     "unknown flag": (["--fast"], "--fast"),
     "nothing to resume": (["--resume", "nowhere"], "no run to resume"),
+    "nothing to resume in an empty folder": (["--resume", "empty"], "no run to resume"),
     "resume with other settings": (["--resume", "nowhere", "--seed", "1"], "without other settings"),
     "a bad value in a file": (["mine.toml"], "mine.toml: budget.energy_j = -1.0"),
 }
@@ -35,6 +36,7 @@ def test_bad_input_gives_one_clear_line_and_exit_code_2(
 ) -> None:
     arguments, expected = BAD[case]
     (tmp_path / "mine.toml").write_text("rounds = 3\n[budget]\nenergy_j = -1.0\n")
+    (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SLIMFLEET_FASHION_MNIST", str(tmp_path / "empty"))
     monkeypatch.setattr(sys, "argv", ["slimfleet-simulate", *arguments])
@@ -44,7 +46,7 @@ def test_bad_input_gives_one_clear_line_and_exit_code_2(
     assert ended.value.code == 2
     assert expected in said
     assert len(said.strip().splitlines()) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "mine.toml"]
 
 
 def test_the_help_says_what_every_option_does(

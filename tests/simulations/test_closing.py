@@ -7,9 +7,11 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
+from slimfleet.compression import Budget
 from slimfleet.coordinator import Closed, CoordinatorSettings, Planned
+from slimfleet.coordinator.reporting.outcome import RunRecord
+from slimfleet.coordinator.settings import Budgets, PlannerSettings
 from slimfleet.simulations.closing import closing_table
-from slimfleet.simulations.outcome import RunRecord
 from slimfleet.simulations.progress import RoundProgress
 
 MakeRecord = Callable[..., RunRecord]
@@ -62,9 +64,16 @@ def test_names_with_brackets_are_names(make_record: MakeRecord) -> None:
     assert "[/bold]" in text
 
 
-def tell(progress: RoundProgress, record: RunRecord, name: str, rounds: int, closed_before: int = 0) -> None:
+def tell(
+    progress: RoundProgress,
+    record: RunRecord,
+    name: str,
+    rounds: int,
+    closed_before: int = 0,
+    **settings_of_run: Any,
+) -> None:
     """The events that a run of `record` makes, of which `closed_before` rounds were closed by an earlier process."""
-    settings = CoordinatorSettings(name=name, rounds=rounds)
+    settings = CoordinatorSettings(name=name, rounds=rounds, **settings_of_run)
     state: Any = SimpleNamespace(rows=list(record.rows[:closed_before]))
     for row in record.rows[closed_before:]:
         progress(
@@ -101,3 +110,26 @@ def test_progress_is_live_on_a_terminal(make_record: MakeRecord) -> None:
     assert "2/2" in text.getvalue()
     assert "[digits]" in text.getvalue()
     assert "round 2 of 2" not in text.getvalue()
+
+
+def test_progress_shows_the_accuracy_of_the_last_model_and_not_its_mean(make_record: MakeRecord) -> None:
+    text = io.StringIO()
+    with RoundProgress(Console(file=text, width=60)) as progress:
+        tell(progress, make_record([0.2, 0.4, 0.88, None]), "digits", 4, closed_before=2)
+    assert [line.split(", ")[1] for line in text.getvalue().splitlines()] == ["accuracy 88.0 %"] * 2
+
+
+def test_a_run_begins_with_the_classes_that_the_common_budget_does_not_bind(make_record: MakeRecord) -> None:
+    common = Budget(energy_j=0.3)
+    budgets = Budgets(common=common, by_class={"phone-low": Budget(energy_j=14.0), "sbc-mid": common})
+    fixed = PlannerSettings(policy="fixed")
+    text = io.StringIO()
+    with RoundProgress(Console(file=text, width=60)) as progress:
+        tell(progress, make_record([0.5]), "baseline", 1, budget=budgets, planner=fixed)
+        tell(progress, make_record([0.5]), "digits", 1, budget=budgets)
+    first, second, _ = text.getvalue().splitlines()
+    assert first.startswith("baseline: round 1")
+    assert second == (
+        "digits: the common budget does not bind classes with limits of their own: "
+        "phone-low (energy_j 14 instead of 0.3)"
+    )

@@ -132,7 +132,9 @@ def profile(
         "name": name,
     }
     loaded = _task(task, option, import_from)
-    loaded.rehearse_training(loaded.build_model(), partitions=1)
+    model = loaded.build_model()
+    loaded.rehearse_model(model)
+    loaded.rehearse_training(model, partitions=1)
     benchmark = measure_training(loaded, batch_size, seconds, sensor)
     measured: dict[str, object] = {
         "name": platform.node() or "device",
@@ -158,8 +160,8 @@ def meters(
 ) -> None:
     """Show which meters give a reading on this machine, and what they read.
 
-    A meter without a reading is no fault: a machine on mains has no battery to measure. Its joules are then estimated
-    from its profile, and reported as estimated.
+    A meter without a reading is not an error: a machine on mains has no battery to measure. Its joules are then
+    estimated from its profile, and reported as estimated.
     """
     from rich.console import Console
 

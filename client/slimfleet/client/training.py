@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from slimfleet.compression import BadInput, Examples, Plan, Task, Training
-from slimfleet.compression.checked_task import blamed
+from slimfleet.compression.checked_task import blamed, label_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def local_sgd(
         if stopped_by is not None:
             break
         optimizer.zero_grad(set_to_none=True)
-        with blamed(task.name, "a step on what load gives"):
+        with blamed(label_of(task), "a step on what load gives"):
             with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bfloat16"):
                 loss = task.loss(model(batch.inputs), batch.targets)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -66,6 +66,11 @@ def cause(error: BaseException) -> str:
     return f"{kind}: {foreign_text(message, LONGEST_CAUSE)}" if message else kind
 
 
+def label_of(task: Task) -> str:
+    """What messages call a task: what its user calls it, else its name."""
+    return task.reference if isinstance(task, CheckedTask) else task.name
+
+
 class CheckedTask:
     """The task `wrapped`, which a person calls `reference`."""
 
@@ -73,7 +78,6 @@ class CheckedTask:
         self.wrapped = wrapped
         self.reference = reference
         self._architecture: bytes | None = None
-        self._is_tried = False
 
     @property
     def name(self) -> str:
@@ -96,22 +100,19 @@ class CheckedTask:
         return partitions
 
     def build_model(self) -> nn.Module:
-        """A model on the CPU with something to train, of the same architecture at every call.
+        """A model on the CPU with something to train, of the same architecture at every call."""
+        from slimfleet.compression.tensors import schema_of
 
-        The first one is tried: it must take the example inputs, and the loss must have a gradient.
-        """
-        import torch
-
-        model = self._built()
-        if not self._is_tried:
-            self._is_tried = True
-            with torch.random.fork_rng(devices=[]):
-                for _ in range(BUILDS - 1):
-                    self._built()
-            pairs = tuple(_repeated(tensor, 2) for tensor in self.example_inputs())
-            tried = self._copy(model)
-            self._loss_of(tried, pairs, "example_inputs")
-            self._copy(tried)  # refused where the model keeps a gradient from one batch to the next
+        with blamed(self.reference, "build_model"):
+            model = self.wrapped.build_model()
+        self._check_model(model)
+        with blamed(self.reference, "build_model"):
+            architecture = schema_of(model).digest
+        if architecture != (self._architecture or architecture):
+            raise self._bad(
+                "build_model", "gives a model with other tensors than before: must always be the same"
+            )
+        self._architecture = architecture
         return model
 
     def example_inputs(self) -> tuple[Tensor, ...]:
@@ -176,10 +177,23 @@ class CheckedTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = self.build_model()
+            self.rehearse_model(model)
             self.rehearse_training(model, partitions)
             evaluation = self.evaluate(self._copy(model).eval())
         if not isfinite(evaluation.loss):
             raise self._bad("evaluate", f"gives a loss of {evaluation.loss} for the untrained model")
+
+    def rehearse_model(self, model: nn.Module) -> None:
+        """Build the model again, and take a step with a copy of `model` on the example inputs."""
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            for _ in range(BUILDS - 1):
+                self.build_model()
+        pairs = tuple(_repeated(tensor, 2) for tensor in self.example_inputs())
+        tried = self._copy(model)
+        self._loss_of(tried, pairs, "example_inputs")
+        self._copy(tried)  # refused where the model keeps a gradient from one batch to the next
 
     def rehearse_training(self, model: nn.Module, partitions: int) -> None:
         """Take a step on a few examples of partition 0, and compute the loss of two of every other."""
@@ -193,21 +207,6 @@ class CheckedTask:
                 value = self._loss_of(copied, (few.inputs,), f"load({partition})", few.targets)
             if not isfinite(value):
                 raise self._bad("loss", f"is {value} for the untrained model on load({partition})")
-
-    def _built(self) -> nn.Module:
-        from slimfleet.compression.tensors import schema_of
-
-        with blamed(self.reference, "build_model"):
-            model = self.wrapped.build_model()
-        self._check_model(model)
-        with blamed(self.reference, "build_model"):
-            architecture = schema_of(model).digest
-        if architecture != (self._architecture or architecture):
-            raise self._bad(
-                "build_model", "gives a model with other tensors than before: must always be the same"
-            )
-        self._architecture = architecture
-        return model
 
     def _loss_of(
         self, model: nn.Module, inputs: tuple[Tensor, ...], source: str, targets: Tensor | None = None

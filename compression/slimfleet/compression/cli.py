@@ -1,4 +1,4 @@
-"""`slimfleet-compress`: what the codec makes of one update, and what is in a payload."""
+"""Command line `slimfleet-compress`: what the codec makes of one update, and what is in a payload."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from slimfleet.compression.codec.operating_point import OperatingPoint
 
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @app.callback()

@@ -1,4 +1,4 @@
-"""Command line `slimfleet-coordinator`: what the coordinator would give devices to do, and why."""
+"""Command line `slimfleet-coordinator`: what the coordinator would plan for devices, and why."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Downlink = Annotated[int | None, typer.Option(min=0, help="Most bytes received."
 
 @app.callback()
 def _commands() -> None:
-    """What the coordinator would give devices to do, and why."""
+    """What the coordinator would plan for devices, and why."""
 
 
 @app.command()
@@ -62,12 +62,12 @@ def plan(
 ) -> None:
     """Show the plan that each device would get in its first round under a budget, or why it would be skipped.
 
-    Limits hold for one round on one device; a limit that is not given is none. Profiles come from
+    Limits hold for one round on one device; a limit that is left out does not apply. Profiles come from
     `slimfleet-device profile --json`, run on the device itself.
 
         slimfleet-coordinator plan --task slimfleet.client.tasks:Digits --profile pi.json --energy-j 2
     """
-    from slimfleet.coordinator.planning.explain import explain  # loads torch, which help does without
+    from slimfleet.coordinator.planning.explain import explain  # loads torch, which --help does not need
 
     profiles = [each for path in profile for each in read_profiles(path)]
     make_importable(existing_folders(import_from or [Path()]))

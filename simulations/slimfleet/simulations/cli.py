@@ -1,4 +1,4 @@
-"""`slimfleet-simulate`: run a scenario over a virtual fleet and see what it costs."""
+"""Command line `slimfleet-simulate`: run a scenario over a virtual fleet and see what it costs."""
 
 from __future__ import annotations
 
@@ -89,9 +89,11 @@ def run(
         )
         folder = _folder(out, resolved.coordinator.name)
     else:
-        if any(option is not None for option in (rounds, devices, seed, out, settings)):
-            raise BadInput("--resume continues the scenario of its folder: give it without other settings")
-        resolved, folder = resumed_scenario(resume), resume
+        if any(option is not None for option in (devices, seed, out, settings)):
+            raise BadInput(
+                "--resume continues the scenario of its folder: give it without other settings than --rounds"
+            )
+        resolved, folder = resumed_scenario(resume, rounds), resume
         baseline = baseline or (resume / "baseline").is_dir()
     with ExitStack() as stack:
         observers: list[Observer] = []

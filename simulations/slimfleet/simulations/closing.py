@@ -10,10 +10,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from slimfleet.simulations import units
-from slimfleet.simulations.outcome import RunRecord
-from slimfleet.simulations.summary import summarise
-from slimfleet.simulations.words import compared, explain, tally
+from slimfleet.coordinator.reporting import units
+from slimfleet.coordinator.reporting.outcome import RunRecord
+from slimfleet.coordinator.reporting.summary import summarise
+from slimfleet.coordinator.reporting.words import compared, explain, tally
 
 
 def closing_table(record: RunRecord, baseline: RunRecord | None = None) -> Group:

@@ -96,6 +96,12 @@ def _check_together(scenario: Scenario, source: Source) -> None:
     """Refuse a budget for a class that has no device profile, and rounds larger than the fleet."""
     classes = {row.device_class for row in load_profiles()}
     refuse_unlisted(scenario.coordinator.budget.by_class, classes, source, "budget.class")
+    minimum = scenario.coordinator.selection.min_devices
+    if minimum > scenario.fleet.devices:
+        raise BadInput(
+            f"{named(source, 'selection.min_devices')}: selection.min_devices = {minimum} is more than "
+            f"fleet.devices = {scenario.fleet.devices}: no round would begin"
+        )
     per_round, devices = scenario.coordinator.selection.per_round, scenario.fleet.devices
     if per_round > devices:
         raise BadInput(

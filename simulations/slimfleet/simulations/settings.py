@@ -31,7 +31,7 @@ DEFAULT_MIX: Mapping[str, float] = {
     "pi_5": 2.0,
     "linux_sbc_qrb2210": 2.0,
 }
-"""Mostly phones, a few of them on LTE, and some boards. The shares are our choice, not a census."""
+"""Mostly phones, a few of them on LTE, and some boards. The weights are a choice, not a census."""
 
 _FLAT_LIST = re.compile(r"\[\n((?: {4}[^\[\]{}\n]+,\n)+)\]")
 """A list of plain values as tomli-w lays it out, one value a line."""
@@ -60,6 +60,7 @@ class FleetSettings:
     """
 
     devices: Annotated[int, Ge(1), Le(10_000_000)] = 200
+    """Size of the fleet."""
     mix: Mapping[str, Annotated[float, Ge(0), Le(1e9)]] = field(default_factory=lambda: dict(DEFAULT_MIX))
     """Device profile -> relative weight."""
     availability: Annotated[float, Gt(0), Le(1)] = 0.9

@@ -16,7 +16,7 @@ from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Payload, Tensors
 
 _TURN_S = 0.1
-"""Long beside the resolution of any system's clock."""
+"""Long compared with the resolution of any system's clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

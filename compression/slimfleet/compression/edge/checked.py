@@ -55,7 +55,7 @@ def checked(
 
 
 def named(source: Source, key: str) -> str:
-    """How a message names the origin of `key`."""
+    """Name of the origin of `key`, for messages."""
     return source if isinstance(source, str) else source(key)
 
 

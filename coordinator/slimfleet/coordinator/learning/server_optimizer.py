@@ -88,7 +88,7 @@ class ServerOptimizer:
         return arrays
 
     def restore(self, arrays: Tensors) -> None:
-        """Take back what `state` gave."""
+        """Restore what `state` returned."""
         with torch.no_grad():
             for name, parameter in self._trained.items():
                 parameter.copy_(torch.from_numpy(arrays[f"model/{name}"]))
