@@ -39,7 +39,7 @@ def module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def load(reference, known=None, **options):
     task = load_task(reference, known or {}, partitions=6, seed=7, options=options)
-    return task.partitions, task.seed, task.noise
+    return task.partitions, task.wrapped.seed, task.wrapped.noise
 
 
 def known():
@@ -72,7 +72,7 @@ def test_an_object_that_is_a_task_already_is_taken_as_it_is():
         ("sample_tasks:nothing", {}, r"'sample_tasks:nothing' gives a dict without name, .*: not a task"),
         ("sample_tasks:number", {}, r"'sample_tasks:number' gives a int without name, .*: not a task"),
         ("sample_tasks:absent", {}, r"cannot load 'sample_tasks:absent'"),
-        ("no_such_module:Task", {}, r"cannot load 'no_such_module:Task': No module"),
+        ("no_such_module:Task", {}, r"cannot load 'no_such_module:Task': ModuleNotFoundError: No module"),
         ("sample_tasks:", {}, r"not of the form module:object"),
     ],
 )

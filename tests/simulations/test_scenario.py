@@ -259,7 +259,7 @@ profiles = st.sampled_from([row.name for row in load_profiles()])
 
 
 @given(
-    name=names,
+    name=names.filter(str.isprintable),
     mix=st.dictionaries(profiles, st.floats(1e-3, 1e3), min_size=1, max_size=5),
     options=st.dictionaries(names, st.one_of(names, st.booleans(), st.lists(st.integers(0, 9)))),
 )

@@ -23,13 +23,15 @@ Refusal = BadInput | BudgetExceeded | PayloadError
 
 
 def client_app(
-    device_of: Callable[[Context], Participant], tell: Callable[[str], None] = log.debug
+    device_of: Callable[[Context], Participant],
+    tell: Callable[[str], None] = log.debug,
+    refused: tuple[type[Refusal], ...] = (BudgetExceeded, PayloadError),
 ) -> ClientApp:
     """A ClientApp that answers for the device that `device_of` finds for a Flower context.
 
     `query` answers with the device's registration; `train` with the encoded update and the report. Either answers with
-    the reason for refusing where the input is wrong, no step fits the budget or the model cannot be decoded. `tell` is
-    told of every answer, in one line.
+    the reason for refusing where an error of the kinds `refused` is raised: no step fits the budget, the model cannot
+    be decoded, or the input is wrong. Other errors are raised. `tell` is told of every answer, in one line.
     """
     app = ClientApp()
 
@@ -37,7 +39,7 @@ def client_app(
     def register(message: Message, context: Context) -> Message:
         try:
             registration = device_of(context).registration()
-        except BadInput as refusal:
+        except refused as refusal:
             tell(f"cannot register: {refusal}")
             return _refused(message, refusal)
         tell(f"registers as {registration.profile.name} with {registration.examples} examples")
@@ -53,7 +55,7 @@ def client_app(
             what = f"round {assignment.round_number}"
             received = content.array_records["model"]["payload"].data
             payload, report = device_of(context).do_round(assignment, Payload(received))
-        except (BadInput, BudgetExceeded, PayloadError) as refusal:
+        except refused as refusal:
             tell(f"{what} is refused ({_reason(refusal)}): {refusal}")
             return _refused(message, refusal)
         tell(f"{what}: {_line(assignment, payload, report)}")
@@ -79,7 +81,7 @@ def deployed_client_app() -> ClientApp:
         name, arguments = task_reference(context.run_config)
         return deployed_device(context.node_config, name, arguments, began.pop() if began else Began.now())
 
-    return client_app(device_of, log.info)
+    return client_app(device_of, log.info, refused=(BadInput, BudgetExceeded, PayloadError))
 
 
 def _refused(message: Message, refusal: Refusal) -> Message:

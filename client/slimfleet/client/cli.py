@@ -17,7 +17,8 @@ import typer
 from slimfleet.client.figures import cores, profile_figures, profile_like, profile_of, ram_bytes
 from slimfleet.client.meters import METERS, build_meter, read_all
 from slimfleet.client.meters.battery import read_batteries
-from slimfleet.compression import BadInput, Task
+from slimfleet.compression import BadInput
+from slimfleet.compression.checked_task import CheckedTask
 from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.edge.command_line import (
     ImportFrom,
@@ -170,7 +171,7 @@ def profile(
     from slimfleet.client.benchmark import measure_training, measured_power
     from slimfleet.client.printing import benchmark_text, figures_table, toml_of
 
-    model = None if like is None else profile_like(like)
+    alike = None if like is None else profile_like(like)
     given = {
         "device_class": device_class,
         "idle_w": idle_watt,
@@ -183,14 +184,18 @@ def profile(
         "battery_j": battery_j,
         "name": name,
     }
-    benchmark = measure_training(_task(task, option, import_from), batch_size, seconds, sensor)
+    loaded = _task(task, option, import_from)
+    model = loaded.build_model()
+    loaded.rehearse_model(model)
+    loaded.rehearse_training(model, partitions=1)
+    benchmark = measure_training(loaded, batch_size, seconds, sensor)
     measured: dict[str, object] = {
         "name": platform.node() or "device",
         "ram_bytes": ram_bytes(),
         "train_flops_per_s": benchmark.flops_per_s,
         **measured_power(benchmark.reading, sensor, seconds),
     }
-    figures = profile_figures(given, measured, model)
+    figures = profile_figures(given, measured, alike)
     if as_json or as_toml:
         found = profile_of(figures)
         print(json.dumps(asdict(found), indent=2) if as_json else toml_of(found))
@@ -227,7 +232,7 @@ def meters(
     console.print(meters_table(readings))
 
 
-def _task(name: str, options: list[str] | None, folders: list[Path] | None) -> Task:
+def _task(name: str, options: list[str] | None, folders: list[Path] | None) -> CheckedTask:
     from slimfleet.client.tasks import TASKS
 
     make_importable(existing_folders(folders or [Path()]))

@@ -76,7 +76,7 @@ def key_of(what: str, task: Task, model: nn.Module) -> str:
     for tensor in task.example_inputs():
         digest.update(f"{list(tensor.shape)} {tensor.dtype}\n".encode())
     digest.update(repr(model).encode())
-    names = {type(each).__module__ for each in (task, *model.modules())}
+    names = {type(each).__module__ for each in (getattr(task, "wrapped", task), *model.modules())}
     for path in _sources({name.partition(".")[0] for name in names}):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:32]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NewType
 
 import numpy as np
-from annotated_types import Ge, Gt, Le, Lt, MaxLen
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, Predicate
 from numpy.typing import NDArray
 
 Precision = Literal["float32", "bfloat16"]
@@ -27,7 +27,10 @@ Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Count = Annotated[int, Ge(0), Le(2**53)]
 Share = Annotated[float, Ge(0), Le(1)]
-Label = Annotated[str, MaxLen(64)]
+Printable = Predicate(str.isprintable)
+"""No line end and no escape sequence: the text is safe in a log, a terminal and a table."""
+
+Label = Annotated[str, MaxLen(64), Printable]
 
 Tensors = dict[str, NDArray[Any]]
 """A model, or a change of one: name -> array, in the order of its `ModelSchema`."""
@@ -91,7 +94,7 @@ class Plan:
     nmse: Annotated[float, Ge(0), Lt(1)]
     """Squared error allowed in the update, as a share of its squared norm; 0 sends plain float32 (the baseline)."""
     precision: Precision = "float32"
-    reason: Annotated[str, MaxLen(500)] = ""
+    reason: Annotated[str, MaxLen(500), Printable] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

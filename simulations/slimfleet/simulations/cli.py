@@ -12,7 +12,7 @@ import typer
 
 from slimfleet.compression.edge.command_line import Version, command_app, run_app
 from slimfleet.compression.errors import BadInput
-from slimfleet.simulations.scenario import DEFAULT, load_scenario, scenario_names
+from slimfleet.simulations.scenario import DEFAULT, folder_name, load_scenario, scenario_names
 
 if TYPE_CHECKING:
     from slimfleet.coordinator import Observer
@@ -163,6 +163,7 @@ def _folder(out: Path | None, name: str) -> Path:
                 f"{out} holds a run already: give another --out, or continue it with --resume {out}"
             )
         return out
+    name = folder_name(name)
     tries = (_OUTPUT_ROOT / (name if i == 1 else f"{name}-{i}") for i in range(1, 10_000))
     return next(folder for folder in tries if not folder.exists())
 

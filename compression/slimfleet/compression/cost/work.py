@@ -12,6 +12,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from slimfleet.compression.checked_task import blamed, label_of
 from slimfleet.compression.examined import Examined, key_of
 
 if TYPE_CHECKING:
@@ -40,14 +41,19 @@ def work_of(task: Task, model: nn.Module, examined: Examined | None = None) -> W
     With `examined` it is looked up there, and measured and kept where it is new.
     """
     if examined is None:
-        return measure_work(model, task.example_inputs(), task.loss)
+        return _measured(task, model)
     key = key_of("work", task, model)
     known = examined.get(key)
     if known is not None:
         return Work(**json.loads(known[1]["work"]))
-    work = measure_work(model, task.example_inputs(), task.loss)
+    work = _measured(task, model)
     examined.put(key, ({}, {"work": json.dumps(asdict(work))}))
     return work
+
+
+def _measured(task: Task, model: nn.Module) -> Work:
+    with blamed(label_of(task), "a step on example_inputs"):
+        return measure_work(model, task.example_inputs(), task.loss)
 
 
 def measure_work(

@@ -6,6 +6,7 @@ import codecs
 import errno
 import io
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -16,11 +17,17 @@ from typing import Annotated, Any, NoReturn
 import click
 import typer
 
-from slimfleet.compression.errors import BadInput
+from slimfleet.compression.errors import BadInput, SlimfleetError
+from slimfleet.compression.foreign_text import foreign_text
+
+log = logging.getLogger(__name__)
 
 FAILURE = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
+
+LONGEST_COMPLAINT = 2_000
+"""Characters of an error that are printed."""
 
 SIMULATION_ONLY = ("flwr", "matplotlib", "prometheus_client", "ray", "sklearn", "tomli_w")
 """Modules that come with `slimfleet[simulation]` and that a plain installation lacks."""
@@ -43,16 +50,19 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
     """Run a command line application, called `name`, over `sys.argv` and exit.
 
     Bad input (BadInput, an option that does not parse, a package that a plain installation lacks) becomes one line on
-    stderr and exit code 2, without a traceback. Ctrl-C becomes exit code 130, output that finds no room or no reader 1.
+    stderr and exit code 2, any other SlimfleetError one line and exit code 1; their cause is logged with its traceback,
+    for people who ask for more. Ctrl-C becomes exit code 130, output that finds no room or no reader 1.
     Every other exception is a defect of slimfleet: it keeps its traceback and exits with 1.
     """
     _show_all_characters()
     try:
         status = app(prog_name=name, standalone_mode=False)
         sys.stdout.flush()
-    except BadInput as error:
+    except SlimfleetError as error:
+        if error.__cause__ is not None:
+            log.info("This went before:", exc_info=error.__cause__)
         complain(str(error))
-        sys.exit(BAD_INPUT)
+        sys.exit(BAD_INPUT if isinstance(error, BadInput) else FAILURE)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in SIMULATION_ONLY:
@@ -78,8 +88,8 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
 
 
 def complain(message: str) -> None:
-    """Print `message` as one line on stderr."""
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    """Print `message` as one line on stderr, whatever it repeats of a file or an argument."""
+    print("error:", foreign_text(" ".join(message.split()), LONGEST_COMPLAINT), file=sys.stderr)
 
 
 def _show_all_characters() -> None:

@@ -22,6 +22,8 @@ def read_toml(path: Path, source: str) -> dict[str, Any]:
         raise BadInput(f"{source} is not text in UTF-8 (byte {error.start})") from error
     except ValueError as error:
         raise BadInput(f"{source} is not TOML: {error}") from error
+    except RecursionError as error:
+        raise BadInput(f"{source} is nested too deep") from error
 
 
 def read_profiles(path: Path) -> list[DeviceProfile]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from slimfleet.compression.checked_task import CheckedTask, blamed, label_of
 from slimfleet.compression.examined import Examined, Finding, key_of
 from slimfleet.compression.pruning.discover import discover
 from slimfleet.compression.pruning.groups import ChannelGroup, Member
@@ -51,14 +52,22 @@ def blueprint(task: Task, seed: int, examined: Examined | None = None) -> Bluepr
 
 def _groups(task: Task, model: nn.Module, examined: Examined | None) -> tuple[ChannelGroup, ...]:
     if examined is None:
-        return discover(model, task.example_inputs())
+        return _discovered(task, model)
     key = key_of("groups", task, model)
     known = examined.get(key)
     if known is not None:
         return _groups_in(known)
-    groups = discover(model, task.example_inputs())
+    groups = _discovered(task, model)
     examined.put(key, _finding(groups))
     return groups
+
+
+def _discovered(task: Task, model: nn.Module) -> tuple[ChannelGroup, ...]:
+    """The groups of a model that is new here; a user's task is tried with it first."""
+    if isinstance(task, CheckedTask):
+        task.rehearse_model(model)
+    with blamed(label_of(task), "build_model, examined for channels to remove"):
+        return discover(model, task.example_inputs())
 
 
 def _finding(groups: tuple[ChannelGroup, ...]) -> Finding:

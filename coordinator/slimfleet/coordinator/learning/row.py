@@ -150,8 +150,10 @@ def why_nothing_was_used(state: State) -> str | None:
     rounds = f"not one update was used in {len(state.rows)} round{'s' if len(state.rows) > 1 else ''}"
     if not counts:
         return f"{rounds}: no device could be reached"
-    what = ", ".join(f"{word} {n} times" for word, n in counts.most_common(3))
-    said = [(r.last_problem or r.last_reason, r.node) for r in state.registry]
+    what = ", ".join(f"{word} {n} time{'s' if n > 1 else ''}" for word, n in counts.most_common(3))
+    [(most, _)] = counts.most_common(1)
+    is_skipped = most.startswith("no plan")
+    said = [(r.last_reason if is_skipped else r.last_problem, r.node) for r in state.registry]
     last = next((f"; {state.registry.label(node)}: {text}" for text, node in said if text), "")
     return f"{rounds}: {what}{last}"
 

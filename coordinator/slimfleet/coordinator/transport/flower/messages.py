@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
 
 from slimfleet.compression import Payload, PayloadError
+from slimfleet.compression.foreign_text import foreign_text
 from slimfleet.compression.messages import Registration, Spent, parse, text_of
 from slimfleet.compression.wire import REASONS
 from slimfleet.coordinator.coordinator import Coordinator
@@ -85,7 +86,7 @@ def plain(text: str) -> str:
     raised = RAISED.fullmatch(text)
     if raised is not None:
         text = f"{raised['name']}: {raised['text']}"
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))[:LONGEST_REASON]
+    return foreign_text(" ".join(text.split()), LONGEST_REASON)
 
 
 def _said(error: Error) -> str:
