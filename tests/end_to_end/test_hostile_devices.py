@@ -108,7 +108,6 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> HostileRound:
     return run(ALL_FAULTS, tmp_path_factory.mktemp("hostile") / "out")
 
 
-@pytest.mark.xdist_group("hostile")
 @pytest.mark.parametrize("fault", EXPECTED)
 def test_a_fault_is_counted_and_named(fault: str, hostile: HostileRound) -> None:
     verdict, reasons = EXPECTED[fault]
@@ -126,7 +125,6 @@ def test_a_fault_is_counted_and_named(fault: str, hostile: HostileRound) -> None
         assert len(named) == 1
 
 
-@pytest.mark.xdist_group("hostile")
 def test_the_others_are_unharmed_and_the_counts_are_those_of_the_faults(
     hostile: HostileRound, tmp_path: Path
 ) -> None:

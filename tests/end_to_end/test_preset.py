@@ -19,8 +19,6 @@ from slimfleet.simulations.grids.local import LocalEngine
 from slimfleet.simulations.scenario import build_task_of
 from slimfleet.simulations.world import VirtualWorld, node_of
 
-pytestmark = pytest.mark.xdist_group("preset")
-
 TINY = {
     "rounds": "2",
     "fleet.devices": "20",
