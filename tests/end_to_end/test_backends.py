@@ -1,4 +1,4 @@
-"""The same rounds in this process and on Ray: same bytes, and lost or hanging devices harm nobody else."""
+"""The same rounds in this process and on Ray: same bytes, and lost or hanging devices do not disturb the others."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def summary(folder: Path) -> dict[str, object]:
 
 
 @pytest.mark.slow
-def test_a_task_of_ones_own_is_inspected_and_learns_within_its_budgets(elsewhere: Path) -> None:
+def test_a_users_own_task_is_inspected_and_learns_within_its_budgets(elsewhere: Path) -> None:
     inspect, simulate, *_ = readme_commands(ROOT / OWN_TASK / "README.md")
     shown = run(inspect, elsewhere)
     # GRU of 64 units over 16 inputs, embedding and output of 49 characters; then with 48 and 32 units.
