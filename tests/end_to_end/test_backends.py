@@ -82,7 +82,8 @@ def test_an_actor_killed_in_mid_round_costs_one_device_and_not_the_round(tmp_pat
     engine = RayEngine(partial(fleet_app, scenario, tmp_path), workers=2, device_timeout_s=60)
     killer = KillsAnActor(engine)
     try:
-        run(coordinator, EngineGrid([node_of(device.number) for device in fleet], engine), None, [killer])
+        grid = EngineGrid([node_of(device.number) for device in fleet], engine)
+        run(coordinator, grid, None, [killer], everyone=True)
     finally:
         engine.close()
     assert killer.killed

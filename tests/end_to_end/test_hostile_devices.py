@@ -119,9 +119,9 @@ def test_a_fault_is_counted_and_named(fault: str, hostile: HostileRound) -> None
         assert answer.reason in reasons
         assert row.participations == 0
         assert (row.rejections, row.failures) == ((1, 0) if verdict == "rejected" else (0, 1))
-        named = [
-            line for line in hostile.log if f"node {node_of(number)} {verdict} ({answer.reason})" in line
-        ]
+        shared = [each.name for each in hostile.record.device_rows].count(row.name) > 1
+        label = f"{row.name}, node {node_of(number)}" if shared else row.name
+        named = [line for line in hostile.log if f"{label} {verdict} ({answer.reason})" in line]
         assert len(named) == 1
 
 

@@ -74,7 +74,8 @@ def payloads_of_a_run(state: Path, preset: str) -> list[bytes]:
     engine = Overhears(scenario, state)
     fleet = build_fleet(scenario.fleet, scenario.coordinator.seed)
     coordinator = Coordinator(build_task_of(scenario), scenario.coordinator, VirtualWorld(fleet))
-    run(coordinator, EngineGrid([node_of(device.number) for device in fleet], engine), None)
+    grid = EngineGrid([node_of(device.number) for device in fleet], engine)
+    run(coordinator, grid, None, everyone=True)
     assert coordinator.state.totals.rejected == coordinator.state.totals.failed == {}
     assert sum(row.completed for row in coordinator.state.rows) == 16
     return engine.payloads
