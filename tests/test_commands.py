@@ -131,7 +131,7 @@ def test_ctrl_c_during_imports_ends_with_130_and_without_a_traceback(tmp_path: P
     """Numpy, which the first imports bring, takes long: a stand-in waits in it for as long as it takes."""
     (tmp_path / "numpy").mkdir()
     (tmp_path / "numpy" / "__init__.py").write_text(
-        "import pathlib, time\npathlib.Path(__file__).with_name('here').touch()\ntime.sleep(60)\n"
+        "import pathlib, time\npathlib.Path(__file__).with_name('here').touch()\nexec('time.sleep(60)')\n"
     )
     path = os.pathsep.join([str(tmp_path), *sys.path])
     process = subprocess.Popen(

@@ -3,9 +3,14 @@
 Nothing is imported before Ctrl-C can be answered. (A namespace package may have a `__main__`, but no `__init__`.)
 """
 
+import atexit
+import os
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
+
+INTERRUPTED = 130
 
 COMMANDS = {
     "simulate": "slimfleet.simulations.cli",
@@ -36,13 +41,29 @@ def coordinator() -> NoReturn:
 
 
 def _run(command: str) -> NoReturn:
+    codes: list[object] = []
+    atexit.register(_end, codes)
     try:
-        main = import_module(COMMANDS[command]).main
+        import_module(COMMANDS[command]).main()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    main()
+        codes.append(INTERRUPTED)
+        sys.exit(INTERRUPTED)
+    except SystemExit as error:
+        codes.append(error.code)
+        raise
     raise AssertionError("a command exits by itself")
+
+
+def _end(codes: Sequence[object]) -> None:
+    """Leave with the exit code of an interruption, after everything else that is to be done at the end.
+
+    Python would kill itself with SIGINT instead where Ctrl-C met an `exec`, as it does while dataclasses are made.
+    """
+    if INTERRUPTED in codes:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
 
 
 def _dispatch() -> NoReturn:

@@ -26,6 +26,7 @@ from slimfleet.compression.edge.command_line import (
     TaskArguments,
     Version,
     command_app,
+    interruptible,
     keyword_arguments,
     run_app,
 )
@@ -76,11 +77,12 @@ def inspect(
     """
     if runtime not in RUNTIMES:
         raise BadInput(f"no runtime is called {runtime!r}; there are {', '.join(RUNTIMES)}")
-    from rich.console import Console
+    with interruptible():
+        from rich.console import Console
 
-    from slimfleet.client.anatomy import at_width
-    from slimfleet.client.printing import groups_table, whole_text, widths_table
-    from slimfleet.compression.pruning.blueprint import blueprint
+        from slimfleet.client.anatomy import at_width
+        from slimfleet.client.printing import groups_table, whole_text, widths_table
+        from slimfleet.compression.pruning.blueprint import blueprint
 
     loaded = _task(task, option, import_from)
     architecture = blueprint(loaded, seed=0)
@@ -166,10 +168,11 @@ def profile(
       slimfleet-device profile digits --like pi_zero_2w
     """
     sensor = build_meter(meter)
-    from rich.console import Console
+    with interruptible():
+        from rich.console import Console
 
-    from slimfleet.client.benchmark import measure_training, measured_power
-    from slimfleet.client.printing import benchmark_text, figures_table, toml_of
+        from slimfleet.client.benchmark import measure_training, measured_power
+        from slimfleet.client.printing import benchmark_text, figures_table, toml_of
 
     alike = None if like is None else profile_like(like)
     given = {
@@ -218,9 +221,10 @@ def meters(
     A meter without a reading is not an error: a machine on mains has no battery to measure.
     Its joules are then estimated from its profile, and reported as estimated.
     """
-    from rich.console import Console
+    with interruptible():
+        from rich.console import Console
 
-    from slimfleet.client.printing import batteries_table, meters_table
+        from slimfleet.client.printing import batteries_table, meters_table
 
     batteries, readings = read_batteries(), read_all(seconds)
     if as_json:

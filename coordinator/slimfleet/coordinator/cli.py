@@ -21,6 +21,7 @@ from slimfleet.compression.edge.command_line import (
     TaskArguments,
     Version,
     command_app,
+    interruptible,
     keyword_arguments,
     run_app,
 )
@@ -75,7 +76,8 @@ def plan(
     For example:
       slimfleet-coordinator plan --task digits --profile pi.json --energy-j 2
     """
-    from slimfleet.coordinator.planning.explain import explain  # loads torch, which --help does not need
+    with interruptible():
+        from slimfleet.coordinator.planning.explain import explain  # loads torch, which --help does not need
 
     profiles = [each for path in profile for each in read_profiles(path)]
     make_importable(existing_folders(import_from or [Path()]))

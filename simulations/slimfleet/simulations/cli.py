@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from slimfleet.compression.edge.command_line import Version, command_app, run_app
+from slimfleet.compression.edge.command_line import Version, command_app, interruptible, run_app
 from slimfleet.compression.errors import BadInput
 from slimfleet.simulations.scenario import DEFAULT, folder_name, load_scenario, scenario_names
 
@@ -90,12 +90,13 @@ def run(
       slimfleet-simulate --resume slimfleet-out/digits
     """
     # Imported here: torch and Flower take seconds to load, and neither --help nor a mistyped option needs them.
-    from rich.console import Console
+    with interruptible():
+        from rich.console import Console
 
-    from slimfleet.coordinator.observing.prometheus import serve_metrics
-    from slimfleet.simulations.closing import closing_table
-    from slimfleet.simulations.progress import RoundProgress
-    from slimfleet.simulations.run import resumed_scenario, simulate
+        from slimfleet.coordinator.observing.prometheus import serve_metrics
+        from slimfleet.simulations.closing import closing_table
+        from slimfleet.simulations.progress import RoundProgress
+        from slimfleet.simulations.run import resumed_scenario, simulate
 
     _log(verbose, quiet)
     if resume is None:

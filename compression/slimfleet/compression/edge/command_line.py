@@ -8,8 +8,11 @@ import io
 import json
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -90,6 +93,28 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
 def complain(message: str) -> None:
     """Print `message` as one line on stderr, whatever it repeats of a file or an argument."""
     print("error:", foreign_text(" ".join(message.split()), LONGEST_COMPLAINT), file=sys.stderr)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the process on the spot, for the time in which it imports libraries.
+
+    They do so in places, such as callbacks of the garbage collector, where Python drops a KeyboardInterrupt.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    os.write(2, b"interrupted\n")
+    os._exit(INTERRUPTED)
 
 
 def _show_all_characters() -> None:
