@@ -1,15 +1,45 @@
-"""Records in plain numbers, as a run would leave them."""
+"""Whole test run: one thread a process, long tests first, no deadline on properties; and records as runs leave them."""
 
-from collections.abc import Callable, Sequence
+from __future__ import annotations
+
+import os
+
+# Before torch is imported, here and in the processes that tests start: two workers share the machine already.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean
 
+import hypothesis
 import pytest
 
 from slimfleet.coordinator import RoundRow
 from slimfleet.coordinator.reporting import DeviceRow, RunRecord
 
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
+
 MakeRecord = Callable[..., RunRecord]
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_before() -> Iterator[None]:
+    """Commands and deployed apps set up logging for their process, which here goes on to other tests."""
+    loggers = [logging.getLogger(name) for name in (None, "slimfleet", "flwr")]
+    before = [(logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.propagate = propagate
+        logger.handlers[:] = handlers
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests start first, so that the short ones fill the gaps beside them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def make_rows(accuracies: Sequence[float | None], **fields: float) -> tuple[RoundRow, ...]:

@@ -89,6 +89,7 @@ def build_distribution(kind: str, into: Path, **environ: str) -> list[Path]:
     return list(into.iterdir())
 
 
+@pytest.mark.slow
 def test_a_wheel_brings_a_library_for_every_python_3_that_compiles_without_a_warning(tmp_path):
     strict = shlex.join([*build.compiler(), "-Werror"])
     (wheel,) = build_distribution("wheel", tmp_path, SLIMFLEET_PORTABLE="0", CC=strict)

@@ -36,7 +36,6 @@ from slimfleet.coordinator.settings import settings_of
 from slimfleet.simulations.in_process import InProcess
 from slimfleet.simulations.ledger import SimulatedLedger
 
-torch.set_num_threads(1)
 NODES = (11, 12, 13, 14)
 
 

@@ -72,6 +72,7 @@ def run_round(
         examples=len(examples),
         steps=trained.steps,
         stopped_by=trained.stopped_by,
+        startup=balance.startup,
     )
     return encoded, report, leftover
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from safetensors.numpy import save
 
 from slimfleet.compression import BadInput, PayloadError, Tensors
@@ -108,5 +109,5 @@ def _flush(path: Path) -> None:
 def write_model(path: Path, tensors: Tensors) -> None:
     """Write a model as safetensors, whole or not at all. Raises OSError where the disk refuses."""
     # safetensors writes the memory of a transposed array as if it were in C order.
-    in_order = {name: array.copy(order="C") for name, array in tensors.items()}
+    in_order = {name: np.array(array, order="C") for name, array in tensors.items()}
     write_atomically(path, save(in_order))

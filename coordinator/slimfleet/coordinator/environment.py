@@ -74,8 +74,10 @@ class WallEnvironment:
         return None, None
 
     def advance(self, now_s: float, answers: Sequence[Answer], round_number: int) -> Mapping[int, Cost]:
-        """Nothing to do; what silent devices spent is not known."""
-        return {}
+        """What devices say that they had spent when they refused; that of silent ones is not known."""
+        return {
+            a.dispatch.node: a.spent.cost for a in answers if a.dispatch is not None and a.spent is not None
+        }
 
     def to_json(self) -> dict[str, Any]:
         """The wall clock needs no checkpoint."""

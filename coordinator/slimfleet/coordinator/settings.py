@@ -12,12 +12,21 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
 from slimfleet.compression.edge.checked import Source, checked, refuse_renamed
 from slimfleet.compression.edge.input_files import read_toml
 from slimfleet.compression.messages import Training
-from slimfleet.compression.types import Budget, Count, NotNegative, Positive, Preset, Rounding, Share
+from slimfleet.compression.types import (
+    Budget,
+    Count,
+    NotNegative,
+    Positive,
+    Preset,
+    Printable,
+    Rounding,
+    Share,
+)
 
 NO_LIMIT = "none"
 """How a file lifts a limit, as TOML has no null: `energy_j = "none"`."""
@@ -107,7 +116,7 @@ class PlannerSettings:
 class ClientSettings:
     """`[client]`: how a device trains."""
 
-    learning_rate: Positive = 0.05
+    learning_rate: Annotated[float, Gt(0), Le(1e6)] = 0.05
     """Of local SGD, in the first round."""
     learning_rate_decay: Decay = 1.0
     """Factor on the learning rate from round to round."""
@@ -149,7 +158,7 @@ class ServerSettings:
 
     optimizer: Literal["fedavg", "fedadam"] = "fedavg"
     """Takes the mean update as a pseudo-gradient: SGD, or Adam."""
-    learning_rate: Positive = 1.0
+    learning_rate: Annotated[float, Gt(0), Le(1_000)] = 1.0
     """Of the server optimiser."""
     momentum: BelowOne = 0.0
     """Of `fedavg`; `fedadam` has betas of its own."""
@@ -165,7 +174,7 @@ class ServerSettings:
 class CoordinatorSettings:
     """The keys of the file itself, and its tables."""
 
-    name: Annotated[str, MinLen(1)] = "federation"
+    name: Annotated[str, MinLen(1), MaxLen(100), Printable] = "federation"
     """Name of the federation in reports and metrics. A scenario is named after its file by default."""
     rounds: Annotated[int, Ge(1), Le(10**6)] = 20
     """Rounds in all, those of a resumed run included."""

@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from slimfleet.compression import BadInput
+from slimfleet.compression import BadInput, SlimfleetError
 from slimfleet.compression.files import write_atomically
 from slimfleet.coordinator import Coordinator, CoordinatorSettings, Observer
 from slimfleet.coordinator.checkpoint import closed_rounds
+from slimfleet.coordinator.learning.row import why_nothing_was_used
 from slimfleet.coordinator.observing.rounds import RoundsCsv
 from slimfleet.coordinator.reporting import RunRecord, record_of, write_outputs
 from slimfleet.coordinator.transport.flower import run
@@ -45,7 +46,8 @@ def simulate(
     it may be given other rounds than it began with. `observers` are told of the scenario's events, `progress` of the
     baseline's too.
 
-    Returns the run's record and the baseline's. Raises BadInput where the scenario or the folder cannot be used.
+    Returns the run's record and the baseline's. Raises BadInput where the scenario or the folder cannot be used, and
+    SlimfleetError, with a results folder without a model, where no update was ever used.
     """
     _check(scenario)
     _prepare(out, scenario, resume)
@@ -56,7 +58,11 @@ def simulate(
     record, coordinator = _run(
         scenario, scenario.coordinator, out, backend, [RoundsCsv(out), *observers, *watching]
     )
-    write_outputs(out, record, reference, scenario.to_toml(), coordinator.published())
+    nothing = why_nothing_was_used(coordinator.state)
+    model = coordinator.published() if nothing is None else None
+    write_outputs(out, record, reference, scenario.to_toml(), model)
+    if nothing is not None:
+        raise SlimfleetError(f"{nothing}; no model is published, the other results are in {out}")
     return record, reference
 
 
@@ -71,9 +77,9 @@ def resumed_scenario(out: Path, rounds: int | None = None) -> Scenario:
 def _check(scenario: Scenario) -> None:
     """Refuse what a scenario file cannot know before anything is written: data, task, fleet and faults."""
     seed = scenario.coordinator.seed
-    build_task_of(scenario).load(0)
     build_fleet(scenario.fleet, seed)
     assign_faults(scenario.fleet.faults, scenario.fleet.devices, seed)
+    build_task_of(scenario).rehearse(scenario.fleet.devices, seed)
 
 
 def _prepare(out: Path, scenario: Scenario, resume: bool) -> None:
@@ -106,7 +112,8 @@ def _run(
     coordinator = Coordinator(build_task_of(scenario), settings, world)
     engine = _engine(scenario, out / "devices", backend)
     try:
-        run(coordinator, EngineGrid([node_of(device.number) for device in fleet], engine), out, observers)
+        grid = EngineGrid([node_of(device.number) for device in fleet], engine)
+        run(coordinator, grid, out, observers, everyone=True)
     finally:
         engine.close()
     record = record_of(coordinator, scenario.coordinator.name, backend, first_node=node_of(0))

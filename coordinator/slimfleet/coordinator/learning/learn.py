@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from slimfleet.compression import Cost, DeviceProfile, Report
 from slimfleet.compression.cost import CostModel, SizeObservation
+from slimfleet.compression.types import Startup
 from slimfleet.coordinator.receiving.answer import Answer
 from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.sending.versions import NOTHING
 
 if TYPE_CHECKING:
     from slimfleet.coordinator.state import State
+
+log = logging.getLogger(__name__)
 
 
 def learn(
@@ -30,26 +34,44 @@ def learn(
     """
     sizes = []
     for answer in answers:
-        dispatch, report = answer.dispatch, answer.report
-        assert dispatch is not None
-        if report is not None and answer.verdict != "rejected":
-            record = state.registry[dispatch.node]
-            record.examples, record.loss = report.examples, report.loss
-            nominal = nominal_cost(cost_model, record.profile, dispatch, report)
-            state.calibration.update(str(dispatch.node), record.profile.device_class, nominal, report.spent)
-            plan = dispatch.assignment.plan
-            if plan.nmse:
-                parameters = cost_model.works[plan.width].parameters
-                sizes.append(SizeObservation(plan.nmse, parameters, report.spent.uplink_bytes))
-        _note(state, dispatch, answer, silent.get(dispatch.node), round_number)
+        assert answer.dispatch is not None
+        node = answer.dispatch.node
+        _note(state, answer.dispatch, answer, silent.get(node), round_number)
+        try:
+            sizes += _taught(state, cost_model, answer.dispatch, answer)
+        except Exception:
+            # What one device reports must not keep the coordinator from learning from the others.
+            log.exception(
+                "round %d: the report of %s teaches nothing", round_number, state.registry.label(node)
+            )
     state.calibration.close_round()
     state.sizes = state.sizes.learn(sizes)
 
 
+def _taught(state: State, cost_model: CostModel, dispatch: Dispatch, answer: Answer) -> list[SizeObservation]:
+    """Learn from one report what a device's rounds cost; returns the size of its update, where that teaches too."""
+    report, record, plan = answer.report, state.registry[dispatch.node], dispatch.assignment.plan
+    if answer.spent is not None:
+        record.learn_startup(answer.spent.startup, at_least=True)
+    if report is None or answer.verdict == "rejected":
+        return []
+    record.examples, record.loss = report.examples, report.loss
+    record.learn_startup(report.startup)
+    nominal = nominal_cost(cost_model, record.profile, dispatch, report)
+    # Start-up is learned by itself: what it takes says nothing about how fast a device trains.
+    spent = replace(report.spent, energy_j=report.spent.energy_j - report.startup.energy_j)
+    state.calibration.update(str(dispatch.node), record.profile.device_class, nominal, spent)
+    if not plan.nmse:
+        return []
+    parameters = cost_model.works[plan.width].parameters
+    return [SizeObservation(plan.nmse, parameters, report.spent.uplink_bytes)]
+
+
 def nominal_cost(cost_model: CostModel, profile: DeviceProfile, dispatch: Dispatch, report: Report) -> Cost:
-    """Prediction of the uncorrected model for the steps done and the bytes sent."""
+    """What the uncorrected model says of the steps that were done and the bytes that were sent, after the start-up
+    that there was, whose energy is left out."""
     plan = replace(dispatch.assignment.plan, local_steps=report.steps)
-    return cost_model.predict(
+    return cost_model.on(Startup(time_s=report.startup.time_s)).predict(
         profile,
         plan,
         cost_model.works[plan.width],
@@ -70,6 +92,7 @@ def _note(
     record.rejections += answer.verdict == "rejected"
     record.failures += answer.verdict == "failed"
     record.violations += len(answer.broken)
+    record.last_problem = "" if answer.verdict == "accepted" else f"{answer.reason}: {answer.message}"
     if answer.verdict == "accepted":
         record.acknowledged_round = round_number
         record.participations += 1

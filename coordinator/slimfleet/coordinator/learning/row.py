@@ -139,5 +139,24 @@ class Totals:
                 counts[word] = counts.get(word, 0) + 1
 
 
+def why_nothing_was_used(state: State) -> str | None:
+    """In one sentence, why no update was used in any round; None where one was, or no round is over."""
+    if not state.rows or any(row.completed for row in state.rows):
+        return None
+    totals = state.totals
+    counts = Counter({f"no plan fits ({word})": n for word, n in totals.skipped.items()})
+    counts.update({f"failed ({word})": n for word, n in totals.failed.items()})
+    counts.update({f"rejected ({word})": n for word, n in totals.rejected.items()})
+    rounds = f"not one update was used in {len(state.rows)} round{'s' if len(state.rows) > 1 else ''}"
+    if not counts:
+        return f"{rounds}: no device could be reached"
+    what = ", ".join(f"{word} {n} time{'s' if n > 1 else ''}" for word, n in counts.most_common(3))
+    [(most, _)] = counts.most_common(1)
+    is_skipped = most.startswith("no plan")
+    said = [(r.last_reason if is_skipped else r.last_problem, r.node) for r in state.registry]
+    last = next((f"; {state.registry.label(node)}: {text}" for text, node in said if text), "")
+    return f"{rounds}: {what}{last}"
+
+
 def _mean(values: Sequence[float]) -> float:
     return fmean(values) if values else 0.0

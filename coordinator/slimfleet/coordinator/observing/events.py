@@ -24,6 +24,20 @@ Phase = Literal["select", "train", "aggregate", "evaluate", "checkpoint"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A round cannot begin yet: fewer devices are ready than it needs. Told again only when their number changes."""
+
+    ready: int
+    """Devices that are connected and have registered."""
+    needed: int
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        return f"{self.ready} of {self.needed} devices are ready"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
     """Work has been planned and is in flight; devices without a plan are named with the reason."""
 
@@ -61,5 +75,5 @@ class Saved:
     seconds: float
 
 
-Event = Planned | Answer | Closed | Saved
+Event = Waiting | Planned | Answer | Closed | Saved
 Observer = Callable[[Event], None]

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Literal
 
 from slimfleet.compression import PayloadError, Report, Tensors
-from slimfleet.compression.messages import parse
-from slimfleet.coordinator.receiving.checks import broken_constraints, check_report, checked_update
+from slimfleet.compression.messages import Spent, parse
+from slimfleet.coordinator.receiving.checks import (
+    broken_constraints,
+    check_report,
+    checked_update,
+    is_plausible,
+)
 from slimfleet.coordinator.sending.dispatch import Dispatch
+
+log = logging.getLogger(__name__)
 
 Verdict = Literal["accepted", "rejected", "failed"]
 """The update is used; it arrived and is not used; or nothing usable arrived."""
@@ -26,7 +34,9 @@ class Answer:
     message: str = ""
     """The same for people."""
     report: Report | None = None
-    """Present where it was plausible, even if the update was rejected."""
+    """Where it was credible, whatever became of the update."""
+    spent: Spent | None = None
+    """What a device that refused says that it had spent."""
     received_bytes: int | None = None
     """Size of the payload; None where none came."""
     broken: tuple[str, ...] = ()
@@ -38,9 +48,11 @@ REPLAY = Answer(
 )
 
 
-def failed(dispatch: Dispatch, reason: str, message: str) -> Answer:
-    """The answer of a device that refused, was lost or stayed silent."""
-    return Answer(dispatch=dispatch, verdict="failed", reason=reason, message=message)
+def failed(dispatch: Dispatch, reason: str, message: str, spent: Spent | None = None) -> Answer:
+    """The answer of a device that refused, was lost or stayed silent. What no device can have spent is left out."""
+    if spent is not None and not is_plausible(spent.cost, spent.startup):
+        spent = None
+    return Answer(dispatch=dispatch, verdict="failed", reason=reason, message=message, spent=spent)
 
 
 def judged(
@@ -74,3 +86,7 @@ def judged(
         )
     except PayloadError as error:
         return answer("rejected", error.reason, str(error)), None
+    except Exception as error:
+        # A check that fails is a fault of ours, and still no reason to end the round for the other devices.
+        log.exception("the answer of node %d could not be judged", dispatch.node)
+        return answer("rejected", "error", f"it could not be judged: {type(error).__name__}"), None

@@ -21,17 +21,19 @@ def write_outputs(
     record: RunRecord,
     baseline: RunRecord | None,
     settings_toml: str,
-    model_tensors: Tensors,
+    model_tensors: Tensors | None,
 ) -> dict[str, Any]:
     """Write the results of a run into `out`, each file whole or not at all, and return the summary.
 
     `model.safetensors`, `devices.csv`, `report.html`, with a baseline also `baseline_rounds.csv`, and last
-    `summary.json`: where it stands, the folder is complete. (`rounds.csv` is written during the run.) `settings_toml`
-    is what the run was started with, for the report. Raises OSError where the disk refuses.
+    `summary.json`: where it stands, the folder is complete. (`rounds.csv` is written during the run.) Without
+    `model_tensors` there is no `model.safetensors`. `settings_toml` is what the run was started with, for the report.
+    Raises OSError where the disk refuses.
     """
-    for stale in ("summary.json", "baseline_rounds.csv"):
+    for stale in ("summary.json", "baseline_rounds.csv", "model.safetensors"):
         (out / stale).unlink(missing_ok=True)
-    write_model(out / "model.safetensors", model_tensors)
+    if model_tensors is not None:
+        write_model(out / "model.safetensors", model_tensors)
     write_atomically(out / "devices.csv", csv_of(DeviceRow, record.device_rows))
     if baseline is not None:
         write_atomically(out / "baseline_rounds.csv", csv_of(RoundRow, baseline.rows))

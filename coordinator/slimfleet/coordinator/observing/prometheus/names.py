@@ -71,6 +71,11 @@ METRICS = (
     Metric("slimfleet_run_active", "gauge", "1 while a run is under way"),
     Metric("slimfleet_round_current", "gauge", "Number of the latest round"),
     Metric(
+        "slimfleet_clients_awaited",
+        "gauge",
+        "Devices that the next round still needs before it can begin; 0 while none is missing",
+    ),
+    Metric(
         "slimfleet_rounds_total",
         "counter",
         "Rounds that ended, by outcome",
@@ -119,6 +124,12 @@ METRICS = (
         "counter",
         "Energy that devices reported",
         {"device_class": OPEN, "component": ("compute", "radio"), "source": get_args(EnergySource)},
+    ),
+    Metric(
+        "slimfleet_client_startup_joules_total",
+        "counter",
+        "Energy that devices reported for the time before their first step; a part of the compute component",
+        {"device_class": OPEN},
     ),
     Metric(
         "slimfleet_client_round_energy_joules",

@@ -12,10 +12,12 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from slimfleet.compression.edge.app_config import config_as, table, task_reference
-from slimfleet.compression.edge.task_loader import load_task
+from slimfleet.compression import SlimfleetError
+from slimfleet.compression.edge.app_config import config_as, log_to_stderr, table, task_reference
+from slimfleet.compression.edge.task_loader import BUILT_IN, load_task
 from slimfleet.coordinator.coordinator import Coordinator
 from slimfleet.coordinator.environment import WallEnvironment
+from slimfleet.coordinator.learning.row import why_nothing_was_used
 from slimfleet.coordinator.observing.events import Observer
 from slimfleet.coordinator.observing.prometheus import serve_metrics
 from slimfleet.coordinator.observing.rounds import RoundsCsv, log_rounds
@@ -45,14 +47,14 @@ def deployed_server_app(beside: Path) -> ServerApp:
     """A ServerApp that runs the federation of the run-config in wall-clock time.
 
     It resumes from its checkpoint where there is one. At the end it writes `model.safetensors` and the results, as a
-    simulation does. `beside` is the folder that relative paths of settings start from.
+    simulation does; where no update was ever used, it fails and writes none. `beside` is the folder that relative paths
+    of settings start from.
     """
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        logging.basicConfig(format="%(message)s")
-        log.setLevel(logging.INFO)
+        log_to_stderr("%(message)s")
         config = config_as(ServerConfig, table(context.run_config, "server"), "run-config server")
         out = Path(config.out)
         settings_path = beside / config.settings
@@ -60,10 +62,13 @@ def deployed_server_app(beside: Path) -> ServerApp:
         if own := own_budgets(settings.budget):
             log.info("%s", own)
         name, options = task_reference(context.run_config)
-        task = load_task(name, {}, partitions=1, seed=0, options=options)
+        task = load_task(name, BUILT_IN, partitions=1, seed=0, options=options)
         coordinator = Coordinator(task, settings, WallEnvironment())
         with _metrics(config, settings.name) as metrics:
             run(coordinator, grid, out, [log_rounds, RoundsCsv(out), *metrics])
+            nothing = why_nothing_was_used(coordinator.state)
+            if nothing is not None:
+                raise SlimfleetError(f"{nothing}; no model is published")
             record = record_of(coordinator, settings.name, "deployed")
             write_outputs(out, record, None, settings_toml, coordinator.published())
             log.info("%s and %s are written", out / "model.safetensors", out / "report.html")
