@@ -299,10 +299,13 @@ def test_a_deployed_run_without_one_update_fails_in_a_sentence_and_publishes_no_
     assert text.startswith("not one update was used in 2 rounds: ")
     assert "rejected (norm) " in text or "failed (nonfinite) " in text
     assert "; phone, node 11: " in text
-    assert text.endswith("; no model is published")
+    out = tmp_path / "var" / "out"
+    assert text.endswith(f"; no model is published, the other results are in {out}")
     assert "\n" not in text
-    assert (tmp_path / "var" / "out" / "rounds.csv").exists()
-    assert not (tmp_path / "var" / "out" / "model.safetensors").exists()
+    assert (out / "rounds.csv").exists()
+    assert "No update was used in 2 rounds" in (out / "report.html").read_text()
+    assert json.loads((out / "summary.json").read_text())["participations"] == 0
+    assert not (out / "model.safetensors").exists()
 
 
 def test_answers_of_strangers_and_unreadable_ones_harm_no_device(unregistered):

@@ -74,10 +74,10 @@ def headline(record: RunRecord, summary: Mapping[str, Any]) -> str:
         ),
         tile(units.count(violations), "budgets broken, judged by what was spent", kind),
     ]
-    notices = [why_untrained(record), f"Never took part: {idle}." if idle else ""]
+    notice = why_untrained(record) or (f"Never took part: {idle}." if idle else "")
     return (
         f'<h1>{escape(record.scenario)}</h1><p class="lead">{escape(what)}</p>'
-        + "".join(f'<p class="notice">{escape(notice)}</p>' for notice in notices if notice)
+        + (f'<p class="notice">{escape(notice)}</p>' if notice else "")
         + f'<div class="tiles">{"".join(tiles)}</div>'
     )
 

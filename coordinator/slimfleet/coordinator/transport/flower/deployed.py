@@ -67,10 +67,11 @@ def deployed_server_app(beside: Path) -> ServerApp:
         with _metrics(config, settings.name) as metrics:
             run(coordinator, grid, out, [log_rounds, RoundsCsv(out), *metrics])
             nothing = why_nothing_was_used(coordinator.state)
-            if nothing is not None:
-                raise SlimfleetError(f"{nothing}; no model is published")
+            model = coordinator.published() if nothing is None else None
             record = record_of(coordinator, settings.name, "deployed")
-            write_outputs(out, record, None, settings_toml, coordinator.published())
+            write_outputs(out, record, None, settings_toml, model)
+            if nothing is not None:
+                raise SlimfleetError(f"{nothing}; no model is published, the other results are in {out}")
             log.info("%s and %s are written", out / "model.safetensors", out / "report.html")
 
     return app
