@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from slimfleet.client.tasks import TASKS
 from slimfleet.compression import BadInput
-from slimfleet.compression.edge.task_loader import load_task
+from slimfleet.compression.edge.task_loader import BUILT_IN, load_task, resolve
 
 MODULE = """
 class Sums:
@@ -79,6 +80,9 @@ def test_what_is_wrong_is_named_with_what_would_be_right(reference, options, mes
         load(reference, known(), **options)
 
 
-def test_where_no_short_names_are_known_a_reference_is_needed():
-    with pytest.raises(BadInput, match=r"'sums' is a short name.*slimfleet\.client\.tasks:Digits"):
-        load("sums")
+def test_the_short_names_are_those_of_the_built_in_tasks():
+    assert {name: resolve(reference) for name, reference in BUILT_IN.items()} == dict(TASKS)
+
+
+def test_a_short_name_may_stand_for_a_reference():
+    assert load("sums", {"sums": "sample_tasks:Sums"}, noise=0.5) == (6, 7, 0.5)

@@ -55,6 +55,8 @@ def test_two_devices_that_follow_the_readme_train_a_model(tmp_path: Path) -> Non
         model = tmp_path / "var" / "federation" / "model.safetensors"
         eventually(model.exists, "the model is published", tmp_path)
         assert load_file(model)
+        report = model.parent / "report.html"
+        eventually(report.exists, "the report is written", tmp_path)
         with (model.parent / "rounds.csv").open() as file:
             rounds = list(csv.DictReader(file))
         assert len(rounds) == ROUNDS

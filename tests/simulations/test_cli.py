@@ -17,7 +17,7 @@ BAD = {
     "no device": (["--devices", "0"], "fleet.devices"),
     "unknown profile": (["--set", "fleet.mix={toaster=1}"], "toaster"),
     "unknown fault": (["--set", "fleet.faults={sulks=0.1}"], "sulks"),
-    "unknown backend": (["--backend", "cloud"], "local or ray"),
+    "unknown backend": (["--backend", "cloud"], "'local', 'ray'"),
     "unknown task": (["--set", "task.name=chess"], "chess"),
     "unknown task option": (["--set", "task.options={colour=1}"], "colour"),
     "more devices than examples": (["--devices", "5000"], "5000"),
@@ -60,3 +60,28 @@ def test_the_help_says_what_every_option_does(
     assert ended.value.code == 0
     for words in ("digits, fashion_mnist", "default: (slimfleet-out/NAME)", "Name every device that fails"):
         assert words in said
+
+
+@pytest.mark.parametrize("option", ["--json", "--quiet"])
+def test_a_run_prints_its_summary_or_nothing(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [
+        "--rounds",
+        "1",
+        "--devices",
+        "20",
+        "--set",
+        "selection.per_round=5",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    monkeypatch.setattr(sys, "argv", ["slimfleet-simulate", *small, option])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    assert ended.value.code in (0, None)
+    if option == "--json":
+        assert said.out == (tmp_path / "o" / "summary.json").read_text()
+    else:
+        assert (said.out, said.err) == ("", "")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from rich.console import Console, RenderableType
 
 from slimfleet.compression import Budget
@@ -17,9 +18,9 @@ from slimfleet.simulations.progress import RoundProgress
 MakeRecord = Callable[..., RunRecord]
 
 
-def printed(what: RenderableType) -> str:
+def printed(what: RenderableType, width: int = 100) -> str:
     text = io.StringIO()
-    Console(file=text, width=100).print(what)
+    Console(file=text, width=width).print(what)
     return text.getvalue()
 
 
@@ -39,6 +40,18 @@ def test_the_table_has_what_a_person_asks(make_record: MakeRecord) -> None:
     assert line(text, "failed").split()[:3] == ["failed", "2", "dropout"]
     assert line(text, "budgets broken").split()[-1] == "0"
     assert "FedAvg" not in text
+
+
+@pytest.mark.parametrize("compared", [False, True])
+def test_the_tables_fit_80_columns(make_record: MakeRecord, compared: bool) -> None:
+    broken = dict.fromkeys(("energy_j", "deadline_s", "memory_bytes", "uplink_bytes", "power_w"), 12345)
+    ours = make_record([0.7] * 5, scenario="x" * 70, violations=broken, skipped={"local_steps": 10**6})
+    baseline = make_record([0.6] * 5, violations=broken, rows={"uplink_bytes": 57_000_123_456})
+    text = printed(closing_table(ours, baseline if compared else None), width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert line(text, "accuracy, last five rounds").split()[4] == "70.0"
+    assert line(text, "as float32").split()[2:5] == ["150", "kB", "(30×)"]
+    assert line(text, "energy (simulated)").split()[2:4] == ["20", "J"]
 
 
 def test_the_table_names_what_was_broken(make_record: MakeRecord) -> None:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slimfleet.compression import BadInput, Budget
+from slimfleet.compression.profiles import load_profiles
 from slimfleet.coordinator.settings import CoordinatorSettings, ServerSettings, settings_of, tables_of
 from slimfleet.simulations import FleetSettings, Scenario, TaskSettings, load_scenario
-from slimfleet.simulations.profiles import load_profiles
 from slimfleet.simulations.scenario import baseline_settings, scenario_names
 
 

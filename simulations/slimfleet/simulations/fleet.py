@@ -16,9 +16,9 @@ import numpy as np
 
 from slimfleet.compression.edge.checked import Source, checked, named, refuse_unlisted
 from slimfleet.compression.errors import BadInput
+from slimfleet.compression.profiles import ProfileRow, load_profiles
 from slimfleet.compression.types import DeviceProfile
 from slimfleet.simulations.battery import DAY_S, VirtualBattery
-from slimfleet.simulations.profiles import ProfileRow, load_profiles
 from slimfleet.simulations.settings import FleetSettings
 
 __all__ = ["Conditions", "VirtualDevice", "build_fleet", "check_fleet"]

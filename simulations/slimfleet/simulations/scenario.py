@@ -15,9 +15,9 @@ from slimfleet.compression.edge.input_files import read_toml
 from slimfleet.compression.edge.task_loader import existing_folders, load_task, make_importable
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.foreign_text import foreign_text
+from slimfleet.compression.profiles import load_profiles
 from slimfleet.coordinator.settings import RENAMED, CoordinatorSettings, ServerSettings, settings_of
 from slimfleet.simulations.fleet import check_fleet
-from slimfleet.simulations.profiles import load_profiles
 from slimfleet.simulations.settings import FleetSettings, RunSettings, Scenario, TaskSettings
 
 if TYPE_CHECKING:

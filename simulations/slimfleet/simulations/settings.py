@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
-import tomli_w
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from slimfleet.compression.types import Positive, Share
@@ -109,6 +108,8 @@ class Scenario:
 
     def to_toml(self) -> str:
         """That file as text; `load_scenario` reads the same scenario back."""
+        import tomli_w  # of an extra: a plain installation still shows its help
+
         return _FLAT_LIST.sub(_on_one_line, tomli_w.dumps(self.tables()))
 
 

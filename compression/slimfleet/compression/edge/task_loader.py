@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 from slimfleet.compression.checked_task import BadTask, CheckedTask, blamed, cause
@@ -37,6 +38,10 @@ def make_importable(folders: Sequence[str]) -> None:
 TaskFactory = Callable[..., Task]
 """Called as `factory(partitions=..., seed=..., **options)`."""
 
+BUILT_IN: Mapping[str, str] = MappingProxyType(
+    {"digits": "slimfleet.client.tasks:Digits", "fashion-mnist": "slimfleet.client.tasks:FashionMnist"}
+)
+"""The short names of the built-in tasks, for the part that does not import the client."""
 IMPORT_LIMIT_S = 60.0
 """Longest time for the import of a task's module: it holds code, and data are read by its members."""
 
@@ -45,13 +50,13 @@ MEMBERS = ("name", "partitions", "build_model", "example_inputs", "load", "loss"
 
 def load_task(
     reference: str,
-    known: Mapping[str, TaskFactory],
+    known: Mapping[str, TaskFactory | str],
     *,
     partitions: int,
     seed: int,
     options: Mapping[str, Any],
 ) -> CheckedTask:
-    """The task called `reference`: a short name of `known`, or `module:object`.
+    """The task called `reference`: a short name of `known` (a factory, or where one is found), or `module:object`.
 
     The object is a task, or a factory (a class or function) that takes `partitions`, `seed` and the options, all by
     name; an option may replace one of the first two. Raises BadInput, in one line, when the name is unknown, the
@@ -116,14 +121,10 @@ def _has(found: object, member: str, reference: str) -> bool:
         return hasattr(found, member)
 
 
-def _by_short_name(name: str, known: Mapping[str, TaskFactory]) -> TaskFactory:
+def _by_short_name(name: str, known: Mapping[str, TaskFactory | str]) -> object:
     if name in known:
-        return known[name]
-    if not known:
-        raise BadInput(
-            f"{name!r} is a short name, which only devices and simulations know; give module:object, "
-            f"for example slimfleet.client.tasks:Digits or slimfleet.client.tasks:FashionMnist"
-        )
+        found = known[name]
+        return resolve(found) if isinstance(found, str) else found
     near = get_close_matches(name, known, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise BadInput(

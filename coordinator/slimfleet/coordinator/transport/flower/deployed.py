@@ -14,7 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from slimfleet.compression import SlimfleetError
 from slimfleet.compression.edge.app_config import config_as, log_to_stderr, table, task_reference
-from slimfleet.compression.edge.task_loader import load_task
+from slimfleet.compression.edge.task_loader import BUILT_IN, load_task
 from slimfleet.coordinator.coordinator import Coordinator
 from slimfleet.coordinator.environment import WallEnvironment
 from slimfleet.coordinator.learning.row import why_nothing_was_used
@@ -62,7 +62,7 @@ def deployed_server_app(beside: Path) -> ServerApp:
         if own := own_budgets(settings.budget):
             log.info("%s", own)
         name, options = task_reference(context.run_config)
-        task = load_task(name, {}, partitions=1, seed=0, options=options)
+        task = load_task(name, BUILT_IN, partitions=1, seed=0, options=options)
         coordinator = Coordinator(task, settings, WallEnvironment())
         with _metrics(config, settings.name) as metrics:
             run(coordinator, grid, out, [log_rounds, RoundsCsv(out), *metrics])
