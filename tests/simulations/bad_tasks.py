@@ -293,13 +293,23 @@ TASKS = {
 }
 
 
-Interrupted = raises("load", KeyboardInterrupt())
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        self.temperature = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x):
+        return self.net(x) * self.temperature
+
+
+OTHERS = {"interrupted": raises("load", KeyboardInterrupt()), "with a scalar": model(Scaled)}
 
 
 def __getattr__(name):
     """The tasks by name, for `bad_tasks:NAME`."""
     if name in TASKS:
         return TASKS[name][0]
-    if name == "interrupted":
-        return Interrupted
+    if name in OTHERS:
+        return OTHERS[name]
     raise AttributeError(name)

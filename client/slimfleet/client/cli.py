@@ -24,6 +24,7 @@ from slimfleet.compression.edge.command_line import (
     ImportFrom,
     Quiet,
     TaskArguments,
+    Verbose,
     Version,
     command_app,
     interruptible,
@@ -65,6 +66,7 @@ def inspect(
     as_json: AsJson = False,
     option: TaskArguments = None,
     import_from: ImportFrom = None,
+    verbose: Verbose = False,
 ) -> None:
     """Show which channels of a task's model can be removed for a narrow device, and what each width costs.
 
@@ -156,6 +158,7 @@ def profile(
     quiet: Quiet = False,
     option: TaskArguments = None,
     import_from: ImportFrom = None,
+    verbose: Verbose = False,
 ) -> None:
     """Measure this machine by training a task for some seconds, and print its device profile.
 

@@ -19,6 +19,7 @@ from slimfleet.compression.edge.checked import checked
 from slimfleet.compression.edge.command_line import (
     ImportFrom,
     TaskArguments,
+    Verbose,
     Version,
     command_app,
     interruptible,
@@ -67,6 +68,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of plans as JSON.")] = False,
     option: TaskArguments = None,
     import_from: ImportFrom = None,
+    verbose: Verbose = False,
 ) -> None:
     """Show the plan that each device would get in its first round under a budget, or why it would be skipped.
 

@@ -108,7 +108,7 @@ class PlannerSettings:
     margin: Annotated[float, Ge(0), Le(10)] = 0.15
     """Least share by which predicted time, energy and memory are raised before they are held to a limit; at
     least 0.1 on memory, whose held-out predictions fell short by up to 8%."""
-    safety: NotNegative = 2.0
+    safety: Annotated[float, Ge(0), Le(100)] = 2.0
     """Standard deviations of past prediction errors kept free below a limit, where that is more."""
 
 
@@ -122,7 +122,7 @@ class ClientSettings:
     """Factor on the learning rate from round to round."""
     momentum: BelowOne = 0.9
     """Of local SGD; it starts at zero in every round."""
-    proximal: NotNegative = 0.0
+    proximal: Annotated[float, Ge(0), Le(1e6)] = 0.0
     """Weight of the pull towards the global model (FedProx's mu)."""
     runtime: Literal["torch", "lite"] = "torch"
     """Training runtime of the devices, whose memory model the planner follows."""

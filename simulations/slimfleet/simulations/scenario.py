@@ -51,11 +51,11 @@ def load_scenario(path_or_name: str = DEFAULT, overrides: Mapping[str, str] | No
     for key, text in overrides.items():
         _assign(tables, key, _value(key, text))
 
-    options = f" (with --set {', '.join(overrides)})" if overrides else ""
+    options = f" (with --set {foreign_text(', '.join(overrides), 200)})" if overrides else ""
 
     def source(key: str) -> str:
         given = [name for name in overrides if f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}.")]
-        return f"--set {given[0]}" if given else f"scenario {path}{options}"
+        return f"--set {foreign_text(given[0], 100)}" if given else f"scenario {path}{options}"
 
     scenario = _resolved(tables, source)
     check_fleet(scenario.fleet, source)

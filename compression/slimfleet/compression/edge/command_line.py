@@ -63,7 +63,7 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
         sys.stdout.flush()
     except SlimfleetError as error:
         if error.__cause__ is not None:
-            log.info("This went before:", exc_info=error.__cause__)
+            log.info("This was raised:", exc_info=error.__cause__)
         complain(str(error))
         sys.exit(BAD_INPUT if isinstance(error, BadInput) else FAILURE)
     except ModuleNotFoundError as error:
@@ -148,12 +148,22 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _log_causes(wanted: bool) -> None:
+    if wanted:
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("slimfleet").setLevel(logging.INFO)
+
+
 Version = Annotated[
     bool,
     typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
 ]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Show neither progress nor remarks, only results and errors.")
+]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", callback=_log_causes, help="Show the traceback of what a task raises."),
 ]
 TaskArguments = Annotated[
     list[str] | None,

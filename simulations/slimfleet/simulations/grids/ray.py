@@ -46,11 +46,12 @@ class _Worker:
 
     def __init__(self, make_app: Callable[[], ClientApp]) -> None:
         identify_process()
-        self._app = make_app()
+        self._make_app = make_app
         self._contexts: dict[int, Context] = {}
 
     def ready(self) -> None:
-        """Answers once the app has been made."""
+        """Make the app. Comes before any work; what it raises comes back as it is, unlike that of a constructor."""
+        self._app = self._make_app()
 
     def work(self, shared: Sequence[Any], parcel: _Parcel) -> Message:
         """Answer one message."""
@@ -85,7 +86,7 @@ class RayEngine:
         self._make_app = make_app
         self._timeout_s = device_timeout_s
         self._workers = [self._start() for _ in range(workers)]
-        ray.get([worker.ready.remote() for worker in self._workers])
+        _result([worker.ready.remote() for worker in self._workers])
         self._queues: list[deque[_Task]] = [deque() for _ in range(workers)]
         self._line: deque[Message] = deque()
         self._shared: Any = None
@@ -128,9 +129,7 @@ class RayEngine:
         queue = self._queues[worker]
         task = next(task for task in queue if task.reference == reference)
         try:
-            reply = ray.get(reference)
-        except RayTaskError as failure:  # `answer` lets nothing through but what must end the run
-            raise failure.cause from None
+            reply = _result(reference)
         except RayActorError as death:
             log.warning("worker %d died and is replaced: %s", worker, type(death).__name__)
             self._replace(worker)
@@ -164,7 +163,7 @@ class RayEngine:
     def _replace(self, worker: int) -> None:
         ray.kill(self._workers[worker], no_restart=True)
         self._workers[worker] = self._start()
-        ray.get(self._workers[worker].ready.remote())  # a device's time begins when its actor can work
+        _result(self._workers[worker].ready.remote())  # a device's time begins when its actor can work
 
     def _start(self) -> Any:
         return _Worker.remote(self._make_app)  # type: ignore[attr-defined]
@@ -187,6 +186,14 @@ class RayEngine:
         own = {k: r for k, r in message.content.items() if id(r) not in self._places}
         keys = {k: self._places[id(r)] for k, r in message.content.items() if id(r) in self._places}
         return message.metadata, own, keys
+
+
+def _result(references: Any) -> Any:
+    """What actors return. What they raise must end the run, as it would in this process."""
+    try:
+        return ray.get(references)
+    except RayTaskError as failure:
+        raise failure.cause from None
 
 
 def _is_done(task: _Task) -> bool:
