@@ -29,7 +29,7 @@ def write_outputs(
 
     `scenario.toml`, `model.safetensors`, `devices.csv`, `report.html`, with a baseline also `baseline_rounds.csv`, and
     last `summary.json`: where it stands, the folder is complete. (`rounds.csv` is written during the run.)
-    `versions` names the packages that made the numbers, for the report. Raises OSError where the disk refuses.
+    `versions` names the packages that made the numbers, for the report. Raises DiskError where the disk refuses.
     """
     for stale in ("summary.json", "baseline_rounds.csv"):
         (out / stale).unlink(missing_ok=True)

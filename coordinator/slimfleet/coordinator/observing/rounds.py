@@ -25,7 +25,7 @@ class RoundsCsv:
         self._lines = 0
 
     def __call__(self, event: Event) -> None:
-        """Write the rounds that are not in the file yet. Raises OSError where the disk refuses."""
+        """Write the rounds that are not in the file yet. Raises DiskError where the disk refuses."""
         if not isinstance(event, Closed):
             return
         rows = event.state.rows
