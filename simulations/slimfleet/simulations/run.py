@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from slimfleet.compression import BadInput
-from slimfleet.compression.files import write_atomically
+from slimfleet.compression.files import naming
 from slimfleet.coordinator import Coordinator, CoordinatorSettings, Observer
 from slimfleet.coordinator.observing.rounds import RoundsCsv
 from slimfleet.coordinator.transport.flower import run
@@ -20,6 +20,7 @@ from slimfleet.simulations.grids.flower import Engine, EngineGrid, fleet_app
 from slimfleet.simulations.grids.local import LocalEngine
 from slimfleet.simulations.outcome import DeviceRow, RunRecord
 from slimfleet.simulations.outputs import write_outputs
+from slimfleet.simulations.results_folder import keep_scenario, refuse_edited, refuse_used, results_folder
 from slimfleet.simulations.scenario import baseline_settings, build_task_of, load_scenario
 from slimfleet.simulations.settings import Scenario
 from slimfleet.simulations.world import VirtualWorld, node_of
@@ -45,25 +46,29 @@ def simulate(
     a run that was killed continues from its last checkpoint in `out`, to the same model bytes as if it had not been.
     `observers` are told of the scenario's events, `progress` of the baseline's too.
 
-    Returns the run's record and the baseline's. Raises BadInput where the scenario or the folder cannot be used.
+    Returns the run's record and the baseline's. Raises BadInput where the scenario or the folder cannot be used, or
+    another process runs in it; DiskError where the disk refuses: the run can be resumed then.
     """
     _check(scenario)
-    _prepare(out, scenario, resume)
-    watching = [] if progress is None else [progress]
-    reference = None
-    if baseline:
-        reference, _ = _run(scenario, baseline_settings(scenario), out / "baseline", backend, watching)
-    record, coordinator = _run(
-        scenario, scenario.coordinator, out, backend, [RoundsCsv(out), *observers, *watching]
-    )
-    write_outputs(out, record, reference, scenario.to_toml(), coordinator.published())
+    with results_folder(out, resume):
+        _prepare(out, scenario, resume)
+        watching = [] if progress is None else [progress]
+        reference = None
+        if baseline:
+            reference, _ = _run(scenario, baseline_settings(scenario), out / "baseline", backend, watching)
+        record, coordinator = _run(
+            scenario, scenario.coordinator, out, backend, [RoundsCsv(out), *observers, *watching]
+        )
+        write_outputs(out, record, reference, scenario.to_toml(), coordinator.published())
     return record, reference
 
 
 def resumed_scenario(out: Path) -> Scenario:
     """The scenario that a run in `out` was started with."""
     path = out / "scenario.toml"
-    if not path.is_file():
+    with naming(path, "read"):
+        there = path.is_file()
+    if not there:
         raise BadInput(f"{out} holds no scenario.toml: there is no run to resume in it")
     return load_scenario(str(path))
 
@@ -79,15 +84,10 @@ def _check(scenario: Scenario) -> None:
 def _prepare(out: Path, scenario: Scenario, resume: bool) -> None:
     """Make the folder ready: a fresh run wants an empty one, a resumed one the same scenario."""
     if resume:
-        if resumed_scenario(out) != scenario:
-            raise BadInput(
-                f"the run in {out} was started with another scenario: resume it with --resume {out} alone"
-            )
-        return
-    if out.exists() and any(out.iterdir()):
-        raise BadInput(f"{out} is not empty: choose another folder for the results")
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "scenario.toml", scenario.to_toml().encode())
+        refuse_edited(out, scenario)
+    else:
+        refuse_used(out)
+    keep_scenario(out, scenario)
 
 
 def _run(
@@ -125,7 +125,8 @@ def _run(
 
 def _engine(scenario: Scenario, devices: Path, backend: Backend) -> Engine:
     """Something that does the devices' work; they keep what must outlast a round in the folder `devices`."""
-    devices.mkdir(parents=True, exist_ok=True)
+    with naming(devices):
+        devices.mkdir(parents=True, exist_ok=True)
     if backend == "local":
         return LocalEngine(fleet_app(scenario, devices))
     from slimfleet.simulations.grids.ray import RayEngine  # only this backend needs Ray

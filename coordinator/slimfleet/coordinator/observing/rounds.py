@@ -10,7 +10,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from slimfleet.compression.files import write_atomically
+from slimfleet.compression.files import naming, write_atomically
 from slimfleet.coordinator.learning.row import RoundRow
 from slimfleet.coordinator.observing.events import Closed, Event
 
@@ -32,7 +32,7 @@ class RoundsCsv:
         if self._lines == 0:
             write_atomically(self._path, csv_of(RoundRow, rows), durable=False)
         else:
-            with self._path.open("ab") as file:
+            with naming(self._path), self._path.open("ab") as file:
                 file.write(csv_of(RoundRow, rows[self._lines :], header=False))
         self._lines = len(rows)
 

@@ -14,6 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from slimfleet.compression.edge.app_config import config_as, table, task_reference
 from slimfleet.compression.edge.task_loader import load_task
+from slimfleet.compression.files import locked, naming
 from slimfleet.coordinator.checkpoint import write_model
 from slimfleet.coordinator.coordinator import Coordinator
 from slimfleet.coordinator.environment import WallEnvironment
@@ -58,7 +59,9 @@ def deployed_server_app(beside: Path) -> ServerApp:
         name, options = task_reference(context.run_config)
         task = load_task(name, {}, partitions=1, seed=0, options=options)
         coordinator = Coordinator(task, settings, WallEnvironment())
-        with _metrics(config, settings.name) as metrics:
+        with naming(out):
+            out.mkdir(parents=True, exist_ok=True)
+        with locked(out), _metrics(config, settings.name) as metrics:
             run(coordinator, grid, out, [log_rounds, RoundsCsv(out), *metrics])
             write_model(out / "model.safetensors", coordinator.published())
             log.info("%s is written", out / "model.safetensors")
