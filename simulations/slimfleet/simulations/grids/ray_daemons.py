@@ -30,7 +30,7 @@ __all__ = ["local_ray"]
 
 _LONGEST_SOCKET = 103
 """Bytes that the path of a Unix socket may have on macOS; Linux allows four more."""
-_BELOW = len("/slim-12345678/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
+_BELOW = len("/slim-12345678/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 """Bytes of the path of Ray's sockets below the folder for temporary files."""
 
 
@@ -53,7 +53,7 @@ def local_ray(workers: int) -> Iterator[None]:
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.WARNING,
-                _temp_dir=str(folder),
+                _temp_dir=str(folder / "r"),  # Ray opens its own folder to everybody
             )
             # Ray leaves a handler that prints a C++ stack.
             _handle_sigterm(before if before not in (signal.SIG_DFL, None) else _exit)
