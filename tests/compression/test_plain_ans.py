@@ -65,7 +65,7 @@ def test_words_that_no_encoder_wrote_are_read_alike(without_constriction):
 
 
 def costly(schema: ModelSchema, extra: int) -> bytes:
-    """A payload in which every weight takes 25 bits, followed by so many bytes more, under a right checksum."""
+    """A sound payload whose weights are as long as their table allows, and then so many bytes more."""
     (spec,) = schema.weights
     code = code_of(np.r_[2**40, np.ones(1024, np.int64)])
     table = Table(normalise(code))
