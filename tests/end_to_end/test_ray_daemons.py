@@ -15,7 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from slimfleet.compression.errors import DiskError
+from slimfleet.simulations import load_scenario, simulate
 from slimfleet.simulations.grids.ray_reaper import MARK, marked
+from slimfleet.simulations.run import resumed_scenario
 
 pytestmark = [
     pytest.mark.slow,
@@ -140,3 +143,22 @@ def test_killed_while_ray_starts_it_leaves_no_process_and_no_folder(tmp_path: Pa
         run.kill()
         until(lambda: not Path(folder).exists())
     assert marked(folder) == []
+
+
+@pytest.mark.usefixtures("ray_running")
+def test_what_a_device_says_of_its_files_reaches_the_driver(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = {"rounds": "1", "fleet.devices": "6", "selection.per_round": "6", "run.workers": "1"}
+    simulate(load_scenario("digits", small), tmp_path / "out")
+    files = list(tmp_path.glob("out/devices/*.device"))
+    for file in files:
+        file.write_bytes(file.read_bytes()[:-1])
+    simulate(resumed_scenario(tmp_path / "out", 2), tmp_path / "out", backend="ray", resume=True)
+    assert any(str(file) in caplog.text for file in files)
+    assert "damaged" in caplog.text
+    for file in files:
+        file.unlink()
+        file.mkdir()
+    with pytest.raises(DiskError, match=r"cannot read .*\.device"):
+        simulate(resumed_scenario(tmp_path / "out", 3), tmp_path / "out", backend="ray", resume=True)

@@ -19,7 +19,9 @@ from pydantic import TypeAdapter, ValidationError
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import (
+    USUAL_STARTUP,
     Budget,
+    Cost,
     Count,
     DeviceProfile,
     NotNegative,
@@ -29,6 +31,7 @@ from slimfleet.compression.types import (
     Report,
     Rounding,
     Share,
+    Startup,
 )
 from slimfleet.compression.validation import first_problem
 
@@ -66,6 +69,16 @@ class Registration:
     profile: DeviceProfile
     examples: Annotated[int, Ge(1), Le(2**31)]
     """Number of local examples."""
+    startup: Startup = USUAL_STARTUP
+    """What this message took before it could be answered; a round takes about as much before its first step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What a device had spent on a round that it refused, up to the refusal."""
+
+    cost: Cost
+    startup: Startup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +103,11 @@ class Assignment:
         return schema.nbytes + WRAPPING_BYTES if limit is None else limit
 
 
-Message = Registration | Assignment | Report
-M = TypeVar("M", Registration, Assignment, Report)
+Message = Registration | Assignment | Report | Spent
+M = TypeVar("M", Registration, Assignment, Report, Spent)
 
 _ADAPTERS: Mapping[type[Message], TypeAdapter[Any]] = {
-    kind: TypeAdapter(kind) for kind in (Registration, Assignment, Report)
+    kind: TypeAdapter(kind) for kind in (Registration, Assignment, Report, Spent)
 }
 
 
@@ -104,7 +117,7 @@ def text_of(message: Message) -> str:
 
 
 def parse(kind: type[M], text: str) -> M:
-    """Rebuild a `Registration`, `Assignment` or `Report` from JSON that may be hostile."""
+    """Rebuild a message from JSON that may be hostile."""
     what = kind.__name__
     if len(text) > MAX_TEXT:
         raise PayloadError("message", f"a {what} of {len(text)} characters: the limit is {MAX_TEXT}")

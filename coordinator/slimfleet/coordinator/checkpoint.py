@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from pydantic import ValidationError
 from safetensors.numpy import save
 
@@ -65,8 +66,13 @@ def checkpoints(root: Path) -> list[Path]:
     return sorted(found, key=_rounds)
 
 
+def closed_rounds(root: Path) -> int:
+    """Rounds that the newest checkpoint under `root` holds; 0 without one."""
+    return max(map(_rounds, checkpoints(root)), default=0)
+
+
 def restore_checkpoint(root: Path, state: State, environment: Environment) -> None:
-    """Put a fresh state back to where the newest sound checkpoint under `root` was written.
+    """Restore a fresh state from the newest intact checkpoint under `root`.
 
     A damaged one is passed over, and the log says so. Raises BadInput when there is none, when the newest may not be
     read, or when it belongs to another model or optimiser.
@@ -160,5 +166,5 @@ def _flush(path: Path) -> None:
 def write_model(path: Path, tensors: Tensors) -> None:
     """Write a model as safetensors, whole or not at all. Raises DiskError where the disk refuses."""
     # safetensors writes the memory of a transposed array as if it were in C order.
-    in_order = {name: array.copy(order="C") for name, array in tensors.items()}
+    in_order = {name: np.array(array, order="C") for name, array in tensors.items()}
     write_atomically(path, save(in_order))

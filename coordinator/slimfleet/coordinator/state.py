@@ -38,7 +38,7 @@ FORMAT = 5
 VALUES = "state.json"
 SERVER = "server.safetensors"
 VERSION = "version-"
-"""How the names of files that never change begin."""
+"""Prefix of the names of files that never change."""
 VERSIONS = "versions"
 """Field of the server file's seal: the names of the versions."""
 
@@ -77,7 +77,7 @@ class State:
     """Plan id -> work that no answer has come to yet. It does not outlast a restart."""
     open_round: OpenRound | None = None
     unasked: list[Answer] = field(default_factory=list)
-    """Replays and answers of strangers since the last step."""
+    """Replays and unsolicited answers since the last step."""
 
     @property
     def next_round(self) -> int:
@@ -110,7 +110,7 @@ def files_of(state: State, environment: Environment) -> Files:
 
 
 def restore(state: State, environment: Environment, read: Callable[[str], bytes], rounds: int) -> None:
-    """Put a fresh state and its environment to where `files_of` was called, after so many rounds.
+    """Restore a fresh state and its environment from what `files_of` returned after so many rounds.
 
     `read` gives the content of a file by its name. Raises BadInput where the files belong to another model or
     optimiser; ValueError or PayloadError where they are damaged, of another round or another format, and what `read`

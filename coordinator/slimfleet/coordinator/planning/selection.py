@@ -38,11 +38,10 @@ def utility(
 ) -> list[int]:
     """Sample without replacement with weights utility x efficiency x battery.
 
-    Utility is the mean training loss (Oort, Lai et al. 2021, arXiv 2010.06081, eq. 1, without the number of
-    examples, which already weighs in the mean update); efficiency is the joules of a nominal round to a negative
-    power; a half-empty battery halves the weight (EAFL, Arouj & Abdelmoniem 2022, orders by battery likewise). The
-    order is the descending order of log weight + Gumbel noise, which samples exactly by weight (Efraimidis &
-    Spirakis 2006).
+    Utility is the mean training loss (Oort, Lai et al. 2021, arXiv 2010.06081, eq. 1, without the number of examples,
+    which already weights the mean update); efficiency is the joules of a nominal round to a negative power; a
+    half-empty battery halves the weight (EAFL, Arouj & Abdelmoniem 2022, orders by battery likewise). The order is the
+    descending order of log weight + Gumbel noise, which samples exactly by weight (Efraimidis & Spirakis 2006).
     """
     weights = _log_weights(candidates, settings)
     keys = weights + rng.gumbel(size=len(candidates))
@@ -57,7 +56,7 @@ def _log_weights(
     candidates: Sequence[Candidate], settings: SelectionSettings
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     known = [c.loss for c in candidates if c.loss is not None]
-    # A device never heard of counts as the most promising one heard of: it is asked early.
+    # A device that never reported counts as the most promising one known, so that it is tried early.
     best = max(known, default=1.0)
     rows = []
     for c in candidates:

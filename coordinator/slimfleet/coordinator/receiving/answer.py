@@ -6,20 +6,25 @@ from dataclasses import dataclass
 from typing import Literal
 
 from slimfleet.compression import PayloadError, Report, Tensors
-from slimfleet.compression.messages import parse
-from slimfleet.coordinator.receiving.checks import broken_constraints, check_report, checked_update
+from slimfleet.compression.messages import Spent, parse
+from slimfleet.coordinator.receiving.checks import (
+    broken_constraints,
+    check_report,
+    checked_update,
+    is_plausible,
+)
 from slimfleet.coordinator.sending.dispatch import Dispatch
 
 Verdict = Literal["accepted", "rejected", "failed"]
-"""The update is used; it is not, for a reason of its own; or nothing usable came."""
+"""The update is used; it arrived and is not used; or nothing usable arrived."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came of one dispatch."""
+    """Outcome of one dispatch."""
 
     dispatch: Dispatch | None
-    """None where nothing was in flight under the answer's number: a replay, or a stranger."""
+    """None where nothing was in flight under the answer's number: a replay, or an unknown device."""
     verdict: Verdict
     reason: str = ""
     """Why it was not accepted, in one word of a bounded set."""
@@ -27,6 +32,8 @@ class Answer:
     """The same for people."""
     report: Report | None = None
     """Where it was credible, whatever became of the update."""
+    spent: Spent | None = None
+    """What a device that refused says that it had spent."""
     received_bytes: int | None = None
     """Size of the payload; None where none came."""
     broken: tuple[str, ...] = ()
@@ -38,9 +45,11 @@ REPLAY = Answer(
 )
 
 
-def failed(dispatch: Dispatch, reason: str, message: str) -> Answer:
-    """The answer of a device that refused, was lost or stayed silent."""
-    return Answer(dispatch=dispatch, verdict="failed", reason=reason, message=message)
+def failed(dispatch: Dispatch, reason: str, message: str, spent: Spent | None = None) -> Answer:
+    """The answer of a device that refused, was lost or stayed silent. What no device can have spent is left out."""
+    if spent is not None and not is_plausible(spent.cost, spent.startup):
+        spent = None
+    return Answer(dispatch=dispatch, verdict="failed", reason=reason, message=message, spent=spent)
 
 
 def judged(

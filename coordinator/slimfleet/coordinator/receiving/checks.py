@@ -1,4 +1,4 @@
-"""Strict checking of what a device sends back, before any of it is used."""
+"""Checks of what a device sends back, before any of it is used."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import numpy as np
 
 from slimfleet.compression import Assignment, Budget, Cost, ModelSchema, PayloadError, Report, Tensors
 from slimfleet.compression.codec import decode
+from slimfleet.compression.types import Startup
 from slimfleet.compression.wire import PayloadKind, unseal
 
 LARGEST_EXAMPLES = 2**20
-"""More local examples than this count as this many; below it a device is believed."""
+"""More local examples than this count as this many; fewer are taken as reported."""
 
 LARGEST_JOULES = 1e6
 """A laptop's battery several times over: no round of one device takes more."""
@@ -19,15 +20,15 @@ LARGEST_JOULES = 1e6
 LARGEST_SECONDS = 7 * 86_400.0
 
 FIELD_OF = {"deadline_s": "time_s"}
-"""Where the spent cost names a quantity otherwise than the budget."""
+"""Quantities that the spent cost names differently from the budget."""
 
 LIMITS = ("energy_j", "memory_bytes", "deadline_s", "uplink_bytes", "downlink_bytes")
 
 
 def check_report(report: Report, assignment: Assignment, *, uplink_bytes: int, downlink_bytes: int) -> None:
-    """Hold a report to what the coordinator knows itself: the plan and the payloads' sizes.
+    """Compare a report with what the coordinator knows itself: the plan and the payloads' sizes.
 
-    Raises PayloadError("message") where they disagree, or where the report contradicts itself or common sense.
+    Raises PayloadError("message") where they disagree, or where the report contradicts itself or is implausible.
     """
     spent, planned = report.spent, assignment.plan.local_steps
     if not 1 <= report.steps <= planned:
@@ -40,10 +41,27 @@ def check_report(report: Report, assignment: Assignment, *, uplink_bytes: int, d
         raise PayloadError(
             "message", f"{spent.radio_j:g} J of radio in {spent.energy_j:g} J overall reported"
         )
-    if spent.energy_j > LARGEST_JOULES or spent.time_s > LARGEST_SECONDS:
+    startup = report.startup
+    if startup.energy_j > spent.energy_j or startup.time_s > spent.time_s:
+        raise PayloadError(
+            "message",
+            f"{startup.energy_j:g} J in {startup.time_s:g} s before the first step reported, "
+            f"{spent.energy_j:g} J in {spent.time_s:g} s overall",
+        )
+    if not is_plausible(spent, startup):
         raise PayloadError(
             "message", f"{spent.energy_j:g} J in {spent.time_s:g} s reported: no device does that"
         )
+
+
+def is_plausible(spent: Cost, startup: Startup) -> bool:
+    """Whether one device can have spent this on a round."""
+    return (
+        spent.radio_j <= spent.energy_j <= LARGEST_JOULES
+        and spent.time_s <= LARGEST_SECONDS
+        and startup.energy_j <= spent.energy_j
+        and startup.time_s <= spent.time_s
+    )
 
 
 def checked_update(payload: bytes, assignment: Assignment, schema: ModelSchema, max_norm: float) -> Tensors:

@@ -88,10 +88,10 @@ def answer(app: ClientApp, message: Message, context: Context) -> Message:
     """
     try:
         return app(message, context)
-    except DeviceLost as lost:
-        return error_reply(message, NODE_GONE, str(lost))
     except BadInput:
         raise
+    except DeviceLost as lost:
+        return error_reply(message, NODE_GONE, str(lost))
     except Exception as error:  # noqa: BLE001 - whatever a device's code raises must not end the round
         return error_reply(message, APP_RAISED, f"{type(error).__name__}: {error}")
 

@@ -1,4 +1,4 @@
-"""The portable coder: integers under frequency tables, by constriction's ANS coder.
+"""Portable coder: integers under frequency tables, by constriction's ANS coder.
 
 It has 64-bit state, 32-bit words and 24-bit quantiles. A table's frequencies sum to a power of two, so constriction's
 fixed-point conversion is exact in float64 and the coder amounts to integers: symbol k of n owns the quantiles from

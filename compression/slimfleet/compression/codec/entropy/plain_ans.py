@@ -1,4 +1,4 @@
-"""ANS decoding in plain Python, for machines that constriction has no wheel for.
+"""Plain ANS: the portable coder's decoder in Python, for machines that constriction has no wheel for.
 
 About a microsecond a symbol where constriction takes 5 ns; a fleet whose server has the native coder never needs it.
 """
@@ -29,7 +29,7 @@ class PlainAns:
     """A stack of symbols under entropy coding: 64-bit state, 32-bit words, 24-bit quantiles."""
 
     def __init__(self, words: NDArray[np.uint32]) -> None:
-        self._words = memoryview(words)  # as a list they would take nine times as much
+        self._words = words.data  # as a list they would take nine times the memory
         self._left = len(words)
         self._state = 0
         while self._left and self._state < _LOW:
