@@ -33,6 +33,9 @@ _LONGEST_SOCKET = 103
 _BELOW = len("/slim-12345678/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 """Bytes of the path of Ray's sockets below the folder for temporary files."""
 
+_TERMINATED = 128 + signal.SIGTERM
+"""Exit code, as a shell gives it."""
+
 
 @contextmanager
 def local_ray(workers: int) -> Iterator[None]:
@@ -44,6 +47,13 @@ def local_ray(workers: int) -> Iterator[None]:
 
     Raises BadInput where no folder for temporary files has a path short enough.
     """
+    terminated = False
+
+    def end(number: int, frame: FrameType | None) -> None:
+        nonlocal terminated
+        terminated = True
+        sys.exit(_TERMINATED)
+
     with _private_folder() as folder, _environment(_settings(folder)):
         before = signal.getsignal(signal.SIGTERM)
         try:
@@ -56,11 +66,13 @@ def local_ray(workers: int) -> Iterator[None]:
                 _temp_dir=str(folder / "r"),  # Ray opens its own folder to everybody
             )
             # Ray leaves a handler that prints a C++ stack.
-            _handle_sigterm(before if before not in (signal.SIG_DFL, None) else _exit)
+            _handle_sigterm(end if before in (signal.SIG_DFL, None) else before)
             yield
         finally:
             ray.shutdown()
             _handle_sigterm(before)
+            if terminated:  # where the signal came in Ray's own code, its exception has become another
+                raise SystemExit(_TERMINATED)
 
 
 @contextmanager
@@ -127,7 +139,3 @@ def _read_again() -> None:
 def _handle_sigterm(handler: Any) -> None:
     if threading.current_thread() is threading.main_thread() and handler is not None:
         signal.signal(signal.SIGTERM, handler)
-
-
-def _exit(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)
