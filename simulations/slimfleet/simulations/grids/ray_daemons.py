@@ -8,15 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import ray
@@ -25,6 +22,7 @@ from ray._private import ray_constants
 
 from slimfleet.compression import BadInput
 from slimfleet.simulations.grids import ray_reaper
+from slimfleet.simulations.grids.ray_signals import sigterm_ends, sigterm_waits
 
 __all__ = ["local_ray"]
 
@@ -33,9 +31,6 @@ _LONGEST_SOCKET = 103
 _BELOW = len("/slim-12345678/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 """Bytes of the path of Ray's sockets below the folder for temporary files."""
 
-_TERMINATED = 128 + signal.SIGTERM
-"""Exit code, as a shell gives it."""
-
 
 @contextmanager
 def local_ray(workers: int) -> Iterator[None]:
@@ -43,36 +38,24 @@ def local_ray(workers: int) -> Iterator[None]:
 
     Its ports are open on the loopback address only, and to none who lack a token that is made afresh, unless
     `RAY_AUTH_MODE` says otherwise. SIGTERM ends this process by SystemExit, as Ctrl-C does by KeyboardInterrupt, unless
-    it is handled already. Where this process is killed, what it started is killed too.
+    it is handled already; while Ray starts, it waits. Where this process is killed, what it started is killed too.
 
     Raises BadInput where no folder for temporary files has a path short enough.
     """
-    terminated = False
-
-    def end(number: int, frame: FrameType | None) -> None:
-        nonlocal terminated
-        terminated = True
-        sys.exit(_TERMINATED)
-
-    with _private_folder() as folder, _environment(_settings(folder)):
-        before = signal.getsignal(signal.SIGTERM)
+    with _private_folder() as folder, _environment(_settings(folder)), sigterm_ends():
         try:
-            ray.init(
-                address="local",
-                num_cpus=workers,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-                _temp_dir=str(folder / "r"),  # Ray opens its own folder to everybody
-            )
-            # Ray leaves a handler that prints a C++ stack.
-            _handle_sigterm(end if before in (signal.SIG_DFL, None) else before)
+            with sigterm_waits():
+                ray.init(
+                    address="local",
+                    num_cpus=workers,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.WARNING,
+                    _temp_dir=str(folder / "r"),  # Ray opens its own folder to everybody
+                )
             yield
         finally:
             ray.shutdown()
-            _handle_sigterm(before)
-            if terminated:  # where the signal came in Ray's own code, its exception has become another
-                raise SystemExit(_TERMINATED)
 
 
 @contextmanager
@@ -134,8 +117,3 @@ def _read_again() -> None:
     internals: Any = _raylet  # compiled, without types
     internals.Config.initialize("")
     internals.AuthenticationTokenLoader.instance().reset_cache()
-
-
-def _handle_sigterm(handler: Any) -> None:
-    if threading.current_thread() is threading.main_thread() and handler is not None:
-        signal.signal(signal.SIGTERM, handler)
