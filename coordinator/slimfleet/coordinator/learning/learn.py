@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from slimfleet.coordinator.sending.versions import NOTHING
 
 if TYPE_CHECKING:
     from slimfleet.coordinator.state import State
+
+log = logging.getLogger(__name__)
 
 
 def learn(
@@ -31,25 +34,37 @@ def learn(
     """
     sizes = []
     for answer in answers:
-        dispatch, report = answer.dispatch, answer.report
-        assert dispatch is not None
-        if report is not None and answer.verdict != "rejected":
-            record = state.registry[dispatch.node]
-            record.examples, record.loss = report.examples, report.loss
-            record.learn_startup(report.startup)
-            nominal = nominal_cost(cost_model, record.profile, dispatch, report)
-            # Start-up is learned by itself: what it takes says nothing about how fast a device trains.
-            spent = replace(report.spent, energy_j=report.spent.energy_j - report.startup.energy_j)
-            state.calibration.update(str(dispatch.node), record.profile.device_class, nominal, spent)
-            plan = dispatch.assignment.plan
-            if plan.nmse:
-                parameters = cost_model.works[plan.width].parameters
-                sizes.append(SizeObservation(plan.nmse, parameters, report.spent.uplink_bytes))
-        if answer.spent is not None:
-            state.registry[dispatch.node].learn_startup(answer.spent.startup, at_least=True)
-        _note(state, dispatch, answer, silent.get(dispatch.node), round_number)
+        assert answer.dispatch is not None
+        node = answer.dispatch.node
+        _note(state, answer.dispatch, answer, silent.get(node), round_number)
+        try:
+            sizes += _taught(state, cost_model, answer.dispatch, answer)
+        except Exception:
+            # What one device reports must not keep the coordinator from learning from the others.
+            log.exception(
+                "round %d: the report of %s teaches nothing", round_number, state.registry.label(node)
+            )
     state.calibration.close_round()
     state.sizes = state.sizes.learn(sizes)
+
+
+def _taught(state: State, cost_model: CostModel, dispatch: Dispatch, answer: Answer) -> list[SizeObservation]:
+    """Learn from one report what a device's rounds cost; returns the size of its update, where that teaches too."""
+    report, record, plan = answer.report, state.registry[dispatch.node], dispatch.assignment.plan
+    if answer.spent is not None:
+        record.learn_startup(answer.spent.startup, at_least=True)
+    if report is None or answer.verdict == "rejected":
+        return []
+    record.examples, record.loss = report.examples, report.loss
+    record.learn_startup(report.startup)
+    nominal = nominal_cost(cost_model, record.profile, dispatch, report)
+    # Start-up is learned by itself: what it takes says nothing about how fast a device trains.
+    spent = replace(report.spent, energy_j=report.spent.energy_j - report.startup.energy_j)
+    state.calibration.update(str(dispatch.node), record.profile.device_class, nominal, spent)
+    if not plan.nmse:
+        return []
+    parameters = cost_model.works[plan.width].parameters
+    return [SizeObservation(plan.nmse, parameters, report.spent.uplink_bytes)]
 
 
 def nominal_cost(cost_model: CostModel, profile: DeviceProfile, dispatch: Dispatch, report: Report) -> Cost:

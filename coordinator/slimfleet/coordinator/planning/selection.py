@@ -23,6 +23,9 @@ class Candidate:
     charging: bool
 
 
+LEAST_JOULES = 1e-12
+"""A round that takes less counts as this, so that its logarithm is finite."""
+
 Order = Callable[[Sequence[Candidate], SelectionSettings, np.random.Generator], list[int]]
 
 
@@ -62,7 +65,7 @@ def _log_weights(
     for c in candidates:
         loss = best if c.loss is None else c.loss
         worth = settings.utility_exponent * log(max(loss, 1e-3))
-        price = settings.energy_exponent * log(c.round_j)
+        price = settings.energy_exponent * log(max(c.round_j, LEAST_JOULES))
         charge = 1.0 if c.battery is None or c.charging else max(c.battery, 1e-3)
         rows.append(worth - price + log(charge))
     return np.array(rows, np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,8 @@ from slimfleet.coordinator.receiving.checks import (
     is_plausible,
 )
 from slimfleet.coordinator.sending.dispatch import Dispatch
+
+log = logging.getLogger(__name__)
 
 Verdict = Literal["accepted", "rejected", "failed"]
 """The update is used; it arrived and is not used; or nothing usable arrived."""
@@ -83,3 +86,7 @@ def judged(
         )
     except PayloadError as error:
         return answer("rejected", error.reason, str(error)), None
+    except Exception as error:
+        # A check that fails is a fault of ours, and still no reason to end the round for the other devices.
+        log.exception("the answer of node %d could not be judged", dispatch.node)
+        return answer("rejected", "error", f"it could not be judged: {type(error).__name__}"), None

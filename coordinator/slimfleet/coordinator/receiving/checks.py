@@ -8,16 +8,11 @@ import numpy as np
 
 from slimfleet.compression import Assignment, Budget, Cost, ModelSchema, PayloadError, Report, Tensors
 from slimfleet.compression.codec import decode
-from slimfleet.compression.types import Startup
+from slimfleet.compression.types import LARGEST_JOULES, LARGEST_SECONDS, Startup
 from slimfleet.compression.wire import PayloadKind, unseal
 
 LARGEST_EXAMPLES = 2**20
 """More local examples than this count as this many; fewer are taken as reported."""
-
-LARGEST_JOULES = 1e6
-"""A laptop's battery several times over: no round of one device takes more."""
-
-LARGEST_SECONDS = 7 * 86_400.0
 
 FIELD_OF = {"deadline_s": "time_s"}
 """Quantities that the spent cost names differently from the budget."""
