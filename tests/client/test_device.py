@@ -114,6 +114,20 @@ def test_a_refused_round_leaves_everything_kept_as_it_was(device, send, publishe
         assert device.store.path(2).read_bytes() == before
 
 
+def test_a_lost_or_older_file_is_said_aloud(device, send, caplog):
+    """The coordinator knows of a later round than the file does."""
+    device.do_round(*send(round_number=1))
+    device.do_round(*send(round_number=2, acknowledged_round=1))
+    assert not caplog.messages
+    device.do_round(*send(round_number=4, acknowledged_round=3))
+    device.store.path(2).unlink()
+    device.do_round(*send(round_number=5, acknowledged_round=4))
+    assert ["round 3 is lost" in text or "round 4 is lost" in text for text in caplog.messages] == [
+        True,
+        True,
+    ]
+
+
 def test_without_feedback_nothing_is_kept(device, send):
     device.do_round(*send(training=Training(learning_rate=0.1, feedback=False)))
     assert not device.store.path(2).exists()

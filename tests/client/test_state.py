@@ -55,6 +55,12 @@ def test_a_rejected_or_lost_update_rolls_back(acknowledged_round):
     assert value_of(at(left_in(3, 8, 2), acknowledged_round, 4)) == 4
 
 
+def test_an_old_copy_put_back_is_not_sent_again():
+    """The coordinator has accepted an update of round 5; the file says round 3."""
+    assert value_of(at(left_in(3, 8, 2), 5, 6)) == 0
+    assert value_of(at(left_in(5, 8, 2), 5, 6)) == 2
+
+
 def test_a_round_run_again_starts_from_the_same_residual():
     first = at(left_in(2, 0, 3), 2, 3)
     again = at(Residual(3, first, {name: tensor * 0.25 for name, tensor in first.items()}), 2, 3)

@@ -10,6 +10,7 @@ import pytest
 
 from slimfleet.client.state import DeviceState, Residual
 from slimfleet.client.store import FolderStore, MemoryStore
+from slimfleet.compression.errors import DiskError
 from slimfleet.compression.pruning.blueprint import blueprint
 from slimfleet.compression.sealed_file import open_sealed, seal_tensors
 
@@ -95,11 +96,40 @@ def test_tensors_keep_their_elements_whatever_their_layout_in_memory(folder, res
 
 def test_the_same_state_gives_the_same_bytes(folder, state):
     folder.save(1, state)
-    folder.save(2, folder.load(1))
-    assert folder.path(1).read_bytes() == folder.path(2).read_bytes()
+    first = folder.path(1).read_bytes()
+    folder.save(1, folder.load(1))
+    assert folder.path(1).read_bytes() == first
 
 
-def test_any_flipped_bit_or_cut_is_a_fresh_start_with_one_warning_that_names_the_file(folder, state, caplog):
+def test_the_file_of_another_device_is_passed_over(folder, state, caplog):
+    folder.save(1, state)
+    folder.path(1).rename(folder.path(2))
+    assert plain(folder.load(2)) == NOTHING
+    assert "file of device 1" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "loop"])
+def test_what_cannot_be_read_is_refused_by_name(folder, kind):
+    path = folder.path(3)
+    {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "loop": lambda: path.symlink_to(path)}[kind]()
+    with pytest.raises(DiskError, match=r"cannot read .*3\.device"):
+        folder.load(3)
+
+
+def test_a_store_without_room_is_refused_in_one_line_and_keeps_the_old_file(folder, state, monkeypatch):
+    folder.save(3, state)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(DiskError, match=r"cannot write .*3\.device: No space left"):
+        folder.save(3, DeviceState())
+    monkeypatch.undo()
+    assert plain(folder.load(3)) == plain(state)
+
+
+def test_any_flipped_bit_or_cut_is_a_fresh_start_with_one_error_that_names_the_file(folder, state, caplog):
     folder.save(4, state)
     sound = folder.path(4).read_bytes()
     damages = [b"", sound + b"\0", *(sound[:length] for length in range(0, len(sound), 97))]
@@ -110,11 +140,11 @@ def test_any_flipped_bit_or_cut_is_a_fresh_start_with_one_warning_that_names_the
     for damaged in damages:
         folder.path(4).write_bytes(damaged)
         caplog.clear()
-        with caplog.at_level(logging.WARNING):
+        with caplog.at_level(logging.ERROR):
             assert plain(folder.load(4)) == NOTHING
-        (warning,) = caplog.messages
-        assert str(folder.path(4)) in warning
-        assert "damaged" in warning
+        (error,) = caplog.messages
+        assert str(folder.path(4)) in error
+        assert "damaged" in error
     folder.save(4, state)
     assert plain(folder.load(4)) == plain(state), "the next save makes it good"
 
@@ -132,9 +162,9 @@ def wider(task):
     return blueprint(Wider(), 1)
 
 
-def test_the_file_of_another_model_is_passed_over_with_a_warning(folder, state, wider, tmp_path, caplog):
+def test_the_file_of_another_model_is_passed_over_with_an_error(folder, state, wider, tmp_path, caplog):
     folder.save(4, state)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.ERROR):
         assert plain(FolderStore(tmp_path, wider).load(4)) == NOTHING
     assert "another model" in caplog.text
 
@@ -144,16 +174,22 @@ def test_the_file_of_another_model_is_passed_over_with_a_warning(folder, state, 
     [
         (lambda tensors, fields: fields.update(format="slimfleet device 0"), "slimfleet device 0"),
         (lambda tensors, fields: fields.clear(), "None"),
+        (lambda tensors, fields: fields.update(device="5"), "file of device 5"),
+        (lambda tensors, fields: fields.update(round="seven"), "seven"),
+        (lambda tensors, fields: fields.pop("held"), "lacks 'held'"),
+        (lambda tensors, fields: tensors.pop("after/4.bias"), "lacks 'after/4.bias'"),
+        (lambda tensors, fields: tensors.update({"after/4.bias": np.zeros(1)}), "'4.bias' has shape [1]"),
+        (lambda tensors, fields: tensors.pop("held/7/channels"), "lacks 'held/7/channels'"),
         (lambda tensors, fields: tensors.update({"held/7/channels": np.uint8([255, 255])}), "channel masks"),
         (lambda tensors, fields: tensors.update({"held/7/channels": np.uint8([255])}), "shapes of version 7"),
     ],
 )
-def test_a_sealed_file_that_does_not_fit_is_passed_over_with_a_warning(folder, state, change, word, caplog):
+def test_a_sealed_file_that_does_not_fit_is_passed_over_with_an_error(folder, state, change, word, caplog):
     folder.save(4, state)
     tensors, fields = open_sealed(folder.path(4).read_bytes())
     change(tensors, fields)
     folder.path(4).write_bytes(seal_tensors(tensors, fields))
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.ERROR):
         assert plain(folder.load(4)) == NOTHING
     assert word in caplog.text
 

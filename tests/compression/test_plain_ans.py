@@ -1,17 +1,21 @@
 """Without constriction, payloads of the portable coder are read all the same, and refused all the same."""
 
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from slimfleet.compression.codec import CodecSpec, Coding, decode, encode
+from slimfleet.compression.codec.codec import largest_payload
 from slimfleet.compression.codec.entropy import ans
 from slimfleet.compression.codec.entropy.ans import LevelDecoder, Table, encode_levels
+from slimfleet.compression.codec.entropy.fields import write_grid
 from slimfleet.compression.codec.entropy.frequencies import code_of, normalise
+from slimfleet.compression.codec.quantise.grid import Grid
 from slimfleet.compression.errors import BadInput, PayloadError
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.wire import Coder, Envelope, PayloadKind, unseal
+from slimfleet.compression.wire import Coder, Envelope, Header, PayloadKind, Sections, seal, unseal
 
 
 @pytest.fixture
@@ -37,7 +41,7 @@ def test_an_update_is_read_all_the_same(update, schema, bits, without_constricti
 
 
 def read(data: bytes, table: Table) -> bytes | str:
-    decoder = LevelDecoder(data)
+    decoder = LevelDecoder(data, 300)
     levels = decoder.read(300, table).tobytes()
     try:
         decoder.finish()
@@ -58,6 +62,52 @@ def test_words_that_no_encoder_wrote_are_read_alike(without_constriction):
     without_constriction()
     assert [read(data, table) for data in streams] == fast
     assert len({data for data in fast if isinstance(data, bytes)}) > 1
+
+
+def costly(schema: ModelSchema, extra: int) -> bytes:
+    """A sound payload whose weights are as long as their table allows, and then so many bytes more."""
+    (spec,) = schema.weights
+    code = code_of(np.r_[2**40, np.ones(1024, np.int64)])
+    table = Table(normalise(code))
+    rng = np.random.default_rng(0)
+    levels = (rng.integers(900, 1025, spec.size) * rng.choice([-1, 1], spec.size)).astype(np.int32)
+    stream = encode_levels([(levels, table)])
+    section = write_grid(Grid((1.0,), (), 0)) + bytes([1, 1]) + (1024).to_bytes(2, "little") + code.tobytes()
+    header = Header(
+        schema_digest=schema.digest,
+        tensors=1,
+        elements=spec.size,
+        base_version=0,
+        plan_id=0,
+        kind=PayloadKind.UPDATE,
+        coder=Coder.TABLES,
+        sections=Sections.WEIGHTS,
+    )
+    return seal(header, section + stream + b"\1" * extra)
+
+
+@pytest.mark.parametrize("constriction", [True, False])
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_costliest_payload_stays_within_four_times_the_model(constriction, padded, without_constriction):
+    arrays = {"w": np.zeros((50, 1000), np.float32)}
+    schema = ModelSchema.of(arrays, arrays)
+    payload = costly(schema, 0)
+    if padded:
+        payload = costly(schema, largest_payload(schema) - len(payload))
+    if not constriction:
+        without_constriction()
+    tracemalloc.start()
+    try:
+        if padded:
+            with pytest.raises(PayloadError) as refused:
+                decode(payload, schema)
+            assert refused.value.reason == "entropy"
+        else:
+            decode(payload, schema)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak <= 4 * schema.nbytes
 
 
 def test_a_model_never_needs_constriction_to_be_read():

@@ -17,7 +17,6 @@ from slimfleet.compression.pruning.blueprint import blueprint
 from slimfleet.compression.tensors import tensors_of
 from slimfleet.compression.wire import OVERHEAD_BYTES, PayloadKind, unseal
 from slimfleet.coordinator import Status
-from slimfleet.coordinator.checkpoint import checkpoints
 from slimfleet.coordinator.sending.downlink import Downlink
 from slimfleet.coordinator.sending.versions import NOTHING, Holding, Versions
 from slimfleet.coordinator.settings import CoordinatorSettings, PlannerSettings
@@ -240,19 +239,3 @@ def test_a_resumed_coordinator_sends_the_same_changes(federate, tmp_path):
     sent, again = federation.plan(), resumed.plan()
     assert [d.payload for d in sent.dispatches] == [d.payload for d in again.dispatches]
     assert set(kinds(again).values()) == {PayloadKind.CHANGE}
-
-
-def test_checkpoints_share_the_files_of_versions_and_survive_a_damaged_one(federate, tmp_path, caplog):
-    root, federation = tmp_path / "checkpoint", federate()
-    for _ in range(3):
-        federation.run()
-        federation.save(root)
-    before, last = (sorted(folder.glob("version-*")) for folder in checkpoints(root))
-    assert [path.name for path in last[:2]] == [path.name for path in before]
-    assert all(a.samefile(b) for a, b in zip(before, last, strict=False))
-    last[-1].write_bytes(last[-1].read_bytes()[:-1] + b"\1")
-    resumed = federate()
-    resumed.restore(root)
-    assert [number for number, _ in resumed.state.versions] == [1, 2]
-    assert "is damaged" in caplog.text
-    assert set(kinds(resumed.plan()).values()) == {PayloadKind.MODEL}

@@ -1,19 +1,22 @@
 import re
+import socket
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from slimfleet.compression import Cost, Evaluation, Report, Skip
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.wire import REASONS
 from slimfleet.coordinator import Answer, Closed, Saved
-from slimfleet.coordinator.observing.prometheus import serve_metrics
+from slimfleet.coordinator.observing.prometheus import serve, serve_metrics
 from slimfleet.coordinator.observing.prometheus.exporter import FleetMetrics
 from slimfleet.coordinator.observing.prometheus.families import MOST_DEVICE_CLASSES
 from slimfleet.coordinator.observing.prometheus.names import METRICS
@@ -293,3 +296,28 @@ def test_an_address_that_cannot_be_used_is_bad_input():
         MetricsServer(CollectorRegistry(), server.port)
     with pytest.raises(BadInput, match="cannot serve"):
         MetricsServer(CollectorRegistry(), 70_000)
+
+
+def test_a_client_that_dawdles_is_cut_off_and_holds_no_thread(monkeypatch, capfd):
+    monkeypatch.setattr(serve, "LONGEST_SCRAPE_S", 0.3)
+    registry = CollectorRegistry()
+    wide = Gauge("wide", "More than the buffers of a socket hold.", ["label"], registry=registry)
+    for number in range(20_000):
+        wide.labels(f"{number:0200}").set(1)
+    asleep = set(threading.enumerate())
+    with MetricsServer(registry, 0) as server:
+        clients = [socket.create_connection((server.host, server.port), timeout=10) for _ in range(4)]
+        for client, request in zip(
+            clients,
+            [b"", b"GET /metrics", b"GET /metrics HTTP/1.0\r\n", b"GET /metrics HTTP/1.0\r\n\r\n"],
+            strict=True,
+        ):
+            client.sendall(request)
+        asleep |= {thread for thread in threading.enumerate() if "process_request" not in thread.name}
+        until = time.monotonic() + 20
+        while set(threading.enumerate()) - asleep and time.monotonic() < until:
+            time.sleep(0.05)
+        assert set(threading.enumerate()) <= asleep, "no thread serves the dawdlers any more"
+        for client in clients:
+            client.close()
+    assert capfd.readouterr().err == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 
 from slimfleet.client.ledger import Ledger
 from slimfleet.client.round import run_round
-from slimfleet.client.state import DeviceState, Held, Residual, held_with, residual_at
+from slimfleet.client.state import DeviceState, Held, Residual, held_with, is_behind, residual_at
 from slimfleet.client.store import DeviceStore
 from slimfleet.client.workbench import SubModel, Workbench
 from slimfleet.compression import (
@@ -27,6 +28,8 @@ from slimfleet.compression import (
 from slimfleet.compression.messages import Registration, Spent
 from slimfleet.compression.threads import torch_threads
 from slimfleet.compression.types import Startup
+
+log = logging.getLogger(__name__)
 
 
 class Participant(Protocol):
@@ -77,6 +80,13 @@ class Device:
     def _round(self, assignment: Assignment, payload: Payload) -> tuple[Payload, Report]:
         training = assignment.training
         state = self.store.load(self.number)
+        if is_behind(assignment, state.residual):
+            log.error(
+                "device %d: what it kept of round %d is lost, or an older state was put back; it starts again without "
+                "a residual",
+                self.number,
+                assignment.acknowledged_round,
+            )
         unsent = residual_at(assignment, state.residual, self.workbench.blueprint.schema)
         with torch.random.fork_rng(devices=[]), closing(self.open_ledger(assignment)) as ledger:
             torch.manual_seed((training.seed * 1_000_003 + assignment.plan_id) % 2**63)

@@ -60,16 +60,31 @@ def residual_at(assignment: Assignment, kept: Residual | None, schema: ModelSche
     Where the coordinator last accepted the update of the very round that left the residual, `after` holds; else that
     update was rejected or lost, or the same round is run again, and `before` holds. A residual loses value as the
     model moves on: it is multiplied by `feedback_decay` for every round in which it was not used, and dropped when it
-    is older than `feedback_max_age` rounds. One from a later round than this belongs to another run. Zeros stand for
-    no residual.
+    is older than `feedback_max_age` rounds. One from a later round than this belongs to another run, and one that
+    `is_behind` holds what has been sent since. Zeros stand for no residual.
     """
     training, now = assignment.training, assignment.round_number
-    if kept is None or not 0 <= now - kept.round_number <= training.feedback_max_age:
+    if (
+        kept is None
+        or is_behind(assignment, kept)
+        or not 0 <= now - kept.round_number <= training.feedback_max_age
+    ):
         return {spec.name: np.zeros(spec.shape, np.float32) for spec in schema.tensors}
     age = now - kept.round_number
     if assignment.acknowledged_round == kept.round_number and age > 0:
         return _scaled(kept.after, training.feedback_decay ** (age - 1))
     return _scaled(kept.before, training.feedback_decay**age)
+
+
+def is_behind(assignment: Assignment, kept: Residual | None) -> bool:
+    """Whether the residual is missing, or older than the last update that the coordinator accepted of this device.
+
+    Its file has then been lost, or an old copy of it put back.
+    """
+    acknowledged = assignment.acknowledged_round
+    if acknowledged is None or not assignment.training.feedback:
+        return False
+    return kept is None or kept.round_number < acknowledged
 
 
 def held_with(newest: Held, held: Sequence[Held], base_version: int | None) -> tuple[Held, ...]:

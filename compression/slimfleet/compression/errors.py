@@ -2,6 +2,7 @@
 
     SlimfleetError
     ├── BadInput            wrong input by the user (a scenario, an option, an installation): exit code 2
+    │   └── DiskError       a file or folder that cannot be read or written; also an OSError
     ├── PayloadError        bytes from the other end are not an acceptable payload; carries a `reason`
     └── BudgetExceeded      a device cannot continue within its budget; carries the `constraint`
 
@@ -25,6 +26,10 @@ class SlimfleetError(Exception):
 
 class BadInput(SlimfleetError):
     """Input by the user that cannot be used; one clear line, exit code 2."""
+
+
+class DiskError(BadInput, OSError):
+    """A file or folder that the system refuses: no space, no permission, read-only, a file where a folder belongs."""
 
 
 class PayloadError(SlimfleetError):

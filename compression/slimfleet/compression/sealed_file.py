@@ -40,7 +40,7 @@ def open_sealed(data: bytes) -> tuple[Tensors, dict[str, str]]:
         metadata = header["__metadata__"]
         fields: dict[str, str] = json.loads(metadata[SEAL])["fields"]
         sound = metadata == {SEAL: _seal(tensors, fields)}
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise PayloadError("checksum", f"this is no sealed file, or it is damaged ({error})") from error
     if not sound:
         raise PayloadError("checksum", "the checksum does not fit, the file is damaged")

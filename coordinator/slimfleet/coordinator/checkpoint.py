@@ -8,22 +8,29 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 from safetensors.numpy import save
 
 from slimfleet.compression import BadInput, PayloadError, Tensors
-from slimfleet.compression.files import write_atomically
+from slimfleet.compression.errors import DiskError
+from slimfleet.compression.files import naming, read_file, write_atomically
+from slimfleet.compression.validation import first_problem
 from slimfleet.coordinator.environment import Environment
 from slimfleet.coordinator.observing.events import Saved
 from slimfleet.coordinator.state import VERSION, Files, State, files_of, restore
 
 KEPT = 2
 """Checkpoints kept: the newest, and the one before it in case the newest is damaged."""
+LONGEST_REASON = 200
+"""Most characters that the log repeats of what is wrong with a checkpoint."""
 
 log = logging.getLogger(__name__)
 
@@ -31,68 +38,118 @@ log = logging.getLogger(__name__)
 def save_checkpoint(
     root: Path, state: State, environment: Environment, stopwatch: Callable[[], float] = time.perf_counter
 ) -> Saved:
-    """Write the state under `root` and drop checkpoints older than the last two."""
+    """Write the state under `root`; of the checkpoints there, keep it and the one before it.
+
+    Raises DiskError where the disk refuses; the checkpoints of earlier rounds are as they were then.
+    """
     began = stopwatch()
-    folder = _write(root, len(state.rows), files_of(state, environment))
-    for old in checkpoints(root)[:-KEPT]:
-        shutil.rmtree(old)
-    size_bytes = sum(file.stat().st_size for file in folder.iterdir())
+    rounds = len(state.rows)
+    with naming(root):
+        folder = _write(root, rounds, files_of(state, environment))
+        kept = [each for each in checkpoints(root) if _rounds(each) <= rounds][-KEPT:]
+        for old in (*root.glob("*.partial"), *checkpoints(root)):
+            if old not in kept:
+                _remove(old)
+        size_bytes = sum(file.stat().st_size for file in folder.iterdir())
     return Saved(folder=folder, size_bytes=size_bytes, seconds=stopwatch() - began)
 
 
 def checkpoints(root: Path) -> list[Path]:
-    """Complete checkpoints under `root`, oldest first."""
-    return sorted(p for p in root.glob("round-*") if p.is_dir() and p.name.removeprefix("round-").isdigit())
+    """Checkpoints under `root`, oldest first. Raises DiskError where it cannot be looked into."""
+    try:
+        with naming(root, "read"):
+            found = [path for path in root.iterdir() if _NAME.fullmatch(path.name)]
+    except DiskError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return []
+        raise
+    return sorted(found, key=_rounds)
 
 
 def closed_rounds(root: Path) -> int:
     """Rounds that the newest checkpoint under `root` holds; 0 without one."""
-    return max((int(folder.name.removeprefix("round-")) for folder in checkpoints(root)), default=0)
+    return max(map(_rounds, checkpoints(root)), default=0)
 
 
 def restore_checkpoint(root: Path, state: State, environment: Environment) -> None:
     """Restore a fresh state from the newest intact checkpoint under `root`.
 
-    A damaged one is skipped with a warning. Raises BadInput when there is none, or when it belongs to another
-    model, optimiser or version.
+    A damaged one is passed over, and the log says so. Raises BadInput when there is none, when the newest may not be
+    read, or when it belongs to another model or optimiser.
     """
+    damaged: dict[Path, str] = {}
     for folder in reversed(checkpoints(root)):
         try:
-            files = {file.name: file.read_bytes() for file in folder.iterdir()}
-            restore(state, environment, files)
+            restore(state, environment, partial(_read, folder), _rounds(folder))
         except BadInput as error:
             raise BadInput(f"{folder} {error}") from error
+        except PermissionError as error:
+            raise DiskError(f"cannot read {error.filename or folder}: {error.strerror}") from error
         except (OSError, ValueError, PayloadError) as error:
-            log.warning("the checkpoint %s is damaged (%s): going back to the one before it", folder, error)
+            damaged[folder] = _in_short(error)
         else:
+            for each, why in damaged.items():
+                log.error("the checkpoint %s is damaged (%s): going back to %s", each, why, folder.name)
             return
-    raise BadInput(f"no sound checkpoint under {root}: nothing to resume; run without --resume")
+    found = "; ".join(f"{folder.name}: {why}" for folder, why in damaged.items()) or "it is empty"
+    raise BadInput(f"no sound checkpoint under {root} ({found}): start again in another folder")
+
+
+def _read(folder: Path, name: str) -> bytes:
+    return read_file(folder / name)
+
+
+def _in_short(error: Exception) -> str:
+    """What is wrong, on one line: the name of a file and the system's reason, or the message."""
+    if isinstance(error, OSError):
+        name = Path(str(error.filename)).name
+        return f"{name}: {error.strerror}"
+    problem = str(first_problem(error)) if isinstance(error, ValidationError) else str(error)
+    line = " ".join(problem.split())
+    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."
 
 
 def _write(root: Path, rounds: int, files: Files) -> Path:
-    folder, before = root / _name(rounds), root / _name(rounds - 1)
-    partial = root / f"{folder.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    # A version is shared with the checkpoint two rounds ago, never with the neighbour: damage to one file on the disk
+    # must not harm both of the checkpoints that are kept.
+    folder, shared = root / _name(rounds), root / _name(rounds - KEPT)
+    partial_folder = root / f"{folder.name}.partial"
+    _remove(partial_folder)
+    partial_folder.mkdir(parents=True)
     for name, content in files.items():
-        if not (name.startswith(VERSION) and _linked(before / name, partial / name)):
-            (partial / name).write_bytes(content())
-    for file in (*partial.iterdir(), partial):
+        if not (name.startswith(VERSION) and _linked(shared / name, partial_folder / name)):
+            (partial_folder / name).write_bytes(content())
+    for file in (*partial_folder.iterdir(), partial_folder):
         _flush(file)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    _remove(folder)
+    partial_folder.rename(folder)
     _flush(root)
     return folder
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder with its content, or whatever else has its name; nothing is fine too."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _name(rounds: int) -> str:
     return f"round-{rounds:06d}"
 
 
+_NAME = re.compile(r"round-([0-9]{6,18})")
+
+
+def _rounds(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("round-"))
+
+
 def _linked(existing: Path, new: Path) -> bool:
-    """Hard-link a file that never changes from the previous checkpoint; False where that is not possible."""
+    """Share a file that never changes with an earlier checkpoint; False where there is none, or no hard links."""
     try:
-        os.link(existing, new)
+        os.link(existing, new, follow_symlinks=False)
     except OSError:
         return False
     return True
@@ -107,7 +164,7 @@ def _flush(path: Path) -> None:
 
 
 def write_model(path: Path, tensors: Tensors) -> None:
-    """Write a model as safetensors, whole or not at all. Raises OSError where the disk refuses."""
+    """Write a model as safetensors, whole or not at all. Raises DiskError where the disk refuses."""
     # safetensors writes the memory of a transposed array as if it were in C order.
     in_order = {name: np.array(array, order="C") for name, array in tensors.items()}
     write_atomically(path, save(in_order))

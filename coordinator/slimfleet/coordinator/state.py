@@ -1,13 +1,13 @@
 """State of a federation: everything that lasts from round to round, and its one serialised form.
 
-A checkpoint is a few named files. `state.json` holds what is no array; `server.safetensors` the server's tensors and
-the digest of `state.json`; `version-NUMBER-FINGERPRINT.safetensors` one published model each, which never changes.
+A checkpoint is a few named files. `state.json` holds what is no array; `version-NUMBER-FINGERPRINT.safetensors` one
+published model each, which never changes; `server.safetensors` the server's tensors, and the seal that binds the files
+of one round to each other: the digest of `state.json` and the names of the versions.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,10 +18,11 @@ import numpy as np
 import xxhash
 from pydantic import TypeAdapter
 
-from slimfleet.compression import BadInput, ModelSchema, PayloadError, Skip
+from slimfleet.compression import BadInput, ModelSchema, Skip, Tensors
 from slimfleet.compression.codec import Snapshot
 from slimfleet.compression.cost import UpdateSizeModel
 from slimfleet.compression.sealed_file import open_sealed, seal_tensors
+from slimfleet.compression.validation import shortened
 from slimfleet.coordinator.environment import Environment
 from slimfleet.coordinator.learning.aggregate import CoverageMean
 from slimfleet.coordinator.learning.calibration import Calibration
@@ -33,13 +34,13 @@ from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.sending.downlink import Downlink
 from slimfleet.coordinator.sending.versions import Versions
 
-FORMAT = 4
+FORMAT = 5
 VALUES = "state.json"
 SERVER = "server.safetensors"
 VERSION = "version-"
 """Prefix of the names of files that never change."""
-
-log = logging.getLogger(__name__)
+VERSIONS = "versions"
+"""Field of the server file's seal: the names of the versions."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,46 +104,44 @@ def files_of(state: State, environment: Environment) -> Files:
     """The state as files. A file whose name begins with `VERSION` has the content of its namesake of earlier rounds."""
     plain = {name: kind.dump_python(getattr(state, name)) for name, kind in LASTING.items()}
     values = json.dumps({**_identity(state), **plain, "environment": environment.to_json()}).encode()
-    return {
-        VALUES: lambda: values,
-        SERVER: lambda: seal_tensors(state.server.state(), {VALUES: xxhash.xxh3_64_hexdigest(values)}),
-        **{_name(number, each): partial(_version_bytes, each) for number, each in state.versions},
-    }
+    versions = {_name(number, each): partial(_version_bytes, each) for number, each in state.versions}
+    seal = {VALUES: xxhash.xxh3_64_hexdigest(values), VERSIONS: " ".join(versions)}
+    return {VALUES: lambda: values, SERVER: lambda: seal_tensors(state.server.state(), seal), **versions}
 
 
-def restore(state: State, environment: Environment, files: Mapping[str, bytes]) -> None:
-    """Restore a fresh state and its environment from what `files_of` returned.
+def restore(state: State, environment: Environment, read: Callable[[str], bytes], rounds: int) -> None:
+    """Restore a fresh state and its environment from what `files_of` returned after so many rounds.
 
-    Raises BadInput where the files belong to another model, optimiser or format, and ValueError or PayloadError where
-    they are damaged; nothing is changed then. A damaged version is left out: devices that hold it are sent a whole
-    model.
+    `read` gives the content of a file by its name. Raises BadInput where the files belong to another model or
+    optimiser; ValueError or PayloadError where they are damaged, of another round or another format, and what `read`
+    raises. The state is as it was then; the environment may not be.
     """
-    for name in (VALUES, SERVER):
-        if name not in files:
-            raise ValueError(f"{name} is missing")
-    plain = json.loads(files[VALUES])
+    text = read(VALUES)
+    plain = _parsed(text)
+    arrays, seal = open_sealed(read(SERVER))
+    if seal.get(VALUES) != xxhash.xxh3_64_hexdigest(text):
+        raise ValueError(f"{VALUES} and {SERVER} do not belong together, or have changed")
     for key, expected in _identity(state).items():
-        if not isinstance(plain, dict) or plain.get(key) != expected:
-            found = plain.get(key) if isinstance(plain, dict) else None
+        if plain.get(key) != expected:
             raise BadInput(
-                f"is of {WORDS[key]} {found}, expected is {expected}: "
+                f"is of {WORDS[key]} {plain.get(key)}, expected is {expected}: "
                 f"resume with the version and scenario that it began with"
             )
-    if missing := {*LASTING, "environment"} - plain.keys():
-        raise ValueError(f"{VALUES} lacks {', '.join(sorted(missing))}")
-    arrays, fields = open_sealed(files[SERVER])
-    if fields.get(VALUES) != xxhash.xxh3_64_hexdigest(files[VALUES]):
-        raise ValueError(f"{VALUES} and {SERVER} do not belong together, or have changed")
+    if odd := {*_identity(state), *LASTING, "environment"} ^ plain.keys():
+        raise ValueError(f"{VALUES} has other keys than it should: {', '.join(sorted(odd))}")
     values = {name: kind.validate_python(plain[name]) for name, kind in LASTING.items()}
-    versions = _read_versions(files, state.schema)
+    if len(values["rows"]) != rounds:
+        raise ValueError(f"it is of round {len(values['rows'])}")
+    _check_arrays(arrays, state.server.state())
+    versions = dict(_version(name, read, state.schema) for name in seal.get(VERSIONS, "").split())
     try:
-        state.server.restore(arrays)
-    except KeyError as key:
-        raise ValueError(f"{SERVER} lacks {key}") from key
+        environment.restore(plain["environment"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the environment of {VALUES} does not fit: {error!r}") from error
+    state.server.restore(arrays)
     state.versions.restore(versions)
     for name, value in values.items():
         setattr(state, name, value)
-    environment.restore(plain["environment"])
 
 
 WORDS = {
@@ -170,20 +169,49 @@ def _version_bytes(snapshot: Snapshot) -> bytes:
     return seal_tensors({**levels, "units": np.array(snapshot.units, np.float32)}, {})
 
 
-def _read_versions(files: Mapping[str, bytes], schema: ModelSchema) -> dict[int, Snapshot]:
-    versions = {}
-    for name in sorted(name for name in files if name.startswith(VERSION)):
-        number = int(name.removeprefix(VERSION).split("-")[0])
-        try:
-            arrays, _ = open_sealed(files[name])
-            levels = {spec.name: arrays[f"levels/{spec.name}"] for spec in schema.weights}
-            snapshot = Snapshot(levels, tuple(map(float, arrays["units"])))
-        except (KeyError, PayloadError):
-            snapshot = None
-        if snapshot is None or _name(number, snapshot) != name:
-            log.warning(
-                "the published model %s is damaged: devices that hold it will be sent a whole one", name
+def _version(name: str, read: Callable[[str], bytes], schema: ModelSchema) -> tuple[int, Snapshot]:
+    """Number and content of a published model. Raises ValueError where the file is not the one that its name says."""
+    number = int(name.removeprefix(VERSION).split("-")[0])
+    arrays, _ = open_sealed(read(name))
+    levels = {spec.name: arrays.get(f"levels/{spec.name}") for spec in schema.weights}
+    units = tuple(map(float, arrays.get("units", ())))
+    for spec in schema.weights:
+        array = levels[spec.name]
+        if array is None or array.shape != spec.shape or array.dtype != np.int16:
+            raise ValueError(f"{name} does not hold {spec.name!r} as the model has it")
+    snapshot = Snapshot({key: array for key, array in levels.items() if array is not None}, units)
+    if len(units) != len(levels) or _name(number, snapshot) != name:
+        raise ValueError(f"{name} holds another version than its name says")
+    return number, snapshot
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    """`state.json` as a table, of the present format. Raises ValueError where it is not."""
+    try:
+        plain = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"{VALUES} is too deep") from error
+    if not isinstance(plain, dict):
+        raise ValueError(f"{VALUES} holds no table")
+    if plain.get("format") != FORMAT:
+        raise ValueError(f"its format is {shortened(plain.get('format'))}, expected is {FORMAT}")
+    return plain
+
+
+def _check_arrays(arrays: Tensors, fresh: Tensors) -> None:
+    """Raise ValueError unless `arrays` are those of a server that begins with `fresh`: these, and optimiser slots."""
+    for name, expected in fresh.items():
+        found = arrays.get(name)
+        if found is None or (found.shape, found.dtype) != (expected.shape, expected.dtype):
+            there = "nothing" if found is None else f"{found.dtype} {list(found.shape)}"
+            raise ValueError(f"{name} must be {expected.dtype} {list(expected.shape)}, {SERVER} has {there}")
+    for name in arrays.keys() - fresh.keys():
+        tensor = fresh.get(name.rpartition("/")[0].replace("optimizer/", "model/", 1))
+        if (
+            not name.startswith("optimizer/")
+            or tensor is None
+            or arrays[name].shape not in ((), tensor.shape)
+        ):
+            raise ValueError(
+                f"{SERVER} has {name!r} of shape {list(arrays[name].shape)}, which does not belong there"
             )
-        else:
-            versions[number] = snapshot
-    return versions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -159,14 +160,14 @@ def _scenario(name: str, options: dict[str, int | None], settings: list[str]) ->
 def _folder(out: Path | None, name: str) -> Path:
     """The folder that was given, which must hold no run yet, or the first free one of the scenario's name."""
     if out is not None:
-        if (out / "scenario.toml").exists():
+        if os.path.lexists(out / "scenario.toml"):
             raise BadInput(
                 f"{out} holds a run already: give another --out, or continue it with --resume {out}"
             )
         return out
     name = folder_name(name)
     tries = (_OUTPUT_ROOT / (name if i == 1 else f"{name}-{i}") for i in range(1, 10_000))
-    return next(folder for folder in tries if not folder.exists())
+    return next(folder for folder in tries if not os.path.lexists(folder))
 
 
 _ROUND_BY_ROUND = ("slimfleet.coordinator.coordinator", "slimfleet.coordinator.transport.flower.run")

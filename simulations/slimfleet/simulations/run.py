@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from slimfleet.compression import BadInput, SlimfleetError
-from slimfleet.compression.files import write_atomically
+from slimfleet.compression.files import naming
 from slimfleet.coordinator import Coordinator, CoordinatorSettings, Observer
 from slimfleet.coordinator.checkpoint import closed_rounds
 from slimfleet.coordinator.learning.row import why_nothing_was_used
@@ -20,6 +20,7 @@ from slimfleet.simulations.faults import assign_faults
 from slimfleet.simulations.fleet import build_fleet
 from slimfleet.simulations.grids.flower import Engine, EngineGrid, fleet_app
 from slimfleet.simulations.grids.local import LocalEngine
+from slimfleet.simulations.results_folder import keep_scenario, refuse_edited, refuse_used, results_folder
 from slimfleet.simulations.scenario import baseline_settings, build_task_of, load_scenario
 from slimfleet.simulations.settings import Scenario
 from slimfleet.simulations.world import VirtualWorld, node_of
@@ -46,21 +47,23 @@ def simulate(
     it may be given other rounds than it began with. `observers` are told of the scenario's events, `progress` of the
     baseline's too.
 
-    Returns the run's record and the baseline's. Raises BadInput where the scenario or the folder cannot be used, and
+    Returns the run's record and the baseline's. Raises BadInput where the scenario or the folder cannot be used, or
+    another process runs in it; DiskError where the disk refuses, after which the run can be resumed; and
     SlimfleetError, with a results folder without a model, where no update was ever used.
     """
     _check(scenario)
-    _prepare(out, scenario, resume)
-    watching = [] if progress is None else [progress]
-    reference = None
-    if baseline:
-        reference, _ = _run(scenario, baseline_settings(scenario), out / "baseline", backend, watching)
-    record, coordinator = _run(
-        scenario, scenario.coordinator, out, backend, [RoundsCsv(out), *observers, *watching]
-    )
-    nothing = why_nothing_was_used(coordinator.state)
-    model = coordinator.published() if nothing is None else None
-    write_outputs(out, record, reference, scenario.to_toml(), model)
+    with results_folder(out, resume):
+        _prepare(out, scenario, resume)
+        watching = [] if progress is None else [progress]
+        reference = None
+        if baseline:
+            reference, _ = _run(scenario, baseline_settings(scenario), out / "baseline", backend, watching)
+        record, coordinator = _run(
+            scenario, scenario.coordinator, out, backend, [RoundsCsv(out), *observers, *watching]
+        )
+        nothing = why_nothing_was_used(coordinator.state)
+        model = coordinator.published() if nothing is None else None
+        write_outputs(out, record, reference, scenario.to_toml(), model)
     if nothing is not None:
         raise SlimfleetError(f"{nothing}; no model is published, the other results are in {out}")
     return record, reference
@@ -69,7 +72,9 @@ def simulate(
 def resumed_scenario(out: Path, rounds: int | None = None) -> Scenario:
     """The scenario that a run in `out` was started with, to be run for `rounds` instead where they are given."""
     path = out / "scenario.toml"
-    if not path.is_file():
+    with naming(path, "read"):
+        there = path.is_file()
+    if not there:
         raise BadInput(f"{out} holds no scenario.toml: there is no run to resume in it")
     return load_scenario(str(path), None if rounds is None else {"rounds": str(rounds)})
 
@@ -85,19 +90,15 @@ def _check(scenario: Scenario) -> None:
 def _prepare(out: Path, scenario: Scenario, resume: bool) -> None:
     """Make the folder ready: a fresh run wants an empty one, a resumed one the same scenario but for its rounds."""
     if resume:
+        refuse_edited(out, scenario)
         rounds, done = scenario.coordinator.rounds, closed_rounds(out / "checkpoint")
-        if resumed_scenario(out, rounds) != scenario:
-            raise BadInput(
-                f"the run in {out} was started with another scenario: resume it with --resume {out} alone"
-            )
         if rounds < done:
             raise BadInput(
                 f"--rounds {rounds}: the run in {out} has {done} rounds already; give at least {done}"
             )
-    elif out.exists() and any(out.iterdir()):
-        raise BadInput(f"{out} is not empty: choose another folder for the results")
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "scenario.toml", scenario.to_toml().encode())
+    else:
+        refuse_used(out)
+    keep_scenario(out, scenario)
 
 
 def _run(
@@ -122,7 +123,8 @@ def _run(
 
 def _engine(scenario: Scenario, devices: Path, backend: Backend) -> Engine:
     """The engine that does the devices' work; their state between rounds is in the folder `devices`."""
-    devices.mkdir(parents=True, exist_ok=True)
+    with naming(devices):
+        devices.mkdir(parents=True, exist_ok=True)
     if backend == "local":
         return LocalEngine(fleet_app(scenario, devices))
     from slimfleet.simulations.grids.ray import RayEngine  # only this backend needs Ray

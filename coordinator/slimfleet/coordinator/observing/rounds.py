@@ -10,7 +10,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from slimfleet.compression.files import write_atomically
+from slimfleet.compression.files import naming, write_atomically
 from slimfleet.coordinator.learning.row import RoundRow
 from slimfleet.coordinator.observing.events import Closed, Event
 
@@ -25,14 +25,14 @@ class RoundsCsv:
         self._lines = 0
 
     def __call__(self, event: Event) -> None:
-        """Write the rounds that are not in the file yet. Raises OSError where the disk refuses."""
+        """Write the rounds that are not in the file yet. Raises DiskError where the disk refuses."""
         if not isinstance(event, Closed):
             return
         rows = event.state.rows
         if self._lines == 0:
             write_atomically(self._path, csv_of(RoundRow, rows), durable=False)
         else:
-            with self._path.open("ab") as file:
+            with naming(self._path), self._path.open("ab") as file:
                 file.write(csv_of(RoundRow, rows[self._lines :], header=False))
         self._lines = len(rows)
 

@@ -28,7 +28,7 @@ def write_outputs(
     `model.safetensors`, `devices.csv`, `report.html`, with a baseline also `baseline_rounds.csv`, and last
     `summary.json`: where it stands, the folder is complete. (`rounds.csv` is written during the run.) Without
     `model_tensors` there is no `model.safetensors`. `settings_toml` is what the run was started with, for the report.
-    Raises OSError where the disk refuses.
+    Raises DiskError where the disk refuses.
     """
     for stale in ("summary.json", "baseline_rounds.csv", "model.safetensors"):
         (out / stale).unlink(missing_ok=True)

@@ -42,7 +42,7 @@ def page_panels(record: RunRecord, baseline: RunRecord | None) -> dict[str, str]
 def save_picture(record: RunRecord, baseline: RunRecord | None, path_png: Path) -> None:
     """The main plots of a run in one PNG: accuracy by bytes and by joules, and joules by round.
 
-    Raises OSError where the disk refuses.
+    Raises DiskError where the disk refuses.
     """
     with styled():
         figure = Figure(figsize=(11.4, 6.6))

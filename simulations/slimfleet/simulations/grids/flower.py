@@ -84,7 +84,7 @@ def rebuilt(metadata: Metadata, content: RecordDict) -> Message:
 def answer(app: ClientApp, message: Message, context: Context) -> Message:
     """Run a client app on one message. What it raises becomes an error reply, as in Flower's engine.
 
-    BadInput is raised again: it is about the scenario's task, not about one device.
+    BadInput is raised again: it is about the scenario's task or the disk, not about one device.
     """
     try:
         return app(message, context)

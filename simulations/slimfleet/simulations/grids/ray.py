@@ -10,6 +10,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from slimfleet.simulations.grids.flower import (
     identify_process,
     rebuilt,
 )
+from slimfleet.simulations.grids.ray_daemons import local_ray
 
 __all__ = ["RayEngine"]
 
@@ -39,6 +41,25 @@ _Shared = dict[str, Any]
 _Parcel = tuple[Any, _Shared, dict[str, int]]
 """Metadata of a message, its own records, and which stored records it shares with others."""
 
+_Line = tuple[str, int, str]
+"""Of a log: the logger's name, the level and the message."""
+
+
+class _Said(logging.Handler):
+    """Keeps errors that are logged in a worker, whose own output nobody sees."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self._lines: list[_Line] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append((record.name, record.levelno, record.getMessage()))
+
+    def taken(self) -> list[_Line]:
+        """The lines since the last look."""
+        lines, self._lines = self._lines, []
+        return lines
+
 
 @ray.remote(num_cpus=1)
 class _Worker:
@@ -48,18 +69,21 @@ class _Worker:
         identify_process()
         self._make_app = make_app
         self._contexts: dict[int, Context] = {}
+        self._said = _Said()
+        logging.getLogger("slimfleet").addHandler(self._said)
 
     def ready(self) -> None:
         """Make the app. Comes before any work; what it raises comes back as it is, unlike that of a constructor."""
         self._app = self._make_app()
 
-    def work(self, shared: Sequence[Any], parcel: _Parcel) -> Message:
-        """Answer one message."""
+    def work(self, shared: Sequence[Any], parcel: _Parcel) -> tuple[Message, list[_Line]]:
+        """Answer one message; with the errors that were logged on the way."""
         metadata, own, keys = parcel
         content = RecordDict({**own, **{name: shared[place] for name, place in keys.items()}})
         node = metadata.dst_node_id
         context = self._contexts.setdefault(node, context_of(node, {"partition-id": node - 1}))
-        return answer(self._app, rebuilt(metadata, content), context)
+        reply = answer(self._app, rebuilt(metadata, content), context)
+        return reply, self._said.taken()
 
 
 @dataclass(slots=True)
@@ -80,13 +104,18 @@ class RayEngine:
     """
 
     def __init__(self, make_app: Callable[[], ClientApp], workers: int, device_timeout_s: float) -> None:
-        self._owns_ray = not ray.is_initialized()
-        if self._owns_ray:
-            ray.init(address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False)
         self._make_app = make_app
         self._timeout_s = device_timeout_s
-        self._workers = [self._start() for _ in range(workers)]
-        _result([worker.ready.remote() for worker in self._workers])
+        self._workers: list[Any] = []
+        self._daemons = ExitStack()
+        if not ray.is_initialized():
+            self._daemons.enter_context(local_ray(workers))
+        try:
+            self._workers += [self._start() for _ in range(workers)]
+            _result([worker.ready.remote() for worker in self._workers])
+        except BaseException:
+            self.close()
+            raise
         self._queues: list[deque[_Task]] = [deque() for _ in range(workers)]
         self._line: deque[Message] = deque()
         self._shared: Any = None
@@ -120,20 +149,21 @@ class RayEngine:
 
     def close(self) -> None:
         """End the actors, and Ray where it was started here."""
-        for worker in self._workers:
-            ray.kill(worker, no_restart=True)
-        if self._owns_ray:
-            ray.shutdown()
+        with self._daemons:
+            for worker in self._workers:
+                ray.kill(worker, no_restart=True)
 
     def _take(self, worker: int, reference: Any) -> list[Message]:
         queue = self._queues[worker]
         task = next(task for task in queue if task.reference == reference)
         try:
-            reply = _result(reference)
+            reply, said = _result(reference)
         except RayActorError as death:
             log.warning("worker %d died and is replaced: %s", worker, type(death).__name__)
             self._replace(worker)
             return [self._lose(worker, WORKER_CRASHED, "the worker died")]
+        for name, level, text in said:
+            logging.getLogger(name).log(level, "%s", text)
         queue.remove(task)
         if queue:
             queue[0].since_s = time.monotonic()

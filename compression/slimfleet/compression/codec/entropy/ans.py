@@ -25,6 +25,8 @@ from slimfleet.compression.codec.native.build import INSTALL_COMPILER
 from slimfleet.compression.errors import BadInput, PayloadError
 
 _WORD = 4
+LARGEST_LEVEL_BITS = 24 + 1
+"""A magnitude owns at least one of 2**24 quantiles; then comes its sign."""
 
 
 def _stream() -> Any:
@@ -85,22 +87,29 @@ def encode_levels(tensors: Iterable[tuple[Levels, Table]]) -> bytes:
 class LevelDecoder:
     """Reads levels back, tensor by tensor."""
 
-    def __init__(self, data: bytes) -> None:
-        """Start on the output of `encode_levels`; raises PayloadError("entropy") for bytes that cannot be one."""
-        if data.endswith(b"\0"):
+    def __init__(self, data: bytes | memoryview, most: int) -> None:
+        """Start on what `encode_levels` gave for at most so many levels.
+
+        Raises PayloadError("entropy") when it cannot have given it.
+        """
+        longest = most * LARGEST_LEVEL_BITS // 8 + 2 * _WORD
+        if len(data) > longest:
+            raise PayloadError(
+                "entropy", f"{len(data)} bytes of entropy-coded words, {most} levels need at most {longest}"
+            )
+        if len(data) and data[-1] == 0:
             raise PayloadError("entropy", "entropy-coded words end in a zero byte")
-        words = np.frombuffer(data + bytes(-len(data) % _WORD), "<u4").astype(np.uint32)
+        words = np.zeros(-(-len(data) // _WORD), "<u4")
+        words.view(np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
+        words = words.astype(np.uint32, copy=False)
         self._coder: Any = _stream().stack.AnsCoder(words) if installed() else PlainAns(words)
 
     def read(self, size: int, table: Table) -> Levels:
         """The next `size` signed levels. Garbage in gives garbage out, of that size."""
         levels = self._symbols(table, size)
-        used = levels != 0
-        signs = self._symbols(_signs(), int(np.count_nonzero(used)))
-        signs *= -2
-        signs += 1
-        levels[used] *= signs
-        return levels
+        used = levels != 0  # and then, which of them are negative
+        used[used] = self._symbols(_signs(), int(np.count_nonzero(used))) != 0
+        return np.negative(levels, out=levels, where=used)
 
     def _symbols(self, table: Table, size: int) -> Levels:
         model = table.model if installed() else table.starts

@@ -29,26 +29,29 @@ class PlainAns:
     """A stack of symbols under entropy coding: 64-bit state, 32-bit words, 24-bit quantiles."""
 
     def __init__(self, words: NDArray[np.uint32]) -> None:
-        self._words: list[int] = words.tolist()
+        self._words = words.data  # as a list they would take nine times the memory
+        self._left = len(words)
         self._state = 0
-        while self._words and self._state < _LOW:
-            self._state = self._state << 32 | self._words.pop()
+        while self._left and self._state < _LOW:
+            self._left -= 1
+            self._state = self._state << 32 | self._words[self._left]
 
     def decode(self, starts: list[int], size: int) -> NDArray[np.int32]:
         """The next `size` symbols under the model of `starts`."""
         symbols = np.empty(size, np.int32)
-        state, words = self._state, self._words
+        state, words, left = self._state, self._words, self._left
         for i in range(size):
             quantile = state & (_QUANTILES - 1)
             k = bisect_right(starts, quantile) - 1
             start = starts[k]
             state = (state >> QUANTILE_BITS) * (starts[k + 1] - start) + quantile - start
-            if state < _LOW and words:
-                state = state << 32 | words.pop()
+            if state < _LOW and left:
+                left -= 1
+                state = state << 32 | words[left]
             symbols[i] = k
-        self._state = state
+        self._state, self._left = state, left
         return symbols
 
     def is_empty(self) -> bool:
         """Whether nothing is left."""
-        return self._state == 0 and not self._words
+        return self._state == 0 and not self._left

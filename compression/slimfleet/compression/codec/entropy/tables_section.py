@@ -56,7 +56,8 @@ def read(reader: Reader | None, specs: Sequence[TensorSpec]) -> tuple[dict[str, 
     if numbers.max(initial=0) > count or numbers[len(specs) :].any():
         raise PayloadError("entropy", "a tensor names a frequency table that is not there")
     tables = [_read_table(reader) for _ in range(count)]
-    decoder = LevelDecoder(bytes(reader.rest()))
+    coded = sum(spec.size for spec, number in zip(specs, numbers, strict=False) if number)
+    decoder = LevelDecoder(reader.rest(), coded)
     levels = {
         spec.name: _read_levels(decoder, spec, tables[number - 1] if number else None)
         for spec, number in zip(specs, numbers, strict=False)

@@ -2,23 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 from types import TracebackType
+from wsgiref.simple_server import WSGIRequestHandler
 
 from prometheus_client import CollectorRegistry, start_http_server
 
 from slimfleet.compression.errors import BadInput
 
+LONGEST_SCRAPE_S = 10.0
+"""A client that has not sent its request and read the answer by then is cut off: it must not hold a thread."""
+
+
+class _Handler(WSGIRequestHandler):
+    """One scrape, in its own thread."""
+
+    def handle(self) -> None:
+        hang_up = threading.Timer(LONGEST_SCRAPE_S, _hang_up, [self.connection])
+        hang_up.daemon = True
+        hang_up.start()
+        try:
+            with contextlib.suppress(OSError):  # cut off, or gone
+                super().handle()
+        finally:
+            hang_up.cancel()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Scrapes are not worth a line."""
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # closed meanwhile
+        connection.shutdown(socket.SHUT_RDWR)
+
 
 class MetricsServer:
     """`http://host:port/metrics`, served from its own thread until `close`, or the end of a `with` block.
 
-    `port` 0 takes a free one; read it from `port`. Metrics reveal a fleet, so the default listens on this machine
-    only. Raises BadInput when the address cannot be listened on.
+    A client has `LONGEST_SCRAPE_S` for a scrape. `port` 0 takes a free one; read it from `port`. Metrics reveal a
+    fleet, so the default listens on this machine only. Raises BadInput when the address cannot be listened on.
     """
 
     def __init__(self, registry: CollectorRegistry, port: int, host: str = "127.0.0.1") -> None:
         try:
             self._server, self._thread = start_http_server(port, addr=host, registry=registry)
+            self._server.RequestHandlerClass = _Handler
         except (OSError, OverflowError) as error:
             raise BadInput(
                 f"cannot serve metrics on {host}:{port}: {error}; choose another port, or 0 for a free one"

@@ -15,6 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 from slimfleet.compression import SlimfleetError
 from slimfleet.compression.edge.app_config import config_as, log_to_stderr, table, task_reference
 from slimfleet.compression.edge.task_loader import BUILT_IN, load_task
+from slimfleet.compression.files import locked, naming
 from slimfleet.coordinator.coordinator import Coordinator
 from slimfleet.coordinator.environment import WallEnvironment
 from slimfleet.coordinator.learning.row import why_nothing_was_used
@@ -64,7 +65,9 @@ def deployed_server_app(beside: Path) -> ServerApp:
         name, options = task_reference(context.run_config)
         task = load_task(name, BUILT_IN, partitions=1, seed=0, options=options)
         coordinator = Coordinator(task, settings, WallEnvironment())
-        with _metrics(config, settings.name) as metrics:
+        with naming(out):
+            out.mkdir(parents=True, exist_ok=True)
+        with locked(out), _metrics(config, settings.name) as metrics:
             run(coordinator, grid, out, [log_rounds, RoundsCsv(out), *metrics])
             nothing = why_nothing_was_used(coordinator.state)
             model = coordinator.published() if nothing is None else None
