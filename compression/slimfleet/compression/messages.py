@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Annotated, Any, TypeVar
 
-from annotated_types import Ge, Le, Lt
+from annotated_types import Ge, Lt
 from pydantic import TypeAdapter, ValidationError
 
 from slimfleet.compression.errors import PayloadError
@@ -22,6 +22,7 @@ from slimfleet.compression.types import (
     Budget,
     Count,
     DeviceProfile,
+    ExampleCount,
     NotNegative,
     Plan,
     Positive,
@@ -64,7 +65,7 @@ class Registration:
     """What a device says about itself when it joins."""
 
     profile: DeviceProfile
-    examples: Annotated[int, Ge(1), Le(2**31)]
+    examples: ExampleCount
     """Number of local examples."""
 
 

@@ -1,7 +1,9 @@
 """Core types: what a device is, may spend, is planned to do, and did spend.
 
 Units are in the names; `None` means no limit. Everything here is frozen and free of torch. The bounds beside the types
-are enforced by `slimfleet.compression.messages` on everything that arrives from the other end.
+are enforced by `slimfleet.compression.messages` on everything that arrives from the other end. Bounds of quantities
+that a device states are physical: wide enough for a microcontroller and for a GPU server, and so narrow that products,
+quotients and sums of such quantities stay finite and above zero.
 """
 
 from __future__ import annotations
@@ -27,6 +29,40 @@ Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Count = Annotated[int, Ge(0), Le(2**53)]
 Share = Annotated[float, Ge(0), Le(1)]
+
+LARGEST_JOULES = 1e6
+"""A laptop's battery several times over: no round of one device takes more."""
+
+LARGEST_SECONDS = 7 * 86_400.0
+"""A week: no round of one device takes longer."""
+
+Joules = Annotated[float, Ge(0), Le(LARGEST_JOULES)]
+"""Energy of one round, or of one part of it."""
+
+Seconds = Annotated[float, Ge(1e-6), Le(LARGEST_SECONDS)]
+"""Duration of one round."""
+
+JoulesPerByte = Annotated[float, Ge(0), Le(1e3)]
+"""Energy that a radio takes for a byte. Satellite modems need some 0.1 J."""
+
+IdleWatts = Annotated[float, Ge(0), Le(1e5)]
+Watts = Annotated[float, Ge(1e-6), Le(1e5)]
+"""Power of a device at work: from a sensor node to a rack of GPUs."""
+
+FlopsPerSecond = Annotated[float, Ge(1e3), Lt(1e18)]
+"""Training speed: from an 8-bit microcontroller to an exaflop machine."""
+
+BytesPerSecond = Annotated[float, Ge(1e-2), Lt(1e12)]
+"""Data rate: from a satellite modem to a backbone."""
+
+BatteryJoules = Annotated[float, Ge(1e-3), Lt(1e9)]
+"""Capacity of a battery: from a capacitor to a lorry."""
+
+MemoryBytes = Annotated[int, Ge(0), Le(2**50)]
+ExampleCount = Annotated[int, Ge(1), Le(2**31)]
+Loss = Annotated[float, Gt(-1e30), Lt(1e30)]
+"""Mean training loss. A float32 loss can be this large before it overflows, and a sum over any fleet is finite."""
+
 Label = Annotated[str, MaxLen(64)]
 
 Tensors = dict[str, NDArray[Any]]
@@ -59,18 +95,18 @@ class DeviceProfile:
 
     name: Label
     device_class: Label
-    ram_bytes: Count
-    train_flops_per_s: Positive
-    idle_w: NotNegative
-    train_w: Positive
+    ram_bytes: MemoryBytes
+    train_flops_per_s: FlopsPerSecond
+    idle_w: IdleWatts
+    train_w: Watts
     """Power drawn for training, above idle."""
-    uplink_bytes_per_s: Positive
-    downlink_bytes_per_s: Positive
-    radio_j_per_byte_up: NotNegative
-    radio_j_per_byte_down: NotNegative
-    radio_j_per_burst: NotNegative
+    uplink_bytes_per_s: BytesPerSecond
+    downlink_bytes_per_s: BytesPerSecond
+    radio_j_per_byte_up: JoulesPerByte
+    radio_j_per_byte_down: JoulesPerByte
+    radio_j_per_burst: Joules
     """Fixed energy of waking the radio (and of its tail), once a round."""
-    battery_j: Positive | None = None
+    battery_j: BatteryJoules | None = None
     """Capacity of the battery; None on mains."""
     bfloat16: bool = False
     """Whether this device trains faster in bfloat16 than in float32."""
@@ -95,7 +131,8 @@ class Skip:
     """A device that fits no plan, and the constraint that binds."""
 
     constraint: str
-    """A field name of `Budget`, or `battery`: the charge is below the floor."""
+    """A field name of `Budget`; `battery`: the charge is below the floor; or `profile`: the device's figures make no
+    plan possible."""
     needed: float
     limit: float
 
@@ -104,6 +141,8 @@ class Skip:
         """One sentence for people."""
         if self.constraint == "battery":
             return f"battery: charged to {self.limit:.0%}, the floor is {self.needed:.0%}"
+        if self.constraint == "profile":
+            return "profile: no plan can be made from the figures that the device states"
         return f"{self.constraint}: the least plan needs {self.needed:.4g}, the limit is {self.limit:.4g}"
 
 
@@ -111,12 +150,12 @@ class Skip:
 class Cost:
     """What a round costs one device: predicted by the cost model, or spent."""
 
-    energy_j: NotNegative
+    energy_j: Joules
     """Total, radio included."""
-    radio_j: NotNegative
+    radio_j: Joules
     """The part of `energy_j` spent on the radio; 0 where a meter does not separate it."""
-    time_s: NotNegative
-    memory_bytes: Count
+    time_s: Seconds
+    memory_bytes: MemoryBytes
     uplink_bytes: Count
     downlink_bytes: Count
 
@@ -127,9 +166,9 @@ class Report:
 
     spent: Cost
     source: EnergySource
-    loss: float
+    loss: Loss
     """Mean training loss over the local steps."""
-    examples: Annotated[int, Ge(1), Le(2**31)]
+    examples: ExampleCount
     """Number of local examples: the weight of the update."""
     steps: Count
     """Local steps done; fewer than planned when the budget guard stopped the round."""

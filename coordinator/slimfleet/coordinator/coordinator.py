@@ -20,14 +20,21 @@ from slimfleet.compression.pruning import select_channels
 from slimfleet.compression.pruning.blueprint import blueprint
 from slimfleet.compression.tensors import load_tensors, tensors_of
 from slimfleet.coordinator.environment import Environment
-from slimfleet.coordinator.learning.aggregate import CoverageMean
+from slimfleet.coordinator.learning.aggregate import CoverageMean, shortened
 from slimfleet.coordinator.learning.learn import learn
 from slimfleet.coordinator.learning.row import round_row
 from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
 from slimfleet.coordinator.observing.events import Closed, Phase, Planned
 from slimfleet.coordinator.planning.assigning import Assigner
 from slimfleet.coordinator.receiving.answer import REPLAY, Answer, failed, judged
-from slimfleet.coordinator.receiving.checks import LARGEST_EXAMPLES
+from slimfleet.coordinator.receiving.bounds import (
+    LONGEST_MEAN,
+    RECENT_ROUNDS,
+    FleetBounds,
+    fleet_bounds,
+    multiple,
+    typical_norms,
+)
 from slimfleet.coordinator.sending.downlink import Downlink
 from slimfleet.coordinator.sending.versions import Versions
 from slimfleet.coordinator.settings import CoordinatorSettings
@@ -112,11 +119,13 @@ class Coordinator:
         dispatch = self.state.in_flight.pop(plan_id, None)
         if dispatch is None:
             return self._answered(REPLAY)
-        answer, update = judged(dispatch, payload, report_text, self.settings.server.max_update_norm)
+        opened = self._opened()
+        answer, update = judged(dispatch, payload, report_text, opened.bounds, opened.downlink.tensors)
         if update is not None and answer.report is not None:
-            weight = min(answer.report.examples, LARGEST_EXAMPLES)
+            weight = min(answer.report.examples, opened.bounds.examples)
             try:
-                self._opened().mean.add(update, dispatch.index_map, weight)
+                update = shortened(update, dispatch.index_map.schema, opened.bounds.longest)
+                opened.mean.add(update, dispatch.index_map, weight)
             except PayloadError as error:
                 answer = replace(answer, verdict="rejected", reason=error.reason, message=str(error))
         return self._answered(answer)
@@ -141,7 +150,7 @@ class Coordinator:
         answers = sorted(opened.answers, key=lambda a: 0 if a.dispatch is None else a.dispatch.node)
         began = stopwatch()
         if opened.mean.updates:
-            state.server.step(opened.mean.mean(self.settings.server.absent_weight))
+            state.server.step(self._mean(opened, answers))
         seconds["aggregate"] = stopwatch() - began
         silent = self.environment.advance(now_s, answers, opened.number)
         learn(state, self.cost_model, answers, opened.number)
@@ -180,10 +189,33 @@ class Coordinator:
                 number=number,
                 downlink=Downlink(self.blueprint, state.server.model(), number, state.versions, settings),
                 mean=CoverageMean(state.schema, settings.selection.per_round),
+                bounds=self._bounds(number),
                 opened_s=now_s,
                 opened_at=began,
             )
         return state.open_round
+
+    def _bounds(self, number: int) -> FleetBounds:
+        """What one device may claim and move in this round."""
+        settings, records = self.settings, list(self.state.registry)
+        recent = [
+            record.norms
+            for record in records
+            if record.norms is not None and record.norms_round >= number - RECENT_ROUNDS
+        ]
+        return fleet_bounds(
+            [record.examples for record in records],
+            recent,
+            settings.selection.per_round,
+            settings.server.max_update_norm,
+        )
+
+    def _mean(self, opened: OpenRound, answers: Sequence[Answer]) -> Tensors:
+        """The round's mean update, bounded by its typical update: all that protects a fleet's first round."""
+        used = [a.norms for a in answers if a.verdict == "accepted" and a.norms is not None]
+        typical = typical_norms(used) or opened.bounds.typical
+        mean = opened.mean.mean(self.settings.server.absent_weight)
+        return shortened(mean, self.state.schema, multiple(LONGEST_MEAN, typical))
 
     def _opened(self) -> OpenRound:
         if self.state.open_round is None:

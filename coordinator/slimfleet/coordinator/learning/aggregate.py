@@ -9,6 +9,7 @@ et al. 2017, alg. 1).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 
 from slimfleet.compression import ModelSchema, PayloadError, Tensors
 from slimfleet.compression.pruning import IndexMap
+from slimfleet.compression.schema import TensorSpec
+from slimfleet.coordinator.receiving.checks import Norms, norm
 
 FRACTION_BITS = 28
 """Resolution of the sum of floats: 2**-28, some 16 times finer than float32 resolves a value near 1."""
@@ -87,6 +90,24 @@ class CoverageMean:
         if self._kinds[name] == "integer":
             return _signed(values).astype(np.int64)
         return np.rint(values.astype(np.float64) * 2.0**FRACTION_BITS).astype(np.int64)
+
+
+def shortened(update: Tensors, schema: ModelSchema, longest: Norms) -> Tensors:
+    """The update, scaled down where it is longer than `longest`; weights and statistics apart."""
+
+    def scaled(specs: Sequence[TensorSpec], limit: float) -> Tensors:
+        found = norm(update, specs)
+        if found <= limit:
+            return {}
+        return {
+            spec.name: (update[spec.name] * (limit / found)).astype(update[spec.name].dtype) for spec in specs
+        }
+
+    return (
+        update
+        | scaled(schema.weights, longest.weights)
+        | scaled(schema.of_kind("buffer"), longest.statistics)
+    )
 
 
 def _signed(change: NDArray[Any]) -> NDArray[Any]:

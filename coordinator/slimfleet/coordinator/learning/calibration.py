@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import exp, isfinite, log, sqrt
+from math import exp, inf, isfinite, log, sqrt
 from statistics import median
 from typing import Literal
 
@@ -182,7 +182,11 @@ def _log_ratios(predicted: Cost, spent: Cost) -> dict[Quantity, float] | None:
     }
     if not all(isfinite(value) and value > 0 for pair in pairs.values() for value in pair):
         return None
-    return {quantity: log(actual / expected) for quantity, (expected, actual) in pairs.items()}
+    ratios = {quantity: actual / expected for quantity, (expected, actual) in pairs.items()}
+    # A quotient of positive numbers may still round to zero, or to infinity.
+    if not all(0 < ratio < inf for ratio in ratios.values()):
+        return None
+    return {quantity: log(ratio) for quantity, ratio in ratios.items()}
 
 
 def _prior(values: list[float]) -> ClassPrior:

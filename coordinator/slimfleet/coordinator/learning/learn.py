@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from slimfleet.coordinator.sending.versions import NOTHING
 if TYPE_CHECKING:
     from slimfleet.coordinator.state import State
 
+log = logging.getLogger(__name__)
+
 
 def learn(state: State, cost_model: CostModel, answers: Sequence[Answer], round_number: int) -> None:
     """Fold answers into calibration, sizes and records.
@@ -23,20 +26,33 @@ def learn(state: State, cost_model: CostModel, answers: Sequence[Answer], round_
     """
     sizes = []
     for answer in answers:
-        dispatch, report = answer.dispatch, answer.report
-        assert dispatch is not None
-        if report is not None and answer.verdict != "rejected":
-            record = state.registry[dispatch.node]
-            record.examples, record.loss = report.examples, report.loss
-            nominal = nominal_cost(cost_model, record.profile, dispatch, report)
-            state.calibration.update(str(dispatch.node), record.profile.device_class, nominal, report.spent)
-            plan = dispatch.assignment.plan
-            if plan.nmse:
-                parameters = cost_model.works[plan.width].parameters
-                sizes.append(SizeObservation(plan.nmse, parameters, report.spent.uplink_bytes))
-        _note(state, dispatch, answer, round_number)
+        assert answer.dispatch is not None
+        _note(state, answer.dispatch, answer, round_number)
+        try:
+            sizes += _taught(state, cost_model, answer.dispatch, answer)
+        except Exception:
+            # What one device reports must not keep the coordinator from learning from the others.
+            log.exception(
+                "round %d: the report of node %d teaches nothing", round_number, answer.dispatch.node
+            )
     state.calibration.close_round()
     state.sizes = state.sizes.learn(sizes)
+
+
+def _taught(state: State, cost_model: CostModel, dispatch: Dispatch, answer: Answer) -> list[SizeObservation]:
+    """Learn from one report what a device's rounds cost; returns the size of its update, where that teaches too."""
+    report = answer.report
+    if report is None or answer.verdict == "rejected":
+        return []
+    record, plan = state.registry[dispatch.node], dispatch.assignment.plan
+    record.examples, record.loss = report.examples, report.loss
+    nominal = nominal_cost(cost_model, record.profile, dispatch, report)
+    device = str(dispatch.node)
+    state.calibration.update(device, record.profile.device_class, nominal, report.spent)
+    if not plan.nmse:
+        return []
+    parameters = cost_model.works[plan.width].parameters
+    return [SizeObservation(plan.nmse, parameters, report.spent.uplink_bytes, device)]
 
 
 def nominal_cost(cost_model: CostModel, profile: DeviceProfile, dispatch: Dispatch, report: Report) -> Cost:
@@ -60,6 +76,8 @@ def _note(state: State, dispatch: Dispatch, answer: Answer, round_number: int) -
     record.rejections += answer.verdict == "rejected"
     record.failures += answer.verdict == "failed"
     record.violations += len(answer.broken)
+    if answer.norms is not None:
+        record.norms, record.norms_round = answer.norms, round_number
     if answer.verdict == "accepted":
         record.acknowledged_round = round_number
         record.participations += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,11 +15,14 @@ from slimfleet.compression.cost import CostModel, Work
 from slimfleet.coordinator.environment import Status
 from slimfleet.coordinator.learning.calibration import Calibration
 from slimfleet.coordinator.planning import PLANNERS, History, Sizes
-from slimfleet.coordinator.planning.selection import ORDERS, Candidate
+from slimfleet.coordinator.planning.policy import Planner
+from slimfleet.coordinator.planning.selection import ORDERS, Candidate, credible_joules
 from slimfleet.coordinator.registry import DeviceRecord, Registry
 from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.sending.downlink import Downlink
 from slimfleet.coordinator.settings import CoordinatorSettings
+
+log = logging.getLogger(__name__)
 
 MEMORY_SHARE = 0.8
 """Share of a device's memory that training may take. A board with 512 MB and no desktop keeps some 80 MB for its
@@ -45,13 +49,22 @@ class Assigner:
             if len(self.dispatches) == most:
                 break
             record = self.registry[node]
-            limits = self._limits(record, statuses[node])
-            choice = planner.plan(record.profile, limits, self.cost_model, self._history(record))
-            if isinstance(choice, Skip):
-                self._skip(record, choice)
-            else:
-                record.last_reason = choice.reason
-                self.dispatches.append(self._dispatch(record, choice, limits))
+            try:
+                self._assign(planner, record, statuses[node])
+            except Exception:
+                # The figures that a device states must not end the round for the others.
+                log.exception("round %d: no plan could be made for node %d", self._round, node)
+                self._skip(record, Skip(constraint="profile", needed=0.0, limit=0.0))
+
+    def _assign(self, planner: Planner, record: DeviceRecord, status: Status) -> None:
+        """Give one device work, or skip it."""
+        limits = self._limits(record, status)
+        choice = planner.plan(record.profile, limits, self.cost_model, self._history(record))
+        if isinstance(choice, Skip):
+            self._skip(record, choice)
+            return
+        record.last_reason = choice.reason
+        self.dispatches.append(self._dispatch(record, choice, limits))
 
     @property
     def _round(self) -> int:
@@ -60,6 +73,10 @@ class Assigner:
     def _order(self, statuses: Mapping[int, Status]) -> list[int]:
         """The nodes with enough charge, in the order in which they are considered; the others are skipped."""
         settings = self.settings.selection
+        work = self.cost_model.works[1.0]
+        round_j = credible_joules(
+            {each.node: (each.profile.device_class, _full_round_j(each, work)) for each in self.registry}
+        )
         candidates = []
         for node, status in sorted(statuses.items()):
             record = self.registry[node]
@@ -72,7 +89,7 @@ class Assigner:
             candidates.append(
                 Candidate(
                     node=node,
-                    round_j=_full_round_j(record, self.cost_model.works[1.0]),
+                    round_j=round_j[node],
                     loss=record.loss,
                     battery=status.battery,
                     charging=status.charging,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from slimfleet.compression.cost import CostModel, Demand
 from slimfleet.compression.types import Budget, DeviceProfile, Plan, Skip
-from slimfleet.coordinator.planning.limits import feasible, needs, used
+from slimfleet.coordinator.planning.limits import LEAST_LIMIT, feasible, needs, used
 from slimfleet.coordinator.planning.policy import History
 from slimfleet.coordinator.settings import PlannerSettings
 
@@ -176,7 +176,9 @@ class _Search:
         progress = -np.expm1(-self.steps * grid.batch_size / self.history.examples)
         width = np.array(settings.widths)[grid.width_index] ** settings.width_exponent
         quality = (1 - grid.nmse) ** settings.quality_exponent
-        price = costs.energy_j**settings.energy_exponent * demand.uplink_bytes**settings.uplink_exponent
+        # A round may take no joules at all where a device says so.
+        joules = np.maximum(costs.energy_j, LEAST_LIMIT)
+        price = joules**settings.energy_exponent * demand.uplink_bytes**settings.uplink_exponent
         self._value = np.asarray(progress * width * quality / price, np.float64)
 
     def _demand(self) -> Demand:

@@ -11,7 +11,7 @@ from statistics import fmean
 
 from prometheus_client import CollectorRegistry
 
-from slimfleet.compression.types import Cost, EnergySource
+from slimfleet.compression.types import LARGEST_JOULES, LARGEST_SECONDS, Cost, EnergySource
 from slimfleet.coordinator.observing.events import Closed, Event, Phase, Planned, Saved
 from slimfleet.coordinator.observing.prometheus.families import Families
 from slimfleet.coordinator.observing.prometheus.names import (
@@ -26,7 +26,6 @@ from slimfleet.coordinator.observing.prometheus.names import (
     Split,
 )
 from slimfleet.coordinator.receiving.answer import Answer
-from slimfleet.coordinator.receiving.checks import LARGEST_JOULES, LARGEST_SECONDS
 from slimfleet.coordinator.registry import Registry
 from slimfleet.coordinator.sending.dispatch import Dispatch
 
