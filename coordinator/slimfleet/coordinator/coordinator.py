@@ -35,6 +35,7 @@ from slimfleet.coordinator.receiving.bounds import (
     multiple,
     typical_norms,
 )
+from slimfleet.coordinator.receiving.checks import norm
 from slimfleet.coordinator.sending.downlink import Downlink
 from slimfleet.coordinator.sending.versions import Versions
 from slimfleet.coordinator.settings import CoordinatorSettings
@@ -122,9 +123,9 @@ class Coordinator:
         opened = self._opened()
         answer, update = judged(dispatch, payload, report_text, opened.bounds, opened.downlink.tensors)
         if update is not None and answer.report is not None:
-            weight = min(answer.report.examples, opened.bounds.examples)
+            weight = opened.bounds.weight(answer.report.examples)
             try:
-                update = shortened(update, dispatch.index_map.schema, opened.bounds.longest)
+                update = shortened(update, dispatch.index_map.schema, opened.bounds.longest_at(weight))
                 opened.mean.add(update, dispatch.index_map, weight)
             except PayloadError as error:
                 answer = replace(answer, verdict="rejected", reason=error.reason, message=str(error))
@@ -184,18 +185,18 @@ class Coordinator:
     def _open_round(self, now_s: float, began: float) -> OpenRound:
         state, settings = self.state, self.settings
         if state.open_round is None:
-            number = state.next_round
+            number, model = state.next_round, state.server.model()
             state.open_round = OpenRound(
                 number=number,
-                downlink=Downlink(self.blueprint, state.server.model(), number, state.versions, settings),
+                downlink=Downlink(self.blueprint, model, number, state.versions, settings),
                 mean=CoverageMean(state.schema, settings.selection.per_round),
-                bounds=self._bounds(number),
+                bounds=self._bounds(number, model),
                 opened_s=now_s,
                 opened_at=began,
             )
         return state.open_round
 
-    def _bounds(self, number: int) -> FleetBounds:
+    def _bounds(self, number: int, model: Tensors) -> FleetBounds:
         """What one device may claim and move in this round."""
         settings, records = self.settings, list(self.state.registry)
         recent = [
@@ -208,6 +209,7 @@ class Coordinator:
             recent,
             settings.selection.per_round,
             settings.server.max_update_norm,
+            norm(model, self.state.schema.weights),
         )
 
     def _mean(self, opened: OpenRound, answers: Sequence[Answer]) -> Tensors:

@@ -90,7 +90,7 @@ def judged(
             return answer("failed", "late", f"done after {parsed.spent.time_s:.4g} s"), None
         update = decoded_update(payload, dispatch.assignment, dispatch.index_map.schema)
         norms = norms_of(update, dispatch.index_map.schema)
-        check_norms(norms, bounds.norms)
+        check_norms(norms, bounds.largest)
         check_variances(update, dispatch.index_map, model)
         return answer("accepted"), update
     except PayloadError as error:

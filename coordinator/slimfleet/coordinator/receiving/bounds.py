@@ -6,8 +6,8 @@ of a median over devices, one vote each: no device moves it alone, and it follow
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import inf
 from statistics import median, median_low
 
@@ -24,8 +24,8 @@ LARGEST_NORM = 20.0
 data are few and skewed: up to 16 medians in the quickstart."""
 
 LONGEST_UPDATE = 5.0
-"""An update longer than this many median norms counts as this long. Beside a share of a tenth, it then moves the model
-about as far as the honest rest of its round."""
+"""An update of the median device's weight that is longer than this many median norms counts as this long, a heavier one
+as accordingly shorter. At a twentieth of the mean, it then moves the model less than the honest rest of its round."""
 
 LONGEST_MEAN = 1.5
 """Largest norm of a mean update, in median norms of its updates. Honest updates point different ways, and their mean
@@ -42,43 +42,56 @@ RECENT_ROUNDS = 10
 class FleetBounds:
     """What one device may claim and move in one round."""
 
-    examples: int
-    """Largest weight of an update; larger claims count as this."""
-    norms: Norms
-    """An update with a larger norm is rejected."""
+    median_examples: int
+    largest_weight: int
+    """More examples count as this many."""
+    largest: Norms
+    """An update with larger norms is rejected."""
+    longest: Norms
+    """An update of the median weight that is longer counts as this long."""
     typical: Norms | None
     """Median norms of the fleet's last updates; None where too few are known."""
 
-    @property
-    def longest(self) -> Norms:
-        """Longer updates count as this long."""
-        return multiple(LONGEST_UPDATE, self.typical)
+    def weight(self, examples: int) -> int:
+        """How much an update counts in the mean whose device claims so many examples."""
+        return min(examples, self.largest_weight)
+
+    def longest_at(self, weight: int) -> Norms:
+        """How long an update of this weight may be: what counts is the product of both."""
+        return multiple(min(1.0, self.median_examples / weight), self.longest)
 
 
 def fleet_bounds(
-    claimed: Iterable[int], recent: Iterable[Norms], per_round: int, max_norm: float
+    claimed: Sequence[int], recent: Sequence[Norms], per_round: int, max_norm: float, model_norm: float
 ) -> FleetBounds:
     """Bounds for one round, from what each device claims to hold and from the norms of its last update.
 
-    `per_round` is the number of devices in a round, and `max_norm` the bound on weights that holds whatever the fleet
-    does.
+    `per_round` is the number of devices in a round, `max_norm` the bound on weights that holds whatever the fleet does,
+    and `model_norm` the norm of the global model's weights: in the first round of a fleet no update counts as longer.
     """
+    # The lower of two: beside one other device, a claim cannot raise its own bound.
+    median_examples = median_low(claimed) if claimed else LARGEST_EXAMPLES
+    share = LARGEST_SHARE * min(per_round, len(claimed))
+    weight = min(max(share, LEAST_WEIGHT), MOST_WEIGHT)
     typical = typical_norms(recent)
-    largest = multiple(LARGEST_NORM, typical)
+    largest, longest = multiple(LARGEST_NORM, typical), multiple(LONGEST_UPDATE, typical)
+    if typical is None and len(claimed) >= ENOUGH_DEVICES:
+        longest = replace(longest, weights=max(model_norm, 1.0))
     return FleetBounds(
-        examples=_most_examples(list(claimed), per_round),
-        norms=Norms(weights=min(largest.weights, max_norm), statistics=largest.statistics),
+        median_examples=median_examples,
+        largest_weight=min(int(weight * median_examples), LARGEST_EXAMPLES),
+        largest=replace(largest, weights=min(largest.weights, max_norm)),
+        longest=longest,
         typical=typical,
     )
 
 
-def typical_norms(norms: Iterable[Norms]) -> Norms | None:
+def typical_norms(norms: Sequence[Norms]) -> Norms | None:
     """Median norms; None where there are too few."""
-    known = list(norms)
-    if len(known) < ENOUGH_DEVICES:
+    if len(norms) < ENOUGH_DEVICES:
         return None
     return Norms(
-        weights=median(each.weights for each in known), statistics=median(each.statistics for each in known)
+        weights=median(each.weights for each in norms), statistics=median(each.statistics for each in norms)
     )
 
 
@@ -87,12 +100,3 @@ def multiple(factor: float, norms: Norms | None) -> Norms:
     if norms is None:
         return Norms(weights=inf, statistics=inf)
     return Norms(weights=factor * norms.weights or inf, statistics=factor * norms.statistics or inf)
-
-
-def _most_examples(claimed: list[int], per_round: int) -> int:
-    if not claimed:
-        return LARGEST_EXAMPLES
-    share = LARGEST_SHARE * min(per_round, len(claimed))
-    weight = min(max(share, LEAST_WEIGHT), MOST_WEIGHT)
-    # The lower of two: beside one other device, a claim cannot raise its own bound.
-    return min(max(int(weight * median_low(claimed)), 1), LARGEST_EXAMPLES)
