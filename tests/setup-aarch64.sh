@@ -3,11 +3,12 @@
 # and from PyPI the wheels that pip would choose there. Needs Debian's apt and the network, but not root. Made once.
 #
 #   tests/setup-aarch64.sh PYTHON      PYTHON has pip; the folder is ~/.cache/slimfleet/aarch64
+#
+# Debian's packages come from the mirror that this machine's apt uses, or from DEBIAN_MIRROR.
 set -euo pipefail
 
 python=$1
 root=${XDG_CACHE_HOME:-$HOME/.cache}/slimfleet/aarch64
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 debs=(libc6 libgcc-s1 libstdc++6 python3.11-minimal libpython3.11-minimal libpython3.11-stdlib
@@ -28,6 +29,20 @@ give_up() {
 for command in apt-get dpkg-deb qemu-aarch64-static; do
   command -v "$command" >/dev/null || give_up "there is no $command; it takes Debian and tests/setup-debian.sh"
 done
+
+# Where this machine's apt finds its own release of Debian.
+own_mirror() {
+  local id codename release
+  id=$(. /etc/os-release && echo "${ID:-}")
+  codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}")
+  [[ $id == debian ]] || return 0
+  for release in "$codename" stable oldstable testing unstable sid; do
+    apt-get indextargets --format '$(REPO_URI)' \
+      'Identifier: Packages' 'Component: main' "Release: $release"
+  done | sed -n 1p
+}
+mirror=${DEBIAN_MIRROR:-$(own_mirror)}
+[[ -n $mirror ]] || give_up "apt knows no mirror of Debian here: name one with DEBIAN_MIRROR=http://..."
 [[ -e $keyring ]] || give_up "there is no $keyring: apt-get install debian-archive-keyring"
 
 echo "Making $root for the tests on aarch64, once: 40 MB to fetch, 120 MB in the end"

@@ -1,5 +1,5 @@
-"""The device's side: a process of its own answers each message, from what node-config, run-config and disk say."""
+"""Device side: each message is answered by a new process, from node-config, run-config and disk."""
 
-from slimfleet.client.app import deployed_client_app
+from slimfleet.client import deployed_client_app
 
 app = deployed_client_app()

@@ -1,4 +1,4 @@
-"""The server's side: run-config and `federation.toml`, both beside this file, say what it runs."""
+"""Server side: it runs what the run-config and `federation.toml`, both beside this file, describe."""
 
 from pathlib import Path
 

@@ -68,8 +68,9 @@ def test_golomb_reads_back(share: float) -> None:
 
 
 def test_qsgd_is_unbiased() -> None:
-    sent, rng = update(4), np.random.default_rng(5)
-    mean = np.mean([ternary(sent, SCHEMA, rng).decoded["b"] for _ in range(500)], axis=0)
+    sent, rng = {"b": update(4)["b"]}, np.random.default_rng(5)
+    schema = ModelSchema.of(sent, sent)
+    mean = np.mean([ternary(sent, schema, rng).decoded["b"] for _ in range(500)], axis=0)
     largest = np.abs(sent["b"]).max()
     assert np.abs(mean - sent["b"]).max() < 5 * largest / np.sqrt(500)
 
@@ -128,6 +129,7 @@ def test_the_learning_rate_falls_from_its_first_value_to_its_last_share() -> Non
     assert [n for n in range(1, 12) if settings.measures(n)] == [5, 10, 11]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DEBIAN_FOLDER.exists(), reason="needs dataset-fashion-mnist")
 def test_runs_in_processes_are_kept_and_not_done_again(tmp_path: Path) -> None:
     settings, file = Settings(rounds=2, local_steps=1), tmp_path / "runs.jsonl"

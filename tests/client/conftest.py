@@ -28,8 +28,6 @@ from slimfleet.compression.pruning.blueprint import Blueprint, blueprint
 from slimfleet.compression.tensors import tensors_of
 from slimfleet.compression.wire import Envelope, PayloadKind
 
-torch.set_num_threads(1)
-
 
 class Blobs:
     """Two Gaussian blobs in 2-d pictures, told apart by a convolution with batch normalisation."""

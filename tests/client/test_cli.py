@@ -13,8 +13,9 @@ import torch
 from slimfleet.client import cli
 from slimfleet.client.anatomy import at_width, whole_tensors
 from slimfleet.client.benchmark import measure_training, measured_power
-from slimfleet.client.figures import profile_figures, profile_of
+from slimfleet.client.figures import Figure, profile_figures, profile_like, profile_of
 from slimfleet.client.meters import Meter, NoMeter, PowerSupplyMeter, Reading
+from slimfleet.client.printing import benchmark_text
 from slimfleet.client.tasks import Digits
 from slimfleet.compression import BadInput, DeviceProfile
 from slimfleet.compression.cost import RUNTIMES
@@ -149,6 +150,7 @@ def test_meters_lists_the_real_ones(device: Run) -> None:
         (("inspect", "digits", "--option", "size=3"), "size"),
         (("inspect", "digits", "--runtime", "jax"), "jax"),
         (("profile", "--meter", "rapl"), "rapl"),
+        (("profile", "--like", "pi_zero"), "pi_zero_2w"),
         (("profile", "--seconds", "soon"), "soon"),
         (
             ("profile", "--seconds", "0.1", "--meter", "none", "--idle-w", "1", "--train-w", "0", "--json"),
@@ -184,15 +186,45 @@ def test_help_needs_no_heavy_library(command: tuple[str, ...]) -> None:
 
 
 def test_a_benchmark_counts_the_examples_it_trained_on() -> None:
-    """The clock moves by a second a look: one as the run of 4 s begins, one before each step, and one at the end."""
+    """The clock moves by a second a look: as the run of 20 s begins, before each step, and after each stretch.
+
+    So a stretch of 4 s has three steps in 5 s.
+    """
     looks = iter(range(1000))
     state = torch.get_rng_state()
-    found = measure_training(Digits(1), 16, 4.0, NoMeter(), clock=lambda: float(next(looks)))
+    found = measure_training(Digits(1), 16, 20.0, NoMeter(), clock=lambda: float(next(looks)))
     work = at_width(Digits(1), blueprint(Digits(1), 0), 1.0, RUNTIMES["torch"], 16).work
-    assert (found.steps, found.seconds) == (3, 5.0)
-    assert found.flops_per_s == pytest.approx(work.flops_per_example * 16 * 3 / 5)
+    assert (found.steps, found.seconds) == (12, 20.0)
+    assert found.speeds == pytest.approx([work.flops_per_example * 16 * 3 / 5] * 4)
+    assert found.flops_per_s == pytest.approx(found.speeds[0])
     assert found.reading is None
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_speed_is_the_median_of_stretches_and_their_spread_is_shown() -> None:
+    """One stretch of the five stands still for as long as the others together."""
+    now, looks = 0.0, 0
+
+    def clock() -> float:
+        nonlocal now, looks
+        looks += 1
+        now += 4.0 if looks == 8 else 0.1
+        return now
+
+    found = measure_training(Digits(1), 16, 5.0, NoMeter(), clock=clock)
+    assert found.speeds == tuple(sorted(found.speeds))
+    assert found.speeds[0] < 0.6 * found.flops_per_s
+    text = benchmark_text(found, cores=4)
+    for speed in (found.speeds[0], found.flops_per_s, found.speeds[-1]):
+        assert f"{speed / 1e9:.3g}" in text
+    assert "GFLOP/s" in text
+
+
+def test_a_step_longer_than_the_whole_benchmark_is_still_a_measurement() -> None:
+    """Three looks while warming up, then as it begins, before its only step, after that, and at the end."""
+    times = iter([0.0, 0.0, 0.0, 0.0, 0.01, 100.0, 200.0])
+    found = measure_training(Digits(1), 16, 1.0, NoMeter(), clock=lambda: float(next(times)))
+    assert (found.steps, len(found.speeds)) == (1, 1)
 
 
 def test_power_of_training_is_what_the_meter_shows_above_idle(tmp_path: Path) -> None:
@@ -221,7 +253,7 @@ def test_power_of_training_is_what_the_meter_shows_above_idle(tmp_path: Path) ->
 def test_what_is_given_comes_before_what_is_measured_and_that_before_what_is_assumed() -> None:
     measured = {"name": "here", "ram_bytes": 10**9, "train_flops_per_s": 1e9, "idle_w": None}
     given = {"device_class": "sbc", "train_flops_per_s": 2e9, "train_w": 3.0, "idle_w": None}
-    figures = profile_figures(measured, given)
+    figures = profile_figures(given, measured)
     assert {name: figure.origin for name, figure in figures.items()} == {
         "name": "measured", "device_class": "given", "ram_bytes": "measured", "train_flops_per_s": "given",
         "idle_w": "unknown", "train_w": "given", "uplink_bytes_per_s": "assumed",
@@ -231,3 +263,40 @@ def test_what_is_given_comes_before_what_is_measured_and_that_before_what_is_ass
     assert figures["train_flops_per_s"].value == 2e9
     with pytest.raises(BadInput, match="idle_w could not be measured"):
         profile_of(figures)
+    assert profile_figures({}, measured)["device_class"] == Figure("device", "assumed")
+
+
+def test_what_is_unknown_comes_from_a_device_of_the_table() -> None:
+    measured = {"name": "here", "ram_bytes": 10**9, "train_flops_per_s": 1e9}
+    figures = profile_figures({"train_w": 3.0}, measured, profile_like("pi_zero_2w"))
+    assert {figure.origin for figure in figures.values()} == {"given", "measured", "table"}
+    assert figures["idle_w"] == Figure(0.6, "table")
+    assert figures["train_w"] == Figure(3.0, "given")
+    found = profile_of(figures)
+    assert (found.device_class, found.battery_j) == ("sbc-low", None)
+
+
+def test_the_table_of_figures_has_units_and_origins(device: Run) -> None:
+    code, out, _ = device("profile", "--seconds", 0.1, "--meter", "none", "--like", "phone_mid_2019")
+    assert code == 0
+    rows = {line.split()[1]: line for line in out.splitlines() if line.startswith("│")}
+    for name, unit in (
+        ("ram_bytes", "GB"),
+        ("train_flops_per_s", "GFLOP/s"),
+        ("idle_w", "W"),
+        ("uplink_bytes_per_s", "MB/s"),
+        ("radio_j_per_byte_up", "J/MB"),
+        ("battery_j", "kJ"),
+    ):
+        assert f" {unit} " in rows[name]
+    assert "measured" in rows["ram_bytes"]
+    assert "table" in rows["device_class"]
+    code, out, _ = device("profile", "--seconds", 0.1, "--meter", "none", "--like", "pi_zero_2w", "--json")
+    assert (code, json.loads(out)["idle_w"]) == (0, 0.6)
+
+
+def test_every_command_prints_json(device: Run) -> None:
+    code, out, _ = device("inspect", "digits", "--width", 1, "--json")
+    assert (code, json.loads(out)["widths"][0]["work"]["parameters"]) == (0, 7570)
+    code, out, _ = device("meters", "--seconds", 0.1, "--json")
+    assert (code, set(json.loads(out))) == (0, {"batteries", "meters"})

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 
 from slimfleet.client.app import client_app
@@ -11,9 +12,10 @@ from slimfleet.client.ledger import DeviceLedger
 from slimfleet.client.meters import NoMeter
 from slimfleet.client.state import residual_at
 from slimfleet.client.store import FolderStore, MemoryStore
-from slimfleet.compression import Budget, PayloadError, Report, Training
+from slimfleet.compression import Budget, BudgetExceeded, PayloadError, Report, Training
 from slimfleet.compression.codec import decode, encode_change
-from slimfleet.compression.messages import Registration, parse, text_of
+from slimfleet.compression.messages import Registration, Spent, parse, text_of
+from slimfleet.compression.types import Startup
 from slimfleet.simulations.grids.flower import context_of, identify_process
 from slimfleet.simulations.ledger import SimulatedLedger
 
@@ -175,6 +177,40 @@ def test_the_meter_is_stopped_whatever_happens(device, send, phone):
     assert meter.seen == ["start", "stop"]
 
 
+def test_a_refused_round_tells_what_it_had_spent(device, send, phone):
+    budget = Budget(energy_j=0.1)
+    with pytest.raises(BudgetExceeded) as refusal:
+        device.do_round(*send(budget=budget))
+    _, payload = send(budget=budget)
+    spent = refusal.value.spent
+    assert spent.cost.energy_j == spent.cost.radio_j == pytest.approx(0.5 + 5e-6 * len(payload))
+    assert spent.cost.downlink_bytes == len(payload)
+    assert spent.startup == Startup(time_s=0.5, energy_j=0.0)
+
+
+def test_training_leaves_the_threads_of_torch_as_they_were(device, send):
+    """Whether it ends well or not; in the round it has the threads that the device was given."""
+    seen = []
+
+    class Watching(type(device.workbench.task)):
+        def load(self, partition):
+            seen.append(torch.get_num_threads())
+            return super().load(partition)
+
+    before = torch.get_num_threads()
+    watched = replace(device, workbench=replace(device.workbench, task=Watching()))
+    torch.set_num_threads(2)
+    try:
+        watched.do_round(*send())
+        replace(watched, threads=3).do_round(*send(round_number=2))
+        with pytest.raises(BudgetExceeded):
+            watched.do_round(*send(budget=Budget(energy_j=0.1)))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 3, 1]
+
+
 @pytest.fixture
 def ask(device):
     """Send a Flower message to the device's app."""
@@ -220,6 +256,7 @@ def test_the_app_refuses_with_a_reason(ask, send, budget, cut, reason):
     assignment, payload = send(budget=budget)
     content = ask(work(text_of(assignment), payload[:cut])).content
     assert list(content) == ["refusal"]
+    assert parse(Spent, content["refusal"]["spent"]).startup == Startup(time_s=0.5, energy_j=0.0)
     assert content["refusal"]["reason"] == reason
     assert content["refusal"]["message"]
 

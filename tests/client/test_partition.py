@@ -44,7 +44,7 @@ def test_small_alpha_skews_labels_and_an_infinite_one_does_not():
     assert largest_share(np.inf) == pytest.approx(0.1, abs=0.005)
 
 
-def test_an_even_split_of_few_examples_leaves_nobody_out():
+def test_an_even_split_of_few_examples_leaves_no_device_out():
     labels = np.repeat(np.arange(10), 144)
     sizes = [len(part) for part in dirichlet_partition(labels, 200, np.inf, np.random.default_rng(0))]
     assert min(sizes) >= 1

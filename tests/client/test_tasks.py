@@ -46,7 +46,6 @@ def test_a_task_is_built_without_reading_its_data_and_pickles_without_it():
 
 def test_digits_learn_by_federated_averaging():
     """Twenty of 200 devices a round, about seven digits each: the quickstart's setting."""
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     task = Digits(200, alpha=1.0, seed=0)
     rng = np.random.default_rng(0)

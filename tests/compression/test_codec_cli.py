@@ -6,10 +6,12 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from safetensors.numpy import load_file, save_file
 
-from slimfleet.compression import cli
-from slimfleet.compression.codec import CodecSpec, encode
-from slimfleet.compression.wire import Envelope
+from slimfleet.compression import ModelSchema, cli
+from slimfleet.compression.codec import CodecSpec, encode, error
+from slimfleet.compression.wire import Envelope, PayloadKind
 
 # Flower holds typer at a version that uses names which Click has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.*will be removed in Click 9:DeprecationWarning")
@@ -38,7 +40,8 @@ def file(tmp_path, update):
 def test_several_targets_as_json(compress, file, update):
     code, out, err = compress("update", file, "--nmse", "0.3", "0.1", "0.03", "--json")
     points = json.loads(out)
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert "norm.num_batches_tracked" in err
     assert [point["target_nmse"] for point in points] == [0.3, 0.1, 0.03]
     parameters = sum(a.size for n, a in update.items() if a.dtype == np.float32 and "running" not in n)
     for point in points:
@@ -114,9 +117,28 @@ def test_presets_choose_the_coder(compress, file, tmp_path, preset, coder):
         (("update", "{text}"), "numpy.savez"),
         (("update", "{nan}"), "NaN"),
         (("update", "{integers}"), "no float array"),
+        (("update", "{folder}"), "not a file"),
+        (("update", "{file}", "--save", "{folder}"), "folder"),
+        (("update", "{file}", "--save", "."), "folder"),
+        (("update", "{file}", "--save", "{text}/below"), "cannot write"),
+        (("update", "{file}", "--reference", "{text}"), "numpy.savez"),
+        (("update", "{huge}"), "3e+38"),
+        (("inspect", "{folder}"), "not a file"),
+        (("inspect", "/dev/zero"), "not a file"),
+        (("decode", "{file}", "--like", "{file}", "--out", "o.npz"), "magic"),
+        (("decode", "{payload}", "--like", "{other}", "--out", "o.npz"), "1 of 3"),
+        (("decode", "{payload}", "--like", "{text}", "--out", "o.npz"), "numpy.savez"),
+        (("decode", "{payload}", "--like", "{file}", "--out", "o.txt"), ".safetensors"),
+        (("decode", "{payload}", "--like", "{file}", "--out", "{folder}/folder.npz"), "folder"),
+        (("decode", "{payload}", "--like", "{file}"), "--out"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(compress, file, tmp_path, arguments, word):
+def test_bad_input_is_one_line_and_exit_code_2(compress, file, update, tmp_path, arguments, word):
+    (tmp_path / "folder.npz").mkdir()
+    weights = {n: a for n, a in update.items() if "running" not in n and a.dtype == np.float32}
+    made = encode(weights, ModelSchema.of(weights, weights), CodecSpec(bits=4))
+    (tmp_path / "payload").write_bytes(made.payload)
+    np.savez(tmp_path / "huge.npz", x=np.array([1, 3e38], np.float32))
     (tmp_path / "text").write_text("no archive")
     np.savez(tmp_path / "nan.npz", x=np.array([1, np.nan], np.float32))
     np.savez(tmp_path / "integers.npz", x=np.arange(3))
@@ -127,12 +149,75 @@ def test_bad_input_is_one_line_and_exit_code_2(compress, file, tmp_path, argumen
         "text": tmp_path / "text",
         "nan": tmp_path / "nan.npz",
         "integers": tmp_path / "integers.npz",
+        "huge": tmp_path / "huge.npz",
+        "payload": tmp_path / "payload",
+        "folder": tmp_path,
     }
     code, out, err = compress(*(argument.format(**places) for argument in arguments))
     assert code == 2
     assert out == ""
     assert len(err.splitlines()) == 1
     assert word in err
+
+
+@pytest.mark.parametrize("reference", [False, True])
+@pytest.mark.parametrize("suffix", ["npz", "safetensors", "pt"])
+def test_a_payload_becomes_tensors_again(compress, tmp_path, update, suffix, reference):
+    source, again = tmp_path / f"source.{suffix}", tmp_path / "again.npz"
+    np.savez(tmp_path / "last.npz", **{name: array * 0.5 for name, array in update.items()})
+    known = ("--reference", tmp_path / "last.npz") if reference else ()
+    if suffix == "npz":
+        np.savez(source, **update)
+    elif suffix == "safetensors":
+        save_file(update, source)
+    else:
+        torch.save({name: torch.from_numpy(np.array(array)) for name, array in update.items()}, source)
+    saving = ("--nmse", "0.01", "--save", tmp_path / "p", "--json", *known)
+    code, out, _ = compress("update", source, *saving)
+    assert code == 0
+    assert compress("decode", tmp_path / "p", "--like", source, "--out", again, *known)[0] == 0
+    weights = {n: a for n, a in update.items() if "running" not in n and a.dtype == np.float32}
+    with np.load(again) as archive:
+        decoded = {name: archive[name] for name in archive.files}
+    assert decoded.keys() == weights.keys()
+    assert error.nmse(weights, {n: decoded[n] for n in weights}) == pytest.approx(json.loads(out)[0]["nmse"])
+
+
+def test_a_payload_of_a_whole_model_is_decoded_with_its_counters(compress, tmp_path, update):
+    """As the coordinator sends it; `model.safetensors` of a run has another order than the model."""
+    names = sorted(update)
+    trained = {n for n, a in update.items() if a.dtype == np.float32 and "running" not in n}
+    model = {name: update[name] for name in names}
+    made = encode(
+        model, ModelSchema.of(model, trained), CodecSpec(bits=8), envelope=Envelope(kind=PayloadKind.MODEL)
+    )
+    (tmp_path / "p").write_bytes(made.payload)
+    np.savez(tmp_path / "like.npz", **dict(reversed(model.items())))
+    assert (
+        compress(
+            "decode", tmp_path / "p", "--like", tmp_path / "like.npz", "--out", tmp_path / "o.safetensors"
+        )[0]
+        == 0
+    )
+    found = load_file(tmp_path / "o.safetensors")
+    assert found.keys() == made.decoded.keys()
+    for name, array in made.decoded.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_the_ratio_is_to_the_bytes_of_the_file(compress, tmp_path):
+    values = np.random.default_rng(0).laplace(0, 1, (100, 100))
+    ratios = {}
+    for name in ("float16", "float32", "float64"):
+        np.savez(tmp_path / f"{name}.npz", w=values.astype(name))
+        code, out, _ = compress("update", tmp_path / f"{name}.npz", "--nmse", "0.1")
+        assert code == 0
+        assert f"{values.astype(name).nbytes:,} bytes" in out
+        ratios[name] = int(
+            next(word for word in out.split() if word.endswith("x") and word[0].isdigit())[:-1]
+        )
+    assert ratios["float64"] == pytest.approx(2 * ratios["float32"], abs=1)
+    assert ratios["float32"] == pytest.approx(2 * ratios["float16"], abs=1)
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("update", "--help")])

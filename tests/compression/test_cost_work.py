@@ -16,7 +16,7 @@ INPUTS = (torch.zeros(1, 1, 8, 8),)
 
 
 def test_flops_of_a_linear_layer_by_hand() -> None:
-    # Forward 2·6·4, backward the same for the weights' gradient; nobody asks for that of the input.
+    # Forward 2·6·4, backward the same for the weights' gradient; that of the input is not computed.
     work = measure_work(nn.Linear(6, 4), (torch.zeros(1, 6),), nn.functional.cross_entropy)
     assert work.flops_per_example == 2 * 48
     assert (work.parameters, work.parameter_bytes) == (28, 112)

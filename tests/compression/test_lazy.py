@@ -61,7 +61,7 @@ def test_a_name_that_its_own_submodule_would_hide_is_refused() -> None:
         lazy_exports("fleet", {"simulate": "fleet.simulate"})
 
 
-@pytest.mark.parametrize("part", ["compression", "client"])
+@pytest.mark.parametrize("part", ["client", "compression", "coordinator", "simulations"])
 def test_importing_a_part_loads_no_heavy_library(part: str) -> None:
     code = f"import sys, slimfleet.{part}; print(sorted({{'torch', 'flwr', 'ray', 'sklearn'}} & sys.modules.keys()))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -25,6 +25,17 @@ def test_the_given_share_is_kept_over_the_whole_model(sparsity: float) -> None:
     assert density(masks) == pytest.approx(1 - sparsity, abs=1 / 2400 + 1e-9)
 
 
+@pytest.mark.parametrize("value", [0.0, 0.5])
+@pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.5, 0.7, 0.99])
+def test_equal_weights_do_not_change_the_share(value: float, sparsity: float) -> None:
+    """Six of ten are zero, or all are the same: at a sparsity of 0.1 nine of ten are kept, not four."""
+    same = np.where(np.arange(2400).reshape(40, 60) % 10 < 6, value, RNG.uniform(value, 1, (40, 60)))
+    model = {"w": same.astype(np.float32), "v": np.full((4, 5), value, np.float32)}
+    masks = magnitude_masks(model, ModelSchema.of(model, model), sparsity)
+    assert density(masks) == pytest.approx(1 - sparsity, abs=1 / 2420 + 1e-9)
+    assert masks["w"][same > value].all() or sparsity > 0.6
+
+
 def test_the_largest_weights_stay_and_vectors_are_left_alone() -> None:
     masks = magnitude_masks(MODEL, SCHEMA, 0.5)
     pruned = masked(MODEL, masks)

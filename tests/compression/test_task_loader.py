@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from slimfleet.client.tasks import TASKS
 from slimfleet.compression import BadInput
-from slimfleet.compression.edge.task_loader import load_task
+from slimfleet.compression.edge.task_loader import BUILT_IN, load_task
+from slimfleet.compression.task import resolve
 
 MODULE = """
 class Sums:
@@ -37,7 +39,7 @@ def module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def load(reference, known=None, **options):
     task = load_task(reference, known or {}, partitions=6, seed=7, options=options)
-    return task.partitions, task.seed, task.noise
+    return task.partitions, task.wrapped.seed, task.wrapped.noise
 
 
 def known():
@@ -70,7 +72,7 @@ def test_an_object_that_is_a_task_already_is_taken_as_it_is():
         ("sample_tasks:nothing", {}, r"'sample_tasks:nothing' gives a dict without name, .*: not a task"),
         ("sample_tasks:number", {}, r"'sample_tasks:number' gives a int without name, .*: not a task"),
         ("sample_tasks:absent", {}, r"cannot load 'sample_tasks:absent'"),
-        ("no_such_module:Task", {}, r"cannot load 'no_such_module:Task': No module"),
+        ("no_such_module:Task", {}, r"cannot load 'no_such_module:Task': ModuleNotFoundError: No module"),
         ("sample_tasks:", {}, r"not of the form module:object"),
     ],
 )
@@ -79,6 +81,9 @@ def test_what_is_wrong_is_named_with_what_would_be_right(reference, options, mes
         load(reference, known(), **options)
 
 
-def test_where_no_short_names_are_known_a_reference_is_needed():
-    with pytest.raises(BadInput, match=r"'sums' is a short name.*slimfleet\.client\.tasks:Digits"):
-        load("sums")
+def test_the_short_names_are_those_of_the_built_in_tasks():
+    assert {name: resolve(reference) for name, reference in BUILT_IN.items()} == dict(TASKS)
+
+
+def test_a_short_name_may_stand_for_a_reference():
+    assert load("sums", {"sums": "sample_tasks:Sums"}, noise=0.5) == (6, 7, 0.5)

@@ -36,7 +36,6 @@ from slimfleet.coordinator.settings import settings_of
 from slimfleet.simulations.in_process import InProcess
 from slimfleet.simulations.ledger import SimulatedLedger
 
-torch.set_num_threads(1)
 NODES = (11, 12, 13, 14)
 
 
@@ -112,9 +111,13 @@ class World:
     def status(self, node: int, round_number: int) -> Status | None:
         return self.statuses.get(node, Status())
 
-    def advance(self, now_s: float, answers: Sequence[Answer], round_number: int) -> list[Cost]:
+    def charge(self, node: int) -> tuple[float | None, float | None]:
+        return None, None
+
+    def advance(self, now_s: float, answers: Sequence[Answer], round_number: int) -> Mapping[int, Cost]:
         self.now = now_s + 60.0
-        return [a.dispatch.predicted for a in answers if a.dispatch is not None and a.report is None]
+        silent = [a.dispatch for a in answers if a.dispatch is not None and a.report is None]
+        return {dispatch.node: dispatch.predicted for dispatch in silent}
 
     def to_json(self) -> dict[str, Any]:
         return {"now": self.now}

@@ -45,7 +45,7 @@ def test_every_element_is_averaged_over_the_examples_of_those_that_trained_it():
     assert mean["running"].tolist() == [1.75, 1.75, 1.0, 1.0]
 
 
-def test_where_nobody_trained_the_mean_is_zero_and_coverage_says_so():
+def test_where_no_device_trained_the_mean_is_zero_and_coverage_says_so():
     top = map_of(0, 1)
     mean = mean_of([(change(top, 4.0), top, 10)])
     assert mean.mean()["weight"][2:].tolist() == [[0.0] * 3] * 2

@@ -13,6 +13,7 @@ from slimfleet.compression.codec.entropy.pack import pack
 from slimfleet.compression.codec.quantise.grid import Quantised
 from slimfleet.compression.wire import Coder, Envelope, Header, PayloadKind, seal
 from slimfleet.coordinator.receiving.checks import LARGEST_EXAMPLES, broken_constraints
+from slimfleet.coordinator.reporting import record_of
 from slimfleet.coordinator.sending.dispatch import Dispatch
 
 
@@ -106,7 +107,9 @@ def round_with(federation, tamper):
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_payload_is_rejected_for_its_reason_and_harms_nobody(name, federate, without_the_first, caplog):
+def test_a_bad_payload_is_rejected_for_its_reason_and_harms_no_other_device(
+    name, federate, without_the_first, caplog
+):
     reason, make = BAD[name]
 
     def tamper(dispatch, payload, text):
@@ -139,7 +142,8 @@ def test_a_lying_report_is_rejected_and_not_counted_on(name, federate, without_t
     node = answer.dispatch.node
     assert (answer.verdict, answer.reason, answer.report) == ("rejected", "message", None)
     assert closed.row.energy_j < 1e4
-    assert federation.state.registry[node].energy_j == 0.0
+    # What the world knows of it, and nothing of what it said.
+    assert federation.state.registry[node].energy_j == answer.dispatch.predicted.energy_j
     assert federation.state_bytes() == without_the_first
 
 
@@ -240,3 +244,28 @@ COST = Cost(energy_j=10, radio_j=2, time_s=20, memory_bytes=100, uplink_bytes=50
 )
 def test_broken_constraints(limits, broken):
     assert broken_constraints(COST, Budget(**limits)) == broken
+
+
+def test_joules_are_named_by_where_the_reports_have_them_from(federate):
+    federation = federate()
+    assert record_of(federation.coordinator, "t", "deployed").energy_source == "unknown"
+    federation.run()
+    assert record_of(federation.coordinator, "t", "deployed").energy_source == "simulated"
+
+    def measured(dispatch, payload, text):
+        return payload, json.dumps(json.loads(text) | {"source": "measured"})
+
+    round_with(federation, measured)
+    assert record_of(federation.coordinator, "t", "deployed").energy_source == "mixed: measured and simulated"
+
+
+def test_a_device_record_has_what_the_device_spent_in_silence(federate):
+    federation = federate()
+    lost, *others = federation.plan().dispatches
+    federation.coordinator.fail(lost.plan_id, "dropout")
+    for dispatch in others:
+        federation.work(dispatch)
+    row = federation.step().row
+    devices = record_of(federation.coordinator, "t", "local", first_node=11).device_rows
+    assert devices[lost.node - 11].energy_j == lost.predicted.energy_j > 0
+    assert sum(device.energy_j for device in devices) == pytest.approx(row.energy_j)

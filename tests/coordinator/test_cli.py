@@ -103,7 +103,7 @@ def test_a_device_that_fits_no_plan_is_explained_beside_one_that_does(coordinato
     assert phone["skip"]["constraint"] == "energy_j"
     assert phone["skip"]["limit"] == 5
     assert phone["skip"]["needed"] > 12
-    assert phone["reason"].startswith("energy_j: the least plan needs")
+    assert phone["reason"].startswith("energy_j: the smallest plan needs")
 
 
 def test_memory_is_never_more_than_the_device_has(coordinator: Run, tmp_path: Path) -> None:
@@ -128,28 +128,37 @@ def test_a_task_may_be_an_object_or_take_options(coordinator: Run) -> None:
     assert slim["predicted"]["downlink_bytes"] < wide["predicted"]["downlink_bytes"] / 4
 
 
-def test_the_table_shows_plans_and_reasons(coordinator: Run) -> None:
-    arguments = (
-        "--task",
-        "rows_task:Rows",
-        "--profile",
-        "board.json",
-        "--profile",
-        "both.json",
-        "--energy-j",
-        5,
-    )
-    code, out, _ = coordinator("plan", *arguments)
+def test_the_table_shows_plans_and_reasons_in_80_columns(
+    coordinator: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    large = replace(BOARD, name="[x] a board with a long name", uplink_bytes_per_s=1e7)
+    Path("large.json").write_text(json.dumps(asdict(large)))
+    files = ("--profile", "board.json", "--profile", "both.json", "--profile", "large.json")
+    options = ("--option", "hidden=20000", "--energy-j", 5)
+    code, out, _ = coordinator("plan", "--task", "rows_task:Rows", *files, *options)
     assert code == 0
-    assert out.count("│ board") == 2
-    assert "skip" in out
-    assert "energy_j: the least plan needs" in out
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    table, reasons = lines[: len(lines) // 2], "\n".join(lines)
+    (planned,) = plans(coordinator, "--profile", "board.json", *options)
+    row = next(line.split() for line in table if line.strip().startswith("board"))
+    assert row[1:5] == [f"{planned['plan'][key]:g}" for key in ("width", "local_steps", "batch_size", "nmse")]
+    assert row[-1] == f"{planned['predicted']['downlink_bytes'] / 1e3:,.1f}"
+    assert any(line.split() == ["phone", "skip"] for line in table)
+    assert "energy_j: the smallest plan needs" in reasons
+    assert "[x] a board with a long name" in reasons
+
+
+def test_the_short_names_of_tasks_are_known(coordinator: Run) -> None:
+    short = plans(coordinator, "--profile", "board.json", task="digits")
+    assert short == plans(coordinator, "--profile", "board.json", task="slimfleet.client.tasks:Digits")
 
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (("--task", "digits", "--profile", "board.json"), "slimfleet.client.tasks:Digits"),
+        (("--task", "digit", "--profile", "board.json"), "did you mean 'digits'"),
         (("--task", "rows_task:Columns", "--profile", "board.json"), "Columns"),
         (("--task", "rows_task:number", "--profile", "board.json"), "int"),
         (("--task", "rows_task:Rows", "--option", "depth=3", "--profile", "board.json"), "depth"),
@@ -159,6 +168,8 @@ def test_the_table_shows_plans_and_reasons(coordinator: Run) -> None:
         (("--task", "rows_task:Rows", "--profile", "slow.json"), "train_flops_per_s"),
         (("--task", "rows_task:Rows", "--profile", "nan.json"), "NaN"),
         (("--task", "rows_task:Rows", "--profile", "board.json", "--energy-j", "much"), "much"),
+        (("--task", "rows_task:Rows", "--profile", "board.json", "--energy-j", "nan"), "--energy-j"),
+        (("--task", "rows_task:Rows", "--profile", "board.json", "--deadline-s", "inf"), "--deadline-s"),
         (("--task", "rows_task:Rows", "--profile", "board.json", "--runtime", "jax"), "jax"),
         (("--task", "rows_task:Rows"), "--profile"),
     ],

@@ -82,7 +82,7 @@ def test_plans_follow_memory_and_where_nothing_fits_the_constraint_is_named(fede
     none, skipped = widths(federate(budget={"memory_bytes": int(base)}))
     assert none == []
     assert {skip.constraint for skip in skipped.values()} == {"memory_bytes"}
-    assert "memory_bytes: the least plan needs" in skipped[11].reason
+    assert "memory_bytes: the smallest plan needs" in skipped[11].reason
 
 
 def test_a_class_has_its_own_budget_and_a_device_its_own_memory(federate, phone):

@@ -151,7 +151,7 @@ def test_a_battery_below_its_floor_fits_no_plan(left: float) -> None:
     skip = PLANNER.plan(PHONE, Budget(energy_j=left, deadline_s=60.0), MODEL, HISTORY)
     assert isinstance(skip, Skip)
     assert (skip.constraint, skip.limit) == ("energy_j", left)
-    assert 0.5 < skip.needed < 1.0  # the least plan: the radio's burst and little more
+    assert 0.5 < skip.needed < 1.0  # the smallest plan: the radio's burst and little more
 
 
 @given(budgets)

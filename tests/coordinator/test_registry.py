@@ -3,6 +3,7 @@ from dataclasses import replace
 
 from pydantic import TypeAdapter
 
+from slimfleet.compression.types import Startup
 from slimfleet.coordinator import Status, WallEnvironment
 from slimfleet.coordinator.registry import Registry
 
@@ -23,6 +24,55 @@ def test_devices_come_in_order_of_node(phone):
     for node in (9, 2**63, 1):
         registry.register(node, phone, 10)
     assert [record.node for record in registry] == [1, 9, 2**63]
+
+
+def test_a_device_is_called_by_its_name_and_only_where_others_share_it_by_its_number(phone):
+    registry = Registry()
+    registry.register(12255399971893966412, replace(phone, name="attic"), 10)
+    registry.register(702986640184851247, phone, 10)
+    assert registry.label(12255399971893966412) == "attic"
+    registry.register(12255399971893960001, replace(phone, name="attic"), 10)
+    assert registry.label(12255399971893966412) == "attic, node …6412"
+    assert registry.label(12255399971893960001) == "attic, node …0001"
+    assert registry.label(702986640184851247) == phone.name
+    assert "99" in registry.label(99)
+
+
+def test_a_name_from_outside_stays_in_its_line(phone):
+    registry = Registry()
+    registry.register(1, replace(phone, name="x\n\x1b[31mround 9 of 9"), 10)
+    registry.register(2, replace(phone, name=" \n"), 10)
+    assert registry.label(1).isprintable()
+    assert registry.label(2).isprintable()
+    assert "2" in registry.label(2)
+
+
+def test_a_startup_rises_at_once_and_falls_by_and_by(phone):
+    registry = Registry()
+    registry.register(1, phone, 10)
+    record = registry[1]
+    assert record.startup == Startup(time_s=0.5, energy_j=0.0)
+    record.learn_startup(Startup(time_s=8.0, energy_j=20.0))
+    assert record.startup == Startup(time_s=8.0, energy_j=20.0)
+    record.learn_startup(Startup(time_s=2.0, energy_j=10.0), at_least=True)
+    assert record.startup == Startup(time_s=8.0, energy_j=20.0)
+    record.learn_startup(Startup(time_s=2.0, energy_j=24.0))
+    assert record.startup == Startup(time_s=5.0, energy_j=24.0)
+    for _ in range(100):
+        record.forget_startup()
+    assert record.startup.energy_j < 1.0
+    registry.register(1, phone, 10, Startup(time_s=3.0, energy_j=9.0))
+    assert record.startup == Startup(time_s=3.0, energy_j=9.0)
+
+
+def test_a_usual_startup_is_learned_without_a_rounding_error(phone):
+    """Simulated devices all have it: their plans must not depend on how often it was confirmed."""
+    registry = Registry()
+    registry.register(1, phone, 10)
+    for _ in range(50):
+        registry[1].learn_startup(Startup())
+        registry[1].forget_startup()
+    assert registry[1].startup == Startup()
 
 
 def test_a_registry_survives_a_checkpoint(phone):

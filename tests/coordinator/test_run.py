@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 
 import pytest
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+import torch
+from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
+from prometheus_client import CollectorRegistry
 
 from slimfleet.client.app import client_app
-from slimfleet.compression import SlimfleetError
-from slimfleet.coordinator import Answer, Closed, Planned, Saved
+from slimfleet.client.device import Device
+from slimfleet.compression import BudgetExceeded, Cost, SlimfleetError
+from slimfleet.compression.messages import Spent
+from slimfleet.compression.types import Startup
+from slimfleet.coordinator import Answer, Closed, Planned, Saved, WallEnvironment
 from slimfleet.coordinator.checkpoint import checkpoints
-from slimfleet.coordinator.transport.flower import run
+from slimfleet.coordinator.observing.events import Waiting
+from slimfleet.coordinator.observing.prometheus.exporter import FleetMetrics
+from slimfleet.coordinator.transport.flower import deployed_server_app, run
 from slimfleet.simulations.grids.flower import context_of, give_id, identify_process
 
 
 @dataclass
 class HandGrid:
-    """Flower's grid as far as a run uses it. `mute` nodes never answer, `late` ones connect after some looks."""
+    """Flower's grid as far as a run uses it.
+
+    `mute` nodes never do a round and `silent` ones never introduce themselves, or only after so many looks at the
+    nodes; `late` ones connect after some looks; `killed` ones the link itself answers for. `asked` counts queries.
+    """
 
     federation: object
     mute: set[int] = field(default_factory=set)
     late: dict[int, int] = field(default_factory=dict)
+    silent: dict[int, float] = field(default_factory=dict)
+    killed: dict[int, Error] = field(default_factory=dict)
+    asked: Counter[int] = field(default_factory=Counter)
     looks: int = 0
     replies: dict[str, Message] = field(default_factory=dict)
 
@@ -40,13 +58,24 @@ class HandGrid:
         ids = []
         for message in messages:
             ids.append(give_id(message))
-            node = message.metadata.dst_node_id
-            if node not in self.mute or message.metadata.message_type == MessageType.QUERY:
+            node, query = message.metadata.dst_node_id, message.metadata.message_type == MessageType.QUERY
+            self.asked[node] += query
+            if node in self.killed and not query:
+                reply = Message(self.killed[node], reply_to=message)
+                reply.metadata.__dict__["_src_node_id"] = 1  # the link, not the node
+                self.replies[ids[-1]] = reply
+            elif node not in self.mute or query:
                 self.replies[ids[-1]] = self._apps[node](message, context_of(node, {}))
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        return [self.replies.pop(each) for each in list(message_ids) if each in self.replies]
+        wanted = [each for each in list(message_ids) if each in self.replies]
+        ready = [each for each in wanted if not self._is_silent(self.replies[each])]
+        return [self.replies.pop(each) for each in ready]
+
+    def _is_silent(self, reply: Message) -> bool:
+        query = reply.metadata.message_type == MessageType.QUERY
+        return query and self.looks <= self.silent.get(reply.metadata.src_node_id, 0)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         return self.pull_messages(self.push_messages(messages))
@@ -110,7 +139,174 @@ def test_a_round_waits_for_enough_devices_and_no_longer_than_it_may(unregistered
     assert gives_up.state.rows[0].selected == 4
 
 
-def test_answers_of_strangers_and_unreadable_ones_harm_nobody(unregistered):
+def test_a_node_that_never_introduces_itself_holds_up_no_round(unregistered):
+    """It is asked once, and the others work; how long a round may take has no part in it."""
+    federation = unregistered(rounds=3, round_timeout_s=100_000.0)
+    grid = HandGrid(federation, silent={12: inf})
+    run(federation.coordinator, grid, None)
+    assert [row.completed for row in federation.state.rows] == [3, 3, 3]
+    assert grid.asked == dict.fromkeys(federation.devices, 1)
+
+
+def test_a_late_introduction_is_taken_when_it_comes(unregistered):
+    federation = unregistered(rounds=4)
+    grid = HandGrid(federation, silent={12: 4})
+    run(federation.coordinator, grid, None)
+    completed = [row.completed for row in federation.state.rows]
+    assert completed == sorted(completed)
+    assert (completed[0], completed[-1]) == (3, 4)
+    assert grid.asked[12] == 1
+
+
+def test_a_run_of_everyone_waits_for_every_node(unregistered):
+    federation = unregistered(rounds=1)
+    run(federation.coordinator, HandGrid(federation, silent={12: 5}), None, everyone=True)
+    assert federation.state.rows[0].completed == 4
+
+
+def test_a_node_that_stays_wrong_is_not_asked_before_every_round(unregistered, caplog):
+    federation = unregistered(rounds=3)
+
+    class Wrong(HandGrid):
+        def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+            replies = super().pull_messages(message_ids)
+            for reply in replies:
+                if reply.metadata.src_node_id == 12:
+                    reason = (
+                        "<class 'slimfleet.compression.errors.BadInput'>:<'the profile x.json\nis not JSON'>"
+                    )
+                    reply.__dict__["_error"] = Error(code=6, reason=reason)
+                    reply.__dict__.pop("_content", None)
+            return replies
+
+    grid = Wrong(federation)
+    run(federation.coordinator, grid, None)
+    assert grid.asked[12] == 1
+    assert caplog.text.count("could not register") == 1
+    assert "could not register: BadInput: the profile x.json is not JSON" in caplog.text
+    assert "<class" not in caplog.text
+
+
+@pytest.mark.parametrize(("code", "reason"), [(4, "timeout"), (5, "dropout")])
+@pytest.mark.parametrize("text", ["", "Error: it is gone"])
+def test_a_device_that_the_link_gives_up_is_named(unregistered, caplog, code, reason, text):
+    """The link answers under a number of its own, 1, and not always with a text."""
+    caplog.set_level("INFO")
+    federation = unregistered(rounds=1)
+    named = replace(federation.devices[12], profile=replace(federation.devices[12].profile, name="attic"))
+    federation.harness.devices[12] = named
+    run(federation.coordinator, HandGrid(federation, killed={12: Error(code=code, reason=text)}), None)
+    assert federation.state.totals.failed == {reason: 1}
+    assert federation.state.totals.rejected == {}
+    (line,) = [r.getMessage() for r in caplog.records if "failed" in r.getMessage()]
+    begins = f"round 1: attic failed ({reason}): "
+    assert line.startswith(begins)
+    assert len(line) > len(begins) + 10
+
+
+def test_waiting_is_told_once_per_change_and_counted(unregistered, caplog):
+    caplog.set_level("INFO")
+    federation, events = unregistered(rounds=1, selection={"min_devices": 4}), []
+    metrics = CollectorRegistry()
+    watch = FleetMetrics(metrics, "test")
+    awaited = []
+
+    def observe(event):
+        events.append(event)
+        watch(event)
+        awaited.append(metrics.get_sample_value("slimfleet_clients_awaited", {"federation": "test"}))
+
+    run(federation.coordinator, HandGrid(federation, late={13: 6, 14: 3}), None, [observe])
+    waiting = [event for event in events if isinstance(event, Waiting)]
+    assert [(event.ready, event.needed) for event in waiting] == [(2, 4), (3, 4)]
+    assert awaited[:3] == [2, 1, 0]
+    assert caplog.text.count("2 of 4 devices are ready") == caplog.text.count("3 of 4 devices are ready") == 1
+
+
+def test_what_a_refused_round_cost_is_counted_and_learned(unregistered):
+    """In wall-clock time nobody else knows it. A start-up that leaves no room for a step is planned with from then."""
+    federation = unregistered(rounds=3, budget={"energy_j": 20.0})
+    federation.coordinator.environment = WallEnvironment()
+
+    @dataclass(frozen=True)
+    class Slow:
+        device: Device
+
+        def registration(self):
+            return self.device.registration()
+
+        def do_round(self, assignment, payload):
+            refusal = BudgetExceeded("energy_j", "not one local step fits the budget")
+            cost = Cost(
+                energy_j=25.0, radio_j=0.5, time_s=9.0, memory_bytes=0, uplink_bytes=0, downlink_bytes=1
+            )
+            refusal.spent = Spent(cost=cost, startup=Startup(time_s=8.0, energy_j=24.0))
+            raise refusal
+
+    federation.harness.devices[12] = Slow(federation.devices[12])
+    run(federation.coordinator, HandGrid(federation), None)
+    first, second, _ = federation.state.rows
+    assert (first.failed, second.failed) == (1, 0)
+    assert first.energy_j - second.energy_j == pytest.approx(25.0, abs=5.0)
+    assert federation.state.totals.failed == {"energy_j": 1}
+    assert "energy_j" in federation.state.totals.skipped
+
+
+def test_a_cost_that_no_device_can_have_is_not_counted(unregistered):
+    federation = unregistered(rounds=1)
+    federation.coordinator.environment = WallEnvironment()
+
+    class Liar(HandGrid):
+        def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+            replies = super().pull_messages(message_ids)
+            for reply in replies:
+                node = reply.metadata.src_node_id
+                if "update" in reply.content and node in (12, 13):
+                    cost = {"energy_j": 1e300, "radio_j": 0.0, "time_s": 1.0}
+                    cost |= {"memory_bytes": 0, "uplink_bytes": 0, "downlink_bytes": 0}
+                    spent = {"cost": cost, "startup": {"time_s": 0.0, "energy_j": 0.0}}
+                    text = json.dumps(spent) if node == 12 else "{"
+                    said = {"reason": "energy_j", "message": "too much\x1b[31m\nround 9 of 9", "spent": text}
+                    reply.content = RecordDict({"refusal": ConfigRecord(said)})
+            return replies
+
+    run(federation.coordinator, Liar(federation), None)
+    row = federation.state.rows[0]
+    assert (row.failed, row.completed) == (2, 2)
+    assert row.energy_j < 1e3
+
+
+def test_a_deployed_run_without_one_update_fails_in_a_sentence_and_publishes_no_model(
+    unregistered, tmp_path, monkeypatch
+):
+    federation = unregistered(rounds=2)
+    settings = tmp_path / "federation.toml"
+    settings.write_text("rounds = 2\n[client]\nlearning_rate = 1e30\n")
+    blobs = type(federation.coordinator.task)
+    module = type(sys)("blobs_of_the_test")
+    module.Blobs = lambda partitions, seed: blobs()
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    context = context_of(1, {})
+    context.run_config = {
+        "task.name": f"{module.__name__}:Blobs",
+        "server.settings": str(settings),
+        "server.out": str(tmp_path / "var" / "out"),
+    }
+    app = deployed_server_app(beside=tmp_path)
+    with pytest.raises(SlimfleetError) as failed:
+        app(grid=HandGrid(federation), context=context)
+    text = str(failed.value)
+    assert text.startswith(
+        "not one update was used in 2 rounds: failed (nonfinite) 4 times, rejected (norm) "
+    )
+    assert "; phone, node 11: norm: the update's norm is " in text
+    assert text.endswith("; no model is published")
+    assert "\n" not in text
+    assert (tmp_path / "var" / "out" / "rounds.csv").exists()
+    assert not (tmp_path / "var" / "out" / "model.safetensors").exists()
+
+
+def test_answers_of_strangers_and_unreadable_ones_harm_no_device(unregistered):
     class Odd(HandGrid):
         def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
             replies = super().pull_messages(message_ids)
@@ -148,3 +344,14 @@ def test_a_run_without_any_device_says_what_the_last_one_said(unregistered):
         SlimfleetError, match=r"none of 4 devices could register; the last one said: .*Registration"
     ):
         run(federation.coordinator, Broken(federation), None)
+
+
+def test_a_coordinator_leaves_the_threads_of_torch_as_they_were(unregistered):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        federation = unregistered(rounds=1)
+        run(federation.coordinator, HandGrid(federation), None)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -1,13 +1,33 @@
-"""One Ray for all tests of a session: starting it takes longer than any test."""
+"""What several end-to-end tests start: `slimfleet-simulate` in this process, and one Ray for a whole session."""
 
 from __future__ import annotations
 
 import gc
 import os
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+
+from slimfleet.simulations import cli
+
+Command = Callable[..., int]
+
+
+@pytest.fixture
+def simulate_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
+    """Run `slimfleet-simulate` with these arguments in this process and a folder of the test's own; its exit code."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> int:
+        monkeypatch.setattr(sys, "argv", ["slimfleet-simulate", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Run digits and die by SIGKILL: `killed_run.py OUT between|within`. Started by test_resume.py."""
+"""Run digits and die by SIGKILL, for test_resume.py: `killed_run.py OUT between|within`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from slimfleet.coordinator import Answer, Event, Planned, Saved
+from slimfleet.coordinator import Answer, Event, Observer, Planned, Saved
 from slimfleet.simulations import load_scenario, simulate
 
 OPTIONS = {"rounds": "5", "fleet.devices": "40", "selection.per_round": "10", "planner.widths": "[1.0, 0.5]"}
@@ -37,5 +37,10 @@ class Dies:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
+def run(out: Path, *observers: Observer) -> None:
+    """The run, to its end where nothing ends it."""
+    simulate(load_scenario("digits", OPTIONS), out, observers=observers)
+
+
 if __name__ == "__main__":
-    simulate(load_scenario("digits", OPTIONS), Path(sys.argv[1]), observers=[Dies(sys.argv[2])])
+    run(Path(sys.argv[1]), Dies(sys.argv[2]))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from slimfleet.simulations import RunRecord, load_scenario, simulate
 
 CHANGES = {
-    "rounds": "10",
-    "fleet.devices": "30",
-    "selection.per_round": "20",
+    "rounds": "8",
+    "fleet.devices": "20",
+    "selection.per_round": "12",
     "planner.widths": "[1.0]",
+    "planner.local_steps": "[8]",
     "budget.downlink_bytes": '"none"',
     "budget.class.phone-low.downlink_bytes": '"none"',
 }
@@ -21,6 +24,7 @@ def run(out: Path, history: int) -> RunRecord:
     return simulate(scenario, out)[0]
 
 
+@pytest.mark.slow
 def test_returning_devices_save_downlink_bytes_and_no_accuracy(tmp_path: Path) -> None:
     whole, changes = run(tmp_path / "whole", 0), run(tmp_path / "changes", 32)
     assert "stale" not in changes.failed

@@ -21,10 +21,10 @@ OWN_TASK = Path("docs/examples/own_task")
 SHORT = {"rounds": "1", "selection.per_round": "3", "planner.local_steps": "[2]", "run.workers": "1"}
 
 
-@pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
     """A folder with a copy of the example and nothing else: it must not lean on the checkout."""
-    folder = tmp_path_factory.mktemp("newcomer")
+    folder = tmp_path / "newcomer"
     shutil.copytree(ROOT / OWN_TASK, folder / OWN_TASK, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 
@@ -55,7 +55,8 @@ def summary(folder: Path) -> dict[str, object]:
     return found
 
 
-def test_a_task_of_ones_own_is_inspected_and_learns_within_its_budgets(elsewhere: Path) -> None:
+@pytest.mark.slow
+def test_a_users_own_task_is_inspected_and_learns_within_its_budgets(elsewhere: Path) -> None:
     inspect, simulate, *_ = readme_commands(ROOT / OWN_TASK / "README.md")
     shown = run(inspect, elsewhere)
     # GRU of 64 units over 16 inputs, embedding and output of 49 characters; then with 48 and 32 units.
@@ -70,6 +71,8 @@ def test_a_task_of_ones_own_is_inspected_and_learns_within_its_budgets(elsewhere
     assert found["uplink_bytes"] < found["uplink_bytes_float32"] / 25  # type: ignore[operator]
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 @pytest.mark.usefixtures("ray_running")
 def test_workers_find_the_task_and_learn_the_same_bytes(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from slimfleet.coordinator import Answer, Event
 from slimfleet.simulations import RunRecord, Scenario, load_scenario, simulate
+from slimfleet.simulations.faults import FAULTS, assign_faults
+from slimfleet.simulations.world import node_of
 
 EXPECTED = {
     "truncated": ("rejected", {"truncated", "checksum", "header"}),
@@ -20,58 +27,120 @@ EXPECTED = {
     "raise": ("failed", {"error"}),
     "late": ("failed", {"late"}),
 }
-FAULTY = 4
+"""Every fault but `hang`, which takes real time: test_backends.py has it."""
+DEVICES = 40
+FAULTY = 3
+"""Devices of the fleet that have each fault."""
+ALL_FAULTS = dict.fromkeys(EXPECTED, FAULTY / DEVICES)
 
 
-def scenario_with(fault: str) -> Scenario:
+def scenario_with(faults: Mapping[str, float]) -> Scenario:
     unlimited = {
         f"{table}.{limit}": '"none"'
         for table in ("budget", "budget.class.phone-low")
         for limit in ("energy_j", "uplink_bytes", "downlink_bytes")
     }
+    shares = ", ".join(f"{fault} = {share}" for fault, share in faults.items())
     return load_scenario(
         "digits",
         unlimited
         | {
             "rounds": "1",
-            "fleet.devices": "40",
-            "selection.per_round": "40",
+            "fleet.devices": str(DEVICES),
+            "selection.per_round": str(DEVICES),
             "selection.battery_floor": "0.0",
             "fleet.availability": "1.0",
             "fleet.dropout": "0.0",
             "budget.deadline_s": "120.0",
-            "fleet.faults": f"{{ {fault} = 0.1 }}",
+            "fleet.faults": f"{{ {shares} }}",
         },
     )
 
 
-def run(fault: str, out: Path) -> RunRecord:
-    return simulate(scenario_with(fault), out)[0]
+@dataclass(frozen=True)
+class HostileRound:
+    """What a round of misbehaving devices left behind."""
+
+    record: RunRecord
+    answers: Mapping[int, Answer]
+    """By node."""
+    model: bytes
+    log: Sequence[str]
+
+    def misbehaving(self, fault: str) -> list[int]:
+        """The devices that have this fault."""
+        faults = assign_faults(ALL_FAULTS, DEVICES, self.record.seed)
+        return [number for number, found in faults.items() if found is FAULTS[fault]]
+
+
+def run(faults: Mapping[str, float], out: Path) -> HostileRound:
+    answers: dict[int, Answer] = {}
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Answer) and event.dispatch is not None:
+            answers[event.dispatch.node] = event
+
+    log = out.parent / f"{out.name}.log"
+    with logged_to(log):
+        record, _ = simulate(scenario_with(faults), out, observers=[watch])
+    model = (out / "model.safetensors").read_bytes()
+    return HostileRound(record, answers, model, log.read_text().splitlines())
+
+
+@contextmanager
+def logged_to(path: Path) -> Iterator[None]:
+    """What slimfleet logs goes to a file as well."""
+    logger, handler = logging.getLogger("slimfleet"), logging.FileHandler(path)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+        handler.close()
 
 
 @pytest.fixture(scope="module")
-def model_without_them(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The model of a round in which the same devices raise, so that nothing of theirs can be used."""
-    out = tmp_path_factory.mktemp("raising") / "out"
-    run("raise", out)
-    return (out / "model.safetensors").read_bytes()
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> HostileRound:
+    """One round with every fault in it."""
+    return run(ALL_FAULTS, tmp_path_factory.mktemp("hostile") / "out")
 
 
+@pytest.mark.xdist_group("hostile")
 @pytest.mark.parametrize("fault", EXPECTED)
-def test_a_fault_is_counted_and_named_and_harms_nobody_else(
-    fault: str, tmp_path: Path, model_without_them: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.INFO, logger="slimfleet"):
-        record = run(fault, tmp_path / "out")
-    where, reasons = EXPECTED[fault]
-    counts = getattr(record, where)
-    assert set(counts) <= reasons
-    assert sum(counts.values()) == FAULTY
-    assert record.rows[0].completed == record.rows[0].selected - FAULTY
-    assert (tmp_path / "out" / "model.safetensors").read_bytes() == model_without_them
-    named = [
-        message for message in caplog.messages if "node" in message and any(r in message for r in counts)
-    ]
-    assert len(named) == FAULTY or where == "failed"
-    culprits = [row for row in record.device_rows if row.rejections or row.failures]
+def test_a_fault_is_counted_and_named(fault: str, hostile: HostileRound) -> None:
+    verdict, reasons = EXPECTED[fault]
+    culprits = hostile.misbehaving(fault)
     assert len(culprits) == FAULTY
+    for number in culprits:
+        answer, row = hostile.answers[node_of(number)], hostile.record.device_rows[number]
+        assert answer.verdict == verdict
+        assert answer.reason in reasons
+        assert row.participations == 0
+        assert (row.rejections, row.failures) == ((1, 0) if verdict == "rejected" else (0, 1))
+        named = [
+            line for line in hostile.log if f"node {node_of(number)} {verdict} ({answer.reason})" in line
+        ]
+        assert len(named) == 1
+
+
+@pytest.mark.xdist_group("hostile")
+def test_the_others_are_unharmed_and_the_counts_are_those_of_the_faults(
+    hostile: HostileRound, tmp_path: Path
+) -> None:
+    """The same model as where the same devices raise, so that nothing of theirs can be used."""
+    faulty = FAULTY * len(EXPECTED)
+    record = hostile.record
+    assert record.rows[0].selected == DEVICES
+    assert record.rows[0].completed == DEVICES - faulty
+    given = Counter(answer.reason for answer in hostile.answers.values() if answer.verdict == "rejected")
+    assert record.rejected == given
+    assert sum(given.values()) == 7 * FAULTY
+    assert record.failed == {"error": FAULTY, "late": FAULTY}
+    assert sum(row.rejections + row.failures for row in record.device_rows) == faulty
+    raising = run({"raise": faulty / DEVICES}, tmp_path / "out")
+    assert raising.record.failed == {"error": faulty}
+    assert raising.record.rows[0].completed == DEVICES - faulty
+    assert raising.model == hostile.model

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from slimfleet.simulations.grids.flower import EngineGrid, fleet_app
 from slimfleet.simulations.grids.local import LocalEngine
 from slimfleet.simulations.scenario import build_task_of
 from slimfleet.simulations.world import VirtualWorld, node_of
+
+pytestmark = pytest.mark.xdist_group("preset")
 
 TINY = {
     "rounds": "2",
@@ -62,8 +65,13 @@ def coding_of(payload: bytes) -> tuple[PayloadKind, Coder, bool]:
     return header.kind, header.coder, bool(reader.byte() & MIXED)
 
 
-def travelled(state: Path, preset: str) -> list[bytes]:
-    """Every payload of a run of two rounds."""
+@pytest.fixture(scope="module")
+def travelled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[bytes]]:
+    """Every payload of a run of two rounds in a preset; each is run once."""
+    return cache(lambda preset: payloads_of_a_run(tmp_path_factory.mktemp(preset), preset))
+
+
+def payloads_of_a_run(state: Path, preset: str) -> list[bytes]:
     scenario = load_scenario("digits", TINY | {"codec.preset": preset})
     engine = Overhears(scenario, state)
     fleet = build_fleet(scenario.fleet, scenario.coordinator.seed)
@@ -79,16 +87,18 @@ def travelled(state: Path, preset: str) -> list[bytes]:
     [("small", Coder.CONTEXTS, True), ("fast", Coder.CONTEXTS, False), ("portable", Coder.TABLES, False)],
 )
 def test_every_payload_both_ways_is_in_the_preset_of_the_scenario(
-    tmp_path: Path, preset: str, coder: Coder, mixed: bool
+    travelled: Callable[[str], list[bytes]], preset: str, coder: Coder, mixed: bool
 ) -> None:
-    codings = set(map(coding_of, travelled(tmp_path, preset)))
+    codings = set(map(coding_of, travelled(preset)))
     assert {coding[1:] for coding in codings} == {(coder, mixed)}
     assert {kind for kind, *_ in codings} >= {PayloadKind.UPDATE, PayloadKind.MODEL}
 
 
-def test_small_takes_fewer_bytes_than_fast_for_the_same_first_models(tmp_path: Path) -> None:
+def test_small_takes_fewer_bytes_than_fast_for_the_same_first_models(
+    travelled: Callable[[str], list[bytes]],
+) -> None:
     """Round one sends both fleets the same model, to the same devices."""
-    first = {p: travelled(tmp_path / p, p)[:8] for p in ("small", "fast")}
+    first = {p: travelled(p)[:8] for p in ("small", "fast")}
     assert {coding_of(payload)[0] for payloads in first.values() for payload in payloads} == {
         PayloadKind.MODEL
     }

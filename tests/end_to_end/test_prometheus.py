@@ -8,14 +8,22 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from dataclasses import replace
 
 import pytest
 
-from slimfleet.compression.types import Cost
+from slimfleet.compression import Cost, Evaluation, Report
+from slimfleet.coordinator import Answer, Closed, Dispatch
 from slimfleet.coordinator.observing.prometheus import serve_metrics
+from slimfleet.simulations import InProcess, load_scenario
 
 PROMETHEUS = shutil.which("prometheus")
 PATIENCE_S = 60
+WIRE_BYTES = 400
+FLEET = {
+    "fleet.devices": "5", "selection.per_round": "5", "selection.battery_floor": "0.0",
+    "fleet.mix": "{pi_5 = 1}", "fleet.availability": "1.0", "fleet.dropout": "0.0",
+}  # fmt: skip
 
 CONFIG = """
 global: {{scrape_interval: 1s, scrape_timeout: 1s}}
@@ -71,18 +79,28 @@ def prometheus(exporter, tmp_path):
 @pytest.mark.timeout(3 * PATIENCE_S)
 def test_prometheus_scrapes_what_the_fleet_did(exporter, prometheus):
     metrics, _ = exporter
-    cost = Cost(energy_j=12, radio_j=2, time_s=40, memory_bytes=1, uplink_bytes=4_000, downlink_bytes=9_000)
-    metrics.run_started()
-    metrics.round_started(1)
-    metrics.clients("raspberry-pi", "available", 5)
-    eventually(prometheus, 'slimfleet_client_tasks_total{device_class="raspberry-pi", outcome="ok"}', 0)
-    for _ in range(4):
-        metrics.spent("raspberry-pi", cost, "measured")
-        metrics.transferred("raspberry-pi", "uplink", 400_000, 4_000)
-        metrics.task("raspberry-pi", "ok")
-    metrics.rejected("norm")
-    metrics.evaluated("validation", 0.4, 0.875)
-    metrics.round_finished("completed")
+    federation = InProcess.of(load_scenario("digits", FLEET))
+    planned = federation.plan()
+    metrics(planned)
+    (device_class,) = {record.profile.device_class for record in federation.coordinator.state.registry}
+    eventually(prometheus, f'slimfleet_client_tasks_total{{device_class="{device_class}", outcome="ok"}}', 0)
+
+    *honest, hostile = planned.dispatches
+    assert len(honest) == 4
+    answers = [answer_of(dispatch) for dispatch in honest]
+    answers.append(Answer(dispatch=hostile, verdict="rejected", reason="norm"))
+    raw_bytes = sum(dispatch.index_map.schema.nbytes for dispatch in honest)
+    row = replace(federation.step().row, completed=4)
+    metrics(
+        Closed(
+            row=row,
+            answers=tuple(answers),
+            evaluation=Evaluation(loss=0.4, accuracy=0.875),
+            seconds={},
+            settings=planned.settings,
+            state=planned.state,
+        )
+    )
 
     eventually(prometheus, "slimfleet_rounds_total{outcome='completed', federation='field-test'}", 1)
     eventually(
@@ -90,8 +108,9 @@ def test_prometheus_scrapes_what_the_fleet_did(exporter, prometheus):
     )
     eventually(
         prometheus,
-        "sum(slimfleet_update_bytes_total{stage='raw'}) / sum(slimfleet_update_bytes_total{stage='wire'})",
-        100,
+        "sum(slimfleet_update_bytes_total{direction='uplink', stage='raw'})"
+        " / sum(slimfleet_update_bytes_total{direction='uplink', stage='wire'})",
+        raw_bytes / (4 * WIRE_BYTES),
     )
     eventually(
         prometheus, "histogram_quantile(0.5, sum by (le) (slimfleet_client_task_duration_seconds_bucket))", 45
@@ -101,6 +120,15 @@ def test_prometheus_scrapes_what_the_fleet_did(exporter, prometheus):
     # The series existed before the first task, so the increase is not lost.
     eventually(prometheus, "increase(slimfleet_client_tasks_total{outcome='ok'}[1m]) > bool 0", 1)
     eventually(prometheus, "up{job='slimfleet-coordinator'}", 1)
+
+
+def answer_of(dispatch: Dispatch) -> Answer:
+    """A device did its work in 40 s for 12 J, 2 J of which were the radio's."""
+    cost = Cost(
+        energy_j=12, radio_j=2, time_s=40, memory_bytes=1, uplink_bytes=WIRE_BYTES, downlink_bytes=9_000
+    )
+    report = Report(spent=cost, source="measured", loss=0.5, examples=8, steps=4)
+    return Answer(dispatch=dispatch, verdict="accepted", report=report, received_bytes=WIRE_BYTES)
 
 
 def eventually(address, expression, expected):

@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from flower_processes import APP, PATIENCE_S, connects, eventually, free_ports, logs, running
 from safetensors.numpy import load_file
 
 from slimfleet.client.tasks import Digits
 from slimfleet.compression import DeviceProfile
 from slimfleet.compression.tensors import tensors_of
 
-APP = Path(__file__).parents[2] / "deploy" / "flower"
-BIN = Path(sys.executable).parent
 DEVICES = 2
-PATIENCE_S = 150
 
 SETTINGS = f"""round_timeout_s = 60.0
-training.learning_rate = 0.05
+client = {{learning_rate = 0.05}}
 selection = {{policy = "uniform", per_round = {DEVICES}, min_devices = {DEVICES}}}
-planner_settings = {{widths = [1.0, 0.5], local_steps = [8], batch_sizes = [8], nmse = [0.1]}}
+planner = {{widths = [1.0, 0.5], local_steps = [8], batch_sizes = [8], nmse = [0.1]}}
 """
 
 BOARD = DeviceProfile(
@@ -41,51 +33,6 @@ BOARD = DeviceProfile(
     uplink_bytes_per_s=1e6, downlink_bytes_per_s=1e6,
     radio_j_per_byte_up=1e-6, radio_j_per_byte_down=1e-6, radio_j_per_burst=0.1,
 )  # fmt: skip
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-
-
-def environment(home: Path) -> dict[str, str]:
-    """Each process keeps Flower's files in a folder of its own, and calls nobody."""
-    quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "OMP_NUM_THREADS": "1"}
-    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"  # Flower starts its helpers by name
-    return os.environ | quiet | {"FLWR_HOME": str(home), "PATH": path}
-
-
-@contextmanager
-def running(name: str, folder: Path, command: str, *options: str) -> Iterator[Path]:
-    """A process in a session of its own, ended with all that it has started; gives the file of its output."""
-    home, log = folder / name, folder / f"{name}.log"
-    home.mkdir(exist_ok=True)
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [BIN / command, *options],
-            cwd=home,
-            env=environment(home),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            yield log
-        finally:
-            end(process)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Ask the process to stop; whatever of its session is left after ten seconds is killed."""
-    process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(10)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(10)
 
 
 @pytest.fixture
@@ -116,25 +63,6 @@ def federation(tmp_path: Path) -> Iterator[tuple[Path, str]]:
                 )
             )  # fmt: skip
         yield tmp_path, "loopback"
-
-
-def connects(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def eventually(holds: Callable[[], bool], what: str, folder: Path) -> None:
-    """Look until it holds; fail with the ends of all logs."""
-    until = time.monotonic() + PATIENCE_S
-    while time.monotonic() < until:
-        if holds():
-            return
-        time.sleep(0.2)
-    pytest.fail(f"{what}: not after {PATIENCE_S} s\n{logs(folder)}")
-
-
-def logs(folder: Path) -> str:
-    return "\n".join(f"== {log.name}\n{log.read_text()[-3_000:]}" for log in sorted(folder.glob("*.log")))
 
 
 def estimated_j(port: int) -> float:
@@ -187,7 +115,7 @@ def test_two_rounds_on_a_real_superlink_and_a_third_from_their_checkpoint(
     model, fresh = load_file(published), tensors_of(Digits(1).build_model())
     assert {name: value.shape for name, value in model.items()} == {n: v.shape for n, v in fresh.items()}
     assert all(np.isfinite(value).all() for value in model.values())
-    kept = sorted(path.name for path in (folder / "residuals").iterdir())
+    kept = sorted(path.name for path in (folder / "residuals").glob("*.device"))
     assert kept == ["0.device", "1.device"]
 
     published.unlink()

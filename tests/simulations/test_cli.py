@@ -17,13 +17,14 @@ BAD = {
     "no device": (["--devices", "0"], "fleet.devices"),
     "unknown profile": (["--set", "fleet.mix={toaster=1}"], "toaster"),
     "unknown fault": (["--set", "fleet.faults={sulks=0.1}"], "sulks"),
-    "unknown backend": (["--backend", "cloud"], "local or ray"),
+    "unknown backend": (["--backend", "cloud"], "'local', 'ray'"),
     "unknown task": (["--set", "task.name=chess"], "chess"),
     "unknown task option": (["--set", "task.options={colour=1}"], "colour"),
     "more devices than examples": (["--devices", "5000"], "5000"),
     "absent data": (["fashion_mnist"], "apt-get install dataset-fashion-mnist"),
     "unknown flag": (["--fast"], "--fast"),
     "nothing to resume": (["--resume", "nowhere"], "no run to resume"),
+    "nothing to resume in an empty folder": (["--resume", "empty"], "no run to resume"),
     "resume with other settings": (["--resume", "nowhere", "--seed", "1"], "without other settings"),
     "a bad value in a file": (["mine.toml"], "mine.toml: budget.energy_j = -1.0"),
 }
@@ -35,6 +36,7 @@ def test_bad_input_gives_one_clear_line_and_exit_code_2(
 ) -> None:
     arguments, expected = BAD[case]
     (tmp_path / "mine.toml").write_text("rounds = 3\n[budget]\nenergy_j = -1.0\n")
+    (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SLIMFLEET_FASHION_MNIST", str(tmp_path / "empty"))
     monkeypatch.setattr(sys, "argv", ["slimfleet-simulate", *arguments])
@@ -44,7 +46,7 @@ def test_bad_input_gives_one_clear_line_and_exit_code_2(
     assert ended.value.code == 2
     assert expected in said
     assert len(said.strip().splitlines()) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "mine.toml"]
 
 
 def test_the_help_says_what_every_option_does(
@@ -58,3 +60,28 @@ def test_the_help_says_what_every_option_does(
     assert ended.value.code == 0
     for words in ("digits, fashion_mnist", "default: (slimfleet-out/NAME)", "Name every device that fails"):
         assert words in said
+
+
+@pytest.mark.parametrize("option", ["--json", "--quiet"])
+def test_a_run_prints_its_summary_or_nothing(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [
+        "--rounds",
+        "1",
+        "--devices",
+        "20",
+        "--set",
+        "selection.per_round=5",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    monkeypatch.setattr(sys, "argv", ["slimfleet-simulate", *small, option])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    assert ended.value.code in (0, None)
+    if option == "--json":
+        assert said.out == (tmp_path / "o" / "summary.json").read_text()
+    else:
+        assert (said.out, said.err) == ("", "")

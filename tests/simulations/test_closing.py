@@ -5,19 +5,22 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from rich.console import Console, RenderableType
 
+from slimfleet.compression import Budget
 from slimfleet.coordinator import Closed, CoordinatorSettings, Planned
+from slimfleet.coordinator.reporting.outcome import RunRecord
+from slimfleet.coordinator.settings import Budgets, PlannerSettings
 from slimfleet.simulations.closing import closing_table
-from slimfleet.simulations.outcome import RunRecord
 from slimfleet.simulations.progress import RoundProgress
 
 MakeRecord = Callable[..., RunRecord]
 
 
-def printed(what: RenderableType) -> str:
+def printed(what: RenderableType, width: int = 100) -> str:
     text = io.StringIO()
-    Console(file=text, width=100).print(what)
+    Console(file=text, width=width).print(what)
     return text.getvalue()
 
 
@@ -37,6 +40,18 @@ def test_the_table_has_what_a_person_asks(make_record: MakeRecord) -> None:
     assert line(text, "failed").split()[:3] == ["failed", "2", "dropout"]
     assert line(text, "budgets broken").split()[-1] == "0"
     assert "FedAvg" not in text
+
+
+@pytest.mark.parametrize("compared", [False, True])
+def test_the_tables_fit_80_columns(make_record: MakeRecord, compared: bool) -> None:
+    broken = dict.fromkeys(("energy_j", "deadline_s", "memory_bytes", "uplink_bytes", "power_w"), 12345)
+    ours = make_record([0.7] * 5, scenario="x" * 70, violations=broken, skipped={"local_steps": 10**6})
+    baseline = make_record([0.6] * 5, violations=broken, rows={"uplink_bytes": 57_000_123_456})
+    text = printed(closing_table(ours, baseline if compared else None), width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert line(text, "accuracy, last five rounds").split()[4] == "70.0"
+    assert line(text, "as float32").split()[2:5] == ["150", "kB", "(30×)"]
+    assert line(text, "energy (simulated)").split()[2:4] == ["20", "J"]
 
 
 def test_the_table_names_what_was_broken(make_record: MakeRecord) -> None:
@@ -62,9 +77,16 @@ def test_names_with_brackets_are_names(make_record: MakeRecord) -> None:
     assert "[/bold]" in text
 
 
-def tell(progress: RoundProgress, record: RunRecord, name: str, rounds: int, closed_before: int = 0) -> None:
+def tell(
+    progress: RoundProgress,
+    record: RunRecord,
+    name: str,
+    rounds: int,
+    closed_before: int = 0,
+    **settings_of_run: Any,
+) -> None:
     """The events that a run of `record` makes, of which `closed_before` rounds were closed by an earlier process."""
-    settings = CoordinatorSettings(name=name, rounds=rounds)
+    settings = CoordinatorSettings(name=name, rounds=rounds, **settings_of_run)
     state: Any = SimpleNamespace(rows=list(record.rows[:closed_before]))
     for row in record.rows[closed_before:]:
         progress(
@@ -101,3 +123,26 @@ def test_progress_is_live_on_a_terminal(make_record: MakeRecord) -> None:
     assert "2/2" in text.getvalue()
     assert "[digits]" in text.getvalue()
     assert "round 2 of 2" not in text.getvalue()
+
+
+def test_progress_shows_the_accuracy_of_the_last_model_and_not_its_mean(make_record: MakeRecord) -> None:
+    text = io.StringIO()
+    with RoundProgress(Console(file=text, width=60)) as progress:
+        tell(progress, make_record([0.2, 0.4, 0.88, None]), "digits", 4, closed_before=2)
+    assert [line.split(", ")[1] for line in text.getvalue().splitlines()] == ["accuracy 88.0 %"] * 2
+
+
+def test_a_run_begins_with_the_classes_that_the_common_budget_does_not_bind(make_record: MakeRecord) -> None:
+    common = Budget(energy_j=0.3)
+    budgets = Budgets(common=common, by_class={"phone-low": Budget(energy_j=14.0), "sbc-mid": common})
+    fixed = PlannerSettings(policy="fixed")
+    text = io.StringIO()
+    with RoundProgress(Console(file=text, width=60)) as progress:
+        tell(progress, make_record([0.5]), "baseline", 1, budget=budgets, planner=fixed)
+        tell(progress, make_record([0.5]), "digits", 1, budget=budgets)
+    first, second, _ = text.getvalue().splitlines()
+    assert first.startswith("baseline: round 1")
+    assert second == (
+        "digits: the common budget does not bind classes with limits of their own: "
+        "phone-low (energy_j 14 instead of 0.3)"
+    )

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from slimfleet.compression.errors import BadInput
+from slimfleet.compression.profiles import load_profiles
 from slimfleet.simulations.faults import assign_faults
 from slimfleet.simulations.fleet import build_fleet
-from slimfleet.simulations.profiles import load_profiles
 from slimfleet.simulations.settings import DEFAULT_MIX, FleetSettings
 
 SETTINGS = FleetSettings(devices=300)

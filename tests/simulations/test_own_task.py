@@ -37,9 +37,9 @@ def test_it_is_looked_for_beside_the_scenario_then_in_the_current_folder(here: P
     (here / "mine_once.py").write_text(CODE)
     beside = load_scenario(written(here / "experiment", "[task]\nname = 'mine_twice:Mine'"))
     assert beside.task.import_from == (str(here / "experiment"), str(here))
-    assert build_task_of(beside).where == str(here / "experiment" / "mine_twice.py")
+    assert build_task_of(beside).wrapped.where == str(here / "experiment" / "mine_twice.py")
     current = load_scenario(written(here / "experiment", "[task]\nname = 'mine_once:Mine'"))
-    assert build_task_of(current).where == str(here / "mine_once.py")
+    assert build_task_of(current).wrapped.where == str(here / "mine_once.py")
 
 
 def test_folders_that_are_given_replace_both(here: Path) -> None:

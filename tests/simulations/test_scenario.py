@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slimfleet.compression import BadInput, Budget
+from slimfleet.compression.profiles import load_profiles
 from slimfleet.coordinator.settings import CoordinatorSettings, ServerSettings, settings_of, tables_of
 from slimfleet.simulations import FleetSettings, Scenario, TaskSettings, load_scenario
-from slimfleet.simulations.profiles import load_profiles
 from slimfleet.simulations.scenario import baseline_settings, scenario_names
 
 
@@ -259,7 +259,7 @@ profiles = st.sampled_from([row.name for row in load_profiles()])
 
 
 @given(
-    name=names,
+    name=names.filter(str.isprintable),
     mix=st.dictionaries(profiles, st.floats(1e-3, 1e3), min_size=1, max_size=5),
     options=st.dictionaries(names, st.one_of(names, st.booleans(), st.lists(st.integers(0, 9)))),
 )

@@ -48,9 +48,9 @@ def answer(device: VirtualDevice, spent: Cost | None, deadline_s: float | None =
 def test_a_round_lasts_as_long_as_its_slowest_device() -> None:
     world = VirtualWorld(FLEET)
     slow, fast = replace(PREDICTED, time_s=12.0), replace(PREDICTED, time_s=3.0)
-    assert world.advance(world.now_s(), [answer(KEPT[0], fast), answer(KEPT[1], slow)], ROUND) == []
+    assert world.advance(world.now_s(), [answer(KEPT[0], fast), answer(KEPT[1], slow)], ROUND) == {}
     assert world.now_s() == 12.0 + BETWEEN_ROUNDS_S
-    assert world.advance(world.now_s(), [], ROUND + 1) == []
+    assert world.advance(world.now_s(), [], ROUND + 1) == {}
     assert world.now_s() == 12.0 + 2 * BETWEEN_ROUNDS_S
 
 
@@ -61,7 +61,9 @@ def test_a_lost_device_is_waited_for_and_did_a_share_of_its_work(
     world = VirtualWorld(FLEET)
     share = LOST[0].conditions(ROUND).drops_out_at
     assert share is not None
-    (spent,) = world.advance(0.0, [answer(LOST[0], None, deadline_s)], ROUND)
+    lost = world.advance(0.0, [answer(LOST[0], None, deadline_s)], ROUND)
+    assert list(lost) == [node_of(LOST[0].number)]
+    spent = lost[node_of(LOST[0].number)]
     assert spent.energy_j == pytest.approx(6.0 * share + 4.0)
     assert (spent.radio_j, spent.uplink_bytes, spent.downlink_bytes) == (4.0, 0, 2_000)
     assert spent.time_s == waited_s
@@ -74,9 +76,10 @@ def test_rounds_drain_batteries_and_devices_on_mains_have_none() -> None:
     board = next(d for d in KEPT if d.battery is None)
     assert phone.battery is not None
     world.advance(0.0, [answer(phone, replace(PREDICTED, energy_j=500.0)), answer(board, PREDICTED)], ROUND)
-    left = world.battery_level(node_of(phone.number))
+    start, left = world.charge(node_of(phone.number))
+    assert start == 0.5
     assert left == pytest.approx(0.5 - 500.0 / phone.battery.capacity_j)
-    assert world.battery_level(node_of(board.number)) is None
+    assert world.charge(node_of(board.number)) == (None, None)
     status = world.status(node_of(phone.number), ROUND + 1)
     assert status is not None
     assert (status.battery, status.charging) == (left, False)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from slimfleet.compression.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from slimfleet.client.app import deployed_client_app
     from slimfleet.client.device import Device, Participant
     from slimfleet.client.guard import BudgetGuard
     from slimfleet.client.ledger import Balance, DeviceLedger, Ledger
@@ -31,6 +32,7 @@ else:
             "Participant": "slimfleet.client.device",
             "Residual": "slimfleet.client.state",
             "Workbench": "slimfleet.client.workbench",
+            "deployed_client_app": "slimfleet.client.app",
             "run_round": "slimfleet.client.round",
         },
     )
@@ -49,5 +51,6 @@ __all__ = [
     "Participant",
     "Residual",
     "Workbench",
+    "deployed_client_app",
     "run_round",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
@@ -9,35 +10,55 @@ from flwr.clientapp import ClientApp
 
 from slimfleet.client.deployed import deployed_device
 from slimfleet.client.device import Device, Participant
-from slimfleet.compression import Assignment, BudgetExceeded, Payload, PayloadError
-from slimfleet.compression.edge.app_config import task_reference
+from slimfleet.client.startup import Began
+from slimfleet.compression import Assignment, BadInput, BudgetExceeded, Payload, PayloadError, Report
+from slimfleet.compression.edge.app_config import log_to_stderr, task_reference
 from slimfleet.compression.messages import parse, text_of
 
+LONGEST_MESSAGE = 500
 
-def client_app(device_of: Callable[[Context], Participant]) -> ClientApp:
+log = logging.getLogger("slimfleet")
+
+Refusal = BadInput | BudgetExceeded | PayloadError
+
+
+def client_app(
+    device_of: Callable[[Context], Participant],
+    tell: Callable[[str], None] = log.debug,
+    refused: tuple[type[Refusal], ...] = (BudgetExceeded, PayloadError),
+) -> ClientApp:
     """A ClientApp that answers for the device that `device_of` finds for a Flower context.
 
-    `query` answers with the device's registration; `train` with the encoded update and the report, or with the reason
-    for refusing where no step fits the budget or the model cannot be decoded.
+    `query` answers with the device's registration; `train` with the encoded update and the report. Either answers with
+    the reason for refusing where an error of the kinds `refused` is raised: no step fits the budget, the model cannot
+    be decoded, or the input is wrong. Other errors are raised. `tell` is told of every answer, in one line.
     """
     app = ClientApp()
 
     @app.query()
     def register(message: Message, context: Context) -> Message:
-        text = ConfigRecord({"json": text_of(device_of(context).registration())})
+        try:
+            registration = device_of(context).registration()
+        except refused as refusal:
+            tell(f"cannot register: {refusal}")
+            return _refused(message, refusal)
+        tell(f"registers as {registration.profile.name} with {registration.examples} examples")
+        text = ConfigRecord({"json": text_of(registration)})
         return Message(RecordDict({"registration": text}), reply_to=message)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         content = message.content
+        what = "a round"
         try:
             assignment = parse(Assignment, str(content.config_records["assignment"]["json"]))
+            what = f"round {assignment.round_number}"
             received = content.array_records["model"]["payload"].data
             payload, report = device_of(context).do_round(assignment, Payload(received))
-        except (BudgetExceeded, PayloadError) as refusal:
-            reason = refusal.constraint if isinstance(refusal, BudgetExceeded) else refusal.reason
-            text = ConfigRecord({"reason": reason, "message": str(refusal)})
-            return Message(RecordDict({"refusal": text}), reply_to=message)
+        except refused as refusal:
+            tell(f"{what} is refused ({_reason(refusal)}): {refusal}")
+            return _refused(message, refusal)
+        tell(f"{what}: {_line(assignment, payload, report)}")
         array = Array(dtype="uint8", shape=(len(payload),), stype="slimfleet.payload", data=payload)
         answer = RecordDict({"update": ArrayRecord({"payload": array})})
         answer["report"] = ConfigRecord({"json": text_of(report)})
@@ -50,11 +71,37 @@ def deployed_client_app() -> ClientApp:
     """The ClientApp of a SuperNode: its device comes from the node-config, its task from the table `task` of the
     run-config, and its state from disk, since every message may meet a new process.
 
-    Where something in them is wrong, the app raises BadInput, which reaches the log of the server too.
+    The first message is charged with the start of the process, which was started for it. Where something in the configs
+    is wrong, the answer says so, here and in the log of the server.
     """
+    log_to_stderr("slimfleet: %(message)s")
+    began = [Began.of_process()]
 
     def device_of(context: Context) -> Device:
         name, arguments = task_reference(context.run_config)
-        return deployed_device(context.node_config, name, arguments)
+        return deployed_device(context.node_config, name, arguments, began.pop() if began else Began.now())
 
-    return client_app(device_of)
+    return client_app(device_of, log.info, refused=(BadInput, BudgetExceeded, PayloadError))
+
+
+def _refused(message: Message, refusal: Refusal) -> Message:
+    text = {"reason": _reason(refusal), "message": str(refusal)[:LONGEST_MESSAGE]}
+    if refusal.spent is not None:
+        text["spent"] = text_of(refusal.spent)
+    return Message(RecordDict({"refusal": ConfigRecord({**text})}), reply_to=message)
+
+
+def _reason(refusal: Refusal) -> str:
+    if isinstance(refusal, BadInput):
+        return "refused"
+    return refusal.constraint if isinstance(refusal, BudgetExceeded) else refusal.reason
+
+
+def _line(assignment: Assignment, payload: Payload, report: Report) -> str:
+    spent, startup = report.spent, report.startup
+    early = f" (stopped by {report.stopped_by})" if report.stopped_by else ""
+    return (
+        f"{report.steps} of {assignment.plan.local_steps} steps{early}, loss {report.loss:.4g}, "
+        f"{len(payload):,} bytes up, {spent.energy_j:.3g} J ({report.source}) in {spent.time_s:.3g} s; of it "
+        f"{startup.energy_j:.3g} J and {startup.time_s:.3g} s before the first step"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,24 +14,34 @@ from slimfleet.client.meters import Meter, Reading, net_of_idle, peak_memory_byt
 from slimfleet.client.training import local_sgd, shuffled
 from slimfleet.compression import BadInput, Plan, Task, Training
 from slimfleet.compression.cost import work_of
+from slimfleet.compression.threads import torch_threads
 
 WARM_UP_STEPS = 3
 """The first steps include the libraries' own initialisation."""
 
 MOST_STEPS = 10**6
 
+STRETCHES = 5
+"""Speed varies while other programs run and the processor gets warm: one number would say nothing of that."""
+
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """One stretch of training."""
+    """Some stretches of training."""
 
-    flops_per_s: float
+    speeds: tuple[float, ...]
+    """Floating-point operations per second in each stretch, in ascending order."""
     steps: int
     seconds: float
     peak_bytes: int
     """Of this process while it trained; since its start where the kernel cannot reset the peak."""
     reading: Reading | None
     """Energy of the whole device; None without a meter's reading."""
+
+    @property
+    def flops_per_s(self) -> float:
+        """The median over the stretches."""
+        return statistics.median(self.speeds)
 
 
 def measure_training(
@@ -40,12 +51,12 @@ def measure_training(
     meter: Meter,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Benchmark:
-    """Train the task's full model on partition 0 for about `seconds`, on one thread as in a round.
+    """Train the task's full model on partition 0 for about `seconds` in all, on one thread; several cores are faster.
 
-    Raises BadInput where nothing in the model can be counted as work.
+    A step that takes longer than a stretch makes one of its own. Raises BadInput where nothing in the model can be
+    counted as work.
     """
-    torch.set_num_threads(1)
-    with torch.random.fork_rng(devices=[]):
+    with torch_threads(1), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = task.build_model()
         work = work_of(task, model)
@@ -66,14 +77,20 @@ def measure_training(
         train(WARM_UP_STEPS, float("inf"))
         trained.clear()
         reset_peak_memory()
+        speeds: list[float] = []
+        steps = 0
         meter.start()
-        began = clock()
-        train(MOST_STEPS, began + seconds)
-        elapsed = clock() - began
+        began = now = clock()
+        while not speeds or now < began + seconds:
+            train(MOST_STEPS, now + seconds / STRETCHES)
+            start, now = now, clock()
+            speeds.append(work.flops_per_example * sum(trained) / (now - start))
+            steps += len(trained)
+            trained.clear()
         return Benchmark(
-            flops_per_s=work.flops_per_example * sum(trained) / elapsed,
-            steps=len(trained),
-            seconds=elapsed,
+            speeds=tuple(sorted(speeds)),
+            steps=steps,
+            seconds=now - began,
             peak_bytes=peak_memory_bytes(),
             reading=meter.stop(),
         )

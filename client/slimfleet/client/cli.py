@@ -14,27 +14,41 @@ from typing import Annotated
 
 import typer
 
-from slimfleet.client.figures import cores, profile_figures, profile_of, ram_bytes
+from slimfleet.client.figures import cores, profile_figures, profile_like, profile_of, ram_bytes
 from slimfleet.client.meters import METERS, build_meter, read_all
 from slimfleet.client.meters.battery import read_batteries
-from slimfleet.compression import BadInput, Task
+from slimfleet.compression import BadInput
+from slimfleet.compression.checked_task import CheckedTask
 from slimfleet.compression.cost import RUNTIMES
-from slimfleet.compression.edge.command_line import ImportFrom, TaskArguments, keyword_arguments, run_app
-from slimfleet.compression.edge.task_loader import existing_folders, load_task, make_importable
-
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False
+from slimfleet.compression.edge.command_line import (
+    ImportFrom,
+    Quiet,
+    TaskArguments,
+    Version,
+    command_app,
+    keyword_arguments,
+    run_app,
 )
+from slimfleet.compression.edge.task_loader import existing_folders, load_task, make_importable
+from slimfleet.compression.profiles import load_profiles
+
+app = command_app(no_args_is_help=True)
 
 TaskName = Annotated[
     str,
     typer.Argument(metavar="TASK", help="digits, fashion-mnist, or module:object for your own task."),
 ]
-Batch = Annotated[int, typer.Option(min=1, help="Examples in one step of training.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Batch = Annotated[int, typer.Option(metavar="N", min=1, help="Examples in one step of training.")]
+
+
+def _devices_from(incomplete: str) -> list[str]:
+    """Completions of a device's name in the table."""
+    return [row.name for row in load_profiles() if row.name.startswith(incomplete)]
 
 
 @app.callback()
-def _commands() -> None:
+def _commands(version: Version = False) -> None:
     """What this machine can do for a fleet, and what a task needs of it."""
 
 
@@ -42,19 +56,23 @@ def _commands() -> None:
 def inspect(
     task: TaskName,
     width: Annotated[
-        list[float] | None, typer.Option(help="A width to measure; repeatable [1.0 0.75 0.5 0.25].")
+        list[float] | None,
+        typer.Option(help="A width to measure; repeatable.", show_default="1.0 0.75 0.5 0.25"),
     ] = None,
     batch_size: Batch = 16,
     runtime: Annotated[str, typer.Option(help=f"Whose memory model: {' or '.join(RUNTIMES)}.")] = "torch",
+    as_json: AsJson = False,
     option: TaskArguments = None,
     import_from: ImportFrom = None,
 ) -> None:
     """Show which channels of a task's model can be removed for a narrow device, and what each width costs.
 
-        slimfleet-device inspect digits
-        slimfleet-device inspect keyboard:Keyboard --import-from docs/examples/own_task
+    Costs are measured on the shrunk model itself, not scaled.
+    Only peak memory is predicted.
 
-    Costs are measured on the shrunk model itself, not scaled; only peak memory is predicted.
+    For example:
+      slimfleet-device inspect digits
+      slimfleet-device inspect keyboard:Keyboard --import-from own_task
     """
     if runtime not in RUNTIMES:
         raise BadInput(f"no runtime is called {runtime!r}; there are {', '.join(RUNTIMES)}")
@@ -70,47 +88,82 @@ def inspect(
         at_width(loaded, architecture, each, RUNTIMES[runtime], batch_size)
         for each in width or (1.0, 0.75, 0.5, 0.25)
     ]
+    if as_json:
+        groups = [{"name": g.name, "channels": g.size, "least": g.min_channels} for g in architecture.groups]
+        print(json.dumps({"groups": groups, "widths": [asdict(row) for row in rows]}, indent=2))
+        return
     console = Console()
     console.print(groups_table(loaded.name, architecture))
-    console.print(whole_text(architecture), highlight=False)
+    console.print(whole_text(architecture), markup=False, highlight=False)
     console.print(widths_table(rows, runtime, batch_size))
 
 
 @app.command()
 def profile(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="What to train: as for `inspect`.")] = "digits",
-    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="How long to train.")] = 5.0,
+    task: Annotated[str, typer.Argument(metavar="TASK", help="What to train, as for inspect.")] = "digits",
+    seconds: Annotated[float, typer.Option(metavar="S", min=0.1, max=600, help="How long to train.")] = 5.0,
     batch_size: Batch = 16,
-    meter: Annotated[str, typer.Option(help=f"{', '.join(METERS)}.")] = "power-supply",
-    name: Annotated[str | None, typer.Option(help="Of the device [this computer's].")] = None,
+    meter: Annotated[
+        str, typer.Option(help=f"Where joules come from: {', '.join(METERS)}.")
+    ] = "power-supply",
+    like: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEVICE",
+            help="Take what is neither measured nor given from this device of slimfleet's table, "
+            "for example pi_zero_2w.",
+            autocompletion=_devices_from,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the device.", show_default="this computer's")
+    ] = None,
     device_class: Annotated[
-        str, typer.Option(help="Shared by similar devices: budgets and calibration go by class.")
-    ] = "device",
+        str | None,
+        typer.Option(
+            help="Shared by similar devices: budgets and calibration go by class.", show_default="device"
+        ),
+    ] = None,
     idle_watt: Annotated[
-        float | None, typer.Option("--idle-w", min=0, help="Power at rest, where no meter reads it.")
+        float | None,
+        typer.Option("--idle-w", metavar="W", min=0, help="Power at rest, where no meter reads it."),
     ] = None,
     train_watt: Annotated[
-        float | None, typer.Option("--train-w", min=0, help="Power of training, above idle.")
+        float | None, typer.Option("--train-w", metavar="W", min=0, help="Power of training, above idle.")
     ] = None,
-    uplink_bytes_per_s: Annotated[float | None, typer.Option(min=0, help="Speed of sending.")] = None,
-    downlink_bytes_per_s: Annotated[float | None, typer.Option(min=0, help="Speed of receiving.")] = None,
-    radio_j_per_byte_up: Annotated[float | None, typer.Option(min=0, help="Energy of sending.")] = None,
-    radio_j_per_byte_down: Annotated[float | None, typer.Option(min=0, help="Energy of receiving.")] = None,
+    uplink_bytes_per_s: Annotated[
+        float | None, typer.Option(metavar="B/S", min=0, help="Speed of sending.")
+    ] = None,
+    downlink_bytes_per_s: Annotated[
+        float | None, typer.Option(metavar="B/S", min=0, help="Speed of receiving.")
+    ] = None,
+    radio_j_per_byte_up: Annotated[
+        float | None, typer.Option(metavar="J/B", min=0, help="Energy of sending.")
+    ] = None,
+    radio_j_per_byte_down: Annotated[
+        float | None, typer.Option(metavar="J/B", min=0, help="Energy of receiving.")
+    ] = None,
     radio_j_per_burst: Annotated[
-        float | None, typer.Option(min=0, help="Energy of waking the radio.")
+        float | None, typer.Option(metavar="J", min=0, help="Energy of waking the radio.")
     ] = None,
-    battery_j: Annotated[float | None, typer.Option(min=0, help="Capacity [on mains].")] = None,
+    battery_j: Annotated[
+        float | None, typer.Option(metavar="J", min=0, help="Capacity.", show_default="on mains")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the profile as JSON.")] = False,
     as_toml: Annotated[bool, typer.Option("--toml", help="Print the profile as TOML.")] = False,
+    quiet: Quiet = False,
     option: TaskArguments = None,
     import_from: ImportFrom = None,
 ) -> None:
     """Measure this machine by training a task for some seconds, and print its device profile.
 
-    Speed, memory and, where a meter reads, power are measured; the link is assumed to be slow wifi unless it is given;
-    power is never guessed. `slimfleet-coordinator plan --profile FILE` reads what --json prints.
+    Speed, memory and, where a meter reads, power are measured; power is never guessed.
+    The link is assumed to be slow wifi unless it is given.
+    What --json prints is what slimfleet-coordinator plan --profile reads.
 
-        slimfleet-device profile digits --train-w 3 --idle-w 2 --json > this.json
+    For example:
+      slimfleet-device profile digits --train-w 3 --idle-w 2 --json > this.json
+      slimfleet-device profile digits --like pi_zero_2w
     """
     sensor = build_meter(meter)
     from rich.console import Console
@@ -118,6 +171,7 @@ def profile(
     from slimfleet.client.benchmark import measure_training, measured_power
     from slimfleet.client.printing import benchmark_text, figures_table, toml_of
 
+    alike = None if like is None else profile_like(like)
     given = {
         "device_class": device_class,
         "idle_w": idle_watt,
@@ -130,19 +184,24 @@ def profile(
         "battery_j": battery_j,
         "name": name,
     }
-    benchmark = measure_training(_task(task, option, import_from), batch_size, seconds, sensor)
+    loaded = _task(task, option, import_from)
+    model = loaded.build_model()
+    loaded.rehearse_model(model)
+    loaded.rehearse_training(model, partitions=1)
+    benchmark = measure_training(loaded, batch_size, seconds, sensor)
     measured: dict[str, object] = {
         "name": platform.node() or "device",
         "ram_bytes": ram_bytes(),
         "train_flops_per_s": benchmark.flops_per_s,
         **measured_power(benchmark.reading, sensor, seconds),
     }
-    figures = profile_figures(measured, given)
+    figures = profile_figures(given, measured, alike)
     if as_json or as_toml:
         found = profile_of(figures)
         print(json.dumps(asdict(found), indent=2) if as_json else toml_of(found))
         assumed = [name for name, figure in figures.items() if figure.origin == "assumed"]
-        print(f"assumed, as neither measured nor given: {', '.join(assumed)}", file=sys.stderr)
+        if assumed and not quiet:
+            print(f"assumed, as neither measured nor given: {', '.join(assumed)}", file=sys.stderr)
     else:
         console = Console()
         console.print(benchmark_text(benchmark, cores()), highlight=False)
@@ -152,22 +211,28 @@ def profile(
 @app.command()
 def meters(
     seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="How long to measure.")] = 2.0,
+    as_json: AsJson = False,
 ) -> None:
     """Show which meters give a reading on this machine, and what they read.
 
-    A meter without a reading is no fault: a machine on mains has no battery to measure. Its joules are then estimated
-    from its profile, and reported as estimated.
+    A meter without a reading is not an error: a machine on mains has no battery to measure.
+    Its joules are then estimated from its profile, and reported as estimated.
     """
     from rich.console import Console
 
     from slimfleet.client.printing import batteries_table, meters_table
 
+    batteries, readings = read_batteries(), read_all(seconds)
+    if as_json:
+        found = {name: None if reading is None else asdict(reading) for name, reading in readings.items()}
+        print(json.dumps({"batteries": [asdict(each) for each in batteries], "meters": found}, indent=2))
+        return
     console = Console()
-    console.print(batteries_table(read_batteries()))
-    console.print(meters_table(read_all(seconds)))
+    console.print(batteries_table(batteries))
+    console.print(meters_table(readings))
 
 
-def _task(name: str, options: list[str] | None, folders: list[Path] | None) -> Task:
+def _task(name: str, options: list[str] | None, folders: list[Path] | None) -> CheckedTask:
     from slimfleet.client.tasks import TASKS
 
     make_importable(existing_folders(folders or [Path()]))
@@ -176,7 +241,7 @@ def _task(name: str, options: list[str] | None, folders: list[Path] | None) -> T
 
 def main() -> None:
     """Entry point of `slimfleet-device`."""
-    run_app(app)
+    run_app(app, "slimfleet-device")
 
 
 if __name__ == "__main__":

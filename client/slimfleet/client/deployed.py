@@ -8,23 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Le, MinLen
 
 from slimfleet.client.device import Device
+from slimfleet.client.figures import cores
 from slimfleet.client.ledger import DeviceLedger
 from slimfleet.client.meters import build_meter
+from slimfleet.client.startup import Began
 from slimfleet.client.store import FolderStore
 from slimfleet.client.tasks import TASKS
 from slimfleet.client.workbench import Workbench
 from slimfleet.compression import Assignment, BadInput
-from slimfleet.compression.cost import RUNTIMES
+from slimfleet.compression.cost import RUNTIMES, work_of
 from slimfleet.compression.edge.app_config import Config, config_as
 from slimfleet.compression.edge.input_files import read_profile
 from slimfleet.compression.edge.task_loader import load_task
+from slimfleet.compression.examined import Examined
 from slimfleet.compression.pruning.blueprint import blueprint
-from slimfleet.compression.types import Count
+from slimfleet.compression.types import Count, Startup
 
 Text = Annotated[str, MinLen(1)]
+
+SHARES = 10
+"""Shares that a task's data are cut into where nobody says otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,41 +38,75 @@ class NodeConfig:
     """What an operator says about one device; dashes in the keys of the node-config are underscores here."""
 
     partition_id: Count
-    """Which share of the task's data this device holds."""
-    num_partitions: Annotated[int, Ge(1)]
+    """Number of this device, and of its share of the task's data."""
+    num_partitions: Annotated[int, Ge(1)] | None = None
+    """Shares that the task's data are cut into, whatever the number of devices: a device keeps its share when others
+    join. Numbers past the last share begin again with the first. By default `task.partitions`, else `SHARES`."""
     profile: Text
     """JSON file, as `slimfleet-device profile --json` writes it."""
     state: Text
     """Folder of the file that this device keeps between rounds: its residual, and the models that it holds."""
     meter: str = "power-supply"
     """A name of `METERS`; without its sensor on this machine, energy is estimated from the profile."""
+    threads: Annotated[int, Ge(1), Le(1_024)] | None = None
+    """Threads to train on; by default as many as there are cores."""
 
 
-def deployed_device(node_config: Config, task: str, arguments: Mapping[str, Any]) -> Device:
+def deployed_device(
+    node_config: Config, task: str, arguments: Mapping[str, Any], began: Began | None = None
+) -> Device:
     """The device of this node, for a task by name or `module:object` and its arguments.
 
-    Raises BadInput, in one line that says what to put right.
+    `began` is when the work on a message began; its round is charged from there on, by default from now. What is found
+    out about the model is kept in the state folder. Raises BadInput, in one line that says what to put right.
     """
+    since = Began.now() if began is None else began
     node = config_as(NodeConfig, node_config, "node-config")
-    if node.partition_id >= node.num_partitions:
-        raise BadInput(
-            f"node-config: partition-id = {node.partition_id}: there are num-partitions = {node.num_partitions}, "
-            f"counted from 0"
-        )
     meter = build_meter(node.meter)
     profile = read_profile(Path(node.profile))
-    # The number of partitions is the node's to say, even where the task's arguments name one.
-    options = {**arguments, "partitions": node.num_partitions}
-    loaded = load_task(task, TASKS, partitions=node.num_partitions, seed=0, options=options)
-    architecture = blueprint(loaded, seed=0)
+    shares = _shares(node, arguments)
+    options = {**arguments, "partitions": shares}
+    loaded = load_task(task, TASKS, partitions=shares, seed=0, options=options)
+    state = _state_folder(node)
+    examined = Examined(state)
+    architecture = blueprint(loaded, seed=0, examined=examined)
+    # The first message, a registration, counts the work of the full model, so that no round has to.
+    work_of(loaded, architecture.model, examined)
+
+    def startup() -> Startup:
+        return since.startup(profile.train_w)
 
     def open_ledger(assignment: Assignment) -> DeviceLedger:
-        return DeviceLedger(profile, assignment.budget.power_w, meter, time.monotonic, time.sleep)
+        power_w = assignment.budget.power_w
+        return DeviceLedger(profile, power_w, meter, time.monotonic, time.sleep, began=since)
 
     return Device(
         node.partition_id,
         profile,
-        Workbench(loaded, architecture, RUNTIMES["torch"]),
-        FolderStore(Path(node.state), architecture),
+        Workbench(loaded, architecture, RUNTIMES["torch"], examined),
+        FolderStore(state, architecture),
         open_ledger,
+        startup=startup,
+        threads=node.threads or cores(),
+        share=node.partition_id % shares,
     )
+
+
+def _shares(node: NodeConfig, arguments: Mapping[str, Any]) -> int:
+    """How many shares the data are cut into: the node's word before the task's."""
+    shares = node.num_partitions or arguments.get("partitions", SHARES)
+    if not isinstance(shares, int) or shares < 1:
+        raise BadInput(f"run-config: task.partitions = {shares!r}: must be an integer of at least 1")
+    return shares
+
+
+def _state_folder(node: NodeConfig) -> Path:
+    """The folder of the state, made where it is missing."""
+    folder = Path(node.state)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(
+            f"node-config: state = {node.state}: cannot make this folder: {error.strerror}"
+        ) from error
+    return folder

@@ -14,15 +14,26 @@ from slimfleet.client.round import run_round
 from slimfleet.client.state import DeviceState, Held, Residual, held_with, residual_at
 from slimfleet.client.store import DeviceStore
 from slimfleet.client.workbench import SubModel, Workbench
-from slimfleet.compression import Assignment, DeviceProfile, Payload, Report
-from slimfleet.compression.messages import Registration
+from slimfleet.compression import (
+    Assignment,
+    BudgetExceeded,
+    Cost,
+    DeviceProfile,
+    Examples,
+    Payload,
+    PayloadError,
+    Report,
+)
+from slimfleet.compression.messages import Registration, Spent
+from slimfleet.compression.threads import torch_threads
+from slimfleet.compression.types import Startup
 
 
 class Participant(Protocol):
     """What takes part in a federation: a `Device`, or something that stands in front of one."""
 
     def registration(self) -> Registration:
-        """How it introduces itself."""
+        """Its profile and number of examples."""
         ...
 
     def do_round(self, assignment: Assignment, payload: Payload) -> tuple[Payload, Report]:
@@ -39,33 +50,44 @@ class Device:
     workbench: Workbench
     store: DeviceStore
     open_ledger: Callable[[Assignment], Ledger]
+    startup: Callable[[], Startup] = Startup
+    """What has been spent so far on the message that is being answered."""
+    threads: int = 1
+    """Threads that torch computes on. With more than one, the same seed may give other bytes."""
+    share: int | None = None
+    """The partition, where it is not `number`."""
 
     def registration(self) -> Registration:
         """How this device introduces itself."""
-        return Registration(profile=self.profile, examples=len(self.workbench.task.load(self.number)))
+        examples = len(self._examples())
+        return Registration(profile=self.profile, examples=examples, startup=self.startup())
 
     def do_round(self, assignment: Assignment, payload: Payload) -> tuple[Payload, Report]:
         """Train, encode, and keep the received model and the new residual for later rounds.
 
-        Raises PayloadError where the model cannot be used, and what `run_round` raises; the stored state then stays as
-        it was.
+        Raises PayloadError where the model cannot be used, and what `run_round` raises, with what was spent by then.
+        The stored state then stays as it was.
         """
-        torch.set_num_threads(1)  # one thread a worker: the same seed gives the same bytes everywhere
+        with torch_threads(self.threads):
+            return self._round(assignment, payload)
+
+    def _examples(self) -> Examples:
+        return self.workbench.task.load(self.number if self.share is None else self.share)
+
+    def _round(self, assignment: Assignment, payload: Payload) -> tuple[Payload, Report]:
         training = assignment.training
         state = self.store.load(self.number)
         unsent = residual_at(assignment, state.residual, self.workbench.blueprint.schema)
         with torch.random.fork_rng(devices=[]), closing(self.open_ledger(assignment)) as ledger:
             torch.manual_seed((training.seed * 1_000_003 + assignment.plan_id) % 2**63)
-            received = self.workbench.open(payload, state.held)
-            encoded, report, leftover = run_round(
-                self.workbench,
-                self.profile,
-                self.workbench.task.load(self.number),
-                assignment,
-                received,
-                unsent,
-                ledger,
-            )
+            try:
+                received = self.workbench.open(payload, state.held)
+                encoded, report, leftover = run_round(
+                    self.workbench, self.profile, self._examples(), assignment, received, unsent, ledger
+                )
+            except (BudgetExceeded, PayloadError) as refusal:
+                refusal.spent = _spent(ledger, len(payload))
+                raise
         held = _held_after(received, state, assignment.round_number)
         residual = (
             Residual(assignment.round_number, unsent, leftover) if training.feedback else state.residual
@@ -73,6 +95,22 @@ class Device:
         if held is not state.held or residual is not state.residual:
             self.store.save(self.number, DeviceState(residual, held))
         return encoded, report
+
+
+def _spent(ledger: Ledger, received_bytes: int) -> Spent:
+    """What a refused round has cost; its memory is not told."""
+    balance, _ = ledger.close()
+    return Spent(
+        cost=Cost(
+            energy_j=balance.energy_j,
+            radio_j=balance.radio_j,
+            time_s=balance.time_s,
+            memory_bytes=0,
+            uplink_bytes=0,
+            downlink_bytes=received_bytes,
+        ),
+        startup=balance.startup,
+    )
 
 
 def _held_after(received: SubModel, state: DeviceState, version: int) -> tuple[Held, ...]:

@@ -7,14 +7,18 @@ device keeps a `DeviceLedger`; a simulated one has its own implementation, in vi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from slimfleet.client.meters import Meter, net_of_idle, peak_memory_bytes, reset_peak_memory
 from slimfleet.client.meters.memory import PROC
+from slimfleet.client.startup import Began
 from slimfleet.compression import DeviceProfile
-from slimfleet.compression.types import EnergySource
+from slimfleet.compression.types import EnergySource, Startup
+
+NOTHING_YET = Startup(time_s=0.0, energy_j=0.0)
+"""The start-up of a round that began when its ledger was opened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,13 +28,15 @@ class Balance:
     energy_j: float
     radio_j: float
     time_s: float
+    startup: Startup = NOTHING_YET
+    """The part that went before the first step, transfers left out."""
 
 
 class Ledger(Protocol):
     """The account of one round."""
 
     def download(self, size_bytes: int) -> None:
-        """The encoded model of this size has been received."""
+        """The encoded model of this size has been received, and its model built: the first step is next."""
         ...
 
     def train(self, flops: float) -> None:
@@ -69,7 +75,8 @@ class DeviceLedger:
     Meters read the whole device; a round is charged its energy above idle, as `train_w` is defined. Without a reading
     the training energy is the profile's power times the time, and the source is `estimated`. Radio time and energy are
     always the profile's estimate: the transfer happens outside this process. `clock` and `sleep` are in seconds; `proc`
-    is the proc file system.
+    is the proc file system. `began` is when the work on this round began: what it took until the ledger
+    was opened no meter has read, so it is added. With it, time that other processes took from this one costs no energy.
     """
 
     def __init__(
@@ -80,25 +87,33 @@ class DeviceLedger:
         clock: Callable[[], float],
         sleep: Callable[[float], None],
         proc: Path = PROC,
+        began: Began | None = None,
     ) -> None:
         self._profile, self._power_w = profile, power_w
+        self._before = self._startup = NOTHING_YET if began is None else began.startup(profile.train_w)
+        self._cpu = clock if began is None else began.cpu
         self._meter, self._clock, self._sleep, self._proc = meter, clock, sleep, proc
         self._transfer_s = self._radio_j = self._busy_s = 0.0
+        self._closed: tuple[Balance, EnergySource] | None = None
         self._began = self._resumed = clock()
+        self._resumed_cpu = self._cpu()
         reset_peak_memory(proc)
         meter.start()
 
     def download(self, size_bytes: int) -> None:
-        """Account for the received model at nominal rates, for waking the radio, and for work done since opening."""
+        """Account for the received model at nominal rates, for waking the radio, and for work done since opening: with
+        what went before it, that is the start-up. The pause that mean power may need is a part of it."""
         self._transfer(*transfer(self._profile, down=size_bytes, burst=True))
         self._work()
+        self._rest(self._before.energy_j / self._profile.train_w + self._busy_s)
+        self._startup = Startup.cut(
+            time_s=self._before.time_s + (self._clock() - self._began),
+            energy_j=self._before.energy_j + self._profile.train_w * self._busy_s,
+        )
 
     def train(self, flops: float) -> None:
         """Account for one step by the clock, then pause so that mean power stays within the budget."""
-        busy = self._work()
-        if self._power_w is not None and self._profile.train_w > self._power_w:
-            self._sleep(busy * (self._profile.train_w / self._power_w - 1.0))
-            self._resumed = self._clock()
+        self._rest(self._work())
 
     def upload(self, size_bytes: int) -> None:
         """Account for the update at nominal rates, and for encoding it."""
@@ -115,15 +130,28 @@ class DeviceLedger:
 
     def close(self) -> tuple[Balance, EnergySource]:
         """Read the meter; without a reading keep the estimate."""
+        if self._closed is not None:
+            return self._closed
         reading = self._meter.stop()
         if reading is None:
-            return self.balance(), "estimated"
-        return self._at(net_of_idle(reading, self._profile.idle_w).energy_j), reading.source
+            closed: tuple[Balance, EnergySource] = (self.balance(), "estimated")
+        else:
+            compute_j = net_of_idle(reading, self._profile.idle_w).energy_j
+            closed = (self._at(compute_j), reading.source)
+        self._closed = closed
+        return closed
+
+    def _rest(self, busy_s: float) -> None:
+        """Pause after so many seconds of work, so that mean power stays within the budget."""
+        if self._power_w is not None and self._profile.train_w > self._power_w:
+            self._sleep(busy_s * (self._profile.train_w / self._power_w - 1.0))
+            self._resumed, self._resumed_cpu = self._clock(), self._cpu()
 
     def _work(self) -> float:
-        """Count the time since the device last resumed as busy; returns it in seconds."""
-        now = self._clock()
-        busy, self._resumed = now - self._resumed, now
+        """Count what this process has worked since the device last resumed as busy; returns it in seconds."""
+        now, cpu = self._clock(), self._cpu()
+        busy = min(now - self._resumed, cpu - self._resumed_cpu)
+        self._resumed, self._resumed_cpu = now, cpu
         self._busy_s += busy
         return busy
 
@@ -132,8 +160,11 @@ class DeviceLedger:
         self._radio_j += joules
 
     def _at(self, compute_j: float) -> Balance:
+        compute_j += self._before.energy_j
         return Balance(
             energy_j=compute_j + self._radio_j,
             radio_j=self._radio_j,
-            time_s=self._clock() - self._began + self._transfer_s,
+            time_s=self._before.time_s + (self._clock() - self._began) + self._transfer_s,
+            # A coarse meter may have read less than the profile's power says of the first seconds.
+            startup=replace(self._startup, energy_j=min(self._startup.energy_j, compute_j)),
         )

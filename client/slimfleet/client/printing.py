@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from rich.markup import escape
 from rich.table import Table
 
 from slimfleet.client.anatomy import AtWidth, whole_tensors
@@ -22,7 +23,7 @@ def groups_table(name: str, architecture: Blueprint) -> Table:
     table = _table(f"What shrinks in the model of {name}", "group", "tensors", numbers=("channels", "least"))
     for group in architecture.groups:
         tensors = ", ".join(dict.fromkeys(member.tensor for member in group.members))
-        table.add_row(group.name, tensors, str(group.size), str(group.min_channels))
+        table.add_row(escape(group.name), escape(tensors), str(group.size), str(group.min_channels))
     return table
 
 
@@ -59,23 +60,49 @@ def widths_table(rows: Sequence[AtWidth], runtime: str, batch_size: int) -> Tabl
 
 
 def benchmark_text(benchmark: Benchmark, cores: int) -> str:
-    """The result of a benchmark, in a line."""
+    """The result of a benchmark, in two lines."""
+    slowest, fastest = (speed / 1e9 for speed in (benchmark.speeds[0], benchmark.speeds[-1]))
     return (
-        f"Trained {benchmark.steps:,} steps in {benchmark.seconds:.1f} s on one thread "
-        f"({cores} cores here): {benchmark.flops_per_s / 1e9:.3g} GFLOP/s, "
-        f"peak memory {benchmark.peak_bytes / 1e6:.0f} MB"
+        f"Trained {benchmark.steps:,} steps in {benchmark.seconds:.1f} s on one thread ({cores} cores here), "
+        f"peak memory {benchmark.peak_bytes / 1e6:.0f} MB.\n"
+        f"Speed: {benchmark.flops_per_s / 1e9:.3g} GFLOP/s, the median of {len(benchmark.speeds)} stretches "
+        f"from {slowest:.3g} to {fastest:.3g} GFLOP/s."
     )
+
+
+_UNITS: Mapping[str, tuple[float, str]] = {
+    "ram_bytes": (1e9, "GB"),
+    "train_flops_per_s": (1e9, "GFLOP/s"),
+    "idle_w": (1, "W"),
+    "train_w": (1, "W above idle"),
+    "uplink_bytes_per_s": (1e6, "MB/s"),
+    "downlink_bytes_per_s": (1e6, "MB/s"),
+    "radio_j_per_byte_up": (1e-6, "J/MB"),
+    "radio_j_per_byte_down": (1e-6, "J/MB"),
+    "radio_j_per_burst": (1, "J"),
+    "battery_j": (1e3, "kJ"),
+}
+"""Units in which people read the fields of a profile, and what one of each is in the unit of its name."""
 
 
 def figures_table(figures: Mapping[str, Figure]) -> Table:
     """A device profile, field by field, with the origin of each."""
     table = _table("Device profile", "field", "value", "origin")
     for name, figure in figures.items():
-        value = f"{figure.value:.4g}" if isinstance(figure.value, float) else str(figure.value)
-        if figure.origin == "unknown":
-            value = f"give --{name.replace('_', '-')}"
-        table.add_row(name, value, figure.origin)
+        origin = "table of devices" if figure.origin == "table" else figure.origin
+        table.add_row(name, escape(_value(name, figure)), origin)
     return table
+
+
+def _value(name: str, figure: Figure) -> str:
+    if figure.origin == "unknown":
+        return f"give --{name.replace('_', '-')} or --like"
+    if name == "battery_j" and figure.value is None:
+        return "none: on mains"
+    if isinstance(figure.value, bool):
+        return "yes" if figure.value else "no"
+    scale, unit = _UNITS.get(name, (None, ""))
+    return str(figure.value) if scale is None else f"{figure.value / scale:.4g} {unit}"
 
 
 def batteries_table(batteries: Sequence[BatteryStatus]) -> Table:
@@ -83,7 +110,7 @@ def batteries_table(batteries: Sequence[BatteryStatus]) -> Table:
     table = _table("Batteries", "name", "state", numbers=("power W", "stored J"))
     for battery in batteries:
         state = "discharging" if battery.discharging else "charging, full or unknown"
-        table.add_row(battery.name, state, _number(battery.power_w), _number(battery.stored_j))
+        table.add_row(escape(battery.name), state, _number(battery.power_w), _number(battery.stored_j))
     if not batteries:
         table.add_row("none here", "", "", "")
     return table
@@ -114,7 +141,7 @@ def toml_of(profile: DeviceProfile) -> str:
 
 
 def _table(title: str, *words: str, numbers: Sequence[str] = ()) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     for word in words:
         table.add_column(word)
     for number in numbers:

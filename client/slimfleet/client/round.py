@@ -1,4 +1,4 @@
-"""A round on one device, as one pure function: Flower, Ray, gRPC and a plain loop all call it.
+"""Round on one device, as one pure function: Flower, Ray and a plain loop all call it.
 
 The received model is built at the plan's width and trained while a ledger keeps account and a guard watches the
 budget; the change goes through the codec, and what the codec drops becomes the new residual.
@@ -72,6 +72,7 @@ def run_round(
         examples=len(examples),
         steps=trained.steps,
         stopped_by=trained.stopped_by,
+        startup=balance.startup,
     )
     return encoded, report, leftover
 

@@ -58,9 +58,10 @@ def residual_at(assignment: Assignment, kept: Residual | None, schema: ModelSche
     """The residual that holds when the round of `assignment` begins, in new arrays.
 
     Where the coordinator last accepted the update of the very round that left the residual, `after` holds; else that
-    update was rejected or lost, or the same round is run again, and `before` holds. A residual loses value as the model
-    moves on: it is multiplied by `feedback_decay` for every round that passed it by, and dropped when it is older than
-    `feedback_max_age` rounds. One from a later round than this belongs to another run. Zeros stand for no residual.
+    update was rejected or lost, or the same round is run again, and `before` holds. A residual loses value as the
+    model moves on: it is multiplied by `feedback_decay` for every round in which it was not used, and dropped when it
+    is older than `feedback_max_age` rounds. One from a later round than this belongs to another run. Zeros stand for
+    no residual.
     """
     training, now = assignment.training, assignment.round_number
     if kept is None or not 0 <= now - kept.round_number <= training.feedback_max_age:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from slimfleet.compression import BadInput, Examples, Plan, Task, Training
+from slimfleet.compression.checked_task import blamed, label_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,10 @@ def local_sgd(
         if stopped_by is not None:
             break
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bfloat16"):
-            loss = task.loss(model(batch.inputs), batch.targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        with blamed(label_of(task), "a step on what load gives"):
+            with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bfloat16"):
+                loss = task.loss(model(batch.inputs), batch.targets)
+            loss.backward()  # type: ignore[no-untyped-call]
         if training.proximal:
             _draw_to(start, parameters, training.proximal)
         optimizer.step()

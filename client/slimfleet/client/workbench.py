@@ -11,6 +11,7 @@ from slimfleet.client.state import Held
 from slimfleet.compression import Payload, PayloadError, Task, Tensors
 from slimfleet.compression.codec import Received, Snapshot, decode_change, decode_model
 from slimfleet.compression.cost import Runtime, Work, work_of
+from slimfleet.compression.examined import Examined
 from slimfleet.compression.pruning import IndexMap, unpack_channels, within
 from slimfleet.compression.pruning.blueprint import Blueprint
 from slimfleet.compression.pruning.shrink import shrink_model
@@ -43,6 +44,8 @@ class Workbench:
     task: Task
     blueprint: Blueprint
     runtime: Runtime
+    examined: Examined | None = None
+    """Where the work of a shape is looked up before it is measured."""
     _built: dict[bytes, tuple[nn.Module, Work]] = field(default_factory=dict, repr=False)
 
     def open(self, payload: Payload, held: Sequence[Held] = ()) -> SubModel:
@@ -91,5 +94,5 @@ class Workbench:
         shape = index_map.schema.digest
         if shape not in self._built:
             model = shrink_model(self.blueprint.model, index_map)
-            self._built[shape] = model, work_of(self.task, model)
+            self._built[shape] = model, work_of(self.task, model, self.examined)
         return self._built[shape]

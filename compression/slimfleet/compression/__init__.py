@@ -1,4 +1,4 @@
-"""slimfleet.compression: the words and the mathematics that both ends of the wire share.
+"""slimfleet.compression: the types and the mathematics that both ends of the wire share.
 
 Budgets, plans and costs; schemas and payloads; the update codec. Free of torch, so that a 512 MB device can import
 it. What needs torch is in the sub-packages `pruning` (discovery and shrinking) and `cost` (measuring work).

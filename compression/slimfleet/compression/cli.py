@@ -1,37 +1,50 @@
-"""`slimfleet-compress`: what the codec makes of one update, and what is in a payload."""
+"""Command line `slimfleet-compress`: what the codec makes of an update, what is in a payload, its tensors again."""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from slimfleet.compression.edge.command_line import run_app
+from slimfleet.compression.edge.command_line import Quiet, Version, command_app, run_app
 from slimfleet.compression.errors import BadInput, PayloadError
 
 # Each command imports what it needs: help and mistakes should not wait for numpy, nor for the codec.
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.table import Table
 
     from slimfleet.compression.codec.operating_point import OperatingPoint
 
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app = command_app(no_args_is_help=True)
+
+PayloadFile = Annotated[Path, typer.Argument(metavar="PAYLOAD", help="A file that holds one payload.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @app.callback()
-def _commands() -> None:
-    """Compress updates of a model and look into payloads."""
+def _commands(version: Version = False) -> None:
+    """Compress updates of a model, look into payloads, and turn payloads into tensors again."""
 
 
 @app.command(context_settings={"allow_extra_args": True})
 def update(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="A .npz file: name -> float array.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Tensors by name: .npz, .npy, .safetensors or .pt.")
+    ],
     nmse: Annotated[
-        list[float] | None, typer.Option(help="Targets of squared error / squared norm; several may follow.")
+        list[float] | None,
+        typer.Option(
+            help="Targets of squared error / squared norm; several may follow.", show_default="0.3 0.1 0.03"
+        ),
     ] = None,
     size: Annotated[
         int | None, typer.Option("--bytes", help="Also: the best update of at most so many bytes.")
@@ -40,25 +53,30 @@ def update(
         Literal["small", "fast", "portable"],
         typer.Option(help="small: fewest bytes; fast; portable: without the native coder."),
     ] = "small",
-    profile: Annotated[str | None, typer.Option(hidden=True)] = None,
+    profile: Annotated[str | None, typer.Option(hidden=True, help="Former name of --preset.")] = None,
     reference: Annotated[
         Path | None,
-        typer.Option(help="A .npz file that the other end has too and that resembles this one."),
+        typer.Option(help="A file of tensors that the other end has too and that resembles this one."),
     ] = None,
     save: Annotated[
-        Path | None, typer.Option(help="Write the payload of the last result here, for `inspect`.")
+        Path | None,
+        typer.Option(help="Write the payload of the last result here, for `inspect` and `decode`."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of results as JSON.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compress an update to each target error.
 
-    Counters and the running_mean and running_var of batch norms are left out.
-
+    Float tensors are coded, but not the running_mean and running_var of batch norms.
     The encoding speed is that of the whole search for the target.
+
+    For example:
+      slimfleet-compress update update.npz --nmse 0.3 0.1 0.03
+      slimfleet-compress update model.safetensors --bytes 20000 --save model.slim
     """
     from slimfleet.compression.codec import Coding
-    from slimfleet.compression.codec.operating_point import meet_bytes, meet_nmse
-    from slimfleet.compression.edge.input_files import load_reference, load_update
+    from slimfleet.compression.codec.operating_point import STAGES, meet_bytes, meet_nmse
+    from slimfleet.compression.edge.update_files import load_reference, load_update
     from slimfleet.compression.files import write_atomically
 
     if profile is not None:
@@ -66,50 +84,116 @@ def update(
     targets = [*(nmse or []), *(_number(text) for text in context.args)]
     if not targets and size is None:
         targets = [0.3, 0.1, 0.03]
-    tensors = load_update(file)
-    coding = Coding(preset, None if reference is None else load_reference(reference, tensors))
-    made = [meet_nmse(tensors, target, coding) for target in targets]
-    if size is not None:
-        made.append(meet_bytes(tensors, size, coding))
+    if save is not None:
+        _refuse_folder(save)
+    loaded = load_update(file)
+    tensors = loaded.tensors
+    shapes = {name: array.shape for name, array in tensors.items()}
+    coding = Coding(preset, None if reference is None else load_reference(reference, shapes))
+    with _progress(f"coding {file.name}", STAGES * (len(targets) + (size is not None)), quiet) as stage_done:
+        try:
+            made = [meet_nmse(tensors, target, coding, stage_done) for target in targets]
+            if size is not None:
+                made.append(meet_bytes(tensors, size, coding, stage_done))
+        except PayloadError as error:
+            raise BadInput(f"{file} cannot be coded ({error.reason}): {error}") from error
     points = [point for point, _ in made]
     if save is not None:
-        write_atomically(save, made[-1][1])
+        with _writing(save):
+            write_atomically(save, made[-1][1])
+    if not quiet:
+        for remark in loaded.remarks:
+            print(f"{file.name}: {remark}", file=sys.stderr)
     if as_json:
         print(json.dumps([point.as_dict() for point in points], indent=2))
     else:
-        _show(_table(file.name, points))
+        _show(_table(file.name, points, loaded.nbytes))
 
 
 @app.command()
-def inspect(payload: Annotated[Path, typer.Argument(help="A file that holds one payload.")]) -> None:
+def inspect(payload: PayloadFile, as_json: AsJson = False) -> None:
     """Show what the header of a payload says."""
+    from rich.markup import escape
     from rich.table import Table
 
     from slimfleet.compression.wire import unseal
 
-    try:
-        data = payload.read_bytes()
-    except OSError as error:
-        raise BadInput(f"cannot read {payload}: {error.strerror}") from error
+    data = _payload(payload)
     try:
         header = unseal(data).header
     except PayloadError as error:
         raise BadInput(f"{payload} is not a sound payload ({error.reason}): {error}") from error
-    table = Table(title=payload.name, show_header=False)
-    for name, value in (
-        ("bytes", str(len(data))),
-        ("kind", header.kind.name.lower()),
-        ("coder", header.coder.name.lower()),
-        ("sections", ", ".join(s.name.lower() for s in header.sections if s.name) or "none: all zeros"),
-        ("schema", header.schema_digest.hex()),
-        ("tensors", str(header.tensors)),
-        ("elements", str(header.elements)),
-        ("base version", str(header.base_version)),
-        ("plan", str(header.plan_id)),
-        ("side bytes", str(len(header.side))),
-    ):
-        table.add_row(name, value)
+    found = {
+        "bytes": len(data),
+        "kind": header.kind.name.lower(),
+        "coder": header.coder.name.lower(),
+        "sections": ", ".join(s.name.lower() for s in header.sections if s.name) or "none: all zeros",
+        "schema": header.schema_digest.hex(),
+        "tensors": header.tensors,
+        "elements": header.elements,
+        "base version": header.base_version,
+        "plan": header.plan_id,
+        "side bytes": len(header.side),
+    }
+    if as_json:
+        print(json.dumps({name.replace(" ", "_"): value for name, value in found.items()}, indent=2))
+        return
+    table = Table(title=escape(payload.name), show_header=False)
+    for name, value in found.items():
+        table.add_row(name, str(value))
     _show(table)
+
+
+@app.command()
+def decode(
+    payload: PayloadFile,
+    like: Annotated[
+        Path,
+        typer.Option(help="A file of tensors with the same names, shapes and types as those of the payload."),
+    ],
+    out: Annotated[Path, typer.Option(help="Where to write the tensors: a new .npz or .safetensors file.")],
+    reference: Annotated[
+        Path | None, typer.Option(help="The file that --reference named when the payload was made.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Turn a payload into tensors again.
+
+    A payload has no names, shapes or types in it: they are read from a file that has the same ones.
+
+    For example:
+      slimfleet-compress update update.npz --nmse 0.1 --save update.slim
+      slimfleet-compress decode update.slim --like update.npz --out again.npz
+    """
+    from slimfleet.compression.codec import decode as decode_payload
+    from slimfleet.compression.edge.tensor_files import SUFFIXES, write_tensors
+    from slimfleet.compression.edge.update_files import load_reference, possible_schemas
+    from slimfleet.compression.wire import unseal
+
+    if out.suffix not in SUFFIXES:
+        raise BadInput(f"--out {out}: give a name that ends in {' or '.join(SUFFIXES)}")
+    _refuse_folder(out)
+    data = _payload(payload)
+    try:
+        header = unseal(data).header
+        schemas = list(possible_schemas(like))
+        schema = next((each for each in schemas if each.digest == header.schema_digest), None)
+        if schema is None:
+            raise BadInput(
+                f"{payload} was not made of tensors like those of {like}: it has {header.tensors} of "
+                f"{header.elements:,} elements, {like.name} has "
+                + " or ".join(dict.fromkeys(f"{len(s.tensors)} of {s.elements:,}" for s in schemas))
+                + "; their names, shapes, types and order must agree"
+            )
+        shapes = {spec.name: spec.shape for spec in schema.weights}
+        known = None if reference is None else load_reference(reference, shapes)
+        tensors = decode_payload(data, schema, known).tensors
+    except PayloadError as error:
+        raise BadInput(f"{payload} cannot be decoded ({error.reason}): {error}") from error
+    with _writing(out):
+        write_tensors(out, tensors)
+    if not quiet:
+        print(f"{len(tensors)} tensors in {out}")
 
 
 def _number(text: str) -> float:
@@ -119,10 +203,49 @@ def _number(text: str) -> float:
         raise BadInput(f"{text!r} is not a number: --nmse takes numbers, as in --nmse 0.3 0.1 0.03") from None
 
 
-def _table(title: str, points: list[OperatingPoint]) -> Table:
+def _payload(path: Path) -> bytes:
+    try:
+        if path.exists() and not path.is_file():
+            raise BadInput(f"cannot read {path}: it is not a file")
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _refuse_folder(path: Path) -> None:
+    """Raise BadInput where no file can be written under that name, before the work rather than after it."""
+    if path.is_dir() or not path.name:
+        raise BadInput(f"cannot write {path}: it is a folder")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _progress(title: str, total: int, quiet: bool) -> Iterator[Callable[[], None]]:
+    """A bar on stderr where that is a terminal; yields what moves it by one of `total` steps."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import Progress, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    silent = quiet or not console.is_terminal
+    columns = (*Progress.get_default_columns(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=silent) as bar:
+        task = bar.add_task(escape(title), total=total)
+        yield lambda: bar.advance(task)
+
+
+def _table(title: str, points: list[OperatingPoint], nbytes: int) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title)
+    table = Table(title=f"{escape(title)}: {nbytes:,} bytes")
     for heading in ("target NMSE", "NMSE", "bytes", "bits/parameter", "ratio", "encode MB/s", "decode MB/s"):
         table.add_column(heading, justify="right")
     for point in points:
@@ -131,7 +254,7 @@ def _table(title: str, points: list[OperatingPoint]) -> Table:
             f"{point.nmse:.4f}",
             f"{point.bytes:,}",
             f"{point.bits_per_parameter:.4f}",
-            f"{32 / point.bits_per_parameter:.0f}x",
+            f"{nbytes / point.bytes:.0f}x",
             f"{point.encode_mb_per_s:.0f}",
             f"{point.decode_mb_per_s:.0f}",
         )
@@ -146,7 +269,7 @@ def _show(table: Table) -> None:
 
 def main() -> None:
     """Entry point of `slimfleet-compress`."""
-    run_app(app)
+    run_app(app, "slimfleet-compress")
 
 
 if __name__ == "__main__":

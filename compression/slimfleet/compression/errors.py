@@ -10,9 +10,17 @@ A message says what was wrong, the value, the limit and what to do.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from slimfleet.compression.messages import Spent
+
 
 class SlimfleetError(Exception):
     """Base of every error that slimfleet raises on purpose."""
+
+    spent: Spent | None = None
+    """What a device had spent on the round that the error ended; set by the device."""
 
 
 class BadInput(SlimfleetError):
@@ -35,7 +43,7 @@ class PayloadError(SlimfleetError):
 
 
 class BudgetExceeded(SlimfleetError):
-    """A device cannot do the least useful work inside its budget."""
+    """A device cannot do the smallest useful work inside its budget."""
 
     def __init__(self, constraint: str, message: str) -> None:
         super().__init__(message)

@@ -19,7 +19,9 @@ from pydantic import TypeAdapter, ValidationError
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import (
+    USUAL_STARTUP,
     Budget,
+    Cost,
     Count,
     DeviceProfile,
     ExampleCount,
@@ -30,6 +32,7 @@ from slimfleet.compression.types import (
     Report,
     Rounding,
     Share,
+    Startup,
 )
 from slimfleet.compression.validation import first_problem
 
@@ -67,6 +70,16 @@ class Registration:
     profile: DeviceProfile
     examples: ExampleCount
     """Number of local examples."""
+    startup: Startup = USUAL_STARTUP
+    """What this message took before it could be answered; a round takes about as much before its first step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What a device had spent on a round that it refused, up to the refusal."""
+
+    cost: Cost
+    startup: Startup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +104,11 @@ class Assignment:
         return schema.nbytes + WRAPPING_BYTES if limit is None else limit
 
 
-Message = Registration | Assignment | Report
-M = TypeVar("M", Registration, Assignment, Report)
+Message = Registration | Assignment | Report | Spent
+M = TypeVar("M", Registration, Assignment, Report, Spent)
 
 _ADAPTERS: Mapping[type[Message], TypeAdapter[Any]] = {
-    kind: TypeAdapter(kind) for kind in (Registration, Assignment, Report)
+    kind: TypeAdapter(kind) for kind in (Registration, Assignment, Report, Spent)
 }
 
 
@@ -105,7 +118,7 @@ def text_of(message: Message) -> str:
 
 
 def parse(kind: type[M], text: str) -> M:
-    """Rebuild a `Registration`, `Assignment` or `Report` from JSON that may be hostile."""
+    """Rebuild a message from JSON that may be hostile."""
     what = kind.__name__
     if len(text) > MAX_TEXT:
         raise PayloadError("message", f"a {what} of {len(text)} characters: the limit is {MAX_TEXT}")

@@ -5,11 +5,8 @@ The coordinator gets a task as an object or as a `module:object` string read at 
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
-
-from slimfleet.compression.errors import BadInput
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -66,19 +63,3 @@ class Task(Protocol):
     def evaluate(self, model: nn.Module) -> Evaluation:
         """Loss and accuracy on held-out data."""
         ...
-
-
-def resolve(reference: str) -> object:
-    """Import `module:object`.
-
-    Raises BadInput when the reference is not of that form or cannot be imported.
-    """
-    module_name, _, attribute = reference.partition(":")
-    if not module_name or not attribute:
-        raise BadInput(
-            f"{reference!r} is not of the form module:object (for example my_package.my_task:MyTask)"
-        )
-    try:
-        return cast(object, getattr(importlib.import_module(module_name), attribute))
-    except (ImportError, AttributeError) as error:
-        raise BadInput(f"cannot load {reference!r}: {error}") from error

@@ -1,4 +1,4 @@
-"""Conversion between torch modules and numpy tensors, kept in one place so that the codec needs no torch."""
+"""Tensors: conversion between torch modules and numpy, in one place so that the codec needs no torch."""
 
 from __future__ import annotations
 

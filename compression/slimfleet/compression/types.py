@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NewType
 
 import numpy as np
-from annotated_types import Ge, Gt, Le, Lt, MaxLen
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, Predicate
 from numpy.typing import NDArray
 
 Precision = Literal["float32", "bfloat16"]
@@ -63,7 +63,10 @@ ExampleCount = Annotated[int, Ge(1), Le(2**31)]
 Loss = Annotated[float, Gt(-1e30), Lt(1e30)]
 """Mean training loss. A float32 loss can be this large before it overflows, and a sum over any fleet is finite."""
 
-Label = Annotated[str, MaxLen(64)]
+Printable = Predicate(str.isprintable)
+"""No line end and no escape sequence: the text is safe in a log, a terminal and a table."""
+
+Label = Annotated[str, MaxLen(64), Printable]
 
 Tensors = dict[str, NDArray[Any]]
 """A model, or a change of one: name -> array, in the order of its `ModelSchema`."""
@@ -80,13 +83,17 @@ class Budget:
     """What one device may spend on one round."""
 
     energy_j: NotNegative | None = None
+    """Energy above idle, radio included."""
     power_w: Positive | None = None
     """Mean power while training."""
     memory_bytes: Count | None = None
     """Peak memory of the process."""
     deadline_s: NotNegative | None = None
+    """Time from the download to the end of the upload."""
     uplink_bytes: Count | None = None
+    """Length of the update's payload."""
     downlink_bytes: Count | None = None
+    """Length of the model's payload."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +130,7 @@ class Plan:
     nmse: Annotated[float, Ge(0), Lt(1)]
     """Squared error allowed in the update, as a share of its squared norm; 0 sends plain float32 (the baseline)."""
     precision: Precision = "float32"
-    reason: Annotated[str, MaxLen(500)] = ""
+    reason: Annotated[str, MaxLen(500), Printable] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +150,7 @@ class Skip:
             return f"battery: charged to {self.limit:.0%}, the floor is {self.needed:.0%}"
         if self.constraint == "profile":
             return "profile: no plan can be made from the figures that the device states"
-        return f"{self.constraint}: the least plan needs {self.needed:.4g}, the limit is {self.limit:.4g}"
+        return f"{self.constraint}: the smallest plan needs {self.needed:.4g}, the limit is {self.limit:.4g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +167,34 @@ class Cost:
     downlink_bytes: Count
 
 
+LONGEST_STARTUP_S = 3_600.0
+LARGEST_STARTUP_J = 100_000.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Startup:
+    """What a device spends on a round before its first step, whatever the plan.
+
+    Where each message starts a process, that is mostly Python and its libraries.
+    """
+
+    time_s: Annotated[float, Ge(0), Le(LONGEST_STARTUP_S)] = 0.5
+    energy_j: Annotated[float, Ge(0), Le(LARGEST_STARTUP_J)] = 0.0
+    """Without the radio."""
+
+    @classmethod
+    def cut(cls, time_s: float, energy_j: float) -> Startup:
+        """Figures of one's own, cut to the bounds."""
+        return cls(
+            time_s=min(max(time_s, 0.0), LONGEST_STARTUP_S),
+            energy_j=min(max(energy_j, 0.0), LARGEST_STARTUP_J),
+        )
+
+
+USUAL_STARTUP = Startup()
+"""What counts for a device until it has said more: that of a process which is already there."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """A device's account of a round that it did."""
@@ -174,4 +209,6 @@ class Report:
     """Local steps done; fewer than planned when the budget guard stopped the round."""
     stopped_by: Label | None = None
     """The constraint that ended the round early."""
+    startup: Startup = USUAL_STARTUP
+    """The part of `spent` that went before the first step, transfers left out."""
     accuracy: Share | None = None

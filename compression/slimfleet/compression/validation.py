@@ -13,6 +13,7 @@ WANTED: Mapping[str, str] = {
     "dict_type": "must be a table",
     "tuple_type": "must be a list",
     "too_short": "must have at least one value",
+    "predicate_failed": "must be printable, without line ends and control characters",
 }
 """Replacements for pydantic's messages about Python types, by error type."""
 

@@ -1,4 +1,4 @@
-"""The envelope of every payload: header, optional side section, body, checksum (docs/wire-format.md).
+"""Wire envelope of every payload: header, optional side section, body, checksum (docs/wire-format.md).
 
 Senders are not trusted: nothing here allocates by a number that came with the payload, and every refusal is a
 `PayloadError` whose `reason` is one of `REASONS`.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from slimfleet.coordinator.coordinator import Coordinator
     from slimfleet.coordinator.environment import Environment, Status, WallEnvironment
     from slimfleet.coordinator.learning.row import RoundRow
-    from slimfleet.coordinator.observing.events import Closed, Event, Observer, Planned, Saved
+    from slimfleet.coordinator.observing.events import Closed, Event, Observer, Planned, Saved, Waiting
     from slimfleet.coordinator.receiving.answer import Answer
     from slimfleet.coordinator.sending.dispatch import Dispatch
     from slimfleet.coordinator.settings import CoordinatorSettings, read_settings
@@ -33,6 +33,7 @@ else:
             "Saved": "slimfleet.coordinator.observing.events",
             "State": "slimfleet.coordinator.state",
             "Status": "slimfleet.coordinator.environment",
+            "Waiting": "slimfleet.coordinator.observing.events",
             "WallEnvironment": "slimfleet.coordinator.environment",
             "read_settings": "slimfleet.coordinator.settings",
             "restore_checkpoint": "slimfleet.coordinator.checkpoint",
@@ -54,6 +55,7 @@ __all__ = [
     "Saved",
     "State",
     "Status",
+    "Waiting",
     "WallEnvironment",
     "read_settings",
     "restore_checkpoint",

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from safetensors.numpy import save
 
 from slimfleet.compression import BadInput, PayloadError, Tensors
@@ -44,10 +45,15 @@ def checkpoints(root: Path) -> list[Path]:
     return sorted(p for p in root.glob("round-*") if p.is_dir() and p.name.removeprefix("round-").isdigit())
 
 
-def restore_checkpoint(root: Path, state: State, environment: Environment) -> None:
-    """Put a fresh state back to where the newest sound checkpoint under `root` was written.
+def closed_rounds(root: Path) -> int:
+    """Rounds that the newest checkpoint under `root` holds; 0 without one."""
+    return max((int(folder.name.removeprefix("round-")) for folder in checkpoints(root)), default=0)
 
-    A damaged one is passed over with a warning. Raises BadInput when there is none, or when it belongs to another
+
+def restore_checkpoint(root: Path, state: State, environment: Environment) -> None:
+    """Restore a fresh state from the newest intact checkpoint under `root`.
+
+    A damaged one is skipped with a warning. Raises BadInput when there is none, or when it belongs to another
     model, optimiser or version.
     """
     for folder in reversed(checkpoints(root)):
@@ -84,7 +90,7 @@ def _name(rounds: int) -> str:
 
 
 def _linked(existing: Path, new: Path) -> bool:
-    """Share a file that never changes with the checkpoint before; False where there is none, or no hard links."""
+    """Hard-link a file that never changes from the previous checkpoint; False where that is not possible."""
     try:
         os.link(existing, new)
     except OSError:
@@ -103,5 +109,5 @@ def _flush(path: Path) -> None:
 def write_model(path: Path, tensors: Tensors) -> None:
     """Write a model as safetensors, whole or not at all. Raises OSError where the disk refuses."""
     # safetensors writes the memory of a transposed array as if it were in C order.
-    in_order = {name: array.copy(order="C") for name, array in tensors.items()}
+    in_order = {name: np.array(array, order="C") for name, array in tensors.items()}
     write_atomically(path, save(in_order))

@@ -1,4 +1,4 @@
-"""Command line `slimfleet-coordinator`: what the coordinator would give devices to do, and why."""
+"""Command line `slimfleet-coordinator`: what the coordinator would plan for devices, and why."""
 
 from __future__ import annotations
 
@@ -9,21 +9,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich import box
 from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
-from slimfleet.compression.edge.command_line import ImportFrom, TaskArguments, keyword_arguments, run_app
+from slimfleet.compression.edge.checked import checked
+from slimfleet.compression.edge.command_line import (
+    ImportFrom,
+    TaskArguments,
+    Version,
+    command_app,
+    keyword_arguments,
+    run_app,
+)
 from slimfleet.compression.edge.input_files import read_profiles
-from slimfleet.compression.edge.task_loader import existing_folders, load_task, make_importable
+from slimfleet.compression.edge.task_loader import BUILT_IN, existing_folders, load_task, make_importable
 from slimfleet.compression.types import Budget, Skip
 from slimfleet.coordinator.settings import Budgets, ClientSettings, CoordinatorSettings, SelectionSettings
 
 if TYPE_CHECKING:
     from slimfleet.coordinator.planning.explain import Explanation
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False
-)
+app = command_app(no_args_is_help=True)
 
 Joules = Annotated[float | None, typer.Option(min=0, help="Most joules above idle, radio included.")]
 Watts = Annotated[float | None, typer.Option(min=1e-6, help="Most mean watts while training, above idle.")]
@@ -34,15 +43,13 @@ Downlink = Annotated[int | None, typer.Option(min=0, help="Most bytes received."
 
 
 @app.callback()
-def _commands() -> None:
-    """What the coordinator would give devices to do, and why."""
+def _commands(version: Version = False) -> None:
+    """What the coordinator would plan for devices, and why."""
 
 
 @app.command()
 def plan(
-    task: Annotated[
-        str, typer.Option(metavar="MODULE:OBJECT", help="For example slimfleet.client.tasks:Digits.")
-    ],
+    task: Annotated[str, typer.Option(help=f"{', '.join(BUILT_IN)}, or module:object for your own task.")],
     profile: Annotated[
         list[Path], typer.Option(help="JSON file of one device profile or of a list; repeatable.")
     ],
@@ -62,35 +69,41 @@ def plan(
 ) -> None:
     """Show the plan that each device would get in its first round under a budget, or why it would be skipped.
 
-    Limits hold for one round on one device; a limit that is not given is none. Profiles come from
-    `slimfleet-device profile --json`, run on the device itself.
+    Limits hold for one round on one device; a limit that is left out does not apply.
+    Profiles come from slimfleet-device profile --json, run on the device.
 
-        slimfleet-coordinator plan --task slimfleet.client.tasks:Digits --profile pi.json --energy-j 2
+    For example:
+      slimfleet-coordinator plan --task digits --profile pi.json --energy-j 2
     """
-    from slimfleet.coordinator.planning.explain import explain  # loads torch, which help does without
+    from slimfleet.coordinator.planning.explain import explain  # loads torch, which --help does not need
 
     profiles = [each for path in profile for each in read_profiles(path)]
     make_importable(existing_folders(import_from or [Path()]))
-    budget = Budget(
-        energy_j=energy_j,
-        power_w=power_w,
-        memory_bytes=memory_bytes,
-        deadline_s=deadline_s,
-        uplink_bytes=uplink_bytes,
-        downlink_bytes=downlink_bytes,
-    )
+    limits = {
+        "energy_j": energy_j,
+        "power_w": power_w,
+        "memory_bytes": memory_bytes,
+        "deadline_s": deadline_s,
+        "uplink_bytes": uplink_bytes,
+        "downlink_bytes": downlink_bytes,
+    }
+    budget = checked(Budget, limits, lambda key: f"--{key.replace('_', '-')}")
     settings = CoordinatorSettings(
         rounds=1,
         selection=SelectionSettings(policy="uniform", per_round=len(profiles)),
         budget=Budgets(common=budget),
         client=ClientSettings(runtime=runtime),
     )
-    loaded = load_task(task, {}, partitions=1, seed=0, options=keyword_arguments(option))
+    loaded = load_task(task, BUILT_IN, partitions=1, seed=0, options=keyword_arguments(option))
     explanations = explain(loaded, profiles, settings, examples)
     if as_json:
         print(json.dumps([_record(each) for each in explanations], indent=2))
     else:
-        Console().print(_table(explanations))
+        console = Console()
+        console.print(_table(explanations))
+        for each in explanations:
+            console.print(f"[bold]{escape(each.profile.name)}[/bold]", highlight=False)
+            console.print(Padding(escape(each.choice.reason), (0, 0, 0, 2)), highlight=False)
 
 
 def _record(each: Explanation) -> dict[str, Any]:
@@ -105,13 +118,18 @@ def _record(each: Explanation) -> dict[str, Any]:
 
 
 def _table(explanations: Sequence[Explanation]) -> Table:
-    table = Table(title="First round; costs as predicted from the profiles", title_justify="left")
-    table.add_column("device")
-    for heading in ("width", "steps", "batch", "NMSE", "J", "s", "MB", "bytes up", "bytes down"):
-        table.add_column(heading, justify="right")
-    table.add_column("reason")
+    """Without the reasons: with them no line of it would fit into 80 columns."""
+    table = Table(
+        title="First round; costs as predicted from the profiles",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("device", overflow="fold")
+    for heading in ("width", "steps", "batch", "NMSE", "J", "s", "MB", "kB up", "kB down"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for each in explanations:
-        table.add_row(each.profile.name, *_cells(each), each.choice.reason)
+        table.add_row(escape(each.profile.name), *_cells(each))
     return table
 
 
@@ -127,14 +145,14 @@ def _cells(each: Explanation) -> list[str]:
         f"{predicted.energy_j:.3g}",
         f"{predicted.time_s:.3g}",
         f"{predicted.memory_bytes / 1e6:.0f}",
-        f"{predicted.uplink_bytes:,}",
-        f"{predicted.downlink_bytes:,}",
+        f"{predicted.uplink_bytes / 1e3:,.1f}",
+        f"{predicted.downlink_bytes / 1e3:,.1f}",
     ]
 
 
 def main() -> None:
     """Entry point of `slimfleet-coordinator`."""
-    run_app(app)
+    run_app(app, "slimfleet-coordinator")
 
 
 if __name__ == "__main__":

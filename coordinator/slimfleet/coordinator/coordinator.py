@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import torch
-
 from slimfleet.compression import Evaluation, PayloadError, Task, Tensors
 from slimfleet.compression.cost import RUNTIMES, CostModel, work_of
+from slimfleet.compression.messages import Spent
 from slimfleet.compression.pruning import select_channels
 from slimfleet.compression.pruning.blueprint import blueprint
 from slimfleet.compression.tensors import load_tensors, tensors_of
+from slimfleet.compression.threads import torch_threads
 from slimfleet.coordinator.environment import Environment
 from slimfleet.coordinator.learning.aggregate import CoverageMean, shortened
 from slimfleet.coordinator.learning.learn import learn
@@ -54,11 +54,11 @@ class Coordinator:
         environment: Environment,
         stopwatch: Callable[[], float] = time.perf_counter,
     ) -> None:
-        torch.set_num_threads(1)  # the same seed gives the same bytes everywhere
         self.task = task
         self.settings = settings
         self.environment = environment
-        self.blueprint = blueprint(task, settings.seed)
+        with torch_threads(1):
+            self.blueprint = blueprint(task, settings.seed)
         schema, codec = self.blueprint.schema, settings.codec
         self.state = State(
             schema=schema,
@@ -66,23 +66,24 @@ class Coordinator:
             versions=Versions(schema, codec.downlink_bits, codec.downlink_history),
         )
         groups = self.blueprint.groups
-        self._works = {
-            # Which channels are kept does not matter for the work, only how many.
-            width: work_of(task, self.blueprint.shrunk(select_channels(groups, width, "prefix")))
-            for width in sorted({1.0, *settings.planner.widths})
-        }
+        with torch_threads(1):
+            self._works = {
+                # Which channels are kept does not matter for the work, only how many.
+                width: work_of(task, self.blueprint.shrunk(select_channels(groups, width, "prefix")))
+                for width in sorted({1.0, *settings.planner.widths})
+            }
         self._stopwatch = stopwatch
 
     @property
     def cost_model(self) -> CostModel:
-        """The cost model of nominal devices, with what is known of the sizes of updates."""
+        """The cost model of nominal devices, with the update sizes learned so far."""
         return CostModel(RUNTIMES[self.settings.client.runtime], self._works, self.state.sizes)
 
     def plan(self, now_s: float, most: int, nodes: Sequence[int] | None = None) -> Planned:
         """Choose at most `most` devices, plan for each, and put their dispatches in flight.
 
         `nodes` are those that the transport reaches; None is every registered device. The first call after a `step`
-        opens a round. Devices that have their part in it already are not considered again.
+        opens a round. Devices that already take part in it are not considered again.
         """
         began, state = self._stopwatch(), self.state
         opened = self._open_round(now_s, began)
@@ -112,7 +113,7 @@ class Coordinator:
         )
 
     def receive(self, plan_id: int, payload: bytes, report_text: str) -> Answer:
-        """Judge what came for a dispatch and add an acceptable update to the mean.
+        """Check the answer to a dispatch and add an acceptable update to the mean.
 
         A bad one is counted and named, and does not harm the round. The update itself is not kept: memory does not
         grow with the number of devices.
@@ -131,10 +132,10 @@ class Coordinator:
                 answer = replace(answer, verdict="rejected", reason=error.reason, message=str(error))
         return self._answered(answer)
 
-    def fail(self, plan_id: int, reason: str, message: str = "") -> Answer:
-        """A device answered that it could not, or its transport failed."""
+    def fail(self, plan_id: int, reason: str, message: str = "", spent: Spent | None = None) -> Answer:
+        """A device answered that it could not, having spent so much, or its transport failed."""
         dispatch = self.state.in_flight.pop(plan_id, None)
-        return self._answered(REPLAY if dispatch is None else failed(dispatch, reason, message))
+        return self._answered(REPLAY if dispatch is None else failed(dispatch, reason, message, spent))
 
     def give_up(self, reason: str, message: str) -> list[Answer]:
         """Count all that is still in flight as failed."""
@@ -154,10 +155,11 @@ class Coordinator:
             state.server.step(self._mean(opened, answers))
         seconds["aggregate"] = stopwatch() - began
         silent = self.environment.advance(now_s, answers, opened.number)
-        learn(state, self.cost_model, answers, opened.number)
+        learn(state, self.cost_model, answers, silent, opened.number)
         state.totals.add([*answers, *state.unasked], opened.skipped)
         for node in opened.skipped:
             state.registry[node].skips += 1
+            state.registry[node].forget_startup()
         evaluation = None
         if self._is_evaluated(opened.number):
             began = stopwatch()
@@ -165,7 +167,7 @@ class Coordinator:
             seconds["evaluate"] = stopwatch() - began
         virtual_time_s = self.environment.now_s() - opened.opened_s
         wall_time_s = stopwatch() - opened.opened_at
-        row = round_row(state, opened, answers, silent, evaluation, virtual_time_s, wall_time_s)
+        row = round_row(state, opened, answers, silent.values(), evaluation, virtual_time_s, wall_time_s)
         told = (*answers, *state.unasked)
         state.rows.append(row)
         state.open_round, state.unasked = None, []
@@ -239,12 +241,12 @@ class Coordinator:
         opened.answers.append(answer)
         if answer.verdict != "accepted":
             level = logging.WARNING if answer.verdict == "rejected" else logging.INFO
-            how = "update of node %d rejected" if answer.verdict == "rejected" else "node %d failed"
+            how = "update of %s rejected" if answer.verdict == "rejected" else "%s failed"
             log.log(
                 level,
                 f"round %d: {how} (%s): %s",
                 opened.number,
-                answer.dispatch.node,
+                self.state.registry.label(answer.dispatch.node),
                 answer.reason,
                 answer.message,
             )
@@ -256,4 +258,5 @@ class Coordinator:
     def _evaluate(self) -> Evaluation:
         model = self.blueprint.shrunk({})
         load_tensors(model, self.published())
-        return self.task.evaluate(model.eval())
+        with torch_threads(1):
+            return self.task.evaluate(model.eval())

@@ -6,7 +6,7 @@ A deployment lives in wall-clock time; a simulation brings its own world with vi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,11 +34,15 @@ class Environment(Protocol):
         """The condition of a device, or None when it cannot take work now."""
         ...
 
-    def advance(self, now_s: float, answers: Sequence[Answer], round_number: int) -> Sequence[Cost]:
-        """A round that was open at `now_s` is over: let the world move on.
+    def charge(self, node: int) -> tuple[float | None, float | None]:
+        """State of charge of a device at the start of the run and now, 0..1; None on mains or not known."""
+        ...
 
-        `answers` are those to its dispatches, in order of node. Returns what devices spent that gave no report, as far
-        as it is known.
+    def advance(self, now_s: float, answers: Sequence[Answer], round_number: int) -> Mapping[int, Cost]:
+        """Let the world move on: a round that was open at `now_s` is over.
+
+        `answers` are those to its dispatches, in order of node. Returns what devices without a report spent, by node
+        and as far as that is known.
         """
         ...
 
@@ -47,7 +51,7 @@ class Environment(Protocol):
         ...
 
     def restore(self, values: dict[str, Any]) -> None:
-        """Take back what `to_json` gave."""
+        """Restore what `to_json` returned."""
         ...
 
 
@@ -62,12 +66,18 @@ class WallEnvironment:
         return self._clock()
 
     def status(self, node: int, round_number: int) -> Status | None:
-        """Unknown battery: the device itself refuses work that it cannot do."""
+        """Battery unknown: the device itself refuses work that it cannot do."""
         return Status()
 
-    def advance(self, now_s: float, answers: Sequence[Answer], round_number: int) -> Sequence[Cost]:
-        """Nothing to do; what silent devices spent is not known."""
-        return ()
+    def charge(self, node: int) -> tuple[float | None, float | None]:
+        """Not known."""
+        return None, None
+
+    def advance(self, now_s: float, answers: Sequence[Answer], round_number: int) -> Mapping[int, Cost]:
+        """What devices say that they had spent when they refused; that of silent ones is not known."""
+        return {
+            a.dispatch.node: a.spent.cost for a in answers if a.dispatch is not None and a.spent is not None
+        }
 
     def to_json(self) -> dict[str, Any]:
         """The wall clock needs no checkpoint."""

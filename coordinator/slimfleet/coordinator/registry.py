@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from slimfleet.compression import DeviceProfile
+from slimfleet.compression.types import USUAL_STARTUP, Startup
 from slimfleet.coordinator.receiving.checks import Norms
 from slimfleet.coordinator.sending.versions import NOTHING, Holding
 
@@ -29,7 +30,7 @@ class DeviceRecord:
     holding: Holding = NOTHING
     """The version of the global model that the device has shown to hold."""
     last_reason: str = ""
-    """Why it last got the plan it got, or none."""
+    """Why it last got its plan, or none."""
     battery: float | None = None
     """Last known state of charge, 0..1."""
     participations: int = 0
@@ -43,24 +44,53 @@ class DeviceRecord:
     time_s: float = 0.0
     width_sum: float = 0.0
     """Sum of the widths trained; over `participations` it is the mean width."""
+    startup: Startup = USUAL_STARTUP
+    """What it is expected to spend before its first step."""
+    last_problem: str = ""
+    """Why its last answer was of no use, for people; empty where it was used."""
+
+    def learn_startup(self, seen: Startup, *, at_least: bool = False) -> None:
+        """Take a start-up into account: more counts at once, less by half. With `at_least` it may have been more."""
+        if at_least:
+            seen = _larger(seen, self.startup)
+        self.startup = _larger(seen, _between(self.startup, seen, 0.5))
+
+    def forget_startup(self) -> None:
+        """A device that got no plan tells nothing: what it once took is trusted less and less."""
+        self.startup = _between(self.startup, USUAL_STARTUP, 0.2)
 
 
 @dataclass(slots=True)
 class Registry:
-    """The devices that ever registered, by node."""
+    """All devices that ever registered, by node."""
 
     records: dict[int, DeviceRecord] = field(default_factory=dict)
 
-    def register(self, node: int, profile: DeviceProfile, examples: int) -> None:
-        """Add a device, or take its new profile and number of examples."""
+    def register(
+        self, node: int, profile: DeviceProfile, examples: int, startup: Startup = USUAL_STARTUP
+    ) -> None:
+        """Add a device, or take its new profile, number of examples and start-up."""
         if node not in self.records:
             self.records[node] = DeviceRecord(node=node, profile=profile, examples=examples)
         self.records[node].profile = profile
         self.records[node].examples = examples
+        self.records[node].startup = startup
 
     def missing(self, nodes: Iterable[int]) -> list[int]:
         """Those of `nodes` that have not registered."""
         return [node for node in nodes if node not in self.records]
+
+    def label(self, node: int) -> str:
+        """What messages call a device: the name in its profile, with the end of its number where others have that name.
+
+        A name comes from outside: what does not print is replaced.
+        """
+        if node not in self.records:
+            return f"an unknown device (node {node})"
+        name = self.records[node].profile.name
+        shared = any(r.profile.name == name for other, r in self.records.items() if other != node)
+        shown = "".join(c if c.isprintable() else "?" for c in name) or "a device"
+        return f"{shown}, node {_tail(node)}" if shared or not name.strip() else shown
 
     def nodes(self) -> list[int]:
         """Every node, in order."""
@@ -77,3 +107,21 @@ class Registry:
 
     def __len__(self) -> int:
         return len(self.records)
+
+
+def _tail(node: int) -> str:
+    """A node's number; of the long ones that Flower draws, the last digits."""
+    digits = str(node)
+    return digits if len(digits) <= 6 else f"…{digits[-4:]}"
+
+
+def _larger(one: Startup, other: Startup) -> Startup:
+    return Startup(time_s=max(one.time_s, other.time_s), energy_j=max(one.energy_j, other.energy_j))
+
+
+def _between(one: Startup, other: Startup, share: float) -> Startup:
+    """Between the two, so far on the way to the other; exactly the one where they are equal."""
+    return Startup(
+        time_s=one.time_s + share * (other.time_s - one.time_s),
+        energy_j=one.energy_j + share * (other.energy_j - one.energy_j),
+    )

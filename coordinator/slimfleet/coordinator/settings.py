@@ -1,4 +1,4 @@
-"""The settings tree: everything a federation is run by, apart from its task and its devices.
+"""Settings tree: all that a federation is run by, apart from its task and its devices.
 
 Scenarios and deployments read the same tables and keys, through `settings_of`: the coordinator's part of a scenario
 moves to production by copying it into `federation.toml`.
@@ -12,12 +12,21 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
 from slimfleet.compression.edge.checked import Source, checked, refuse_renamed
 from slimfleet.compression.edge.input_files import read_toml
 from slimfleet.compression.messages import Training
-from slimfleet.compression.types import Budget, Count, NotNegative, Positive, Preset, Rounding, Share
+from slimfleet.compression.types import (
+    Budget,
+    Count,
+    NotNegative,
+    Positive,
+    Preset,
+    Printable,
+    Rounding,
+    Share,
+)
 
 NO_LIMIT = "none"
 """How a file lifts a limit, as TOML has no null: `energy_j = "none"`."""
@@ -38,15 +47,17 @@ class SelectionSettings:
     """`[selection]`: which devices take part in a round."""
 
     policy: Literal["uniform", "utility"] = "utility"
+    """`utility` samples by training loss, energy and battery; `uniform` is plain federated averaging."""
     per_round: AtLeastOne = 20
+    """Devices that a round plans for, at most."""
     min_devices: AtLeastOne = 1
     """Devices that must be connected before a round is opened."""
     energy_exponent: NotNegative = 0.5
-    """How much the joules of a full-width round on a device count against it; 0 ignores them."""
+    """Weight of the joules of a full-width round against a device; 0 ignores them."""
     utility_exponent: NotNegative = 0.0
-    """How much its training loss counts for it; 0 ignores it."""
+    """Weight of a device's training loss in its favour; 0 ignores it."""
     battery_floor: Share = 0.2
-    """Devices below this state of charge are left alone unless they charge."""
+    """State of charge below which a device is skipped unless it charges."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +83,15 @@ class PlannerSettings:
     policy: Literal["enumerate", "fixed"] = "enumerate"
     """`fixed` is plain federated averaging, which knows no budgets: the baseline."""
     widths: Annotated[tuple[Annotated[float, Gt(0), Le(1)], ...], MinLen(1)] = (1.0, 0.75, 0.5, 0.375, 0.25)
+    """Shares of the channels that a sub-model keeps."""
     window: Literal["prefix", "rolling", "importance"] = "prefix"
-    """Which channels a narrow plan keeps."""
+    """Channels that a sub-model keeps: the first, a window that moves from round to round, or the largest."""
     local_steps: Annotated[tuple[AtLeastOne, ...], MinLen(1)] = (128, 64, 32, 16, 8, 4, 2, 1)
+    """Mini-batches of training in a round."""
     max_epochs: Positive = 1.0
     """Most passes over the local examples: longer candidates are cut to it."""
     batch_sizes: Annotated[tuple[AtLeastOne, ...], MinLen(1)] = (32, 16, 8)
+    """Examples in a mini-batch."""
     nmse: Annotated[tuple[BelowOne, ...], MinLen(1)] = NMSE
     """Squared errors allowed in an update, as shares of its squared norm; 0 sends plain float32."""
 
@@ -102,10 +116,12 @@ class PlannerSettings:
 class ClientSettings:
     """`[client]`: how a device trains."""
 
-    learning_rate: Positive = 0.05
+    learning_rate: Annotated[float, Gt(0), Le(1e6)] = 0.05
+    """Of local SGD, in the first round."""
     learning_rate_decay: Decay = 1.0
     """Factor on the learning rate from round to round."""
     momentum: BelowOne = 0.9
+    """Of local SGD; it starts at zero in every round."""
     proximal: NotNegative = 0.0
     """Weight of the pull towards the global model (FedProx's mu)."""
     runtime: Literal["torch", "lite"] = "torch"
@@ -117,8 +133,8 @@ class CodecSettings:
     """`[codec]`: how updates and models travel."""
 
     preset: Preset = "small"
-    """Of updates and models: `small` takes the fewest bytes, `fast` the least time, `portable` does without the native
-    coder. A device without the native coder answers in the portable preset."""
+    """Of updates and models: `small` takes the fewest bytes, `fast` the least time, `portable` needs no native coder. A
+    device without the native coder answers in `portable`."""
     rounding: Rounding = "deadzone"
     """`deadzone` rounds towards zero near it (fewer bytes); `stochastic` is unbiased."""
     feedback: bool = True
@@ -141,24 +157,29 @@ class ServerSettings:
     """`[server]`: how updates become the next global model."""
 
     optimizer: Literal["fedavg", "fedadam"] = "fedavg"
-    learning_rate: Positive = 1.0
+    """Takes the mean update as a pseudo-gradient: SGD, or Adam."""
+    learning_rate: Annotated[float, Gt(0), Le(1_000)] = 1.0
+    """Of the server optimiser."""
     momentum: BelowOne = 0.0
+    """Of `fedavg`; `fedadam` has betas of its own."""
     averaging: BelowOne = 0.0
     """Decay of the exponential average of global models that is evaluated and published; 0 publishes the last."""
     absent_weight: Share = 0.0
-    """How much a device that did not train an element counts in its mean as one that left it as it was."""
+    """Weight in an element's mean of a device that did not train it, counted as an update of zero."""
     max_update_norm: Positive = 100.0
     """Updates with a larger L2 norm are rejected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinatorSettings:
-    """The root of the tree."""
+    """The keys of the file itself, and its tables."""
 
-    name: Annotated[str, MinLen(1)] = "federation"
-    """Of the federation: in reports, and the label of its metrics."""
+    name: Annotated[str, MinLen(1), MaxLen(100), Printable] = "federation"
+    """Name of the federation in reports and metrics. A scenario is named after its file by default."""
     rounds: Annotated[int, Ge(1), Le(10**6)] = 20
+    """Rounds in all, those of a resumed run included."""
     seed: Annotated[int, Ge(0), Lt(2**63)] = 0
+    """Seed of every random draw: the same seed gives the same model bytes."""
     evaluate_every: AtLeastOne = 1
     """Rounds from one evaluation of the global model to the next; the last round is always evaluated."""
     round_timeout_s: Positive = 600.0
@@ -207,7 +228,7 @@ RENAMED: Mapping[str, str] = MappingProxyType(
         "training.": "codec.",
     }
 )
-"""Keys of older scenarios and deployments -> what they are called now."""
+"""Keys of older scenarios and deployments -> their names today; `a.` stands for every other key of a table."""
 
 
 def settings_of(

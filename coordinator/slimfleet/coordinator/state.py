@@ -38,7 +38,7 @@ FORMAT = 4
 VALUES = "state.json"
 SERVER = "server.safetensors"
 VERSION = "version-"
-"""How the names of files that never change begin."""
+"""Prefix of the names of files that never change."""
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class State:
     """Plan id -> work that no answer has come to yet. It does not outlast a restart."""
     open_round: OpenRound | None = None
     unasked: list[Answer] = field(default_factory=list)
-    """Replays and answers of strangers since the last step."""
+    """Replays and unsolicited answers since the last step."""
 
     @property
     def next_round(self) -> int:
@@ -114,7 +114,7 @@ def files_of(state: State, environment: Environment) -> Files:
 
 
 def restore(state: State, environment: Environment, files: Mapping[str, bytes]) -> None:
-    """Put a fresh state and its environment to where `files_of` was called.
+    """Restore a fresh state and its environment from what `files_of` returned.
 
     Raises BadInput where the files belong to another model, optimiser or format, and ValueError or PayloadError where
     they are damaged; nothing is changed then. A damaged version is left out: devices that hold it are sent a whole

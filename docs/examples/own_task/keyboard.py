@@ -1,7 +1,7 @@
-"""A task of one's own: a keyboard that learns to predict the next character of English.
+"""Keyboard task: predict the next character of English.
 
-The text is real and on every computer with Python: the language manual behind `help()`, some 450,000 characters in 79
-topics. Each device types about topics of its own, so no two of them see the same words.
+The text is real and comes with Python: the language manual behind `help()`, some 450,000 characters in 79 topics. Each
+device types about its own topics, so no two devices see the same words.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ HELD_OUT = 20
 
 @dataclass(frozen=True)
 class Keyboard:
-    """Stretches of 32 characters, each to be continued by one; slimfleet calls it with these three arguments."""
+    """Stretches of 32 characters, each with its next character; slimfleet passes these three arguments."""
 
     partitions: int
     alpha: float = 0.5
@@ -73,7 +73,7 @@ class Keyboard:
 
 
 class NextCharacter(nn.Module):
-    """Embedding, GRU, linear layer: 20,000 parameters. The 64 hidden units are what narrow devices get fewer of."""
+    """Embedding, GRU, linear layer: 20,000 parameters. Narrow devices get fewer of the 64 hidden units."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 from slimfleet.compression.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from slimfleet.coordinator.reporting.outcome import DeviceRow, RunRecord
+    from slimfleet.coordinator.reporting.summary import summarise
     from slimfleet.simulations.fleet import VirtualDevice, build_fleet
     from slimfleet.simulations.in_process import InProcess
-    from slimfleet.simulations.outcome import DeviceRow, RunRecord
     from slimfleet.simulations.run import simulate
     from slimfleet.simulations.scenario import load_scenario
     from slimfleet.simulations.settings import FleetSettings, RunSettings, Scenario, TaskSettings
-    from slimfleet.simulations.summary import summarise
 else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
-            "DeviceRow": "slimfleet.simulations.outcome",
+            "DeviceRow": "slimfleet.coordinator.reporting.outcome",
             "FleetSettings": "slimfleet.simulations.settings",
             "InProcess": "slimfleet.simulations.in_process",
-            "RunRecord": "slimfleet.simulations.outcome",
+            "RunRecord": "slimfleet.coordinator.reporting.outcome",
             "RunSettings": "slimfleet.simulations.settings",
             "Scenario": "slimfleet.simulations.settings",
             "TaskSettings": "slimfleet.simulations.settings",
@@ -29,7 +29,7 @@ else:
             "build_fleet": "slimfleet.simulations.fleet",
             "load_scenario": "slimfleet.simulations.scenario",
             "simulate": "slimfleet.simulations.run",
-            "summarise": "slimfleet.simulations.summary",
+            "summarise": "slimfleet.coordinator.reporting.summary",
         },
     )
 

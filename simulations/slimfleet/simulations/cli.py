@@ -1,4 +1,4 @@
-"""`slimfleet-simulate`: run a scenario over a virtual fleet and see what it costs."""
+"""Command line `slimfleet-simulate`: run a scenario over a virtual fleet and see what it costs."""
 
 from __future__ import annotations
 
@@ -6,27 +6,36 @@ import logging
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from slimfleet.compression.edge.command_line import run_app
+from slimfleet.compression.edge.command_line import Version, command_app, run_app
 from slimfleet.compression.errors import BadInput
-from slimfleet.simulations.scenario import DEFAULT, load_scenario, scenario_names
+from slimfleet.simulations.scenario import DEFAULT, folder_name, load_scenario, scenario_names
 
 if TYPE_CHECKING:
     from slimfleet.coordinator import Observer
     from slimfleet.simulations.settings import Scenario
 
-app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+app = command_app()
 
 _OUTPUT_ROOT = Path("slimfleet-out")
+
+
+def _scenarios_from(incomplete: str) -> list[str]:
+    """Completions of a scenario's name."""
+    return [name for name in scenario_names() if name.startswith(incomplete)]
 
 
 @app.command()
 def run(
     scenario: Annotated[
-        str, typer.Argument(help=f"One of {', '.join(scenario_names())}, or the path of a TOML file.")
+        str,
+        typer.Argument(
+            help=f"One of {', '.join(scenario_names())}, or the path of a TOML file.",
+            autocompletion=_scenarios_from,
+        ),
     ] = DEFAULT,
     rounds: Annotated[int | None, typer.Option(help="Rounds to run.", show_default="the scenario's")] = None,
     devices: Annotated[
@@ -37,7 +46,8 @@ def run(
         typer.Option(help="The same seed gives the same model bytes.", show_default="the scenario's"),
     ] = None,
     backend: Annotated[
-        str, typer.Option(help="local: in this process. ray: on all cores, through Ray actors.")
+        Literal["local", "ray"],
+        typer.Option(help="local: in this process. ray: on all cores, through Ray actors."),
     ] = "local",
     out: Annotated[
         Path | None,
@@ -57,19 +67,27 @@ def run(
     metrics_port: Annotated[
         int | None, typer.Option(help="Serve Prometheus metrics on this port of the loopback address.")
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what summary.json holds instead of the tables.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show neither progress nor tables, only errors.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Name every device that fails.")] = False,
+    version: Version = False,
 ) -> None:
     """Train one model on many virtual devices under their budgets.
 
     SCENARIO is digits, fashion_mnist, or the path of a TOML file.
-
     Without it: handwritten digits on 200 phones and boards.
 
-    For example: [bold]slimfleet-simulate fashion_mnist --baseline[/bold]
+    For example:
+      slimfleet-simulate fashion_mnist --baseline
+      slimfleet-simulate digits --set budget.energy_j=3 --set fleet.dropout=0.1
+      slimfleet-simulate --rounds 10 --json > summary.json
 
-    or: [bold]slimfleet-simulate digits --set budget.energy_j=3 --set fleet.dropout=0.1[/bold]
-
-    or, after an interruption: [bold]slimfleet-simulate --resume slimfleet-out/digits[/bold]
+    After an interruption:
+      slimfleet-simulate --resume slimfleet-out/digits
     """
     # Imported here: torch and Flower take seconds to load, and neither --help nor a mistyped option needs them.
     from rich.console import Console
@@ -77,21 +95,20 @@ def run(
     from slimfleet.coordinator.observing.prometheus import serve_metrics
     from slimfleet.simulations.closing import closing_table
     from slimfleet.simulations.progress import RoundProgress
-    from slimfleet.simulations.run import Backend, resumed_scenario, simulate
+    from slimfleet.simulations.run import resumed_scenario, simulate
 
     _log(verbose)
-    if backend not in ("local", "ray"):
-        raise BadInput(f"--backend {backend!r} is not known: give local or ray")
-    chosen: Backend = "ray" if backend == "ray" else "local"
     if resume is None:
         resolved = _scenario(
             scenario, {"rounds": rounds, "fleet.devices": devices, "seed": seed}, settings or []
         )
         folder = _folder(out, resolved.coordinator.name)
     else:
-        if any(option is not None for option in (rounds, devices, seed, out, settings)):
-            raise BadInput("--resume continues the scenario of its folder: give it without other settings")
-        resolved, folder = resumed_scenario(resume), resume
+        if any(option is not None for option in (devices, seed, out, settings)):
+            raise BadInput(
+                "--resume continues the scenario of its folder: give it without other settings than --rounds"
+            )
+        resolved, folder = resumed_scenario(resume, rounds), resume
         baseline = baseline or (resume / "baseline").is_dir()
     with ExitStack() as stack:
         observers: list[Observer] = []
@@ -99,25 +116,31 @@ def run(
             metrics, server = serve_metrics(metrics_port, federation=resolved.coordinator.name)
             stack.enter_context(server)
             observers = [metrics]
-        progress = stack.enter_context(RoundProgress())
+        progress = None if quiet else stack.enter_context(RoundProgress())
         try:
             record, plain = simulate(
                 resolved,
                 folder,
-                backend=chosen,
+                backend=backend,
                 baseline=baseline,
                 resume=resume is not None,
                 observers=observers,
                 progress=progress,
             )
         except KeyboardInterrupt:
-            print(f"interrupted; continue with: slimfleet-simulate --resume {folder}", file=sys.stderr)
+            print(f"to continue: slimfleet-simulate --resume {folder}", file=sys.stderr)
             raise
-    console = Console()
-    console.print(closing_table(record, plain))
-    console.print(
-        f"\nResults in {folder}, pictures in {folder / 'report.html'}", highlight=False, soft_wrap=True
-    )
+    if as_json:
+        print((folder / "summary.json").read_text(encoding="utf-8"), end="")
+    elif not quiet:
+        console = Console()
+        console.print(closing_table(record, plain))
+        console.print(
+            f"\nResults in {folder}, pictures in {folder / 'report.html'}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _scenario(name: str, options: dict[str, int | None], settings: list[str]) -> Scenario:
@@ -140,6 +163,7 @@ def _folder(out: Path | None, name: str) -> Path:
                 f"{out} holds a run already: give another --out, or continue it with --resume {out}"
             )
         return out
+    name = folder_name(name)
     tries = (_OUTPUT_ROOT / (name if i == 1 else f"{name}-{i}") for i in range(1, 10_000))
     return next(folder for folder in tries if not folder.exists())
 
@@ -151,7 +175,7 @@ def _log(verbose: bool) -> None:
 
 def main() -> None:
     """Entry point of the command."""
-    run_app(app)
+    run_app(app, "slimfleet-simulate")
 
 
 if __name__ == "__main__":

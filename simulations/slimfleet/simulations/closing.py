@@ -10,10 +10,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from slimfleet.simulations import units
-from slimfleet.simulations.outcome import RunRecord
-from slimfleet.simulations.summary import summarise
-from slimfleet.simulations.words import compared, explain, tally
+from slimfleet.coordinator.reporting import units
+from slimfleet.coordinator.reporting.outcome import RunRecord
+from slimfleet.coordinator.reporting.summary import summarise
+from slimfleet.coordinator.reporting.words import compared, explain, tally
 
 
 def closing_table(record: RunRecord, baseline: RunRecord | None = None) -> Group:
@@ -32,7 +32,7 @@ def closing_table(record: RunRecord, baseline: RunRecord | None = None) -> Group
 def _results(summary: Mapping[str, Any]) -> Table:
     plain = summary.get("baseline")
     table = _table(f"{summary['scenario']}: {summary['devices']} devices, {summary['rounds']} rounds")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     table.add_column("slimfleet", justify="right", style="bold")
     if plain is not None:
         table.add_column("FedAvg float32", justify="right")
@@ -41,10 +41,10 @@ def _results(summary: Mapping[str, Any]) -> Table:
     def row(name: str, show: Any) -> None:
         table.add_row(name, *(show(run) for run in runs))
 
-    row("accuracy (mean of last five rounds)", lambda run: units.percent(run["accuracy_last5"]))
+    row("accuracy, last five rounds", lambda run: units.percent(run["accuracy_last5"]))
     for name, direction in (("sent by devices", "uplink"), ("sent to devices", "downlink")):
         row(name, lambda run, key=f"{direction}_bytes": units.data(run[key]))
-        row("  in float32 it would be", lambda run, key=f"{direction}_bytes": _against(run, key))
+        row("  as float32", lambda run, key=f"{direction}_bytes": _against(run, key))
     row(f"energy ({summary['energy_source']})", lambda run: units.energy(run["energy_j"]))
     row(
         "  computing / radio",

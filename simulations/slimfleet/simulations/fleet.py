@@ -16,9 +16,9 @@ import numpy as np
 
 from slimfleet.compression.edge.checked import Source, checked, named, refuse_unlisted
 from slimfleet.compression.errors import BadInput
+from slimfleet.compression.profiles import ProfileRow, load_profiles
 from slimfleet.compression.types import DeviceProfile
 from slimfleet.simulations.battery import DAY_S, VirtualBattery
-from slimfleet.simulations.profiles import ProfileRow, load_profiles
 from slimfleet.simulations.settings import FleetSettings
 
 __all__ = ["Conditions", "VirtualDevice", "build_fleet", "check_fleet"]
@@ -29,7 +29,7 @@ TRUNCATION = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """How one round finds one device."""
+    """Condition of one device in one round."""
 
     flops_per_s: float
     train_w: float
@@ -69,7 +69,7 @@ class VirtualDevice:
     settings: FleetSettings = field(repr=False)
 
     def conditions(self, round_number: int) -> Conditions:
-        """How round `round_number` (from 0) finds this device; every call gives the same."""
+        """Condition of this device in round `round_number` (from 0); every call returns the same."""
         speed, up, down, available, dropout, moment = _uniforms(self.seed, self.number, 1 + round_number, n=6)
         settings = self.settings
         return Conditions(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from slimfleet.client.ledger import Balance, transfer
 from slimfleet.compression import DeviceProfile
-from slimfleet.compression.types import EnergySource
+from slimfleet.compression.types import EnergySource, Startup
 
 
 class SimulatedLedger:
@@ -13,6 +13,7 @@ class SimulatedLedger:
     def __init__(self, truth: DeviceProfile, power_w: float | None, startup_s: float) -> None:
         self._truth = truth
         self._power_w = truth.train_w if power_w is None else min(power_w, truth.train_w)
+        self._startup = Startup(time_s=startup_s)
         self._time_s = startup_s
         self._compute_j = self._radio_j = 0.0
 
@@ -34,7 +35,7 @@ class SimulatedLedger:
     def balance(self) -> Balance:
         """What has been spent so far, exactly."""
         energy_j = self._compute_j + self._radio_j
-        return Balance(energy_j=energy_j, radio_j=self._radio_j, time_s=self._time_s)
+        return Balance(energy_j=energy_j, radio_j=self._radio_j, time_s=self._time_s, startup=self._startup)
 
     def peak_memory_bytes(self, predicted: int) -> int:
         """As predicted: the cost model is what a virtual device takes."""

@@ -10,7 +10,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from slimfleet.coordinator import Closed, Event, Planned, State
-from slimfleet.simulations import units
+from slimfleet.coordinator.reporting import units
+from slimfleet.coordinator.reporting.summary import final_accuracy
+from slimfleet.coordinator.reporting.words import own_budgets
 
 __all__ = ["RoundProgress"]
 
@@ -34,6 +36,7 @@ class RoundProgress:
         )
         self._task: TaskID | None = None
         self._state: State | None = None
+        self._accuracy: float | None = None
         self._uplink_bytes = 0
         self._energy_j = 0.0
 
@@ -55,23 +58,30 @@ class RoundProgress:
 
     def _begin(self, event: Planned) -> None:
         self._state, settings, rows = event.state, event.settings, event.state.rows
+        self._accuracy = final_accuracy(rows)
         self._uplink_bytes = sum(row.uplink_bytes for row in rows)
         self._energy_j = sum(row.energy_j for row in rows)
         self._task = self._live.add_task(
             escape(settings.name), total=settings.rounds, completed=len(rows), state=""
         )
+        own = own_budgets(settings.budget)
+        if own and settings.planner.policy != "fixed":  # which knows no budgets
+            self._print(f"{settings.name}: {own}")
 
     def _closed(self, event: Closed) -> None:
         row, title, rounds = event.row, event.settings.name, event.settings.rounds
+        self._accuracy = row.accuracy if row.accuracy is not None else self._accuracy
         self._uplink_bytes += row.uplink_bytes
         self._energy_j += row.energy_j
         state = (
-            f"accuracy {units.percent(row.trailing_accuracy)}, "
+            f"accuracy {units.percent(self._accuracy)}, "
             f"sent {units.data(self._uplink_bytes)}, {units.energy(self._energy_j)}"
         )
         if self._task is not None:
             self._live.update(self._task, advance=1, state=state)
         is_worth_a_line = row.round == rounds or row.round % max(1, rounds // _PLAIN_LINES) == 0
         if not self._console.is_terminal and is_worth_a_line:
-            line = f"{title}: round {row.round} of {rounds}, {state}"
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._print(f"{title}: round {row.round} of {rounds}, {state}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from slimfleet.compression import BadInput
+from slimfleet.compression import BadInput, SlimfleetError
 from slimfleet.compression.files import write_atomically
 from slimfleet.coordinator import Coordinator, CoordinatorSettings, Observer
+from slimfleet.coordinator.checkpoint import closed_rounds
+from slimfleet.coordinator.learning.row import why_nothing_was_used
 from slimfleet.coordinator.observing.rounds import RoundsCsv
+from slimfleet.coordinator.reporting import RunRecord, record_of, write_outputs
 from slimfleet.coordinator.transport.flower import run
 from slimfleet.simulations.faults import assign_faults
 from slimfleet.simulations.fleet import build_fleet
 from slimfleet.simulations.grids.flower import Engine, EngineGrid, fleet_app
 from slimfleet.simulations.grids.local import LocalEngine
-from slimfleet.simulations.outcome import DeviceRow, RunRecord
-from slimfleet.simulations.outputs import write_outputs
 from slimfleet.simulations.scenario import baseline_settings, build_task_of, load_scenario
 from slimfleet.simulations.settings import Scenario
 from slimfleet.simulations.world import VirtualWorld, node_of
@@ -42,10 +42,12 @@ def simulate(
     """Run `scenario` and leave its results in the folder `out`.
 
     With `baseline`, plain float32 federated averaging runs first on the same devices, data and seed. With `resume`,
-    a run that was killed continues from its last checkpoint in `out`, to the same model bytes as if it had not been.
-    `observers` are told of the scenario's events, `progress` of the baseline's too.
+    a run that was killed continues from its last checkpoint in `out`, to the same model bytes as if it had not been;
+    it may be given other rounds than it began with. `observers` are told of the scenario's events, `progress` of the
+    baseline's too.
 
-    Returns the run's record and the baseline's. Raises BadInput where the scenario or the folder cannot be used.
+    Returns the run's record and the baseline's. Raises BadInput where the scenario or the folder cannot be used, and
+    SlimfleetError, with a results folder without a model, where no update was ever used.
     """
     _check(scenario)
     _prepare(out, scenario, resume)
@@ -56,35 +58,43 @@ def simulate(
     record, coordinator = _run(
         scenario, scenario.coordinator, out, backend, [RoundsCsv(out), *observers, *watching]
     )
-    write_outputs(out, record, reference, scenario.to_toml(), coordinator.published())
+    nothing = why_nothing_was_used(coordinator.state)
+    model = coordinator.published() if nothing is None else None
+    write_outputs(out, record, reference, scenario.to_toml(), model)
+    if nothing is not None:
+        raise SlimfleetError(f"{nothing}; no model is published, the other results are in {out}")
     return record, reference
 
 
-def resumed_scenario(out: Path) -> Scenario:
-    """The scenario that a run in `out` was started with."""
+def resumed_scenario(out: Path, rounds: int | None = None) -> Scenario:
+    """The scenario that a run in `out` was started with, to be run for `rounds` instead where they are given."""
     path = out / "scenario.toml"
     if not path.is_file():
         raise BadInput(f"{out} holds no scenario.toml: there is no run to resume in it")
-    return load_scenario(str(path))
+    return load_scenario(str(path), None if rounds is None else {"rounds": str(rounds)})
 
 
 def _check(scenario: Scenario) -> None:
     """Refuse what a scenario file cannot know before anything is written: data, task, fleet and faults."""
     seed = scenario.coordinator.seed
-    build_task_of(scenario).load(0)
     build_fleet(scenario.fleet, seed)
     assign_faults(scenario.fleet.faults, scenario.fleet.devices, seed)
+    build_task_of(scenario).rehearse(scenario.fleet.devices, seed)
 
 
 def _prepare(out: Path, scenario: Scenario, resume: bool) -> None:
-    """Make the folder ready: a fresh run wants an empty one, a resumed one the same scenario."""
+    """Make the folder ready: a fresh run wants an empty one, a resumed one the same scenario but for its rounds."""
     if resume:
-        if resumed_scenario(out) != scenario:
+        rounds, done = scenario.coordinator.rounds, closed_rounds(out / "checkpoint")
+        if resumed_scenario(out, rounds) != scenario:
             raise BadInput(
                 f"the run in {out} was started with another scenario: resume it with --resume {out} alone"
             )
-        return
-    if out.exists() and any(out.iterdir()):
+        if rounds < done:
+            raise BadInput(
+                f"--rounds {rounds}: the run in {out} has {done} rounds already; give at least {done}"
+            )
+    elif out.exists() and any(out.iterdir()):
         raise BadInput(f"{out} is not empty: choose another folder for the results")
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "scenario.toml", scenario.to_toml().encode())
@@ -97,34 +107,21 @@ def _run(
     backend: Backend,
     observers: Sequence[Observer],
 ) -> tuple[RunRecord, Coordinator]:
-    began = time.perf_counter()
     fleet = build_fleet(scenario.fleet, settings.seed)
     world = VirtualWorld(fleet)
     coordinator = Coordinator(build_task_of(scenario), settings, world)
     engine = _engine(scenario, out / "devices", backend)
     try:
-        run(coordinator, EngineGrid([node_of(device.number) for device in fleet], engine), out, observers)
+        grid = EngineGrid([node_of(device.number) for device in fleet], engine)
+        run(coordinator, grid, out, observers, everyone=True)
     finally:
         engine.close()
-    state = coordinator.state
-    record = RunRecord(
-        scenario=scenario.coordinator.name,
-        seed=settings.seed,
-        backend=backend,
-        devices=len(fleet),
-        rows=tuple(state.rows),
-        device_rows=_device_rows(coordinator, world),
-        skipped=dict(state.totals.skipped),
-        rejected=dict(state.totals.rejected),
-        failed=dict(state.totals.failed),
-        violations=dict(state.totals.violations),
-        wall_time_s=time.perf_counter() - began,
-    )
+    record = record_of(coordinator, scenario.coordinator.name, backend, first_node=node_of(0))
     return record, coordinator
 
 
 def _engine(scenario: Scenario, devices: Path, backend: Backend) -> Engine:
-    """Something that does the devices' work; they keep what must outlast a round in the folder `devices`."""
+    """The engine that does the devices' work; their state between rounds is in the folder `devices`."""
     devices.mkdir(parents=True, exist_ok=True)
     if backend == "local":
         return LocalEngine(fleet_app(scenario, devices))
@@ -132,26 +129,3 @@ def _engine(scenario: Scenario, devices: Path, backend: Backend) -> Engine:
 
     workers = scenario.run.workers or os.cpu_count() or 1
     return RayEngine(partial(fleet_app, scenario, devices.absolute()), workers, scenario.run.device_timeout_s)
-
-
-def _device_rows(coordinator: Coordinator, world: VirtualWorld) -> tuple[DeviceRow, ...]:
-    return tuple(
-        DeviceRow(
-            device=record.node - 1,
-            name=record.profile.name,
-            device_class=record.profile.device_class,
-            participations=record.participations,
-            skips=record.skips,
-            rejections=record.rejections,
-            failures=record.failures,
-            energy_j=record.energy_j,
-            uplink_bytes=record.uplink_bytes,
-            downlink_bytes=record.downlink_bytes,
-            time_s=record.time_s,
-            mean_width=record.width_sum / record.participations if record.participations else None,
-            battery_left=world.battery_level(record.node),
-            violations=record.violations,
-            last_reason=record.last_reason,
-        )
-        for record in coordinator.state.registry
-    )

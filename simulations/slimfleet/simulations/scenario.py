@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,15 +14,16 @@ from slimfleet.compression.edge.checked import Source, checked, named, refuse_re
 from slimfleet.compression.edge.input_files import read_toml
 from slimfleet.compression.edge.task_loader import existing_folders, load_task, make_importable
 from slimfleet.compression.errors import BadInput
+from slimfleet.compression.foreign_text import foreign_text
+from slimfleet.compression.profiles import load_profiles
 from slimfleet.coordinator.settings import RENAMED, CoordinatorSettings, ServerSettings, settings_of
 from slimfleet.simulations.fleet import check_fleet
-from slimfleet.simulations.profiles import load_profiles
 from slimfleet.simulations.settings import FleetSettings, RunSettings, Scenario, TaskSettings
 
 if TYPE_CHECKING:
-    from slimfleet.compression.task import Task
+    from slimfleet.compression.checked_task import CheckedTask
 
-__all__ = ["DEFAULT", "build_task_of", "load_scenario", "scenario_names"]
+__all__ = ["DEFAULT", "build_task_of", "folder_name", "load_scenario", "scenario_names"]
 
 DEFAULT = "digits"
 
@@ -62,7 +64,12 @@ def load_scenario(path_or_name: str = DEFAULT, overrides: Mapping[str, str] | No
     return _with_folders(scenario, beside)
 
 
-def build_task_of(scenario: Scenario) -> Task:
+def folder_name(name: str) -> str:
+    """The name of a scenario as that of one folder: letters, digits, `_`, `.` and `-`, with a letter or digit first."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-._")[:64] or "run"
+
+
+def build_task_of(scenario: Scenario) -> CheckedTask:
     """The scenario's task, its examples spread over the fleet; every process that trains builds it."""
     from slimfleet.client.tasks import TASKS  # loads torch, which reading a scenario does not need
 
@@ -78,7 +85,8 @@ def _resolved(tables: Mapping[str, Any], source: Source) -> Scenario:
     own = {"task": TaskSettings, "fleet": FleetSettings, "run": RunSettings}
     known = Scenario().tables()
     parts: dict[str, Any] = {
-        name: checked(kind, tables.get(name, {}), source, name, root=known) for name, kind in own.items()
+        name: checked(kind, tables.get(name, {}), source, name, root=known, infinite=("task.alpha",))
+        for name, kind in own.items()
     }
     shared = {name: value for name, value in tables.items() if name not in own}
     return Scenario(**parts, coordinator=settings_of(shared, source, others=known))
@@ -88,6 +96,12 @@ def _check_together(scenario: Scenario, source: Source) -> None:
     """Refuse a budget for a class that has no device profile, and rounds larger than the fleet."""
     classes = {row.device_class for row in load_profiles()}
     refuse_unlisted(scenario.coordinator.budget.by_class, classes, source, "budget.class")
+    minimum = scenario.coordinator.selection.min_devices
+    if minimum > scenario.fleet.devices:
+        raise BadInput(
+            f"{named(source, 'selection.min_devices')}: selection.min_devices = {minimum} is more than "
+            f"fleet.devices = {scenario.fleet.devices}: no round would begin"
+        )
     per_round, devices = scenario.coordinator.selection.per_round, scenario.fleet.devices
     if per_round > devices:
         raise BadInput(
@@ -125,10 +139,12 @@ def _find(path_or_name: str) -> Path:
 
 def _value(key: str, text: str) -> Any:
     """The value of `--set key=text`: TOML, or a bare word or path as a string."""
-    given = " ".join(f"--set {key}={text}".split())
+    given = foreign_text(" ".join(f"--set {key}={text}".split()), 100)
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError as error:
+        raise BadInput(f"{given}: the value is nested too deep") from error
+    except ValueError as error:
         if text and not set(text) & set("\"'[]{}=,\n"):
             return text
         raise BadInput(f"{given}: the value is not TOML: {error}") from error

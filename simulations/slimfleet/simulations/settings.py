@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
-import tomli_w
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
-from slimfleet.compression.types import NotNegative, Positive, Share
+from slimfleet.compression.types import Positive, Share
 from slimfleet.coordinator.settings import CoordinatorSettings, tables_of
 
 __all__ = ["DEFAULT_MIX", "FleetSettings", "RunSettings", "Scenario", "TaskSettings"]
@@ -31,7 +30,7 @@ DEFAULT_MIX: Mapping[str, float] = {
     "pi_5": 2.0,
     "linux_sbc_qrb2210": 2.0,
 }
-"""Mostly phones, a few of them on LTE, and some boards. The shares are our choice, not a census."""
+"""Mostly phones, a few of them on LTE, and some boards. The weights are a choice, not a census."""
 
 _FLAT_LIST = re.compile(r"\[\n((?: {4}[^\[\]{}\n]+,\n)+)\]")
 """A list of plain values as tomli-w lays it out, one value a line."""
@@ -47,7 +46,7 @@ class TaskSettings:
     """Folders that hold the module of a user's own task, relative to the scenario's file. By default it is looked for
     beside that file, then in the current folder."""
     alpha: Positive = 0.5
-    """Concentration of the Dirichlet distribution over labels: the smaller, the more devices differ."""
+    """Concentration of the Dirichlet distribution over labels: the smaller, the more devices differ; inf is even."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the task."""
 
@@ -60,7 +59,8 @@ class FleetSettings:
     """
 
     devices: Annotated[int, Ge(1), Le(10_000_000)] = 200
-    mix: Mapping[str, NotNegative] = field(default_factory=lambda: dict(DEFAULT_MIX))
+    """Size of the fleet."""
+    mix: Mapping[str, Annotated[float, Ge(0), Le(1e9)]] = field(default_factory=lambda: dict(DEFAULT_MIX))
     """Device profile -> relative weight."""
     availability: Annotated[float, Gt(0), Le(1)] = 0.9
     """Mean share of rounds in which a device can be reached; devices differ, evenly spread around it."""
@@ -108,6 +108,8 @@ class Scenario:
 
     def to_toml(self) -> str:
         """That file as text; `load_scenario` reads the same scenario back."""
+        import tomli_w  # of an extra: a plain installation still shows its help
+
         return _FLAT_LIST.sub(_on_one_line, tomli_w.dumps(self.tables()))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -48,16 +48,22 @@ class VirtualWorld:
         now = battery.at(self._now_s)
         return Status(battery=now.level, charging=now.charging)
 
-    def advance(self, now_s: float, answers: Sequence[Answer], round_number: int) -> list[Cost]:
+    def charge(self, node: int) -> tuple[float | None, float | None]:
+        """State of charge when the run began and now, 0..1; None on mains."""
+        start, now = self._fleet[node].battery, self._batteries.get(node)
+        return (None, None) if start is None or now is None else (start.level, now.at(self._now_s).level)
+
+    def advance(self, now_s: float, answers: Sequence[Answer], round_number: int) -> Mapping[int, Cost]:
         """Drain batteries and let the round's time pass; returns what the devices spent that were lost under way."""
-        silent, longest_s = [], 0.0
+        silent: dict[int, Cost] = {}
+        longest_s = 0.0
         for answer in answers:
             dispatch = answer.dispatch
             if dispatch is None:
                 continue
             if answer.report is None:
                 spent = self._until_lost(dispatch, round_number)
-                silent.append(spent)
+                silent[dispatch.node] = spent
             else:
                 spent = answer.report.spent
             longest_s = max(longest_s, spent.time_s)
@@ -66,11 +72,6 @@ class VirtualWorld:
                 self._batteries[dispatch.node] = battery.at(now_s).drained(spent.energy_j)
         self._now_s = now_s + (longest_s + BETWEEN_ROUNDS_S)
         return silent
-
-    def battery_level(self, node: int) -> float | None:
-        """State of charge now, 0..1; None on mains."""
-        battery = self._batteries.get(node)
-        return None if battery is None else battery.at(self._now_s).level
 
     def to_json(self) -> dict[str, Any]:
         """Time and charge: all of the world that is not drawn from the seed."""

@@ -1,4 +1,4 @@
-"""The results as Markdown."""
+"""Page of the results, as Markdown."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from settings import Settings
 from words import HOW_CHOSEN, METHODS_IN_WORDS, WHY_IT_TRAILS
 
 REQUIRED_RATE, WITHIN_POINTS = 0.1, 0.5
-"""Requirement: at this many bits a parameter, ours within so many points of float32."""
+"""Target: at this many bits a parameter, ours within so many points of float32."""
 
 
 def page(outcomes: Sequence[Outcome], runs: Sequence[Run], settings: Settings, elements: int) -> str:
-    """Setting, table, and results against requirements."""
+    """Setting, table, and results against targets."""
     lines = [
         "# Fashion-MNIST: accuracy per byte of uplink",
         "",
@@ -33,7 +33,7 @@ def page(outcomes: Sequence[Outcome], runs: Sequence[Run], settings: Settings, e
         "",
         "![Accuracy against bits per parameter and against bytes sent](accuracy-per-byte.png)",
         "",
-        "## Results against requirements",
+        "## Results against targets",
         "",
         *(_verdict(outcome) for outcome in outcomes if _required(outcome.method)),
         *_least_rate(outcomes),
@@ -67,22 +67,22 @@ def _setting(settings: Settings, elements: int) -> str:
         f"{settings.rounds} rounds of {settings.local_steps} local steps in batches of {settings.batch_size} (SGD with "
         f"momentum {settings.momentum:g}, rate {settings.learning_rate:g} falling on a half cosine to "
         f"{settings.learning_rate * settings.last_share:g}; no momentum on the server); a CNN of {elements:,} "
-        "parameters. The same for every method, float32 included. Only the way up is compressed; bytes are the lengths "
+        "parameters. The same for every method, float32 included. Only the uplink is compressed; bytes are the lengths "
         "of real payloads, header and checksum included."
     )
 
 
 def _columns(settings: Settings) -> str:
     return (
-        "Measured on all test images is a running mean of the global models, in which the newest counts "
-        f"{settings.newest_share:g}; clients go on from the newest itself. Mean ± standard error over seeds. *Against "
-        "float32*: mean difference, in points, between runs that share seed, split, start, clients of every round and "
-        "batches. "
+        "Accuracy is that of a running mean of the global models on all test images; the newest model has weight "
+        f"{settings.newest_share:g}. Clients continue from the newest model itself. Mean ± standard error over seeds. "
+        "*Against float32*: mean difference, in points, between runs that share seed, split, initial model, clients of "
+        "every round and batches. "
         "*Bytes to target*: sent by all clients up to the first measurement (every "
         f"{settings.measured_every} rounds) within "
-        f"{100 * TARGET_BELOW:g} point of float32's last one on that seed, over the seeds that got there. *NMSE*: "
-        "squared error of a payload over the squared norm of what it was to carry, residual included. *Unsent*: norm "
-        "of what the payload lacks, in norms of the client's update."
+        f"{100 * TARGET_BELOW:g} point of float32's last one on that seed, over the seeds that reached it. *NMSE*: "
+        "squared error of a payload over the squared norm of its input, residual included. *Unsent*: norm "
+        "of the residual after coding, in norms of the client's update."
     )
 
 
@@ -113,23 +113,23 @@ def _required(method: str) -> bool:
     return METHODS[method].rate == REQUIRED_RATE
 
 
-def _held(outcome: Outcome) -> bool:
+def _met(outcome: Outcome) -> bool:
     return 100 * outcome.gap.mean >= -WITHIN_POINTS
 
 
 def _least_rate(outcomes: Sequence[Outcome]) -> list[str]:
-    """Which of our rates is the first that meets the requirement on a smaller one."""
-    held = [o for o in outcomes if METHODS[o.method].rate is not None and _held(o)]
+    """The lowest of our rates that is within the points of the target."""
+    held = [o for o in outcomes if METHODS[o.method].rate is not None and _met(o)]
     if not held:
         return []
     least = min(METHODS[o.method].rate or 0 for o in held)
     names = [f"{o.method} ({_points(o.gap, '+')})" for o in held if METHODS[o.method].rate == least]
-    return [f"- The least of our rates within {WITHIN_POINTS:g} point: {', '.join(names)}."]
+    return [f"- The lowest of our rates within {WITHIN_POINTS:g} point: {', '.join(names)}."]
 
 
 def _verdict(outcome: Outcome) -> str:
-    held = _held(outcome)
+    met = _met(outcome)
     return (
         f"- {outcome.method} ({outcome.bits_per_parameter.mean:.3f} bits): {_points(outcome.gap, '+')} points against "
-        f"float32; target: within {WITHIN_POINTS:g} point. {'Held' if held else '**Missed**'}."
+        f"float32; target: within {WITHIN_POINTS:g} point. {'Met' if met else '**Missed**'}."
     )

@@ -57,12 +57,12 @@ def main() -> None:
             cases.append(run(scoped, scope, peers, "nncodec" not in missing, say))
             _keep(arguments.keep, cases)
     first, zero = ours.first_call(), ours.all_zero(_small_shapes())
-    held = verdicts(cases, first, zero)
+    found = verdicts(cases, first, zero)
     folder: Path = arguments.folder
     write_atomically(folder / "update-codec.png", picture(cases))
-    text = page(cases, held, missing, about, first, zero, "update-codec.png")
+    text = page(cases, found, missing, about, first, zero, "update-codec.png")
     write_atomically(folder / "update-codec.md", text.encode())
-    print("\n".join(verdict.line() for verdict in held))
+    print("\n".join(verdict.line() for verdict in found))
 
 
 def _arguments() -> argparse.Namespace:

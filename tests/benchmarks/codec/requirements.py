@@ -1,4 +1,4 @@
-"""Requirements of the codec, compared with what was measured."""
+"""Targets of the codec, compared with what was measured."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ ALL_ZERO_BYTES = 48
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One requirement: `held` is None where nothing was measured."""
+    """One target: `met` is None where nothing was measured."""
 
     requirement: str
     measured: str
-    held: bool | None
+    met: bool | None
 
     def line(self) -> str:
         """As a list item."""
-        word = {True: "Held", False: "Missed", None: "Not measured"}[self.held]
+        word = {True: "Met", False: "Missed", None: "Not measured"}[self.met]
         return f"- {self.requirement}: {self.measured}. **{word}.**"
 
 
@@ -39,13 +39,13 @@ def verdicts(cases: Sequence[Case], first: FirstCall, all_zero: int) -> list[Ver
         sizes = _ratios(cases, name, "bytes")
         found.append(_worst(f"{preset}: at most {most:.2f}x the bytes of NNCodec", sizes, most, highest=True))
         if preset == "small":
-            found.append(_worst(f"{preset}: aim {AIM:.2f}x", sizes, AIM, highest=True))
+            found.append(_worst(f"{preset}: further target {AIM:.2f}x", sizes, AIM, highest=True))
         for what, least in (("encode", ENCODE[preset]), ("decode", DECODE[preset])):
             requirement = f"{preset}: {what} at least {least:g}x as fast"
             found.append(_worst(requirement, _ratios(cases, name, what), least, highest=False))
     found.append(
         Verdict(
-            f"being the first call costs less than {1e3 * FIRST_CALL_S:.0f} ms",
+            f"the first call costs less than {1e3 * FIRST_CALL_S:.0f} ms more than the second",
             f"{1e3 * first.extra:.1f} ms",
             first.extra < FIRST_CALL_S,
         )

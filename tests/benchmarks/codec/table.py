@@ -1,4 +1,4 @@
-"""The results as a page of Markdown."""
+"""Page of the results, as Markdown."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ INTRODUCTION = """\
 Every codec codes the same arrays at the same error: squared error over squared norm of the trained tensors (NMSE).
 Batch-norm statistics and counters are left out. "weights" are the tensors of two and more dimensions, without biases.
 
-- **NNCodec** runs with dependent quantisation and row skipping; its `lambda_scale` is swept over 0, 0.5, 1, 1.5 and 2,
-  biases go nearly lossless or at a quarter of the weights' step, and the best combination is taken for each target.
-  Its `qp` has 16 steps an octave, where its default of 4 would make the grid a handicap; sizes are interpolated
-  log-log between the two steps around the target (that chord lies below the curve, in its favour).
-- **UQ** is rounding to a uniform grid, the step tuned to the error; SZ3 has its bound tuned. EDEN and QSGD have a few
-  settings, between which sizes are interpolated; a dash means that none of them encloses the target.
-- **slimfleet** payloads are real and whole (header and checksum), with an error of at most the target.
-- Speeds are million bytes of float32 in a second of processor time, one thread, warm, median of 3 to 5 turns that all
-  codecs take one after another. NNCodec, EDEN and QSGD are timed at the setting nearest to the target, slimfleet at its
-  own operating point; "with search" is the whole call that finds it.
+- **NNCodec** runs with dependent quantisation and row skipping. Its `lambda_scale` is swept over 0, 0.5, 1, 1.5 and 2,
+  biases are coded nearly losslessly or at a quarter of the weights' step, and the best combination is taken for each
+  target. Its `qp` has 16 steps an octave, since the default of 4 would be a handicap; sizes are interpolated log-log
+  between the two steps around the target (that chord lies below the curve, in its favour).
+- **UQ** is rounding to a uniform grid with the step tuned to the error; SZ3 has its bound tuned. EDEN and QSGD have a
+  few settings, between which sizes are interpolated; a dash means that no two of them enclose the target.
+- **slimfleet** payloads are complete (header and checksum), with an error of at most the target.
+- Speeds are megabytes of float32 per second of processor time, one thread, warm, median of 3 to 5 turns that all codecs
+  take one after another. NNCodec, EDEN and QSGD are timed at the setting nearest to the target, slimfleet at its own
+  operating point; "with search" is the whole call that finds it.
 """
 
 
@@ -47,7 +47,7 @@ def page(
         _loud(missing),
         INTRODUCTION,
         f"![Size and speed of every codec]({picture})",
-        "## Results against requirements\n\n" + "\n".join(verdict.line() for verdict in verdicts),
+        "## Results against targets\n\n" + "\n".join(verdict.line() for verdict in verdicts),
         "## slimfleet over NNCodec\n\n" + _ratios(cases),
         _symbols(cases, first, all_zero),
         "## The updates\n\n" + "\n".join(f"- {line}" for line in about),

@@ -1,4 +1,4 @@
-"""Sampling of a sensor in the background, with an end that is certain."""
+"""Sampling of a sensor in the background, which ends by itself if it is never closed."""
 
 from __future__ import annotations
 

@@ -69,7 +69,9 @@ class Digits:
         try:
             from sklearn.datasets import load_digits
         except ImportError as error:
-            raise BadInput("the digits come with scikit-learn: run `pip install scikit-learn`") from error
+            raise BadInput(
+                "the digits come with scikit-learn, which is not installed: pip install 'slimfleet[simulation]'"
+            ) from error
         pixels, labels = load_digits(return_X_y=True)
         return Images(
             torch.from_numpy(pixels.astype(np.uint8).reshape(-1, 8, 8)),

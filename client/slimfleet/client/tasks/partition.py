@@ -47,7 +47,7 @@ def dirichlet_partition(
 
 
 def _proportions(partitions: int, alpha: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    if np.isinf(alpha):
+    if np.isinf(alpha * partitions):  # even; what is that large overflows in the generator
         return np.full(partitions, 1.0 / partitions)
     return rng.dirichlet(np.full(partitions, alpha))
 

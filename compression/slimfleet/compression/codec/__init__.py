@@ -1,4 +1,4 @@
-"""The codec: sparsify, quantise and entropy-code updates and models; residuals for error feedback. No torch."""
+"""Codec: sparsify, quantise and entropy-code updates and models; residuals for error feedback. No torch."""
 
 from slimfleet.compression.codec.codec import Decoded, Encoded, decode, encode, largest_payload
 from slimfleet.compression.codec.downlink.change import (

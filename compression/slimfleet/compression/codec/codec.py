@@ -1,4 +1,4 @@
-"""The codec as one call: tensors to a payload and back."""
+"""Codec in one call: tensors to a payload and back."""
 
 from __future__ import annotations
 

@@ -15,16 +15,25 @@ from slimfleet.compression.errors import BadInput, BudgetExceeded
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Payload, Tensors
 
+STAGES = 3
+"""Stages of finding an operating point: encoding, timing the encoder, timing the decoder."""
+
 _TURN_S = 0.1
-"""Long beside the resolution of any system's clock."""
+"""Long compared with the resolution of any system's clock."""
+_ENOUGH_S = 1.0
+"""After so long a turn its speed is known well enough, and another one would only keep a person waiting."""
+
+
+def _unwatched() -> None:
+    """Nobody looks at the progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatingPoint:
     """What the codec does to one update at one setting.
 
-    Speeds: 1e6 bytes of float32 in a second of processor time, the best of three turns. Encoding is the whole call of
-    `encode_to`, with its search for the error or the size.
+    Speeds: 1e6 bytes of tensors in a second of processor time, the best of three turns or of fewer long ones. Encoding
+    is the whole call of `encode_to`, with its search for the error or the size.
     """
 
     target_nmse: float | None
@@ -40,46 +49,63 @@ class OperatingPoint:
         return asdict(self)
 
 
-def meet_nmse(tensors: Tensors, target: float, coding: Coding = Coding()) -> tuple[OperatingPoint, Payload]:
+def meet_nmse(
+    tensors: Tensors,
+    target: float,
+    coding: Coding = Coding(),
+    stage_done: Callable[[], None] = _unwatched,
+) -> tuple[OperatingPoint, Payload]:
     """The smallest payload found whose error is at most `target`, which lies strictly between 0 and 1.
 
-    Raises BadInput for any other target.
+    `stage_done` is called after each of the STAGES. Raises BadInput for any other target.
     """
     if not 0 < target < 1:
         raise BadInput(f"an NMSE target of {target:g} makes no sense: give a number between 0 and 1")
-    return _measure(tensors, Aim(nmse=target), coding)
+    return _measure(tensors, Aim(nmse=target), coding, stage_done)
 
 
-def meet_bytes(tensors: Tensors, limit: int, coding: Coding = Coding()) -> tuple[OperatingPoint, Payload]:
+def meet_bytes(
+    tensors: Tensors,
+    limit: int,
+    coding: Coding = Coding(),
+    stage_done: Callable[[], None] = _unwatched,
+) -> tuple[OperatingPoint, Payload]:
     """The payload of least error found within `limit` bytes.
 
-    Raises BadInput when even the sparsest does not fit.
+    `stage_done` is called after each of the STAGES. Raises BadInput when even the sparsest does not fit.
     """
     try:
-        return _measure(tensors, Aim(limit_bytes=limit), coding)
+        return _measure(tensors, Aim(limit_bytes=limit), coding, stage_done)
     except (BudgetExceeded, ValueError) as error:
         raise BadInput(f"no update of this model fits {limit} bytes: {error}") from error
 
 
-def _measure(tensors: Tensors, aim: Aim, coding: Coding) -> tuple[OperatingPoint, Payload]:
+def _measure(
+    tensors: Tensors, aim: Aim, coding: Coding, stage_done: Callable[[], None]
+) -> tuple[OperatingPoint, Payload]:
     schema = ModelSchema.of(tensors, tensors)
     encoded = encode_to(tensors, schema, aim, coding=coding)
-    payload, megabytes = encoded.payload, 4e-6 * schema.elements
+    payload = encoded.payload
+    stage_done()
+    encode_s = _seconds(lambda: encode_to(tensors, schema, aim, coding=coding))
+    stage_done()
+    decode_s = _seconds(lambda: decode(payload, schema, coding.reference))
+    stage_done()
     point = OperatingPoint(
         target_nmse=aim.nmse,
         nmse=nmse(tensors, encoded.decoded),
         bytes=len(payload),
         bits_per_parameter=8 * len(payload) / schema.elements,
-        encode_mb_per_s=megabytes / _seconds(lambda: encode_to(tensors, schema, aim, coding=coding)),
-        decode_mb_per_s=megabytes / _seconds(lambda: decode(payload, schema, coding.reference)),
+        encode_mb_per_s=schema.nbytes / 1e6 / encode_s,
+        decode_mb_per_s=schema.nbytes / 1e6 / decode_s,
     )
     return point, payload
 
 
 def _seconds(action: Callable[[], object]) -> float:
     """Processor time of this thread, on which the codec runs alone: what else the machine does counts little."""
-    turns = []
-    for _ in range(3):
+    turns: list[float] = []
+    while len(turns) < 3 and sum(turns) < _ENOUGH_S:
         start, calls, taken = time.thread_time(), 0, 0.0
         while taken < _TURN_S:
             action()

@@ -1,17 +1,18 @@
 """Cost model: time, energy, memory and bytes of a plan on a device, predicted before it runs.
 
     time_s   = t0 + F/g + bytes_up/rate_up + bytes_down/rate_down
-    energy_j = P·F/g + e_burst + e_up·bytes_up + e_down·bytes_down
+    energy_j = E0 + P·F/g + e_burst + e_up·bytes_up + e_down·bytes_down
     memory   = R0 + parameters·(weights + gradients + optimiser state) + c + k·A(width, batch)
 
 F and A come from `measure_work` on the shrunk model: only structured pruning lowers them, a mask lowers only
-bytes. One implementation serves a single plan and arrays of candidates.
+bytes. t0 and E0 are the start-up of a device, which its messages state.
+One implementation serves a single plan and arrays of candidates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 import numpy as np
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from slimfleet.compression.cost.runtime import RUNTIMES, Runtime
 from slimfleet.compression.cost.size import UpdateSizeModel
 from slimfleet.compression.cost.work import Work
-from slimfleet.compression.types import Cost, DeviceProfile, Plan
+from slimfleet.compression.types import Cost, DeviceProfile, Plan, Startup
 
 Floats = NDArray[np.float64]
 
@@ -57,6 +58,8 @@ class Costs:
 
     energy_j: Floats
     radio_j: Floats
+    startup_j: float
+    """The part of `energy_j` that no plan changes."""
     time_s: Floats
     memory_bytes: Floats
 
@@ -71,6 +74,12 @@ class CostModel:
     sizes: UpdateSizeModel = field(default_factory=UpdateSizeModel)
     startup_s: float = 0.5
     """t0: from the plan's arrival to the first training step, and from the last one to the upload."""
+    startup_j: float = 0.0
+    """E0: the energy of that time, radio left out."""
+
+    def on(self, startup: Startup) -> CostModel:
+        """This model for a device whose start-up is known."""
+        return replace(self, startup_s=startup.time_s, startup_j=startup.energy_j)
 
     def predict(
         self,
@@ -112,8 +121,9 @@ class CostModel:
         )
         transfer_s = up / profile.uplink_bytes_per_s + down / profile.downlink_bytes_per_s
         return Costs(
-            energy_j=training_j + radio_j,
+            energy_j=self.startup_j + training_j + radio_j,
             radio_j=radio_j,
+            startup_j=self.startup_j,
             time_s=self.startup_s + training_s + transfer_s,
             memory_bytes=_memory(self.runtime, demand.parameter_bytes, demand.activation_bytes),
         )

@@ -6,10 +6,14 @@ neither, so both are counted on the shrunk model rather than assumed.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
+
+from slimfleet.compression.checked_task import blamed, label_of
+from slimfleet.compression.examined import Examined, key_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,9 +35,25 @@ class Work:
     """Number of trainable parameters."""
 
 
-def work_of(task: Task, model: nn.Module) -> Work:
-    """The work of training `model`, the model of `task` at any width, on inputs and with the loss of the task."""
-    return measure_work(model, task.example_inputs(), task.loss)
+def work_of(task: Task, model: nn.Module, examined: Examined | None = None) -> Work:
+    """The work of training `model`, the model of `task` at any width, on inputs and with the loss of the task.
+
+    With `examined` it is looked up there, and measured and kept where it is new.
+    """
+    if examined is None:
+        return _measured(task, model)
+    key = key_of("work", task, model)
+    known = examined.get(key)
+    if known is not None:
+        return Work(**json.loads(known[1]["work"]))
+    work = _measured(task, model)
+    examined.put(key, ({}, {"work": json.dumps(asdict(work))}))
+    return work
+
+
+def _measured(task: Task, model: nn.Module) -> Work:
+    with blamed(label_of(task), "a step on example_inputs"):
+        return measure_work(model, task.example_inputs(), task.loss)
 
 
 def measure_work(

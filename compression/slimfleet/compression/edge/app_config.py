@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -26,6 +27,16 @@ def config_as(kind: type[T], config: Config, source: str) -> T:
     Raises BadInput, in one line that begins with `source`.
     """
     return checked(kind, {key.replace("-", "_"): value for key, value in config.items()}, source)
+
+
+def log_to_stderr(form: str) -> None:
+    """Write what slimfleet logs to stderr, which Flower passes on (the root logger has Flower's lines too)."""
+    logger = logging.getLogger("slimfleet")
+    if not logger.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter(form))
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
 
 
 def task_reference(config: Config) -> tuple[str, dict[str, Any]]:

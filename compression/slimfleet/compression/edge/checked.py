@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from difflib import get_close_matches
-from math import isfinite
+from math import inf, isfinite
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -27,19 +27,22 @@ def checked(
     source: Source,
     table: str = "",
     root: Mapping[str, Any] = MappingProxyType({}),
+    infinite: Collection[str] = (),
 ) -> T:
     """`values` as the dataclass `kind`; tables become the dataclasses inside it, lists become tuples.
 
     Nothing else is converted, and bounds beside the types are enforced. `table` is the dotted name of the table that
     `values` is, where it is not the root; `root` has the keys and tables of the whole file, for suggestions, where
-    `kind` does not. Raises BadInput, in one line that begins with the source and names the key, its value and what
-    would be right.
+    `kind` does not; `infinite` are the dotted keys that may be infinite. Raises BadInput, in one line that begins with
+    the source and names the key, its value and what would be right.
     """
     try:
-        _refuse_nonfinite(values, source, table)
+        _refuse_nonfinite(values, source, table, infinite)
         text = json.dumps(values, default=str)
     except RecursionError as error:
-        raise BadInput(f"{named(source, table)}: too deep") from error
+        raise BadInput(f"{named(source, table)}: {_too_deep(table)}") from error
+    except ValueError as error:  # a whole number of more digits than Python writes
+        raise BadInput(f"{named(source, table)}: {table or 'it'} holds a number that is too long") from error
     try:
         result = TypeAdapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
@@ -52,7 +55,7 @@ def checked(
 
 
 def named(source: Source, key: str) -> str:
-    """How a message names the origin of `key`."""
+    """Name of the origin of `key`, for messages."""
     return source if isinstance(source, str) else source(key)
 
 
@@ -61,8 +64,11 @@ def refuse_renamed(values: Mapping[str, Any], renamed: Mapping[str, str], source
 
     `renamed` maps old dotted keys to new ones; a key that ends in `.` stands for a whole table.
     """
-    for path in _paths(values):
-        key = ".".join(path)
+    try:
+        keys = [".".join(path) for path in _paths(values)]
+    except RecursionError as error:
+        raise BadInput(f"{named(source, '')}: {_too_deep('')}") from error
+    for key in keys:
         for old, new in renamed.items():
             if key == old or (old.endswith(".") and key.startswith(old)):
                 now = new + key.removeprefix(old) if old.endswith(".") else new
@@ -81,6 +87,10 @@ def refuse_unlisted(names: Iterable[str], known: Collection[str], source: Source
             )
 
 
+def _too_deep(table: str) -> str:
+    return f"{table or 'it'} is nested too deep"
+
+
 def _paths(values: Mapping[str, Any], table: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The path of every key, a table before what is in it."""
     for key, value in values.items():
@@ -89,14 +99,22 @@ def _paths(values: Mapping[str, Any], table: tuple[str, ...] = ()) -> Iterator[t
             yield from _paths(value, (*table, key))
 
 
-def _refuse_nonfinite(value: object, source: Source, key: str) -> None:
-    if isinstance(value, float) and not isfinite(value):
-        raise BadInput(f"{named(source, key)}: {key} = {shortened(value)}: must be a finite number")
+def _refuse_nonfinite(value: object, source: Source, key: str, infinite: Collection[str]) -> None:
+    if isinstance(value, float | int) and not _is_finite(value) and not (key in infinite and value == inf):
+        wanted = "a number" if key in infinite else "a finite number"
+        raise BadInput(f"{named(source, key)}: {key} = {shortened(value)}: must be {wanted}")
     inside = (
         value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
     )
     for name, item in inside:
-        _refuse_nonfinite(item, source, f"{key}.{name}" if key else str(name))
+        _refuse_nonfinite(item, source, f"{key}.{name}" if key else str(name), infinite)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return isfinite(value)
+    except OverflowError:  # a whole number beyond the largest float
+        return False
 
 
 def _refuse_unknown(

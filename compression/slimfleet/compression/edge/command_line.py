@@ -1,55 +1,144 @@
-"""Command lines: the exit codes of every slimfleet command, and options that several of them share."""
+"""Command lines: what every slimfleet command shares: exit codes, errors in one line, output, common options."""
 
 from __future__ import annotations
 
+import codecs
+import errno
+import io
 import json
+import logging
+import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import click
 import typer
 
-from slimfleet.compression.errors import BadInput
+from slimfleet.compression.errors import BadInput, SlimfleetError
+from slimfleet.compression.foreign_text import foreign_text
 
+log = logging.getLogger(__name__)
+
+FAILURE = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 
+LONGEST_COMPLAINT = 2_000
+"""Characters of an error that are printed."""
 
-def run_app(app: typer.Typer) -> NoReturn:
-    """Run a command line application over `sys.argv` and exit.
+SIMULATION_ONLY = ("flwr", "matplotlib", "prometheus_client", "ray", "sklearn", "tomli_w")
+"""Modules that come with `slimfleet[simulation]` and that a plain installation lacks."""
 
-    Bad input (BadInput, or an option that does not parse) becomes one line on stderr and exit code 2, without a
-    traceback. Ctrl-C becomes exit code 130. Every other exception is a defect of slimfleet: it keeps its traceback and
-    exits with 1.
+
+def command_app(**settings: Any) -> typer.Typer:
+    """A command line application as slimfleet has them: `-h`, completion, plain tracebacks; `settings` are Typer's.
+
+    Help texts are rich markup: a `[` in them needs a backslash. Paragraphs after the first keep their line breaks.
     """
+    return typer.Typer(
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        **settings,
+    )
+
+
+def run_app(app: typer.Typer, name: str) -> NoReturn:
+    """Run a command line application, called `name`, over `sys.argv` and exit.
+
+    Bad input (BadInput, an option that does not parse, a package that a plain installation lacks) becomes one line on
+    stderr and exit code 2, any other SlimfleetError one line and exit code 1; their cause is logged with its traceback,
+    for people who ask for more. Ctrl-C becomes exit code 130, output that finds no room or no reader 1.
+    Every other exception is a defect of slimfleet: it keeps its traceback and exits with 1.
+    """
+    _show_all_characters()
     try:
-        status = app(standalone_mode=False)
-    except BadInput as error:
-        _complain(str(error))
+        status = app(prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
+    except SlimfleetError as error:
+        if error.__cause__ is not None:
+            log.info("This went before:", exc_info=error.__cause__)
+        complain(str(error))
+        sys.exit(BAD_INPUT if isinstance(error, BadInput) else FAILURE)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in SIMULATION_ONLY:
+            raise
+        complain(f"{package} is not installed, which this needs: pip install 'slimfleet[simulation]'")
         sys.exit(BAD_INPUT)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EPIPE):
+            raise
+        # The interpreter would try once more to write what is left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.ENOSPC:
+            complain(f"cannot write: {error.strerror}")
+        sys.exit(FAILURE)
     except click.ClickException as error:
-        _complain(error.format_message())
+        complain(error.format_message())
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, click.Abort):
+        status = INTERRUPTED
+    if status == INTERRUPTED:  # which is also what Typer makes of Ctrl-C
         print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _complain(message: str) -> None:
-    """Print `message` as one line on stderr."""
-    print("error:", " ".join(message.split()), file=sys.stderr)
+def complain(message: str) -> None:
+    """Print `message` as one line on stderr, whatever it repeats of a file or an argument."""
+    print("error:", foreign_text(" ".join(message.split()), LONGEST_COMPLAINT), file=sys.stderr)
 
 
+def _show_all_characters() -> None:
+    """Replace what the terminal's encoding (cp437, ASCII, KOI8-R) cannot show, rather than fail after a whole run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_NEAREST)
+
+
+_NEAREST = "slimfleet-nearest"
+_PLAIN = {"×": "x", "–": "-", "—": "-", "…": "...", "•": "*", "‘": "'", "’": "'", "“": '"', "”": '"'}
+
+
+def _nearest(error: UnicodeError) -> tuple[str, int]:
+    """For characters that cannot be encoded: those of ASCII that look most like them."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(character, "?") for character in missing), error.end
+
+
+codecs.register_error(_NEAREST, _nearest)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            print("slimfleet", version("slimfleet"))
+        except PackageNotFoundError:
+            print("slimfleet, not installed but run from its sources")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Show neither progress nor remarks, only results and errors.")
+]
 TaskArguments = Annotated[
     list[str] | None,
     typer.Option("--option", metavar="KEY=VALUE", help="An argument of the task, as JSON; repeatable."),
 ]
 ImportFrom = Annotated[
     list[Path] | None,
-    typer.Option(help="Folder that holds the module of your task [the current one]; repeatable."),
+    typer.Option(
+        help="Folder that holds the module of your task; repeatable.", show_default="the current one"
+    ),
 ]
 
 

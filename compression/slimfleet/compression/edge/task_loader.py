@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence, Set
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
+from slimfleet.compression.checked_task import BadTask, CheckedTask, blamed, cause
 from slimfleet.compression.errors import BadInput
-from slimfleet.compression.task import Task, resolve
+from slimfleet.compression.task import Task
 
 
 def existing_folders(folders: Sequence[Path]) -> tuple[str, ...]:
@@ -32,18 +38,25 @@ def make_importable(folders: Sequence[str]) -> None:
 TaskFactory = Callable[..., Task]
 """Called as `factory(partitions=..., seed=..., **options)`."""
 
+BUILT_IN: Mapping[str, str] = MappingProxyType(
+    {"digits": "slimfleet.client.tasks:Digits", "fashion-mnist": "slimfleet.client.tasks:FashionMnist"}
+)
+"""The short names of the built-in tasks, for the part that does not import the client."""
+IMPORT_LIMIT_S = 60.0
+"""Longest time for the import of a task's module: it holds code, and data are read by its members."""
+
 MEMBERS = ("name", "partitions", "build_model", "example_inputs", "load", "loss", "evaluate")
 
 
 def load_task(
     reference: str,
-    known: Mapping[str, TaskFactory],
+    known: Mapping[str, TaskFactory | str],
     *,
     partitions: int,
     seed: int,
     options: Mapping[str, Any],
-) -> Task:
-    """The task called `reference`: a short name of `known`, or `module:object`.
+) -> CheckedTask:
+    """The task called `reference`: a short name of `known` (a factory, or where one is found), or `module:object`.
 
     The object is a task, or a factory (a class or function) that takes `partitions`, `seed` and the options, all by
     name; an option may replace one of the first two. Raises BadInput, in one line, when the name is unknown, the
@@ -53,23 +66,65 @@ def load_task(
     if callable(found):
         arguments = {"partitions": partitions, "seed": seed, **options}
         _check_options(reference, found, arguments.keys())
-        found = found(**arguments)
-    missing = [member for member in MEMBERS if not hasattr(found, member)]
+        with blamed(reference, "when it is made"):
+            found = found(**arguments)
+    missing = [member for member in MEMBERS if not _has(found, member, reference)]
     if missing:
         raise BadInput(
             f"{reference!r} gives a {type(found).__name__} without {', '.join(missing)}: not a task"
         )
-    return cast(Task, found)
+    task = CheckedTask(cast(Task, found), reference)
+    _ = task.name, task.partitions  # refused here where they are not what they must be
+    return task
 
 
-def _by_short_name(name: str, known: Mapping[str, TaskFactory]) -> TaskFactory:
-    if name in known:
-        return known[name]
-    if not known:
+def resolve(reference: str) -> object:
+    """Import `module:object`.
+
+    Raises BadInput when the reference is not of that form or cannot be imported.
+    """
+    module_name, _, attribute = reference.partition(":")
+    if not module_name or not attribute:
         raise BadInput(
-            f"{name!r} is a short name, which only devices and simulations know; give module:object, "
-            f"for example slimfleet.client.tasks:Digits or slimfleet.client.tasks:FashionMnist"
+            f"{reference!r} is not of the form module:object (for example my_package.my_task:MyTask)"
         )
+    try:
+        with _at_most(IMPORT_LIMIT_S):
+            return cast(object, getattr(importlib.import_module(module_name), attribute))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise BadTask(f"cannot load {reference!r}: {cause(error)}") from error
+
+
+@contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError where what is inside takes longer; only the main thread has an alarm clock."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(number: int, frame: object) -> None:
+        raise TimeoutError(f"its import took longer than {seconds:g} s")
+
+    handler = signal.signal(signal.SIGALRM, ring)
+    remaining = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again each second: a module may catch it
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *remaining)
+        signal.signal(signal.SIGALRM, handler)
+
+
+def _has(found: object, member: str, reference: str) -> bool:
+    with blamed(reference, member):
+        return hasattr(found, member)
+
+
+def _by_short_name(name: str, known: Mapping[str, TaskFactory | str]) -> object:
+    if name in known:
+        found = known[name]
+        return resolve(found) if isinstance(found, str) else found
     near = get_close_matches(name, known, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise BadInput(
@@ -78,7 +133,10 @@ def _by_short_name(name: str, known: Mapping[str, TaskFactory]) -> TaskFactory:
 
 
 def _check_options(reference: str, factory: Callable[..., object], given: Set[str]) -> None:
-    parameters = inspect.signature(factory).parameters
+    try:
+        parameters = inspect.signature(factory).parameters
+    except ValueError:  # some built-in functions have none: the call itself will tell
+        return
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     unknown = sorted(given - parameters.keys())

@@ -1,4 +1,4 @@
-"""Multi-head attention with any number of heads: what nn.MultiheadAttention becomes when heads go."""
+"""Attention with any number of heads: what nn.MultiheadAttention becomes when heads are removed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SlimAttention(nn.Module):
         self.dropout = attention.dropout
         self.batch_first = attention.batch_first
         self.training = attention.training
-        # nn.TransformerEncoderLayer reads this; False keeps it off a fused kernel that wants all the heads.
+        # nn.TransformerEncoderLayer reads this; False keeps it off a fused kernel that expects all the heads.
         self._qkv_same_embed_dim = False
 
     def forward(

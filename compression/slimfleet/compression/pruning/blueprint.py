@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
+from slimfleet.compression.checked_task import CheckedTask, blamed, label_of
+from slimfleet.compression.examined import Examined, Finding, key_of
 from slimfleet.compression.pruning.discover import discover
-from slimfleet.compression.pruning.groups import ChannelGroup
+from slimfleet.compression.pruning.groups import ChannelGroup, Member
 from slimfleet.compression.pruning.index_map import IndexMap, index_map
 from slimfleet.compression.pruning.shrink import shrink_model
 from slimfleet.compression.schema import ModelSchema
@@ -35,9 +39,66 @@ class Blueprint:
         return shrink_model(self.model, self.index_map(channels))
 
 
-def blueprint(task: Task, seed: int) -> Blueprint:
-    """Build the task's model with torch seeded by `seed` (the global generator is left alone) and examine it."""
+def blueprint(task: Task, seed: int, examined: Examined | None = None) -> Blueprint:
+    """Build the task's model with torch seeded by `seed` (the global generator is left alone) and examine it.
+
+    With `examined` the channel groups are looked up there, and found out and kept where they are new.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = task.build_model()
-    return Blueprint(model, schema_of(model), discover(model, task.example_inputs()))
+    return Blueprint(model, schema_of(model), _groups(task, model, examined))
+
+
+def _groups(task: Task, model: nn.Module, examined: Examined | None) -> tuple[ChannelGroup, ...]:
+    if examined is None:
+        return _discovered(task, model)
+    key = key_of("groups", task, model)
+    known = examined.get(key)
+    if known is not None:
+        return _groups_in(known)
+    groups = _discovered(task, model)
+    examined.put(key, _finding(groups))
+    return groups
+
+
+def _discovered(task: Task, model: nn.Module) -> tuple[ChannelGroup, ...]:
+    """The groups of a model that is new here; a user's task is tried with it first."""
+    if isinstance(task, CheckedTask):
+        task.rehearse_model(model)
+    with blamed(label_of(task), "build_model, examined for channels to remove"):
+        return discover(model, task.example_inputs())
+
+
+def _finding(groups: tuple[ChannelGroup, ...]) -> Finding:
+    positions = {
+        f"{i}/{j}": member.positions
+        for i, group in enumerate(groups)
+        for j, member in enumerate(group.members)
+    }
+    rest = [
+        [
+            group.name,
+            group.size,
+            group.min_channels,
+            [[member.tensor, member.dim] for member in group.members],
+        ]
+        for group in groups
+    ]
+    return positions, {"groups": json.dumps(rest)}
+
+
+def _groups_in(finding: Finding) -> tuple[ChannelGroup, ...]:
+    positions, fields = finding
+    return tuple(
+        ChannelGroup(
+            name=name,
+            size=size,
+            members=tuple(
+                Member(tensor, dim, positions[f"{i}/{j}"].astype(np.intp, copy=False))
+                for j, (tensor, dim) in enumerate(members)
+            ),
+            min_channels=min_channels,
+        )
+        for i, (name, size, min_channels, members) in enumerate(json.loads(fields["groups"]))
+    )

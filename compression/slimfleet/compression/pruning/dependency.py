@@ -1,4 +1,4 @@
-"""Coupled channels of convolutions, linear layers and norms, by torch-pruning, which only this file uses.
+"""Dependencies between channels of convolutions, linear layers and norms, by torch-pruning, which only this file uses.
 
 torch-pruning traces the autograd graph and answers, for one output channel of one layer, which channels of
 which other layers must go with it (DepGraph, Fang et al., CVPR 2023). Its answers for single channels are

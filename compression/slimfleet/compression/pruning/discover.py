@@ -1,4 +1,4 @@
-"""Finding the channel groups of a model."""
+"""Discovery of the channel groups of a model."""
 
 from __future__ import annotations
 

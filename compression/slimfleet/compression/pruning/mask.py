@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slimfleet.compression.codec import sparsify_top_k
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Tensors
@@ -26,16 +25,21 @@ def magnitude_masks(tensors: Tensors, schema: ModelSchema, sparsity: float) -> M
 
     The largest magnitudes of the whole model stay (Han et al. 2015, "Learning both Weights and Connections for
     Efficient Neural Networks"), so layers end up as dense as they need to be. Vectors, that is biases and the scales of
-    norms, are not masked. Raises BadInput on a sparsity outside its range.
+    norms, are not masked. Of equal magnitudes, zeros among them, the first ones stay, so that the share holds. Raises
+    BadInput on a sparsity outside its range.
     """
     if not 0 <= sparsity < 1:
         raise BadInput(f"sparsity is {sparsity}, must be at least 0 and below 1")
-    matrices = ModelSchema(tuple(t for t in schema.weights if len(t.shape) >= 2))
-    weights = {t.name: tensors[t.name] for t in matrices.tensors}
-    if not sparsity or not matrices.elements:
-        return {name: np.ones(value.shape, np.bool_) for name, value in weights.items()}
-    kept = sparsify_top_k(weights, matrices, sparsity)
-    return {name: value != 0 for name, value in kept.items()}
+    weights = {t.name: tensors[t.name] for t in schema.weights if len(t.shape) >= 2}
+    if not weights:
+        return {}
+    magnitudes = np.concatenate([np.abs(value, dtype=np.float32).ravel() for value in weights.values()])
+    dropped = int(sparsity * magnitudes.size)
+    kept = np.ones(magnitudes.size, np.bool_)
+    kept[np.argsort(-magnitudes, kind="stable")[magnitudes.size - dropped :]] = False
+    ends = np.cumsum([value.size for value in weights.values()])[:-1]
+    parts = zip(weights.items(), np.split(kept, ends), strict=True)
+    return {name: part.reshape(value.shape) for (name, value), part in parts}
 
 
 def masked(tensors: Mapping[str, NDArray[Any]], masks: Masks) -> Tensors:

@@ -1,4 +1,4 @@
-"""The tensors in what a module takes or returns: tensors, packed sequences, tuples and dicts of them."""
+"""Nested values: the tensors in what a module takes or returns (packed sequences, tuples, dicts)."""
 
 from __future__ import annotations
 

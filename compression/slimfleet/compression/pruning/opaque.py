@@ -1,4 +1,4 @@
-"""Layers that the tracer must not look into: each becomes one node of the autograd graph."""
+"""Opaque layers: the tracer must not look into them, so each becomes one node of the autograd graph."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def _replace_attention(model: nn.Module) -> nn.Module:
         if isinstance(module, nn.TransformerEncoder) and any(
             isinstance(m, SlimAttention) for m in module.modules()
         ):
-            # Nested tensors are for the fused kernel, which wants all the heads.
+            # Nested tensors are for the fused kernel, which expects all the heads.
             module.use_nested_tensor = False
     return model
 

@@ -1,3 +1,3 @@
-"""What answers teach: the model, the cost model, the registry and the row of the round."""
+"""Learning from answers: the model, the cost model, the registry and the row of the round."""
 
 __all__: list[str] = []

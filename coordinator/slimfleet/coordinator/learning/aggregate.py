@@ -1,4 +1,4 @@
-"""Streaming mean of updates, weighted by coverage, that does not depend on the order of arrival.
+"""Aggregation: a streaming mean of updates, weighted by coverage, that does not depend on the order of arrival.
 
 Every value is added as an integer: a float as a multiple of 2**-28, a counter or flag as it is. Integer sums are exact
 and associative, so any order gives the same bytes; they stream, so memory does not grow with the number of devices; and
@@ -24,7 +24,7 @@ FRACTION_BITS = 28
 """Resolution of the sum of floats: 2**-28, some 16 times finer than float32 resolves a value near 1."""
 
 HEADROOM = 2.0**62
-"""What a sum may hold at most: half of int64, so that rounding decides nothing."""
+"""Largest sum: half of int64's range, so that rounding cannot decide an overflow."""
 
 
 class CoverageMean:
@@ -44,7 +44,8 @@ class CoverageMean:
         self.updates = 0
 
     def add(self, update: Tensors, index_map: IndexMap, weight: int) -> None:
-        """Add one device's `update` (shrunk shapes, dtypes of the schema) at its index_map, `weight` examples strong.
+        """Add one device's `update` (shrunk shapes, dtypes of the schema) at `index_map`, weighted by its `weight`
+        examples.
 
         Raises PayloadError("norm") where its values are so large that the sum could overflow; nothing is added then.
         """
@@ -66,10 +67,10 @@ class CoverageMean:
     def mean(self, absent_weight: float = 0.0) -> Tensors:
         """The mean update in full shapes, float64; zero where no device trained the element.
 
-        `absent_weight`, 0..1, is how much a device that did not train an element counts as one that left it where it
-        was: 0 is HeteroFL's mean over those that trained it, which for rarely trained elements is the mean of a few
-        skewed devices; 1 pads with zeros. Of a counter it is the mean change, of a flag the share of examples whose
-        device flipped it.
+        `absent_weight`, 0..1, weighs a device that did not train an element, as one that left it unchanged: 0 is
+        HeteroFL's mean over those that trained it, which for rarely trained elements is the mean of a few skewed
+        devices; 1 pads with zeros. Of a counter it is the mean change, of a flag the share of examples on devices that
+        flipped it.
         """
         mean: Tensors = {}
         for name, total in self._sum.items():

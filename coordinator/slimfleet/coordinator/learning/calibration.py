@@ -47,16 +47,16 @@ INITIAL_VARIANCE = 10.0
 LARGEST_GAIN = 0.8
 """Most of a surprise that one report may carry over, 0 < gain <= 1."""
 LARGEST_RATIO = 30.0
-"""A ratio spent/predicted outside 1/this..this is no measurement."""
+"""A ratio spent/predicted outside 1/this..this is not a measurement."""
 OUTLIER_MADS = 5.0
 """A ratio further than this many median absolute deviations (scaled) from its class is rejected."""
 LEAST_DEVIATION = 0.3
-"""Floor of that deviation (of a natural log): a class whose first devices happen to be alike stays open to the spread
-that real devices of one class show."""
+"""Floor of that deviation (of a natural log): a class whose first devices happen to be alike still accepts the spread
+of real devices."""
 LEAST_SPREAD = 0.1
-"""Floor of the spread that a class lends to a newcomer."""
+"""Floor of the spread that a new device takes from its class."""
 CLASS_SIZE = 5
-"""Devices of a class needed before it can reject or lend its spread."""
+"""Devices that a class needs before it rejects ratios or gives new devices its spread."""
 PRIOR_SPREAD = 0.3
 """Standard deviation of the log ratio of a device that no report describes yet."""
 
@@ -84,11 +84,11 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class ClassPrior:
-    """What a class teaches about one more of its devices: median and deviation of their estimates."""
+    """Prior of a new device from its class: median and deviation of the class's estimates."""
 
     centre: float = 0.0
     deviation: float = 0.0
-    """Median absolute deviation, scaled by 1.4826 to the standard deviation of a normal law."""
+    """Median absolute deviation, scaled by 1.4826 to the standard deviation of a normal distribution."""
     devices: int = 0
 
 
@@ -104,18 +104,18 @@ class DeviceCalibration:
 
 @dataclass(slots=True)
 class Calibration:
-    """The reports' teaching about a whole fleet; one per coordinator."""
+    """What reports have taught about a whole fleet; one per coordinator."""
 
     devices: dict[str, DeviceCalibration] = field(default_factory=dict)
     priors: dict[str, dict[Quantity, ClassPrior]] = field(default_factory=dict)
     rejected: int = 0
-    """Reports not believed, in all."""
+    """Reports rejected as implausible."""
 
     def update(self, device: str, device_class: str, predicted: Cost, spent: Cost) -> bool:
-        """Learn from one report; False when it is not believed.
+        """Learn from one report; False when it is rejected as implausible.
 
-        `predicted` is the uncorrected cost model's, for the steps done and the bytes sent: a round ended
-        early is then no surprise.
+        `predicted` is the uncorrected cost model's, for the steps done and the bytes sent: a round that ended early is
+        then as predicted.
         """
         logs = _log_ratios(predicted, spent)
         if logs is None or not self._believable(device_class, logs):
@@ -173,10 +173,10 @@ class Calibration:
 
 
 def _log_ratios(predicted: Cost, spent: Cost) -> dict[Quantity, float] | None:
-    """Log of spent over predicted; None where a figure is no positive number."""
+    """Log of spent over predicted; None where a figure is not a positive number."""
     pairs: dict[Quantity, tuple[float, float]] = {
         "time": (predicted.time_s, spent.time_s),
-        # Computing alone: the energy of the radio is a property of its kind, and would hide a slow chip.
+        # Computing alone: radio energy depends on the kind of radio, and would hide a slow chip.
         "energy": (predicted.energy_j - predicted.radio_j, spent.energy_j - spent.radio_j),
         "memory": (predicted.memory_bytes, spent.memory_bytes),
     }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from slimfleet.compression import Cost, DeviceProfile, Report
 from slimfleet.compression.cost import CostModel, SizeObservation
+from slimfleet.compression.types import Startup
 from slimfleet.coordinator.receiving.answer import Answer
 from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.sending.versions import NOTHING
@@ -19,21 +20,29 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def learn(state: State, cost_model: CostModel, answers: Sequence[Answer], round_number: int) -> None:
+def learn(
+    state: State,
+    cost_model: CostModel,
+    answers: Sequence[Answer],
+    silent: Mapping[int, Cost],
+    round_number: int,
+) -> None:
     """Fold answers into calibration, sizes and records.
 
-    Reports of rejected updates teach nothing about costs. `answers` come in order of node and each has a dispatch.
+    Reports of rejected updates teach nothing about costs. `answers` come in order of node and each has a dispatch;
+    `silent` is what devices spent that gave no report, by node.
     """
     sizes = []
     for answer in answers:
         assert answer.dispatch is not None
-        _note(state, answer.dispatch, answer, round_number)
+        node = answer.dispatch.node
+        _note(state, answer.dispatch, answer, silent.get(node), round_number)
         try:
             sizes += _taught(state, cost_model, answer.dispatch, answer)
         except Exception:
             # What one device reports must not keep the coordinator from learning from the others.
             log.exception(
-                "round %d: the report of node %d teaches nothing", round_number, answer.dispatch.node
+                "round %d: the report of %s teaches nothing", round_number, state.registry.label(node)
             )
     state.calibration.close_round()
     state.sizes = state.sizes.learn(sizes)
@@ -41,14 +50,18 @@ def learn(state: State, cost_model: CostModel, answers: Sequence[Answer], round_
 
 def _taught(state: State, cost_model: CostModel, dispatch: Dispatch, answer: Answer) -> list[SizeObservation]:
     """Learn from one report what a device's rounds cost; returns the size of its update, where that teaches too."""
-    report = answer.report
+    report, record, plan = answer.report, state.registry[dispatch.node], dispatch.assignment.plan
+    if answer.spent is not None:
+        record.learn_startup(answer.spent.startup, at_least=True)
     if report is None or answer.verdict == "rejected":
         return []
-    record, plan = state.registry[dispatch.node], dispatch.assignment.plan
     record.examples, record.loss = report.examples, report.loss
+    record.learn_startup(report.startup)
     nominal = nominal_cost(cost_model, record.profile, dispatch, report)
     device = str(dispatch.node)
-    state.calibration.update(device, record.profile.device_class, nominal, report.spent)
+    # Start-up is learned by itself: what it takes says nothing about how fast a device trains.
+    spent = replace(report.spent, energy_j=report.spent.energy_j - report.startup.energy_j)
+    state.calibration.update(device, record.profile.device_class, nominal, spent)
     if not plan.nmse:
         return []
     parameters = cost_model.works[plan.width].parameters
@@ -56,9 +69,10 @@ def _taught(state: State, cost_model: CostModel, dispatch: Dispatch, answer: Ans
 
 
 def nominal_cost(cost_model: CostModel, profile: DeviceProfile, dispatch: Dispatch, report: Report) -> Cost:
-    """What the uncorrected model says of the steps that were done and the bytes that were sent."""
+    """What the uncorrected model says of the steps that were done and the bytes that were sent, after the start-up
+    that there was, whose energy is left out."""
     plan = replace(dispatch.assignment.plan, local_steps=report.steps)
-    return cost_model.predict(
+    return cost_model.on(Startup(time_s=report.startup.time_s)).predict(
         profile,
         plan,
         cost_model.works[plan.width],
@@ -68,14 +82,18 @@ def nominal_cost(cost_model: CostModel, profile: DeviceProfile, dispatch: Dispat
     )
 
 
-def _note(state: State, dispatch: Dispatch, answer: Answer, round_number: int) -> None:
+def _note(
+    state: State, dispatch: Dispatch, answer: Answer, unreported: Cost | None, round_number: int
+) -> None:
     """Add an answer to the record of its device."""
     record, report = state.registry[dispatch.node], answer.report
+    spent = unreported if report is None else report.spent
     record.downlink_bytes += len(dispatch.payload)
     record.uplink_bytes += answer.received_bytes or 0
     record.rejections += answer.verdict == "rejected"
     record.failures += answer.verdict == "failed"
     record.violations += len(answer.broken)
+    record.last_problem = "" if answer.verdict == "accepted" else f"{answer.reason}: {answer.message}"
     if answer.norms is not None:
         record.norms, record.norms_round = answer.norms, round_number
     if answer.verdict == "accepted":
@@ -85,7 +103,8 @@ def _note(state: State, dispatch: Dispatch, answer: Answer, round_number: int) -
     if answer.verdict == "failed" and answer.reason == "stale":
         record.holding = NOTHING
     if report is not None:
-        # Whatever became of its update: nobody has trained a model without decoding it.
+        # Even where its update is rejected: a device that trained a model has decoded it.
         record.holding = dispatch.holding_after if dispatch.holding_after != NOTHING else record.holding
-        record.energy_j += report.spent.energy_j
         record.time_s += report.spent.time_s
+    if spent is not None:
+        record.energy_j += spent.energy_j

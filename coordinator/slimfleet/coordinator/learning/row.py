@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import fsum
 from statistics import fmean
@@ -62,7 +62,7 @@ def round_row(
     state: State,
     opened: OpenRound,
     answers: Sequence[Answer],
-    silent: Sequence[Cost],
+    silent: Iterable[Cost],
     evaluation: Evaluation | None,
     virtual_time_s: float,
     wall_time_s: float,
@@ -123,17 +123,39 @@ class Totals:
     """Reason -> devices that gave no usable answer."""
     violations: dict[str, int] = field(default_factory=dict)
     """Constraint -> times that a spent cost broke it."""
+    energy_sources: dict[str, int] = field(default_factory=dict)
+    """Where reported joules come from -> reports."""
 
     def add(self, answers: Sequence[Answer], skips: Mapping[int, Skip]) -> None:
-        """Count a round: its answers, those that nobody asked for included, and who was left without a plan."""
+        """Count a round: its answers, unsolicited ones included, and the devices without a plan."""
         for words, counts in (
             ([skip.constraint for skip in skips.values()], self.skipped),
             ([a.reason for a in answers if a.verdict == "rejected"], self.rejected),
             ([a.reason for a in answers if a.verdict == "failed"], self.failed),
             ([constraint for a in answers for constraint in a.broken], self.violations),
+            ([a.report.source for a in answers if a.report is not None], self.energy_sources),
         ):
             for word in words:
                 counts[word] = counts.get(word, 0) + 1
+
+
+def why_nothing_was_used(state: State) -> str | None:
+    """In one sentence, why no update was used in any round; None where one was, or no round is over."""
+    if not state.rows or any(row.completed for row in state.rows):
+        return None
+    totals = state.totals
+    counts = Counter({f"no plan fits ({word})": n for word, n in totals.skipped.items()})
+    counts.update({f"failed ({word})": n for word, n in totals.failed.items()})
+    counts.update({f"rejected ({word})": n for word, n in totals.rejected.items()})
+    rounds = f"not one update was used in {len(state.rows)} round{'s' if len(state.rows) > 1 else ''}"
+    if not counts:
+        return f"{rounds}: no device could be reached"
+    what = ", ".join(f"{word} {n} time{'s' if n > 1 else ''}" for word, n in counts.most_common(3))
+    [(most, _)] = counts.most_common(1)
+    is_skipped = most.startswith("no plan")
+    said = [(r.last_reason if is_skipped else r.last_problem, r.node) for r in state.registry]
+    last = next((f"; {state.registry.label(node)}: {text}" for text, node in said if text), "")
+    return f"{rounds}: {what}{last}"
 
 
 def _mean(values: Sequence[float]) -> float:

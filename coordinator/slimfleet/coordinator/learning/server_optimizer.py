@@ -50,7 +50,7 @@ class ServerOptimizer:
     def step(self, mean_update: Tensors) -> None:
         """Move the global model by one round's mean update (full shapes, float64)."""
         for name, parameter in self._trained.items():
-            parameter.grad = -torch.from_numpy(mean_update[name]).to(parameter.dtype)
+            parameter.grad = -torch.from_numpy(np.asarray(mean_update[name])).to(parameter.dtype)
         self._optimizer.step()
         self._rest = {name: _moved(name, value, mean_update[name]) for name, value in self._rest.items()}
         self._steps += 1
@@ -89,7 +89,7 @@ class ServerOptimizer:
         return arrays
 
     def restore(self, arrays: Tensors) -> None:
-        """Take back what `state` gave."""
+        """Restore what `state` returned."""
         with torch.no_grad():
             for name, parameter in self._trained.items():
                 parameter.copy_(torch.from_numpy(arrays[f"model/{name}"]))

@@ -1,3 +1,3 @@
-"""Who watches: observers of the coordinator's events."""
+"""Observing: observers of the coordinator's events."""
 
 __all__: list[str] = []

@@ -1,7 +1,7 @@
-"""Events: what the coordinator's verbs return and what observers are told, as data.
+"""Events: what the coordinator's verbs return, and what observers receive.
 
 An observer is a function of one event that matches on its type and ignores the others. The driver of the coordinator
-calls the observers; the coordinator itself calls nobody.
+calls the observers; the coordinator itself calls no observer.
 """
 
 from __future__ import annotations
@@ -24,8 +24,22 @@ Phase = Literal["select", "train", "aggregate", "evaluate", "checkpoint"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A round cannot begin yet: fewer devices are ready than it needs. Told again only when their number changes."""
+
+    ready: int
+    """Devices that are connected and have registered."""
+    needed: int
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        return f"{self.ready} of {self.needed} devices are ready"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """Work has been planned and is in flight: what devices are to do, and who does nothing and why."""
+    """Work has been planned and is in flight; devices without a plan are named with the reason."""
 
     round_number: int
     dispatches: tuple[Dispatch, ...]
@@ -44,7 +58,7 @@ class Closed:
 
     row: RoundRow
     answers: tuple[Answer, ...]
-    """In order of node; those that nobody asked for come last."""
+    """In order of node; unsolicited answers come last."""
     evaluation: Evaluation | None
     seconds: Mapping[Phase, float]
     """Wall-clock time of each phase of the round but selection."""
@@ -61,5 +75,5 @@ class Saved:
     seconds: float
 
 
-Event = Planned | Answer | Closed | Saved
+Event = Waiting | Planned | Answer | Closed | Saved
 Observer = Callable[[Event], None]

@@ -1,4 +1,4 @@
-"""Planning: who takes part in a round, and from a profile, a budget and past reports to what a device does in it."""
+"""Planning: which devices take part in a round, and what each does, given its profile, budget and past reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Assigning work: selection, budgets and planning in one pass over the devices that can be reached."""
+"""Assignment of work: selection, budgets and planning in one pass over the devices that can be reached."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from slimfleet.coordinator.settings import CoordinatorSettings
 log = logging.getLogger(__name__)
 
 MEMORY_SHARE = 0.8
-"""Share of a device's memory that training may take. A board with 512 MB and no desktop keeps some 80 MB for its
+"""Share of a device's memory that training may take. A board with 512 MB and no desktop needs some 80 MB for its
 system; larger devices have more to spare."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assigner:
-    """Gives work to devices in one round. What it finds out (battery, reason) it notes in the registry."""
+    """Gives work to devices in one round. Battery levels and reasons are noted in the registry."""
 
     settings: CoordinatorSettings
     registry: Registry
@@ -53,13 +53,16 @@ class Assigner:
                 self._assign(planner, record, statuses[node])
             except Exception:
                 # The figures that a device states must not end the round for the others.
-                log.exception("round %d: no plan could be made for node %d", self._round, node)
+                log.exception(
+                    "round %d: no plan could be made for %s", self._round, self.registry.label(node)
+                )
                 self._skip(record, Skip(constraint="profile", needed=0.0, limit=0.0))
 
     def _assign(self, planner: Planner, record: DeviceRecord, status: Status) -> None:
         """Give one device work, or skip it."""
         limits = self._limits(record, status)
-        choice = planner.plan(record.profile, limits, self.cost_model, self._history(record))
+        model = self.cost_model.on(record.startup)
+        choice = planner.plan(record.profile, limits, model, self._history(record))
         if isinstance(choice, Skip):
             self._skip(record, choice)
             return
@@ -119,7 +122,7 @@ class Assigner:
         return replace(budget, memory_bytes=memory, energy_j=self._paced(budget.energy_j, record, status))
 
     def _paced(self, energy_j: float | None, record: DeviceRecord, status: Status) -> float | None:
-        """Share what is above the battery floor evenly over the rounds that this device may still be chosen for."""
+        """Spread the charge above the battery floor evenly over the rounds that this device may still be chosen for."""
         capacity, settings = record.profile.battery_j, self.settings
         if capacity is None or status.battery is None or status.charging:
             return energy_j
@@ -140,7 +143,7 @@ class Assigner:
             codec_preset=self.settings.codec.preset,
             acknowledged_round=record.acknowledged_round,
         )
-        model, work = self.cost_model, self.cost_model.works[plan.width]
+        model, work = self.cost_model.on(record.startup), self.cost_model.works[plan.width]
         uplink = (
             index_map.schema.nbytes if plan.nmse == 0 else model.sizes.predict(work.parameters, plan.nmse)
         )
@@ -149,7 +152,7 @@ class Assigner:
 
 
 def plan_id(seed: int, round_number: int, node: int) -> int:
-    """64 bits that no other device or round has; not a secret."""
+    """64 bits, unique to the device and round; not a secret."""
     digest = hashlib.sha256(f"{seed}/{round_number}/{node}".encode()).digest()
     return int.from_bytes(digest[:8], "little")
 

@@ -1,4 +1,4 @@
-"""Planning by enumeration: the feasible candidate of highest value. Exact; it needs no solver."""
+"""Enumerating planner: the feasible candidate of highest value. Exact; it needs no solver."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class EnumeratingPlanner:
     def plan(
         self, profile: DeviceProfile, budget: Budget, cost_model: CostModel, history: History
     ) -> Plan | Skip:
-        """The feasible candidate of highest value, or the limit that even the least one breaks.
+        """The feasible candidate of highest value, or the limit that even the smallest one breaks.
 
-        A candidate's value is progress · width^a · fidelity^b / (energy^c · uplink^d) with the exponents of
-        the settings; progress = 1 - exp(-steps·batch/examples) has diminishing returns, and fidelity = 1 -
-        NMSE is 1/(1 + omega), omega the relative variance of the compressor (Stich et al. 2018, "Sparsified
-        SGD with Memory"). The value does not look at the budget: tightening a limit moves only the choice.
+        A candidate's value is progress · width^a · fidelity^b / (energy^c · uplink^d) with the exponents of the
+        settings; progress = 1 - exp(-steps·batch/examples) has diminishing returns, and fidelity = 1 - NMSE is 1/(1 +
+        omega), omega the relative variance of the compressor (Stich et al. 2018, "Sparsified SGD with Memory"). The
+        value does not depend on the budget: tightening a limit changes only which candidates are feasible.
         """
         if budget.power_w is not None and budget.power_w <= 0:
             return Skip(constraint="power_w", needed=profile.train_w, limit=budget.power_w)
@@ -94,9 +94,9 @@ class _Grid:
 class _Search:
     """The candidates of one device.
 
-    The size of the model to be sent is exact only once it has been encoded. So each width counts with a bound below
-    its size, which makes its candidates look cheaper than they are, until one of them wins; then its size is asked
-    for, and the next winner looked for. The winner whose size is exact is the winner had all been exact.
+    The exact size of the model to be sent is known only once it is encoded. Each width therefore starts with a lower
+    bound, which makes its candidates look cheaper than they are. When one of them wins, its size is made exact and the
+    choice repeated. A winner whose size is exact is the winner among exact sizes too.
     """
 
     settings: PlannerSettings
@@ -156,7 +156,7 @@ class _Search:
         return f"{what}; no limit binds, {LIMIT_WORDS[closest]} closest at {share[closest]:.0%}"
 
     def _is_exact(self, row: int) -> bool:
-        """Whether the row counts with its exact size; where it does not, everything is weighed anew with it."""
+        """Whether the row has its exact size; where it has not, all values are computed again with it."""
         width = float(self.grid.width[row])
         if width in self._exact:
             return True

@@ -13,7 +13,7 @@ from slimfleet.coordinator.settings import CoordinatorSettings
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What one device would be asked to do."""
+    """What one device would do, and why."""
 
     profile: DeviceProfile
     choice: Plan | Skip
@@ -24,7 +24,7 @@ class Explanation:
 def explain(
     task: Task, profiles: Sequence[DeviceProfile], settings: CoordinatorSettings, examples: int
 ) -> list[Explanation]:
-    """Plans for devices that the coordinator has not met before, each with so many local `examples`.
+    """Plans for devices unknown to the coordinator, each with so many local `examples`.
 
     It is the planner's first guess: reports of later rounds correct the prediction and narrow its margins.
     """

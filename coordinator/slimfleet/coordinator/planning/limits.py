@@ -30,12 +30,13 @@ def needs(
     so is the energy of the radio, whose burst outweighs all else.
     """
     z, least = settings.safety, 1 + settings.margin
+    training_j = costs.energy_j - costs.radio_j - costs.startup_j
 
     def raised(predicted: Floats, factor: Factor, least: float = least) -> Floats:
         return predicted * factor.value * max(exp(z * factor.spread), least)
 
     return {
-        "energy_j": costs.radio_j + raised(costs.energy_j - costs.radio_j, correction.energy),
+        "energy_j": costs.radio_j + costs.startup_j * least + raised(training_j, correction.energy),
         "memory_bytes": raised(costs.memory_bytes, correction.memory, max(least, LEAST_MEMORY_FACTOR)),
         "deadline_s": raised(costs.time_s, correction.time),
         "uplink_bytes": np.asarray(demand.uplink_bytes) * exp(z * sizes.error),

@@ -42,8 +42,8 @@ class Planner(Protocol):
     ) -> Plan | Skip:
         """A plan that keeps `budget`, or the constraint that no plan can keep.
 
-        `budget` is final: what the user set, what the battery has left and what the memory has free are
-        already merged. `cost_model.works` has an entry for every width that the planner may choose.
+        `budget` is final: the user's limits, remaining battery and free memory are already merged. `cost_model.works`
+        has an entry for every width that the planner may choose.
         """
         ...
 

@@ -74,11 +74,10 @@ def utility(
 ) -> list[int]:
     """Sample without replacement with weights utility x efficiency x battery.
 
-    Utility is the mean training loss (Oort, Lai et al. 2021, arXiv 2010.06081, eq. 1, without the number of
-    examples, which already weighs in the mean update); efficiency is the joules of a nominal round to a negative
-    power; a half-empty battery halves the weight (EAFL, Arouj & Abdelmoniem 2022, orders by battery likewise). The
-    order is the descending order of log weight + Gumbel noise, which samples exactly by weight (Efraimidis &
-    Spirakis 2006).
+    Utility is the mean training loss (Oort, Lai et al. 2021, arXiv 2010.06081, eq. 1, without the number of examples,
+    which already weights the mean update); efficiency is the joules of a nominal round to a negative power; a
+    half-empty battery halves the weight (EAFL, Arouj & Abdelmoniem 2022, orders by battery likewise). The order is the
+    descending order of log weight + Gumbel noise, which samples exactly by weight (Efraimidis & Spirakis 2006).
     """
     weights = _log_weights(candidates, settings)
     keys = weights + rng.gumbel(size=len(candidates))
@@ -96,7 +95,7 @@ def _log_weights(
     # Claiming a high loss must not buy a place either.
     high = -_lower_quartile([-loss for loss in known])
     far = FAR * high if high > 0 else inf
-    # A device never heard of counts as the most promising one heard of: it is asked early.
+    # A device that never reported counts as the most promising one known, so that it is tried early.
     best = max((loss for loss in known if loss <= far), default=1.0)
     rows = []
     for c in candidates:

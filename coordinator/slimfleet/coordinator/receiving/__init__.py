@@ -1,3 +1,3 @@
-"""What comes back: answers, checked before anything of them is used."""
+"""Receiving: answers, checked before anything of them is used."""
 
 __all__: list[str] = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from slimfleet.compression import PayloadError, Report, Tensors
-from slimfleet.compression.messages import parse
+from slimfleet.compression.messages import Spent, parse
 from slimfleet.coordinator.receiving.bounds import FleetBounds
 from slimfleet.coordinator.receiving.checks import (
     Norms,
@@ -16,6 +16,7 @@ from slimfleet.coordinator.receiving.checks import (
     check_report,
     check_variances,
     decoded_update,
+    is_plausible,
     norms_of,
 )
 from slimfleet.coordinator.sending.dispatch import Dispatch
@@ -23,15 +24,15 @@ from slimfleet.coordinator.sending.dispatch import Dispatch
 log = logging.getLogger(__name__)
 
 Verdict = Literal["accepted", "rejected", "failed"]
-"""The update is used; it is not, for a reason of its own; or nothing usable came."""
+"""The update is used; it arrived and is not used; or nothing usable arrived."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came of one dispatch."""
+    """Outcome of one dispatch."""
 
     dispatch: Dispatch | None
-    """None where nothing was in flight under the answer's number: a replay, or a stranger."""
+    """None where nothing was in flight under the answer's number: a replay, or an unknown device."""
     verdict: Verdict
     reason: str = ""
     """Why it was not accepted, in one word of a bounded set."""
@@ -39,6 +40,8 @@ class Answer:
     """The same for people."""
     report: Report | None = None
     """Where it was credible, whatever became of the update."""
+    spent: Spent | None = None
+    """What a device that refused says that it had spent."""
     received_bytes: int | None = None
     """Size of the payload; None where none came."""
     broken: tuple[str, ...] = ()
@@ -52,9 +55,11 @@ REPLAY = Answer(
 )
 
 
-def failed(dispatch: Dispatch, reason: str, message: str) -> Answer:
-    """The answer of a device that refused, was lost or stayed silent."""
-    return Answer(dispatch=dispatch, verdict="failed", reason=reason, message=message)
+def failed(dispatch: Dispatch, reason: str, message: str, spent: Spent | None = None) -> Answer:
+    """The answer of a device that refused, was lost or stayed silent. What no device can have spent is left out."""
+    if spent is not None and not is_plausible(spent.cost, spent.startup):
+        spent = None
+    return Answer(dispatch=dispatch, verdict="failed", reason=reason, message=message, spent=spent)
 
 
 def judged(

@@ -1,4 +1,4 @@
-"""Strict checking of what a device sends back, before any of it is used."""
+"""Checks of what a device sends back, before any of it is used."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from slimfleet.compression import Assignment, Budget, Cost, ModelSchema, Payload
 from slimfleet.compression.codec import decode
 from slimfleet.compression.pruning import IndexMap
 from slimfleet.compression.schema import TensorSpec
+from slimfleet.compression.types import Startup
 from slimfleet.compression.wire import PayloadKind, unseal
 
 LARGEST_EXAMPLES = 2**20
 """More local examples than this count as this many, whatever the fleet."""
 
 FIELD_OF = {"deadline_s": "time_s"}
-"""Where the spent cost names a quantity otherwise than the budget."""
+"""Quantities that the spent cost names differently from the budget."""
 
 VARIANCE = re.compile(r"(^|_)(var|variance|std)($|_)")
 """Last parts of the names of buffers that hold variances: `running_var` in torch."""
@@ -37,7 +38,7 @@ class Norms:
 
 
 def check_report(report: Report, assignment: Assignment, *, uplink_bytes: int, downlink_bytes: int) -> None:
-    """Hold a report to what the coordinator knows itself: the plan and the payloads' sizes.
+    """Compare a report with what the coordinator knows itself: the plan and the payloads' sizes.
 
     Raises PayloadError("message") where they disagree, or where the report contradicts itself.
     """
@@ -52,6 +53,22 @@ def check_report(report: Report, assignment: Assignment, *, uplink_bytes: int, d
         raise PayloadError(
             "message", f"{spent.radio_j:g} J of radio in {spent.energy_j:g} J overall reported"
         )
+    startup = report.startup
+    if startup.energy_j > spent.energy_j or startup.time_s > spent.time_s:
+        raise PayloadError(
+            "message",
+            f"{startup.energy_j:g} J in {startup.time_s:g} s before the first step reported, "
+            f"{spent.energy_j:g} J in {spent.time_s:g} s overall",
+        )
+
+
+def is_plausible(spent: Cost, startup: Startup) -> bool:
+    """Whether what a device says that it spent on a round does not contradict itself."""
+    return (
+        spent.radio_j <= spent.energy_j
+        and startup.energy_j <= spent.energy_j
+        and startup.time_s <= spent.time_s
+    )
 
 
 def decoded_update(payload: bytes, assignment: Assignment, schema: ModelSchema) -> Tensors:

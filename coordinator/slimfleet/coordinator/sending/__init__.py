@@ -1,3 +1,3 @@
-"""What goes out to devices: dispatches, and the global model encoded for what each device holds."""
+"""Sending: dispatches, and the global model encoded for what each device holds."""
 
 __all__: list[str] = []

@@ -17,9 +17,9 @@ class Dispatch:
     assignment: Assignment
     payload: Payload
     index_map: IndexMap
-    """Where the elements of the shrunk model stand in the full one."""
+    """Where the elements of the shrunk model are in the full one."""
     limits: Budget
-    """What the spent cost is judged by, whether or not the device was told to keep it."""
+    """Budget that the spent cost is judged by, whether or not the device was told to keep it."""
     predicted: Cost
     holding_after: Holding = NOTHING
     """What the device holds once it has decoded the payload."""

@@ -16,7 +16,7 @@ from slimfleet.coordinator.settings import CoordinatorSettings
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The global model cut to one width: its channels, packed, and where they are."""
+    """The global model cut to one width: its packed channels, and their places in the full model."""
 
     channels: bytes
     index_map: IndexMap
@@ -38,10 +38,10 @@ class Downlink:
     _changes: dict[tuple[bytes, int], Payload] = field(default_factory=dict, repr=False)
 
     def for_plan(self, plan: Plan, held: Holding) -> tuple[Payload, IndexMap, Holding]:
-        """What a device with this plan receives, given what it holds; where that lies in the full model; what it
+        """For a device with this plan and holding: its payload, the payload's place in the full model, and what it
         holds then.
 
-        A plan in plain float32 is answered in plain float32, of which nothing is held.
+        A plan in plain float32 gets plain float32, of which nothing is held.
         """
         cut = self._cut(plan.width)
         if plan.nmse == 0:
@@ -69,7 +69,7 @@ class Downlink:
         return self.settings.codec.downlink_bits
 
     def _payload(self, width: float, held: Holding) -> Payload:
-        """The change of what is held, where that is possible and pays; else the whole model."""
+        """The change since what is held, where that is possible and smaller; else the whole model."""
         if self._bits == FLOAT32_BITS:
             return self._in_float32(width)
         cut, now = self._cut(width), self._published()

@@ -34,7 +34,7 @@ class Versions:
     """The published models of the last rounds, by number of the round."""
 
     def __init__(self, schema: ModelSchema, bits: int, history: int) -> None:
-        """Keep `history` versions; with 0 every version is made afresh and none can be changed."""
+        """Keep `history` versions; with 0 none is kept, and every model is sent whole."""
         self._schema = schema
         self._bits = bits
         self._history = history
@@ -58,5 +58,5 @@ class Versions:
         return iter(sorted(self._snapshots.items()))
 
     def restore(self, snapshots: dict[int, Snapshot]) -> None:
-        """Take back what iterating gave."""
+        """Restore what iterating returned."""
         self._snapshots = dict(snapshots)

@@ -1,3 +1,3 @@
-"""How messages travel between the coordinator and devices."""
+"""Transport: how messages travel between the coordinator and devices."""
 
 __all__: list[str] = []

@@ -24,6 +24,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from slimfleet.client.app import client_app
+from slimfleet.compression import BadInput
 from slimfleet.simulations.settings import Scenario
 from slimfleet.simulations.virtual_devices import DeviceLost, VirtualDevices
 
@@ -81,9 +82,14 @@ def rebuilt(metadata: Metadata, content: RecordDict) -> Message:
 
 
 def answer(app: ClientApp, message: Message, context: Context) -> Message:
-    """Run a client app on one message. What it raises becomes an error reply, as in Flower's engine."""
+    """Run a client app on one message. What it raises becomes an error reply, as in Flower's engine.
+
+    BadInput is raised again: it is about the scenario's task, not about one device.
+    """
     try:
         return app(message, context)
+    except BadInput:
+        raise
     except DeviceLost as lost:
         return error_reply(message, NODE_GONE, str(lost))
     except Exception as error:  # noqa: BLE001 - whatever a device's code raises must not end the round

@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
 from slimfleet.simulations.grids.flower import (
     NO_REPLY,
@@ -129,6 +129,8 @@ class RayEngine:
         task = next(task for task in queue if task.reference == reference)
         try:
             reply = ray.get(reference)
+        except RayTaskError as failure:  # `answer` lets nothing through but what must end the run
+            raise failure.cause from None
         except RayActorError as death:
             log.warning("worker %d died and is replaced: %s", worker, type(death).__name__)
             self._replace(worker)

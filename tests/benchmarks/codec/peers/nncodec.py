@@ -7,7 +7,7 @@ Its own defaults (dependent quantisation, row skipping, parameter optimisation, 
   equal steps are the same to a byte.
 
 What is not a weight is sent nearly losslessly ("fine", the default) or at a quarter of the weights' step ("quarter",
-`nonweight_qp=None`), whichever takes fewer bytes.
+`nonweight_qp=None`), the one of fewer bytes.
 """
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
-"""The downlink: versions of the global model, whole or as changes. Internal to the codec, exports nothing."""
+"""Downlink: versions of the global model, whole or as changes. Internal to the codec, exports nothing."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""The downlink: a model whole, or as the change of one that the device holds.
+"""Changes: a model sent whole, or as the change of one that the device holds.
 
 Where a tensor's unit is that of the model held, a change carries the difference of the levels, mostly zeros; where the
 unit is new, the levels themselves. Both ends see which by comparing the units. Buffers and integers always travel as

@@ -1,4 +1,4 @@
-"""A model on its grid: the integers that a version of the global model consists of, on both ends of the wire."""
+"""Snapshots: a version of the global model as integers on its grid, on both ends of the wire."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The portable coder: integers under frequency tables, by constriction's ANS coder.
+"""Portable coder: integers under frequency tables, by constriction's ANS coder.
 
 It has 64-bit state, 32-bit words and 24-bit quantiles. A table's frequencies sum to a power of two, so constriction's
 fixed-point conversion is exact in float64 and the coder amounts to integers: symbol k of n owns the quantiles from
@@ -86,7 +86,7 @@ class LevelDecoder:
     """Reads levels back, tensor by tensor."""
 
     def __init__(self, data: bytes) -> None:
-        """Start on what `encode_levels` gave; raises PayloadError("entropy") when it cannot have given it."""
+        """Start on the output of `encode_levels`; raises PayloadError("entropy") for bytes that cannot be one."""
         if data.endswith(b"\0"):
             raise PayloadError("entropy", "entropy-coded words end in a zero byte")
         words = np.frombuffer(data + bytes(-len(data) % _WORD), "<u4").astype(np.uint32)

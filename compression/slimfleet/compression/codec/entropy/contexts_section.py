@@ -1,4 +1,4 @@
-"""The weights under coder CONTEXTS: grid, how, start classes, then one entropy-coded stream to the body's end."""
+"""Contexts section: the weights under coder 2: grid, how, start classes, then one entropy-coded stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Integer frequency tables of magnitudes: how they are shared, written in a byte a symbol, and normalised.
+"""Frequency tables of magnitudes, in integers: how they are shared, written in a byte a symbol, and normalised.
 
 Everything a decoder uses is an integer, so both ends build the same table on every machine.
 """

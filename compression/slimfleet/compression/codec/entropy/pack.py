@@ -1,4 +1,4 @@
-"""Bodies of payloads: quantised tensors to bytes, and strictly back.
+"""Payload bodies: quantised tensors to bytes, and strictly back.
 
 A body holds up to three sections, in this order, each present only when it is not all zeros: integers,
 buffers, weights. Sizes follow from the schema; the few numbers that a body declares are bounded before use.

@@ -1,4 +1,4 @@
-"""ANS decoding in plain Python, for machines that constriction has no wheel for.
+"""Plain ANS: the portable coder's decoder in Python, for machines that constriction has no wheel for.
 
 About a microsecond a symbol where constriction takes 5 ns; a fleet whose server has the native coder never needs it.
 """

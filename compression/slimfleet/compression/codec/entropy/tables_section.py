@@ -1,4 +1,4 @@
-"""The weights under coder TABLES: grid, frequency tables, then one entropy-coded stream to the body's end."""
+"""Tables section: the weights under coder 1: grid, frequency tables, then one entropy-coded stream."""
 
 from __future__ import annotations
 

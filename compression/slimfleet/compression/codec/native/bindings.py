@@ -186,5 +186,5 @@ def _address(array: NDArray[np.generic], dtype: type[np.generic], shape: tuple[i
 
 
 def largest_magnitude(array: Levels) -> int:
-    """0 for an array without elements; numpy's abs would have none for the least integer."""
+    """0 for an array without elements; numpy's abs overflows on the smallest integer."""
     return max(int(array.max()), -int(array.min())) if array.size else 0

@@ -1,4 +1,4 @@
-"""Loading of the native coder's shared library; nothing is compiled here."""
+"""Library of the native coder: found and loaded; nothing is compiled here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ABI = 3
 
 @functools.cache
 def load() -> ctypes.CDLL | None:
-    """The native coder's library, or None where there is none: then the portable coder does the work.
+    """The native coder's library, or None where there is none and the portable coder takes over.
 
     Looked up once, see `find`. Raises BadInput when there is a library that cannot be used: a stale or
     foreign file is a mistake, and falling back silently would hide it.

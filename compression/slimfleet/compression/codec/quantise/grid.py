@@ -1,4 +1,4 @@
-"""The grid of values a decoder can produce, and the integers that point into it."""
+"""Grid: the values that a decoder can produce, and the integers that point into it."""
 
 from __future__ import annotations
 

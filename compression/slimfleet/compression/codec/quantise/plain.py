@@ -1,4 +1,4 @@
-"""Tensors that are not quantised: batch-norm statistics and counters, and all of them in the float32 baseline."""
+"""Plain tensors, not quantised: batch-norm statistics and counters, and all tensors in the float32 baseline."""
 
 from __future__ import annotations
 

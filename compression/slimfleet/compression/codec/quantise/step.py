@@ -1,4 +1,4 @@
-"""Choice of a grid's step and offsets. Encoder only: a decoder never needs to agree with any of this."""
+"""Step and offsets of a grid, as the encoder chooses them. A decoder never needs to agree with any of this."""
 
 from __future__ import annotations
 

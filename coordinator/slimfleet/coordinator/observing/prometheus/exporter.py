@@ -12,7 +12,7 @@ from statistics import fmean
 from prometheus_client import CollectorRegistry
 
 from slimfleet.compression.types import LARGEST_JOULES, LARGEST_SECONDS, Cost, EnergySource
-from slimfleet.coordinator.observing.events import Closed, Event, Phase, Planned, Saved
+from slimfleet.coordinator.observing.events import Closed, Event, Phase, Planned, Saved, Waiting
 from slimfleet.coordinator.observing.prometheus.families import Families
 from slimfleet.coordinator.observing.prometheus.names import (
     CLIENT_STATES,
@@ -52,6 +52,9 @@ class FleetMetrics:
     def __call__(self, event: Event) -> None:
         """Count one event. Nothing that a device reported makes this raise."""
         match event:
+            case Waiting():
+                self._families.gauge("slimfleet_run_active").set(1)
+                self._families.gauge("slimfleet_clients_awaited").set(event.needed - event.ready)
             case Planned():
                 self._planned(event)
             case Closed():
@@ -64,6 +67,7 @@ class FleetMetrics:
     def _planned(self, event: Planned) -> None:
         # With the first round of a process, progress is set too: an alert on progress must not fire at the start.
         self._families.gauge("slimfleet_run_active").set(1)
+        self._families.gauge("slimfleet_clients_awaited").set(0)
         self._families.gauge("slimfleet_round_current").set(event.round_number)
         self._progress()
         self._phase("select", event.seconds)
@@ -113,6 +117,11 @@ class FleetMetrics:
             self._families.counter("slimfleet_budget_violations_total", constraint=listed).inc()
         if answer.report is not None:
             self._spent(label, answer.report.spent, answer.report.source)
+            startup_j = self._plausible(answer.report.startup.energy_j, LARGEST_JOULES)
+            if startup_j is not None:
+                self._families.counter("slimfleet_client_startup_joules_total", device_class=label).inc(
+                    startup_j
+                )
         raw_bytes = dispatch.index_map.schema.nbytes
         self._transferred(label, "downlink", raw_bytes, len(dispatch.payload))
         if answer.received_bytes is not None:
@@ -168,7 +177,7 @@ class FleetMetrics:
         return self._families.device_class(registry[node].profile.device_class)
 
     def _plausible(self, value: float, largest: float) -> float | None:
-        """The value, cut to `largest`; None where it is no amount. Counts what is wrong with it."""
+        """The value, cut to `largest`; None where it is not an amount. What is wrong with it is counted."""
         if isfinite(value) and 0 <= value <= largest:
             return value
         flaw = "negative" if value < 0 else "too_large" if isfinite(value) else "nonfinite"

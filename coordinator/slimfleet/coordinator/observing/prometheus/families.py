@@ -1,4 +1,4 @@
-"""The table of metrics as prometheus_client's objects, in one registry."""
+"""Metric families: the table of metrics as prometheus_client's objects, in one registry."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ Split = Literal["train", "validation"]
 CLIENT_STATES: tuple[ClientState, ...] = get_args(ClientState)
 
 OTHER = "other"
-"""Where a word from outside goes that is on no list."""
+"""Label value of a word from outside that is on no list."""
 
 OPEN: tuple[str, ...] = ()
 """Values that are only known at run time; the exporter bounds their number."""
@@ -70,6 +70,11 @@ METRICS = (
     Metric("slimfleet_build_info", "gauge", "Always 1; the version is a label", {"version": OPEN}),
     Metric("slimfleet_run_active", "gauge", "1 while a run is under way"),
     Metric("slimfleet_round_current", "gauge", "Number of the latest round"),
+    Metric(
+        "slimfleet_clients_awaited",
+        "gauge",
+        "Devices that the next round still needs before it can begin; 0 while none is missing",
+    ),
     Metric(
         "slimfleet_rounds_total",
         "counter",
@@ -119,6 +124,12 @@ METRICS = (
         "counter",
         "Energy that devices reported",
         {"device_class": OPEN, "component": ("compute", "radio"), "source": get_args(EnergySource)},
+    ),
+    Metric(
+        "slimfleet_client_startup_joules_total",
+        "counter",
+        "Energy that devices reported for the time before their first step; a part of the compute component",
+        {"device_class": OPEN},
     ),
     Metric(
         "slimfleet_client_round_energy_joules",

@@ -1,4 +1,4 @@
-"""The metrics over HTTP, for Prometheus to scrape."""
+"""Metrics server: HTTP, for Prometheus to scrape."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from slimfleet.compression.errors import BadInput
 class MetricsServer:
     """`http://host:port/metrics`, served from its own thread until `close`, or the end of a `with` block.
 
-    `port` 0 takes a free one; read it from `port`. Metrics tell about a fleet: the default listens on this
-    machine only. Raises BadInput when the address cannot be listened on.
+    `port` 0 takes a free one; read it from `port`. Metrics reveal a fleet, so the default listens on this machine
+    only. Raises BadInput when the address cannot be listened on.
     """
 
     def __init__(self, registry: CollectorRegistry, port: int, host: str = "127.0.0.1") -> None:

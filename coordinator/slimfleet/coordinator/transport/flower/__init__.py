@@ -1,4 +1,4 @@
-"""Flower as the transport: the one place of the coordinator that imports flwr."""
+"""Flower as the transport: the only part of the coordinator that imports flwr."""
 
 from slimfleet.coordinator.transport.flower.deployed import deployed_server_app
 from slimfleet.coordinator.transport.flower.run import run

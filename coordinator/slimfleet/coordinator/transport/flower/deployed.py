@@ -1,4 +1,4 @@
-"""A deployed coordinator: the ServerApp that an operator's Flower app names."""
+"""Deployed coordinator: the ServerApp that an operator's Flower app names."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from slimfleet.compression.edge.app_config import config_as, table, task_reference
-from slimfleet.compression.edge.task_loader import load_task
-from slimfleet.coordinator.checkpoint import write_model
+from slimfleet.compression import SlimfleetError
+from slimfleet.compression.edge.app_config import config_as, log_to_stderr, table, task_reference
+from slimfleet.compression.edge.task_loader import BUILT_IN, load_task
 from slimfleet.coordinator.coordinator import Coordinator
 from slimfleet.coordinator.environment import WallEnvironment
+from slimfleet.coordinator.learning.row import why_nothing_was_used
 from slimfleet.coordinator.observing.events import Observer
 from slimfleet.coordinator.observing.prometheus import serve_metrics
 from slimfleet.coordinator.observing.rounds import RoundsCsv, log_rounds
+from slimfleet.coordinator.reporting import record_of, write_outputs
+from slimfleet.coordinator.reporting.words import own_budgets
 from slimfleet.coordinator.settings import read_settings
 from slimfleet.coordinator.transport.flower.run import run
 
@@ -33,7 +36,7 @@ class ServerConfig:
     settings: str
     """The file with the settings tree, beside the app or as an absolute path."""
     out: str
-    """Folder of the checkpoints, `rounds.csv` and the model."""
+    """Folder of the checkpoints, the model and the report."""
     metrics_port: int = 0
     metrics_host: str = "127.0.0.1"
     metrics_linger_s: float = 0.0
@@ -43,25 +46,32 @@ class ServerConfig:
 def deployed_server_app(beside: Path) -> ServerApp:
     """A ServerApp that runs the federation of the run-config in wall-clock time.
 
-    It goes on from its checkpoint where there is one, and writes `model.safetensors` at the end. `beside` is the folder
-    that relative paths of settings start from.
+    It resumes from its checkpoint where there is one. At the end it writes `model.safetensors` and the results, as a
+    simulation does; where no update was ever used, it fails and writes none. `beside` is the folder that relative paths
+    of settings start from.
     """
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        logging.basicConfig(format="%(message)s")
-        log.setLevel(logging.INFO)
+        log_to_stderr("%(message)s")
         config = config_as(ServerConfig, table(context.run_config, "server"), "run-config server")
         out = Path(config.out)
-        settings = read_settings(beside / config.settings)
+        settings_path = beside / config.settings
+        settings, settings_toml = read_settings(settings_path), settings_path.read_text("utf-8")
+        if own := own_budgets(settings.budget):
+            log.info("%s", own)
         name, options = task_reference(context.run_config)
-        task = load_task(name, {}, partitions=1, seed=0, options=options)
+        task = load_task(name, BUILT_IN, partitions=1, seed=0, options=options)
         coordinator = Coordinator(task, settings, WallEnvironment())
         with _metrics(config, settings.name) as metrics:
             run(coordinator, grid, out, [log_rounds, RoundsCsv(out), *metrics])
-            write_model(out / "model.safetensors", coordinator.published())
-            log.info("%s is written", out / "model.safetensors")
+            nothing = why_nothing_was_used(coordinator.state)
+            if nothing is not None:
+                raise SlimfleetError(f"{nothing}; no model is published")
+            record = record_of(coordinator, settings.name, "deployed")
+            write_outputs(out, record, None, settings_toml, coordinator.published())
+            log.info("%s and %s are written", out / "model.safetensors", out / "report.html")
 
     return app
 

@@ -1,13 +1,15 @@
-"""Flower messages: dispatches into messages, and answers out of whatever a message holds."""
+"""Flower messages: dispatches into messages, and messages into answers."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
 
 from slimfleet.compression import Payload, PayloadError
-from slimfleet.compression.messages import Registration, parse, text_of
+from slimfleet.compression.foreign_text import foreign_text
+from slimfleet.compression.messages import Registration, Spent, parse, text_of
 from slimfleet.compression.wire import REASONS
 from slimfleet.coordinator.coordinator import Coordinator
 from slimfleet.coordinator.receiving.answer import Answer
@@ -20,7 +22,16 @@ REFUSALS = REASONS | {"energy_j", "deadline_s", "memory_bytes", "uplink_bytes", 
 """Reasons a device may give for not doing a round; any other word is counted as `refused`."""
 
 LONGEST_REASON = 500
-"""Characters of a foreign text that are kept."""
+"""Characters of a text from outside that are kept."""
+
+RAISED = re.compile(r"<class '(?:.*\.)?(?P<name>\w+)'>:<'(?P<text>.*)'>", re.DOTALL)
+
+SILENT: Mapping[int, str] = {
+    4: "no answer came in time",
+    5: "the SuperNode is gone: it sends no more signs of life",
+    8: "the process that did the round has crashed",
+}
+"""What Flower's errors mean, where they come without a text."""
 
 
 def registration_request(node: int) -> Message:
@@ -31,7 +42,10 @@ def registration_request(node: int) -> Message:
 def registration_in(reply: Message) -> Registration:
     """What a node says of itself. Raises PayloadError where that cannot be used."""
     if reply.has_error():
-        raise PayloadError("message", str(reply.error.reason)[:LONGEST_REASON])
+        raise PayloadError("message", _said(reply.error))
+    if "refusal" in reply.content.config_records:
+        said = reply.content.config_records["refusal"].get("message", "")
+        raise PayloadError("message", plain(str(said)) or "it refuses, and does not say why")
     record = reply.content.config_records.get("registration", ConfigRecord())
     return parse(Registration, str(record.get("json", "")))
 
@@ -49,21 +63,46 @@ def train_messages(dispatches: tuple[Dispatch, ...]) -> list[Message]:
 
 
 def deliver(coordinator: Coordinator, plan_id: int, reply: Message) -> Answer:
-    """Hand the answer to one dispatch to the coordinator, whatever the message holds."""
+    """Pass the reply to one dispatch to the coordinator, as an answer or a failure."""
     if reply.has_error():
         reason = TRANSPORT_ERRORS.get(reply.error.code, "error")
-        return coordinator.fail(plan_id, reason, str(reply.error.reason)[:LONGEST_REASON])
+        return coordinator.fail(plan_id, reason, _said(reply.error))
     content = reply.content
     try:
         if "refusal" in content.config_records:
-            refusal = content.config_records["refusal"]
-            reason, message = str(refusal["reason"]), str(refusal["message"])[:LONGEST_REASON]
-            return coordinator.fail(plan_id, reason if reason in REFUSALS else "refused", message)
+            return _refused(coordinator, plan_id, content.config_records["refusal"])
         payload = content.array_records["update"]["payload"].data
         report = str(content.config_records["report"]["json"])
     except KeyError as missing:
         return coordinator.fail(plan_id, "incomplete", f"the answer has no {missing}")
     return coordinator.receive(plan_id, payload, report)
+
+
+def plain(text: str) -> str:
+    """A foreign text in one line that prints, cut to `LONGEST_REASON`.
+
+    What an app raises, Flower writes as `<class 'package.Error'>:<'text'>`: of that, the name and the text are left.
+    """
+    raised = RAISED.fullmatch(text)
+    if raised is not None:
+        text = f"{raised['name']}: {raised['text']}"
+    return foreign_text(" ".join(text.split()), LONGEST_REASON)
+
+
+def _said(error: Error) -> str:
+    return plain(error.reason or "") or SILENT.get(error.code, f"error {error.code}, without a word why")
+
+
+def _refused(coordinator: Coordinator, plan_id: int, refusal: ConfigRecord) -> Answer:
+    reason, message = str(refusal["reason"]), plain(str(refusal["message"]))
+    spent = None
+    if "spent" in refusal:
+        try:
+            spent = parse(Spent, str(refusal["spent"]))
+        except PayloadError as error:
+            return coordinator.fail(plan_id, "refused", f"{message} ({plain(str(error))})")
+        message += f" (by then {spent.cost.energy_j:.3g} J in {spent.cost.time_s:.3g} s)"
+    return coordinator.fail(plan_id, reason if reason in REFUSALS else "refused", message, spent)
 
 
 def _record(payload: Payload) -> ArrayRecord:

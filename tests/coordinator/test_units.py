@@ -2,7 +2,7 @@ from math import inf, nan
 
 import pytest
 
-from slimfleet.simulations import units
+from slimfleet.coordinator.reporting import units
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Every reason is explained, and the most frequent ones come first."""
 
+from slimfleet.compression import Budget
 from slimfleet.compression.wire import REASONS
-from slimfleet.simulations.words import explain, tally
+from slimfleet.coordinator.reporting.words import explain, own_budgets, tally
+from slimfleet.coordinator.settings import Budgets
 
 SKIPS = {"energy_j", "memory_bytes", "deadline_s", "uplink_bytes", "downlink_bytes", "battery"}
 FAILURES = {"dropout", "late", "timeout", "worker", "error", "refused", "incomplete", "local_steps"}
@@ -9,7 +11,7 @@ FAILURES = {"dropout", "late", "timeout", "worker", "error", "refused", "incompl
 
 def test_every_reason_of_the_wire_and_of_the_coordinator_is_explained() -> None:
     assert {word for word in SKIPS | FAILURES | REASONS | {"message"} if not explain(word)} == set()
-    assert explain("a word nobody knows") == ""
+    assert explain("an unknown word") == ""
 
 
 def test_the_most_frequent_reason_of_each_kind_comes_first() -> None:
@@ -20,3 +22,11 @@ def test_the_most_frequent_reason_of_each_kind_comes_first() -> None:
         ("failed", "dropout", 2),
         ("failed", "late", 2),
     ]
+
+
+def test_limits_that_a_class_lifts_or_adds_are_named_too() -> None:
+    budgets = Budgets(
+        common=Budget(energy_j=2.5), by_class={"a": Budget(deadline_s=60.0), "b": Budget(energy_j=2.5)}
+    )
+    assert own_budgets(budgets).endswith(": a (energy_j none instead of 2.5, deadline_s 60 instead of none)")
+    assert own_budgets(Budgets(common=Budget(energy_j=2.5), by_class={"b": Budget(energy_j=2.5)})) == ""

@@ -1,15 +1,32 @@
-"""Records in plain numbers, as a run would leave them."""
+"""Whole test run: one thread a process, long tests first, no deadline on properties; and records as runs leave them."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported, here and in the processes that tests start: two workers share the machine already.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import fmean
 
+import hypothesis
 import pytest
 
 from slimfleet.coordinator import RoundRow
-from slimfleet.simulations.outcome import DeviceRow, RunRecord
+from slimfleet.coordinator.reporting import DeviceRow, RunRecord
+
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 MakeRecord = Callable[..., RunRecord]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests start first, so that the short ones fill the gaps beside them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def make_rows(accuracies: Sequence[float | None], **fields: float) -> tuple[RoundRow, ...]:
@@ -38,10 +55,14 @@ def make_devices() -> tuple[DeviceRow, ...]:
     plain = DeviceRow(
         device=0, name="pi_5", device_class="sbc-mid", participations=3, skips=0, rejections=0, failures=1,
         energy_j=12.0, uplink_bytes=3_000, downlink_bytes=8_000, time_s=20.0, mean_width=0.75,
-        battery_left=None, violations=0, last_reason="dropout",
+        battery_start=None, battery_left=None, violations=0, last_reason="dropout",
     )  # fmt: skip
-    phone = replace(plain, device=1, name="phone_mid_2019", device_class="phone-mid", battery_left=0.8)
-    old = replace(phone, device=2, participations=0, mean_width=None, skips=4, last_reason="memory_bytes")
+    phone = replace(
+        plain, device=1, name="phone_mid_2019", device_class="phone-mid", battery_start=0.9, battery_left=0.8
+    )
+    old = replace(
+        phone, device=2, participations=0, failures=0, mean_width=None, skips=4, last_reason="memory_bytes"
+    )
     return plain, phone, old
 
 
@@ -55,7 +76,7 @@ def make_record() -> MakeRecord:
         record = RunRecord(
             scenario="digits", seed=1, backend="local", devices=3,
             rows=make_rows(accuracies, **rows or {}), device_rows=make_devices(),
-            skipped={"memory_bytes": 4}, rejected={}, failed={"dropout": 2}, wall_time_s=5.0,
+            skipped={"memory_bytes": 4}, rejected={}, failed={"dropout": 2},
         )  # fmt: skip
         return replace(record, **fields)  # type: ignore[arg-type]
 

@@ -7,14 +7,16 @@ from itertools import islice
 from math import isfinite
 from typing import Any
 
-from slimfleet.coordinator import RoundRow
-from slimfleet.coordinator.learning.row import TRAILING
-from slimfleet.simulations.outcome import RunRecord
+from slimfleet.coordinator.learning.row import TRAILING, RoundRow
+from slimfleet.coordinator.reporting.outcome import RunRecord
 
 __all__ = ["COSTS", "accuracy_last5", "cost_to_reach", "final_accuracy", "summarise", "total"]
 
 COSTS = ("uplink_bytes", "downlink_bytes", "energy_j", "compute_j", "radio_j", "virtual_time_s")
 """What a run costs: fields of `RoundRow` that add up over rounds."""
+
+LEVELS = (0.8, 0.9)
+"""Accuracies that are compared beside the baseline's final one, which it may reach only with its last round."""
 
 
 def summarise(record: RunRecord, baseline: RunRecord | None = None) -> dict[str, Any]:
@@ -22,16 +24,20 @@ def summarise(record: RunRecord, baseline: RunRecord | None = None) -> dict[str,
 
     With `baseline`, the same fields of that run stand under `baseline`. Both then have `to_target`: the cost
     up to the first round whose trailing accuracy reaches the baseline's final one, None where it never does.
-    And `savings` holds, for each of those costs, how many times less this run needed.
+    `savings` holds the baseline's cost over this run's, for each of those costs. `reach` has the same for lower
+    accuracies, `LEVELS`.
     """
     summary = _totals(record)
     if baseline is None:
         return summary
-    summary["baseline"] = _totals(baseline)
-    target = summary["baseline"]["accuracy_last5"]
-    ours, theirs = cost_to_reach(record.rows, target), cost_to_reach(baseline.rows, target)
-    summary["to_target"], summary["baseline"]["to_target"] = ours, theirs
-    summary["savings"] = {cost: _ratio(theirs[cost], ours[cost]) for cost in ("rounds", *COSTS)}
+    target = accuracy_last5(baseline.rows)
+    ours, theirs, savings = _compared(record, baseline, _finite(target))
+    summary["baseline"] = {**_totals(baseline), "to_target": theirs}
+    summary["to_target"], summary["savings"] = ours, savings
+    summary["reach"] = [
+        {"to_target": ours, "baseline": {"to_target": theirs}, "savings": savings}
+        for ours, theirs, savings in (_compared(record, baseline, level) for level in LEVELS)
+    ]
     return summary
 
 
@@ -60,6 +66,14 @@ def final_accuracy(rows: Sequence[RoundRow]) -> float | None:
 def accuracy_last5(rows: Sequence[RoundRow]) -> float | None:
     """Mean accuracy of the last five evaluated rounds, of all where there are fewer; None where none was."""
     return rows[-1].trailing_accuracy if rows else None
+
+
+def _compared(
+    record: RunRecord, baseline: RunRecord, target: float | None
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, float | None]]:
+    """Cost to reach the target of both runs, and how many times less the first needed."""
+    ours, theirs = cost_to_reach(record.rows, target), cost_to_reach(baseline.rows, target)
+    return ours, theirs, {cost: _ratio(theirs[cost], ours[cost]) for cost in ("rounds", *COSTS)}
 
 
 def _first_reaching(rows: Sequence[RoundRow], target: float) -> int | None:
@@ -97,7 +111,7 @@ def _totals(record: RunRecord) -> dict[str, Any]:
         "update_size_error": _finite(rows[-1].size_error if rows else None),
         "energy_source": record.energy_source,
         "virtual_time_s": _finite(total(rows, "virtual_time_s")),
-        "wall_time_s": _finite(record.wall_time_s),
+        "wall_time_s": _finite(total(rows, "wall_time_s")),
         "budget_violations": sum(record.violations.values()),
         "violations": dict(record.violations),
         "skipped": dict(record.skipped),

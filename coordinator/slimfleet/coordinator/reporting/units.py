@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from math import isfinite
 
+__all__ = ["UNKNOWN", "count", "data", "duration", "energy", "percent", "times"]
+
 UNKNOWN = "–"
 
 

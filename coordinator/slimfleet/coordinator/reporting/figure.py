@@ -20,7 +20,7 @@ OURS, BASELINE = "#1f6f8b", "#c8742b"
 COMPUTE, RADIO, PREDICTED = "#1f6f8b", "#e0a458", "#68717f"
 WIDTHS = ("#d3e4ea", "#93bfcd", "#4e95ab", "#1f6f8b")
 """From narrow to full."""
-NEVER = "#e9eaec"
+NEVER, SKIPPED, FAILED = "#e9eaec", "#c9c3b6", "#d5998f"
 
 VARIABLES: Mapping[str, str] = {
     INK: "--ink",
@@ -34,6 +34,8 @@ VARIABLES: Mapping[str, str] = {
     WIDTHS[1]: "--width-2",
     WIDTHS[2]: "--width-3",
     NEVER: "--never",
+    SKIPPED: "--skipped",
+    FAILED: "--failed",
 }
 """Colour -> variable of the page's style sheet, which has another value of it for dark pages."""
 
@@ -66,6 +68,7 @@ STYLE: Mapping[str, Any] = {
     "lines.solid_capstyle": "round",
     "svg.fonttype": "none",
     "text.color": INK,
+    "text.parse_math": False,  # names are foreign text, and may hold any number of dollar signs
     "xtick.color": MUTED,
     "xtick.labelcolor": MUTED,
     "xtick.major.size": 3,

@@ -90,7 +90,7 @@ class ProfileRow:
 
 def load_profiles() -> tuple[ProfileRow, ...]:
     """All rows of the table that ships with slimfleet, in its order."""
-    text = files("slimfleet.simulations").joinpath("profiles.csv").read_text(encoding="utf-8")
+    text = files("slimfleet.compression").joinpath("profiles.csv").read_text(encoding="utf-8")
     return tuple(_row(values) for values in csv.DictReader(text.splitlines()))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from html import escape
 
-__all__ = ["escape", "figure", "table", "tile"]
+__all__ = ["details", "escape", "figure", "table", "tile"]
 
 
 def tile(number: str, words: str, kind: str = "") -> str:
@@ -13,12 +13,17 @@ def tile(number: str, words: str, kind: str = "") -> str:
     return f'<div class="tile {escape(kind)}"><b>{escape(number)}</b><span>{escape(words)}</span></div>'
 
 
-def figure(title: str, svg: str, caption: str, kind: str = "") -> str:
-    """A plot under its title; `svg` is trusted markup, `kind` a class of the style sheet."""
+def figure(title: str, svg: str, caption: str) -> str:
+    """A plot under its title; `svg` is trusted markup."""
     return (
-        f'<figure class="{escape(kind)}" aria-label="{escape(title)}"><h3>{escape(title)}</h3>'
-        f'<div class="scroll">{svg}</div><figcaption>{escape(caption)}</figcaption></figure>'
+        f'<figure aria-label="{escape(title)}"><h3>{escape(title)}</h3>'
+        f"{svg}<figcaption>{escape(caption)}</figcaption></figure>"
     )
+
+
+def details(title: str, markup: str) -> str:
+    """Markup that opens on demand."""
+    return f'<details class="note"><summary>{escape(title)}</summary>{markup}</details>'
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], words: Collection[int] = ()) -> str:

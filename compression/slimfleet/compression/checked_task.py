@@ -1,0 +1,314 @@
+"""Checked task: a user's task, where every member answers as `Task` says or is refused in one line.
+
+The line names the task, the member and the cause. What a member raises stays attached as the cause of the BadInput.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from math import isfinite
+from operator import index
+from typing import TYPE_CHECKING, Any
+
+from slimfleet.compression.errors import BadInput
+from slimfleet.compression.foreign_text import foreign_text
+from slimfleet.compression.task import Evaluation, Examples, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+LONGEST_CAUSE = 300
+"""Characters of an exception's message that are repeated."""
+
+LONGEST_NAME = 64
+
+LARGEST_WEIGHT = 1e30
+"""Beyond it the codec cannot scale a tensor."""
+
+TRIAL_EXAMPLES = 8
+"""Examples of the trial step; batch normalisation needs more than one."""
+
+BUILDS = 3
+"""Times that a model is built to see whether it is always the same."""
+
+_ROUNDING = 1e-6
+"""How far a mean of float32 may lie above 1."""
+
+
+class BadTask(BadInput):
+    """A member of a task did not do what it must."""
+
+
+@contextmanager
+def blamed(task: str, member: str) -> Iterator[None]:
+    """Turn whatever is raised inside, `sys.exit` included, into a BadTask that names `task` and `member`."""
+    try:
+        yield
+    except (BadTask, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise BadTask(f"task {task!r}, {member}: {cause(error)}") from error
+
+
+def cause(error: BaseException) -> str:
+    """An exception in one line."""
+    try:
+        message = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - a foreign __str__ may raise anything
+        message = ""
+    if isinstance(error, SystemExit):
+        return f"it ended the program (sys.exit({foreign_text(message, LONGEST_CAUSE)}))"
+    if isinstance(error, BadInput):
+        return foreign_text(message, LONGEST_CAUSE)
+    kind = type(error).__name__
+    return f"{kind}: {foreign_text(message, LONGEST_CAUSE)}" if message else kind
+
+
+def label_of(task: Task) -> str:
+    """What messages call a task: what its user calls it, else its name."""
+    return task.reference if isinstance(task, CheckedTask) else task.name
+
+
+class CheckedTask:
+    """The task `wrapped`, which a person calls `reference`."""
+
+    def __init__(self, wrapped: Task, reference: str) -> None:
+        self.wrapped = wrapped
+        self.reference = reference
+        self._architecture: bytes | None = None
+
+    @property
+    def name(self) -> str:
+        """A text of one line."""
+        with blamed(self.reference, "name"):
+            name = self.wrapped.name
+        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
+            raise self._bad(
+                "name", f"is {_shown(name)}: must be a text of 1 to {LONGEST_NAME} printable characters"
+            )
+        return name
+
+    @property
+    def partitions(self) -> int:
+        """A whole number from 1."""
+        with blamed(self.reference, "partitions"):
+            partitions = index(self.wrapped.partitions)
+        if partitions < 1:
+            raise self._bad("partitions", f"is {partitions}: must be at least 1")
+        return partitions
+
+    def build_model(self) -> nn.Module:
+        """A model on the CPU with something to train, of the same architecture at every call."""
+        from slimfleet.compression.tensors import schema_of
+
+        with blamed(self.reference, "build_model"):
+            model = self.wrapped.build_model()
+        self._check_model(model)
+        with blamed(self.reference, "build_model"):
+            architecture = schema_of(model).digest
+        if architecture != (self._architecture or architecture):
+            raise self._bad(
+                "build_model", "gives a model with other tensors than before: must always be the same"
+            )
+        self._architecture = architecture
+        return model
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """Tensors on the CPU, each a batch of one."""
+        with blamed(self.reference, "example_inputs"):
+            inputs = self.wrapped.example_inputs()
+        if not isinstance(inputs, tuple | list) or not inputs:
+            raise self._bad("example_inputs", f"gives {_shown(inputs)}: must be a tuple of tensors")
+        for tensor in inputs:
+            self._check_tensor("example_inputs", tensor, "a tensor")
+            if len(tensor) != 1:
+                raise self._bad("example_inputs", f"gives a batch of {len(tensor)}: must be a batch of one")
+        return tuple(inputs)
+
+    def load(self, partition: int) -> Examples:
+        """As many inputs as targets, at least one, on the CPU, without NaN."""
+        member = f"load({partition})"
+        with blamed(self.reference, member):
+            examples = self.wrapped.load(partition)
+        if not isinstance(examples, Examples):
+            raise self._bad(member, f"gives {_shown(examples)}: must be Examples(inputs, targets)")
+        for what in ("inputs", "targets"):
+            self._check_tensor(member, getattr(examples, what), what)
+        inputs, targets = len(examples.inputs), len(examples.targets)
+        if inputs != targets:
+            raise self._bad(member, f"gives {inputs} inputs and {targets} targets: must be as many of both")
+        if not targets:
+            raise self._bad(member, "gives no examples: must be at least one")
+        return examples
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """A 0-d tensor with a gradient, wherever the outputs have one."""
+        import torch
+
+        with blamed(self.reference, "loss"):
+            value = self.wrapped.loss(outputs, targets)
+        if not isinstance(value, torch.Tensor):
+            raise self._bad("loss", f"gives {_shown(value)}: must be a tensor")
+        if value.dim() or not value.is_floating_point():
+            raise self._bad("loss", f"gives {_shown(value)}: must be one float, the mean over the batch")
+        if torch.is_grad_enabled() and not value.requires_grad:
+            raise self._bad("loss", "has no gradient: it does not depend on the model's parameters")
+        return value
+
+    def evaluate(self, model: nn.Module) -> Evaluation:
+        """Two numbers, an accuracy from 0 to 1. The loss of a model that has diverged may be NaN."""
+        with blamed(self.reference, "evaluate"):
+            found = self.wrapped.evaluate(model)
+        if not isinstance(found, Evaluation):
+            raise self._bad("evaluate", f"gives {_shown(found)}: must be Evaluation(loss, accuracy)")
+        loss, accuracy = self._number("loss", found.loss), self._number("accuracy", found.accuracy)
+        if not 0 <= accuracy <= 1 + _ROUNDING:
+            raise self._bad("evaluate", f"gives an accuracy of {accuracy:g}: must be from 0 to 1")
+        return Evaluation(loss, min(accuracy, 1.0))
+
+    def rehearse(self, partitions: int, seed: int) -> None:
+        """Use every member as a run on `partitions` devices will, so that what is wrong is said before it begins."""
+        import torch
+
+        if self.partitions < partitions:
+            raise self._bad("partitions", f"is {self.partitions}: must be at least the {partitions} devices")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = self.build_model()
+            self.rehearse_model(model)
+            self.rehearse_training(model, partitions)
+            evaluation = self.evaluate(self._copy(model).eval())
+        if not isfinite(evaluation.loss):
+            raise self._bad("evaluate", f"gives a loss of {evaluation.loss} for the untrained model")
+
+    def rehearse_model(self, model: nn.Module) -> None:
+        """Build the model again, and take a step with a copy of `model` on the example inputs."""
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            for _ in range(BUILDS - 1):
+                self.build_model()
+        pairs = tuple(_repeated(tensor, 2) for tensor in self.example_inputs())
+        tried = self._copy(model)
+        self._loss_of(tried, pairs, "example_inputs")
+        self._copy(tried)  # refused where the model keeps a gradient from one batch to the next
+
+    def rehearse_training(self, model: nn.Module, partitions: int) -> None:
+        """Take a step on a few examples of partition 0, and compute the loss of two of every other."""
+        import torch
+
+        copied = self._copy(model)
+        for partition in range(partitions):
+            examples = self.load(partition)
+            few = _at_least_two(examples, TRIAL_EXAMPLES if partition == 0 else 2)
+            with torch.set_grad_enabled(partition == 0):
+                value = self._loss_of(copied, (few.inputs,), f"load({partition})", few.targets)
+            if not isfinite(value):
+                raise self._bad("loss", f"is {value} for the untrained model on load({partition})")
+
+    def _loss_of(
+        self, model: nn.Module, inputs: tuple[Tensor, ...], source: str, targets: Tensor | None = None
+    ) -> float:
+        """Train `model` on a batch from the member `source`; class 0 stands for targets that are left out."""
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            with blamed(self.reference, f"the model on {source}"):
+                outputs = model.train()(*inputs)
+            if not isinstance(outputs, torch.Tensor) or not outputs.dim():
+                raise self._bad(
+                    f"the model on {source}", f"gives {_shown(outputs)}: must be one tensor, batch first"
+                )
+            if targets is None:
+                targets = outputs.new_zeros((outputs.shape[0], *outputs.shape[2:])).long()
+            value = self.loss(outputs, targets)
+            if value.requires_grad:
+                with blamed(self.reference, "the gradient of loss"):
+                    value.backward()  # type: ignore[no-untyped-call]
+        return float(value.detach())
+
+    def _copy(self, model: nn.Module) -> nn.Module:
+        """A copy of a model, which must allow it: sub-models are made of copies."""
+        with blamed(self.reference, "build_model, copied"):
+            return deepcopy(model)
+
+    def _check_model(self, model: object) -> None:
+        import torch
+
+        if not isinstance(model, torch.nn.Module) or isinstance(model, torch.jit.ScriptModule):
+            raise self._bad("build_model", f"gives {_shown(model)}: must be a torch.nn.Module, not scripted")
+        with blamed(self.reference, "build_model"):
+            state, parameters = model.state_dict(), dict(model.named_parameters(remove_duplicate=False))
+            for name, tensor in state.items():
+                self._check_tensor("build_model", tensor, repr(name), least_dimensions=0)
+                if tensor.is_floating_point() and not bool((tensor.abs() <= LARGEST_WEIGHT).all()):
+                    raise self._bad(
+                        "build_model",
+                        f"{name!r} holds values beyond {LARGEST_WEIGHT:g}: a mask is better registered with "
+                        "persistent=False",
+                    )
+                if not tensor.numel() and (name in parameters or tensor.dim() > 1):
+                    raise self._bad("build_model", f"{name!r} is {_shown(tensor)}: must not be empty")
+            missing = [name for name in parameters if name not in state]
+            if missing:
+                raise self._bad("build_model", f"gives a model whose state_dict lacks {missing[0]!r}")
+            if not any(p.requires_grad for p in parameters.values()):
+                raise self._bad("build_model", "gives a model without parameters to train")
+
+    def _check_tensor(self, member: str, value: Any, what: str, least_dimensions: int = 1) -> None:
+        """Refuse what is not a plain tensor in this machine's memory, has too few dimensions, or holds NaN."""
+        import torch
+
+        if not isinstance(value, torch.Tensor):
+            raise self._bad(member, f"{what} is {_shown(value)}: must be a tensor")
+        if value.device.type != "cpu" or value.layout is not torch.strided:
+            where = value.device.type if value.layout is torch.strided else str(value.layout)
+            raise self._bad(member, f"{what} is a tensor of {where}: must be a plain tensor on the CPU")
+        if value.is_quantized or value.is_complex():
+            raise self._bad(member, f"{what} is {_shown(value)}: must hold plain numbers")
+        if value.dim() < least_dimensions:
+            raise self._bad(member, f"{what} is {_shown(value)}: must have a first dimension, the examples")
+        if value.grad_fn is not None:
+            raise self._bad(
+                member, f"{what} is the result of a computation with a gradient: must be detached"
+            )
+        if value.is_floating_point() and bool(torch.isnan(value).any()):
+            raise self._bad(member, f"{what} holds NaN")
+
+    def _number(self, what: str, value: Any) -> float:
+        """`value` as a float; 0-d tensors and numpy's numbers are numbers too."""
+        if isinstance(value, str) or not hasattr(value, "__float__"):
+            raise self._bad("evaluate", f"{what} is {_shown(value)}: must be a number")
+        with blamed(self.reference, f"evaluate, {what}"):
+            return float(value)
+
+    def _bad(self, member: str, problem: str) -> BadTask:
+        return BadTask(f"task {self.reference!r}, {member}: {problem}")
+
+
+def _repeated(tensor: Tensor, times: int) -> Tensor:
+    return tensor.repeat(times, *[1] * (tensor.dim() - 1))
+
+
+def _at_least_two(examples: Examples, most: int) -> Examples:
+    """The first examples, the only one twice: batch normalisation needs two."""
+    inputs, targets = examples.inputs[:most], examples.targets[:most]
+    return (
+        Examples(inputs, targets)
+        if len(targets) > 1
+        else Examples(_repeated(inputs, 2), _repeated(targets, 2))
+    )
+
+
+def _shown(value: object) -> str:
+    """A value of any type, in a few words."""
+    shape = getattr(value, "shape", None)
+    if shape is not None and hasattr(value, "dtype"):
+        kind = str(getattr(value, "dtype", "")).removeprefix("torch.")
+        return f"a {type(value).__name__} of {kind}{list(shape)}"
+    if value is None or isinstance(value, str | int | float | bool):
+        return foreign_text(repr(value), 60)
+    kind = type(value).__name__
+    return f"{'an' if kind[:1].lower() in set('aeiou') else 'a'} {kind}"

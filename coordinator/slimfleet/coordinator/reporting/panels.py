@@ -1,0 +1,74 @@
+"""Panels: the plots of a run as elements of a page, or side by side in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from slimfleet.coordinator.reporting import plots, units
+from slimfleet.coordinator.reporting.figure import save_png, styled, svg
+from slimfleet.coordinator.reporting.outcome import RunRecord
+
+__all__ = ["page_panels", "save_picture"]
+
+WIDTH_IN = 3.6
+"""Of every panel. It fills a telephone's screen at a legible size; wider pages show several side by side."""
+
+
+def page_panels(record: RunRecord, baseline: RunRecord | None) -> dict[str, str]:
+    """Every plot of the page as SVG, by name."""
+    classes = min(len({device.device_class for device in record.device_rows}), plots.MOST_CLASSES)
+    draw: Mapping[str, tuple[float, Callable[[Axes], None]]] = {
+        "uplink": (2.9, lambda axes: _by_uplink(axes, record, baseline)),
+        "downlink": (2.9, lambda axes: _by_downlink(axes, record, baseline)),
+        "joules": (2.9, lambda axes: _by_joules(axes, record, baseline)),
+        "accuracy": (2.9, lambda axes: plots.accuracy_by_round(axes, record, baseline)),
+        "loss": (2.9, lambda axes: plots.loss_by_round(axes, record, baseline)),
+        "energy": (2.9, lambda axes: plots.energy_by_round(axes, record, baseline)),
+        "widths": (1.5 + 0.3 * max(classes, 1), lambda axes: plots.widths_by_class(axes, record.device_rows)),
+    }
+    panels = {}
+    with styled():
+        for name, (height, plot) in draw.items():
+            figure = Figure(figsize=(WIDTH_IN, height))
+            plot(figure.add_subplot())
+            panels[name] = svg(figure, name)
+    return panels
+
+
+def save_picture(record: RunRecord, baseline: RunRecord | None, path_png: Path) -> None:
+    """The main plots of a run in one PNG: accuracy by bytes and by joules, and joules by round.
+
+    Raises OSError where the disk refuses.
+    """
+    with styled():
+        figure = Figure(figsize=(11.4, 6.6))
+        grid = figure.add_gridspec(2, 2, height_ratios=(1.25, 1))
+        uplink = figure.add_subplot(grid[0, 0])
+        joules = figure.add_subplot(grid[0, 1], sharey=uplink)
+        energy = figure.add_subplot(grid[1, :])
+        _by_uplink(uplink, record, baseline)
+        _by_joules(joules, record, baseline)
+        plots.energy_by_round(energy, record, baseline)
+        uplink.set_title("Accuracy by bytes sent")
+        joules.set_title(f"Accuracy by joules spent ({record.energy_source})")
+        energy.set_title(f"Joules by round ({record.energy_source})")
+        save_png(figure, path_png)
+
+
+def _by_uplink(axes: Axes, record: RunRecord, baseline: RunRecord | None) -> None:
+    plots.accuracy_by_cost(axes, record, baseline, "uplink_bytes", log=True, format_cost=units.data)
+    axes.set_xlabel("bytes sent by all devices so far")
+
+
+def _by_downlink(axes: Axes, record: RunRecord, baseline: RunRecord | None) -> None:
+    plots.accuracy_by_cost(axes, record, baseline, "downlink_bytes", log=True, format_cost=units.data)
+    axes.set_xlabel("bytes sent to all devices so far")
+
+
+def _by_joules(axes: Axes, record: RunRecord, baseline: RunRecord | None) -> None:
+    plots.accuracy_by_cost(axes, record, baseline, "energy_j", log=False, format_cost=units.energy)
+    axes.set_xlabel("joules spent by all devices so far")

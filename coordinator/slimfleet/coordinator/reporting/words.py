@@ -1,0 +1,178 @@
+"""Words: what the report page and the terminal both say of a run."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from slimfleet.coordinator.reporting import units
+from slimfleet.coordinator.reporting.outcome import DeviceRow, RunRecord
+from slimfleet.coordinator.settings import NO_LIMIT, Budgets
+
+__all__ = [
+    "by_class",
+    "compared",
+    "explain",
+    "idle_classes",
+    "own_budgets",
+    "reached",
+    "tally",
+    "why_untrained",
+]
+
+_REASONS: Mapping[str, str] = {
+    "energy_j": "the smallest plan needs more joules than the budget holds",
+    "memory_bytes": "the narrowest model needs more memory than there is",
+    "deadline_s": "the smallest plan would not be done by the deadline",
+    "uplink_bytes": "the smallest update is larger than the uplink budget",
+    "downlink_bytes": "the smallest model is larger than the downlink budget",
+    "local_steps": "not one training step fitted the budget",
+    "battery": "the battery is below the floor for taking part",
+    "dropout": "the device vanished in mid-round",
+    "late": "the answer came after the deadline",
+    "timeout": "no answer came in time",
+    "worker": "the process that ran the device died",
+    "error": "the device raised an error",
+    "refused": "the device declined the work",
+    "incomplete": "the answer lacked a part",
+    "message": "the report that came with the update is not credible",
+    "truncated": "the update's size is not what it declares",
+    "oversized": "the update is larger than its model allows",
+    "magic": "the bytes are not an update",
+    "version": "the update is in an unknown format",
+    "header": "a header field is outside its range",
+    "checksum": "the bytes were damaged on the way",
+    "schema": "the update is for another model",
+    "counts": "the update's sizes disagree with its model",
+    "grid": "the update has an impossible quantiser",
+    "entropy": "the update's coded values are impossible",
+    "nonfinite": "the update holds NaN or infinity",
+    "stale": "the update is for a model no longer accepted",
+    "replay": "the answer was a second one, or not to this round",
+    "channels": "the update's channels are not those of its plan",
+    "norm": "the update is implausibly large",
+}
+
+
+def explain(reason: str) -> str:
+    """What a reason means; empty for a word that is not known."""
+    return _REASONS.get(reason, "")
+
+
+def tally(
+    skipped: Mapping[str, int], rejected: Mapping[str, int], failed: Mapping[str, int]
+) -> list[tuple[str, str, int]]:
+    """(what happened, reason, times), the most frequent of each kind first."""
+    kinds = (("skipped", skipped), ("rejected", rejected), ("failed", failed))
+    return [
+        (kind, reason, times)
+        for kind, counts in kinds
+        for reason, times in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        if times
+    ]
+
+
+_COSTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("rounds", "rounds", str),
+    ("sent by devices", "uplink_bytes", units.data),
+    ("sent to devices", "downlink_bytes", units.data),
+    ("energy", "energy_j", units.energy),
+    ("of it computing", "compute_j", units.energy),
+    ("of it radio", "radio_j", units.energy),
+    ("virtual time", "virtual_time_s", units.duration),
+)
+
+
+def compared(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """(cost, ours, the baseline's, their ratio) up to the target accuracy, for a summary that reached it."""
+    ours, theirs, ratios = summary["to_target"], summary["baseline"]["to_target"], summary["savings"]
+    return [
+        (name, show(ours[key]), show(theirs[key]), units.times(ratios[key])) for name, key, show in _COSTS
+    ]
+
+
+def reached(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
+    """(accuracy, rounds of both, times fewer bytes up, bytes down, joules) for each accuracy of a comparison."""
+    rows = []
+    for compared in (*summary["reach"], summary):
+        ours, theirs, ratios = compared["to_target"], compared["baseline"]["to_target"], compared["savings"]
+        rounds = " / ".join(
+            "not reached" if run["rounds"] is None else str(run["rounds"]) for run in (ours, theirs)
+        )
+        up, down, joules = (
+            units.times(ratios[cost]) for cost in ("uplink_bytes", "downlink_bytes", "energy_j")
+        )
+        rows.append((units.percent(ours["accuracy"]), rounds, up, down, joules))
+    return rows
+
+
+def own_budgets(budgets: Budgets) -> str:
+    """One sentence on the classes whose own limits take the place of the common ones; empty where there are none."""
+    common = asdict(budgets.common)
+    changes = {
+        name: [
+            f"{limit} {_limit(own)} instead of {_limit(common[limit])}"
+            for limit, own in asdict(limits).items()
+            if own != common[limit]
+        ]
+        for name, limits in sorted(budgets.by_class.items())
+    }
+    said = [f"{name} ({', '.join(changed)})" for name, changed in changes.items() if changed]
+    return (
+        f"the common budget does not bind classes with limits of their own: {'; '.join(said)}" if said else ""
+    )
+
+
+def by_class(devices: Sequence[DeviceRow]) -> dict[str, list[DeviceRow]]:
+    """Device class -> its devices, in order of class."""
+    groups: dict[str, list[DeviceRow]] = defaultdict(list)
+    for device in devices:
+        groups[device.device_class].append(device)
+    return {name: groups[name] for name in sorted(groups)}
+
+
+def idle_classes(devices: Sequence[DeviceRow]) -> str:
+    """The classes of which no update was ever used, each with the reason; empty where there are none."""
+    idle = [
+        f"{name} ({_why_idle(group)})"
+        for name, group in by_class(devices).items()
+        if not any(device.participations for device in group)
+    ]
+    return ", ".join(idle)
+
+
+def why_untrained(record: RunRecord) -> str:
+    """One sentence on why a run came to nothing; empty where an update was used."""
+    if any(row.completed for row in record.rows):
+        return ""
+    rounds = len(record.rows)
+    if not rounds:
+        return "No round was run, so the model is untrained."
+    begins = f"No update was used in {rounds} round{'s' if rounds > 1 else ''}, so the model is untrained"
+    kinds = tally(record.skipped, record.rejected, record.failed)
+    if not kinds:
+        return f"{begins}: no device could be reached."
+    what, reason, times = max(kinds, key=lambda kind: kind[2])
+    meaning = f", {explain(reason)}" if explain(reason) else ""
+    return f"{begins}: most often ({units.count(times)} times) a device {_VERBS[what]}: {reason}{meaning}."
+
+
+_VERBS: Mapping[str, str] = {
+    "skipped": "was skipped",
+    "rejected": "had its update rejected",
+    "failed": "failed",
+}
+
+
+def _why_idle(group: Sequence[DeviceRow]) -> str:
+    """Why no update of these devices was used: their most frequent constraint, if that is what left them out."""
+    skipped = Counter(device.last_reason.split(":")[0] for device in group if device.skips)
+    if any(device.failures or device.rejections for device in group):
+        return "no update used"
+    return skipped.most_common(1)[0][0] if skipped else "never chosen"
+
+
+def _limit(value: float | None) -> str:
+    return NO_LIMIT if value is None else f"{value:.15g}"

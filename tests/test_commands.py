@@ -1,0 +1,289 @@
+"""What all commands have in common: their help, their version, and what they make of terminals and installations."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+from slimfleet.compression.edge.command_line import SIMULATION_ONLY, command_app, run_app
+
+ROOT = Path(__file__).parent.parent
+APPS = {
+    "slimfleet-compress": "slimfleet.compression.cli",
+    "slimfleet-coordinator": "slimfleet.coordinator.cli",
+    "slimfleet-device": "slimfleet.client.cli",
+    "slimfleet-simulate": "slimfleet.simulations.cli",
+}
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process: exit code, stdout, stderr."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def call(name: str, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        with pytest.raises(SystemExit) as caught:
+            import_module(APPS[name]).main()
+        output = capsys.readouterr()
+        return int(caught.value.code or 0), output.out, output.err
+
+    return call
+
+
+def commands() -> Iterator[tuple[str, str, click.Command]]:
+    """Every command: its application, the arguments that lead to it, and itself."""
+    for name, module in APPS.items():
+        top = typer.main.get_command(import_module(module).app)
+        yield name, "", top
+        if isinstance(top, click.Group):
+            for sub, command in top.commands.items():
+                yield name, sub, command
+
+
+ALL = list(commands())
+
+
+@pytest.mark.parametrize(("name", "sub", "command"), ALL, ids=[f"{name} {sub}" for name, sub, _ in ALL])
+def test_the_help_tells_every_argument_and_option_in_full(
+    name: str, sub: str, command: click.Command, run: Run
+) -> None:
+    code, said, _ = run(name, *filter(None, [sub]), "-h")
+    assert code == 0
+    assert f"Usage: {name}" in said
+    assert max(len(line) for line in said.splitlines()) <= 80
+    words = said.translate(str.maketrans("│", " ")).split()
+    for parameter in command.params:
+        help_text = getattr(parameter, "help", None)
+        assert help_text, f"{name} {sub}: {parameter.name} has no help"
+        if getattr(parameter, "hidden", False):
+            continue
+        for option in parameter.opts if isinstance(parameter, click.Option) else ():
+            assert option in words, f"{name} {sub}: {option} is not shown whole"
+        missing = [word for word in help_text.replace("\\[", "[").split() if word not in words]
+        assert not missing, f"{name} {sub}: {parameter.name} loses {missing}"
+        assert "[" not in help_text.replace("\\[", ""), (
+            f"{name} {sub}: {parameter.name}: rich takes it for markup"
+        )
+
+
+@pytest.mark.parametrize(("name", "sub", "command"), ALL, ids=[f"{name} {sub}" for name, sub, _ in ALL])
+def test_examples_stand_on_lines_of_their_own(name: str, sub: str, command: click.Command, run: Run) -> None:
+    _, said, _ = run(name, *filter(None, [sub]), "--help")
+    examples = [
+        line.strip() for line in (command.help or "").splitlines() if line.strip().startswith(f"{name} ")
+    ]
+    lines = [line.strip() for line in said.splitlines()]
+    assert [line for line in examples if line not in lines] == []
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_the_version(name: str, run: Run) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    code, out, _ = run(name, "--version")
+    assert (code, out.split()[:1]) == (0, ["slimfleet"])
+    assert version in out or "not installed" in out
+
+
+def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_package_itself_can_be_run() -> None:
+    said = python("-m", "slimfleet", "simulate", "--version")
+    assert (said.returncode, said.stdout.split()[0]) == (0, "slimfleet")
+    wrong = python("-m", "slimfleet", "simulat")
+    assert (wrong.returncode, len(wrong.stderr.splitlines())) == (2, 1)
+    assert "simulate,compress,device,coordinator" in wrong.stderr
+    assert python("-m", "slimfleet", "--help").returncode == 0
+
+
+def test_every_script_starts_where_ctrl_c_is_answered() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    entries = import_module("slimfleet.__main__")
+    assert scripts.keys() == APPS.keys()
+    for name, entry in scripts.items():
+        module, _, function = entry.partition(":")
+        assert module == "slimfleet.__main__"
+        assert callable(getattr(entries, function))
+        assert entries.COMMANDS[function] == APPS[name]
+
+
+def test_ctrl_c_during_imports_ends_with_130_and_without_a_traceback(tmp_path: Path) -> None:
+    """Numpy, which the first imports bring, takes long: a stand-in waits in it for as long as it takes."""
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy" / "__init__.py").write_text(
+        "import pathlib, time\npathlib.Path(__file__).with_name('here').touch()\ntime.sleep(60)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "slimfleet", "simulate"],
+        env=os.environ | {"PYTHONPATH": path},
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs tests in the background makes its children ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        until = time.monotonic() + 60
+        while not (tmp_path / "numpy" / "here").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, said) == (130, "interrupted\n")
+
+
+def test_completion_knows_the_options_and_the_scenarios() -> None:
+    def complete(words: str) -> str:
+        asked = {
+            "_SLIMFLEET_SIMULATE_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split(" ")) - 1),
+        }
+        return python("-m", "slimfleet.simulations.cli", **asked).stdout
+
+    assert complete("slimfleet-simulate fash").split() == ["fashion_mnist"]
+    assert complete("slimfleet-simulate --backend r").split() == ["ray"]
+
+
+ODD_TEXT = '"57× less – “done” … ▇ ж"'
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp437", "cp866", "koi8-r", "latin-1", "utf-8"])
+def test_what_a_terminal_cannot_show_is_replaced(encoding: str) -> None:
+    program = (
+        "import typer; from rich.console import Console; from rich.table import Table;"
+        "from slimfleet.compression import BadInput;"
+        "from slimfleet.compression.edge.command_line import command_app, run_app;"
+        "app = command_app();\n"
+        "@app.command()\ndef go():\n"
+        f" table = Table(title={ODD_TEXT}); table.add_column('×'); table.add_row({ODD_TEXT})\n"
+        f" Console().print(table); print({ODD_TEXT}); raise BadInput({ODD_TEXT})\n"
+        "run_app(app, 'x')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    out, err = done.stdout.decode(encoding), done.stderr.decode(encoding)
+    assert done.returncode == 2, err
+    assert len(err.splitlines()) == 1
+    assert "less" in out
+    assert "57x less" in err or "57× less" in err
+
+
+@pytest.mark.parametrize("encoding", ["cp437", "koi8-r"])
+def test_a_run_does_not_fail_at_its_end_for_want_of_a_character(encoding: str, tmp_path: Path) -> None:
+    small = (
+        "--rounds",
+        "1",
+        "--devices",
+        "20",
+        "--set",
+        "selection.per_round=5",
+        "--out",
+        str(tmp_path / "out"),
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "slimfleet", "simulate", *small],
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "slimfleet" in done.stdout.decode(encoding)
+
+
+def test_a_missing_package_is_named_with_the_extra_that_has_it(tmp_path: Path) -> None:
+    block = "import sys; sys.modules['matplotlib'] = None; sys.argv = ['x', '--out', sys.argv[1]];"
+    done = python("-c", f"{block} from slimfleet.__main__ import simulate; simulate()", str(tmp_path / "out"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "matplotlib" in done.stderr
+    assert "pip install 'slimfleet[simulation]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_help_needs_nothing_of_an_extra() -> None:
+    block = "import sys; " + "".join(f"sys.modules[{name!r}] = None; " for name in SIMULATION_ONLY)
+    for name in APPS:
+        short = name.removeprefix("slimfleet-")
+        code = f"{block} sys.argv = ['x', '--help']; from slimfleet.__main__ import {short}; {short}()"
+        done = python("-c", code)
+        assert done.returncode == 0, done.stderr
+        assert "Usage" in done.stdout
+
+
+def test_the_extra_has_what_the_message_says() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    modules = {"prometheus-client": "prometheus_client", "scikit-learn": "sklearn", "tomli-w": "tomli_w"}
+    names = [each.split(">")[0].split("[")[0] for each in declared["simulation"]]
+    assert {modules.get(name, name) for name in names} | {"ray"} == set(SIMULATION_ONLY)
+
+
+def fails(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
+    app = command_app()
+
+    @app.command()
+    def go() -> None:
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["x"])
+    with pytest.raises(SystemExit) as caught:
+        run_app(app, "x")
+    return int(caught.value.code or 0)
+
+
+@pytest.mark.parametrize("name", SIMULATION_ONLY)
+def test_every_package_of_the_extra_is_known(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fails(ModuleNotFoundError(name=f"{name}.deeper"), monkeypatch) == 2
+    assert capsys.readouterr().err.startswith(f"error: {name} is not installed")
+
+
+def test_a_module_that_ought_to_be_there_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModuleNotFoundError):
+        fails(ModuleNotFoundError(name="slimfleet.nowhere"), monkeypatch)
+
+
+@pytest.mark.parametrize("where", ["pipe", "full"])
+def test_output_that_cannot_be_written_ends_without_a_traceback(where: str) -> None:
+    if where == "full" and not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    target = "| true" if where == "pipe" else "> /dev/full"
+    command = f'"{sys.executable}" -c "import time; time.sleep(0.5)" && "{sys.executable}" -m slimfleet device meters'
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; ({command} --seconds 0.1) {target}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
