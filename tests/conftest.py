@@ -7,7 +7,8 @@ import os
 # Before torch is imported, here and in the processes that tests start: two workers share the machine already.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean
 
@@ -21,6 +22,18 @@ hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
 MakeRecord = Callable[..., RunRecord]
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_before() -> Iterator[None]:
+    """Commands and deployed apps set up logging for their process, which here goes on to other tests."""
+    loggers = [logging.getLogger(name) for name in (None, "slimfleet", "flwr")]
+    before = [(logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.propagate = propagate
+        logger.handlers[:] = handlers
 
 
 @pytest.hookimpl(trylast=True)

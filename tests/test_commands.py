@@ -218,14 +218,30 @@ def test_a_run_does_not_fail_at_its_end_for_want_of_a_character(encoding: str, t
     assert "slimfleet" in done.stdout.decode(encoding)
 
 
-def test_a_missing_package_is_named_with_the_extra_that_has_it(tmp_path: Path) -> None:
-    block = "import sys; sys.modules['matplotlib'] = None; sys.argv = ['x', '--out', sys.argv[1]];"
-    done = python("-c", f"{block} from slimfleet.__main__ import simulate; simulate()", str(tmp_path / "out"))
+def simulate_without(module: str, out: Path) -> subprocess.CompletedProcess[str]:
+    small = ["--rounds", "1", "--devices", "20", "--set", "selection.per_round=5", "--out", str(out)]
+    code = (
+        f"import sys; sys.modules[{module!r}] = None; sys.argv = ['x', *{small!r}];"
+        "from slimfleet.__main__ import simulate; simulate()"
+    )
+    return python("-c", code)
+
+
+@pytest.mark.parametrize("module", ["flwr", "tomli_w", "sklearn"])
+def test_a_missing_package_is_named_with_the_extra_that_has_it(module: str, tmp_path: Path) -> None:
+    done = simulate_without(module, tmp_path / "out")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "matplotlib" in done.stderr
+    assert "not installed" in done.stderr
     assert "pip install 'slimfleet[simulation]'" in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "out" / "summary.json").exists()
+
+
+def test_a_run_without_matplotlib_says_why_its_report_has_no_plots(tmp_path: Path) -> None:
+    done = simulate_without("matplotlib", tmp_path / "out")
+    assert done.returncode == 0
+    assert "matplotlib is not installed: pip install 'slimfleet[" in done.stderr
+    assert (tmp_path / "out" / "report.html").exists()
 
 
 def test_the_help_needs_nothing_of_an_extra() -> None:

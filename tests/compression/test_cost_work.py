@@ -56,6 +56,8 @@ def test_targets_may_be_given() -> None:
 
 def test_the_work_of_a_task_is_that_on_its_own_inputs_and_loss() -> None:
     class Squares:
+        name = "squares"
+
         def example_inputs(self) -> tuple[torch.Tensor, ...]:
             return (torch.zeros(1, 6),)
 

@@ -90,7 +90,6 @@ def build_distribution(kind: str, into: Path, **environ: str) -> list[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("distributions")
 def test_a_wheel_brings_a_library_for_every_python_3_that_compiles_without_a_warning(tmp_path):
     strict = shlex.join([*build.compiler(), "-Werror"])
     (wheel,) = build_distribution("wheel", tmp_path, SLIMFLEET_PORTABLE="0", CC=strict)
@@ -103,7 +102,6 @@ def test_a_wheel_brings_a_library_for_every_python_3_that_compiles_without_a_war
     assert not [name for name in names if name.startswith(("tests/", "hatch_build"))]
 
 
-@pytest.mark.xdist_group("distributions")
 def test_a_source_distribution_brings_the_c_sources_and_no_library(tmp_path):
     (sdist,) = build_distribution("sdist", tmp_path)
     with tarfile.open(sdist) as archive:

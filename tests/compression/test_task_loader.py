@@ -7,8 +7,7 @@ import pytest
 
 from slimfleet.client.tasks import TASKS
 from slimfleet.compression import BadInput
-from slimfleet.compression.edge.task_loader import BUILT_IN, load_task
-from slimfleet.compression.task import resolve
+from slimfleet.compression.edge.task_loader import BUILT_IN, load_task, resolve
 
 MODULE = """
 class Sums:

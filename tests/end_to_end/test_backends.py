@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,9 @@ from slimfleet.simulations.grids.ray import RayEngine
 from slimfleet.simulations.scenario import build_task_of
 from slimfleet.simulations.world import VirtualWorld, node_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("ray_running")]
+OWN_TASK = Path(__file__).parents[2] / "docs" / "examples" / "own_task"
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_running")]
 
 
 def digits(**overrides: str) -> Scenario:
@@ -37,6 +41,22 @@ def test_the_same_seed_gives_the_same_model_bytes_on_both_backends(tmp_path: Pat
     other = simulate(another, tmp_path / "other")[0]
     assert (tmp_path / "other" / "model.safetensors").read_bytes() != models[0]
     assert other.seed == 1
+
+
+def test_workers_find_the_task_of_an_example_and_learn_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray was started before the import path was widened here, so its workers must widen their own."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    shutil.copytree(OWN_TASK, tmp_path / "task", ignore=shutil.ignore_patterns("__pycache__"))
+    short = {"rounds": "1", "selection.per_round": "3", "planner.local_steps": "[2]", "run.workers": "1"}
+    scenario = load_scenario(str(tmp_path / "task" / "scenario.toml"), short)
+    local, spread = (
+        simulate(scenario, tmp_path / backend, backend=backend)[0] for backend in ("local", "ray")
+    )
+    models = [(tmp_path / backend / "model.safetensors").read_bytes() for backend in ("local", "ray")]
+    assert models[0] == models[1]
+    assert local.rows[0].completed == spread.rows[0].completed > 0
 
 
 class KillsAnActor:
@@ -62,7 +82,8 @@ def test_an_actor_killed_in_mid_round_costs_one_device_and_not_the_round(tmp_pat
     engine = RayEngine(partial(fleet_app, scenario, tmp_path), workers=2, device_timeout_s=60)
     killer = KillsAnActor(engine)
     try:
-        run(coordinator, EngineGrid([node_of(device.number) for device in fleet], engine), None, [killer])
+        grid = EngineGrid([node_of(device.number) for device in fleet], engine)
+        run(coordinator, grid, None, [killer], everyone=True)
     finally:
         engine.close()
     assert killer.killed

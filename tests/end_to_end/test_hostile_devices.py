@@ -108,7 +108,6 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> HostileRound:
     return run(ALL_FAULTS, tmp_path_factory.mktemp("hostile") / "out")
 
 
-@pytest.mark.xdist_group("hostile")
 @pytest.mark.parametrize("fault", EXPECTED)
 def test_a_fault_is_counted_and_named(fault: str, hostile: HostileRound) -> None:
     verdict, reasons = EXPECTED[fault]
@@ -120,13 +119,12 @@ def test_a_fault_is_counted_and_named(fault: str, hostile: HostileRound) -> None
         assert answer.reason in reasons
         assert row.participations == 0
         assert (row.rejections, row.failures) == ((1, 0) if verdict == "rejected" else (0, 1))
-        named = [
-            line for line in hostile.log if f"node {node_of(number)} {verdict} ({answer.reason})" in line
-        ]
+        shared = [each.name for each in hostile.record.device_rows].count(row.name) > 1
+        label = f"{row.name}, node {node_of(number)}" if shared else row.name
+        named = [line for line in hostile.log if f"{label} {verdict} ({answer.reason})" in line]
         assert len(named) == 1
 
 
-@pytest.mark.xdist_group("hostile")
 def test_the_others_are_unharmed_and_the_counts_are_those_of_the_faults(
     hostile: HostileRound, tmp_path: Path
 ) -> None:

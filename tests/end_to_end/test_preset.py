@@ -19,8 +19,6 @@ from slimfleet.simulations.grids.local import LocalEngine
 from slimfleet.simulations.scenario import build_task_of
 from slimfleet.simulations.world import VirtualWorld, node_of
 
-pytestmark = pytest.mark.xdist_group("preset")
-
 TINY = {
     "rounds": "2",
     "fleet.devices": "20",
@@ -76,7 +74,8 @@ def payloads_of_a_run(state: Path, preset: str) -> list[bytes]:
     engine = Overhears(scenario, state)
     fleet = build_fleet(scenario.fleet, scenario.coordinator.seed)
     coordinator = Coordinator(build_task_of(scenario), scenario.coordinator, VirtualWorld(fleet))
-    run(coordinator, EngineGrid([node_of(device.number) for device in fleet], engine), None)
+    grid = EngineGrid([node_of(device.number) for device in fleet], engine)
+    run(coordinator, grid, None, everyone=True)
     assert coordinator.state.totals.rejected == coordinator.state.totals.failed == {}
     assert sum(row.completed for row in coordinator.state.rows) == 16
     return engine.payloads

@@ -14,7 +14,7 @@ import pytest
 
 SCRIPT = Path(__file__).parent / "killed_run.py"
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("resume")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

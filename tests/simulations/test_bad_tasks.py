@@ -8,12 +8,12 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from slimfleet.simulations.profiles import load_profiles
 
 from slimfleet.client import cli as device
 from slimfleet.compression import BadInput
 from slimfleet.compression.edge import task_loader
 from slimfleet.compression.edge.task_loader import load_task
+from slimfleet.compression.profiles import load_profiles
 from slimfleet.coordinator import cli as coordinator
 from slimfleet.simulations import cli as simulate
 
@@ -62,7 +62,7 @@ def simulation(case: str, *more: str) -> list[str]:
 
 @pytest.mark.parametrize("case", TASKS)
 def test_a_simulation_names_task_member_and_cause_in_one_line(case: str, say: Say) -> None:
-    code, said = say(simulate.main, *simulation(case))
+    code, said = say(simulate.main, *simulation(case, "--quiet"))
     assert code == 2, said
     assert len(said.splitlines()) == 1, said
     for word in (f"bad_tasks:{case}", *TASKS[case][1]):

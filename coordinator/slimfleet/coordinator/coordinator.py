@@ -20,9 +20,9 @@ from slimfleet.compression.pruning.blueprint import blueprint
 from slimfleet.compression.tensors import load_tensors, tensors_of
 from slimfleet.compression.threads import torch_threads
 from slimfleet.coordinator.environment import Environment
-from slimfleet.coordinator.learning.aggregate import CoverageMean, shortened
+from slimfleet.coordinator.learning.aggregate import CoverageMean, shortened, tied, tied_tensors
 from slimfleet.coordinator.learning.learn import learn
-from slimfleet.coordinator.learning.row import round_row
+from slimfleet.coordinator.learning.row import alarm_of, round_row
 from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
 from slimfleet.coordinator.observing.events import Closed, Phase, Planned
 from slimfleet.coordinator.planning.assigning import Assigner
@@ -72,6 +72,7 @@ class Coordinator:
                 width: work_of(task, self.blueprint.shrunk(select_channels(groups, width, "prefix")))
                 for width in sorted({1.0, *settings.planner.widths})
             }
+        self._tied = tied_tensors(self.blueprint.model)
         self._stopwatch = stopwatch
 
     @property
@@ -165,6 +166,8 @@ class Coordinator:
             began = stopwatch()
             evaluation = self._evaluate()
             seconds["evaluate"] = stopwatch() - began
+            if problem := alarm_of(evaluation):
+                log.error("round %d: %s", opened.number, problem)
         virtual_time_s = self.environment.now_s() - opened.opened_s
         wall_time_s = stopwatch() - opened.opened_at
         row = round_row(state, opened, answers, silent.values(), evaluation, virtual_time_s, wall_time_s)
@@ -218,7 +221,7 @@ class Coordinator:
         """The round's mean update, bounded by its typical update: all that protects a fleet's first round."""
         used = [a.norms for a in answers if a.verdict == "accepted" and a.norms is not None]
         typical = typical_norms(used) or opened.bounds.typical
-        mean = opened.mean.mean(self.settings.server.absent_weight)
+        mean = tied(opened.mean.mean(self.settings.server.absent_weight), self._tied)
         return shortened(mean, self.state.schema, multiple(LONGEST_MEAN, typical))
 
     def _opened(self) -> OpenRound:

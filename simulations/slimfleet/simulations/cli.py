@@ -97,7 +97,7 @@ def run(
     from slimfleet.simulations.progress import RoundProgress
     from slimfleet.simulations.run import resumed_scenario, simulate
 
-    _log(verbose)
+    _log(verbose, quiet)
     if resume is None:
         resolved = _scenario(
             scenario, {"rounds": rounds, "fleet.devices": devices, "seed": seed}, settings or []
@@ -168,9 +168,16 @@ def _folder(out: Path | None, name: str) -> Path:
     return next(folder for folder in tries if not folder.exists())
 
 
-def _log(verbose: bool) -> None:
-    logging.basicConfig(format="%(message)s", level=logging.INFO if verbose else logging.ERROR)
+_ROUND_BY_ROUND = ("slimfleet.coordinator.coordinator", "slimfleet.coordinator.transport.flower.run")
+"""Loggers that speak of single devices and rounds, whose sums the closing table has."""
+
+
+def _log(verbose: bool, quiet: bool) -> None:
+    level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(format="%(message)s", level=level)
     logging.getLogger("flwr").setLevel(logging.WARNING)
+    for name in _ROUND_BY_ROUND:
+        logging.getLogger(name).setLevel(logging.NOTSET if verbose else logging.ERROR)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ class Candidate:
 
     node: int
     round_j: float
-    """Nominal energy of one epoch of the full model, radio burst included, as far as it is credible; above 0."""
+    """Nominal energy of one epoch of the full model, radio burst included, as far as it is credible."""
     loss: float | None
     battery: float | None
     charging: bool
@@ -49,7 +49,7 @@ def credible_joules(claimed: Mapping[int, tuple[str, float]]) -> dict[int, float
         for name, of_class in classes.items()
     }
     return {
-        node: max(joules if joules * FAR >= quartiles[name] else quartiles[name], LEAST_JOULES)
+        node: joules if joules * FAR >= quartiles[name] else quartiles[name]
         for node, (name, joules) in claimed.items()
     }
 
@@ -101,7 +101,7 @@ def _log_weights(
     for c in candidates:
         loss = best if c.loss is None else c.loss if c.loss <= far else high
         worth = settings.utility_exponent * log(max(loss, 1e-3))
-        price = settings.energy_exponent * log(c.round_j)
+        price = settings.energy_exponent * log(max(c.round_j, LEAST_JOULES))
         charge = 1.0 if c.battery is None or c.charging else max(c.battery, 1e-3)
         rows.append(worth - price + log(charge))
     return np.array(rows, np.float64)

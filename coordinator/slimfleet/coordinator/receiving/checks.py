@@ -13,7 +13,7 @@ from slimfleet.compression import Assignment, Budget, Cost, ModelSchema, Payload
 from slimfleet.compression.codec import decode
 from slimfleet.compression.pruning import IndexMap
 from slimfleet.compression.schema import TensorSpec
-from slimfleet.compression.types import Startup
+from slimfleet.compression.types import LARGEST_JOULES, LARGEST_SECONDS, Startup
 from slimfleet.compression.wire import PayloadKind, unseal
 
 LARGEST_EXAMPLES = 2**20
@@ -40,7 +40,7 @@ class Norms:
 def check_report(report: Report, assignment: Assignment, *, uplink_bytes: int, downlink_bytes: int) -> None:
     """Compare a report with what the coordinator knows itself: the plan and the payloads' sizes.
 
-    Raises PayloadError("message") where they disagree, or where the report contradicts itself.
+    Raises PayloadError("message") where they disagree, or where the report contradicts itself or is implausible.
     """
     spent, planned = report.spent, assignment.plan.local_steps
     if not 1 <= report.steps <= planned:
@@ -60,12 +60,17 @@ def check_report(report: Report, assignment: Assignment, *, uplink_bytes: int, d
             f"{startup.energy_j:g} J in {startup.time_s:g} s before the first step reported, "
             f"{spent.energy_j:g} J in {spent.time_s:g} s overall",
         )
+    if not is_plausible(spent, startup):
+        raise PayloadError(
+            "message", f"{spent.energy_j:g} J in {spent.time_s:g} s reported: no device does that"
+        )
 
 
 def is_plausible(spent: Cost, startup: Startup) -> bool:
-    """Whether what a device says that it spent on a round does not contradict itself."""
+    """Whether one device can have spent this on a round."""
     return (
-        spent.radio_j <= spent.energy_j
+        spent.radio_j <= spent.energy_j <= LARGEST_JOULES
+        and spent.time_s <= LARGEST_SECONDS
         and startup.energy_j <= spent.energy_j
         and startup.time_s <= spent.time_s
     )
