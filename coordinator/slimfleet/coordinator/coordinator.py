@@ -218,7 +218,7 @@ class Coordinator:
         )
 
     def _mean(self, opened: OpenRound, answers: Sequence[Answer]) -> Tensors:
-        """The round's mean update, bounded by its typical update: all that protects a fleet's first round."""
+        """The round's mean update, in which tied tensors move as one, bounded by its typical update."""
         used = [a.norms for a in answers if a.verdict == "accepted" and a.norms is not None]
         typical = typical_norms(used) or opened.bounds.typical
         mean = tied(opened.mean.mean(self.settings.server.absent_weight), self._tied)

@@ -23,13 +23,13 @@ LARGEST_NORM = 20.0
 """An update whose norm is more than this many times the fleet's median is rejected. Honest norms spread widely where
 data are few and skewed: up to 16 medians in the quickstart."""
 
-LONGEST_UPDATE = 5.0
+LONGEST_UPDATE = 4.0
 """An update of the median device's weight that is longer than this many median norms counts as this long, a heavier one
 as accordingly shorter. At a twentieth of the mean, it then moves the model less than the honest rest of its round."""
 
-LONGEST_MEAN = 1.5
-"""Largest norm of a mean update, in median norms of its updates. Honest updates point different ways, and their mean
-stays below one median; means over different parts of a model are a little longer."""
+LONGEST_MEAN = 3.0
+"""Largest norm of a mean update, in median norms of its updates. Honest updates point different ways: their mean stays
+below one median, or somewhat above it where norms spread widely. This bounds the statistics of a first round."""
 
 ENOUGH_DEVICES = 3
 """Devices whose norms make a median that one of them cannot choose."""
