@@ -27,7 +27,11 @@ MakeRecord = Callable[..., RunRecord]
 @pytest.fixture(autouse=True)
 def _loggers_as_before() -> Iterator[None]:
     """Commands and deployed apps set up logging for their process, which here goes on to other tests."""
-    loggers = [logging.getLogger(name) for name in (None, "slimfleet", "flwr")]
+    logging.disable(logging.NOTSET)
+    own = [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "slimfleet"]
+    for name in own:
+        logging.getLogger(name).disabled = False
+    loggers = [logging.getLogger(name) for name in (None, "slimfleet", "flwr", *own)]
     before = [(logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
     yield
     for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):

@@ -101,7 +101,7 @@ def test_a_device_that_hangs_is_given_up_and_the_others_are_heard(tmp_path: Path
         selection__battery_floor="0.0",
         fleet__faults="{ hang = 0.125 }",
         # Waited for once. An honest device needs less, also as the first in a fresh actor on a busy machine.
-        run__device_timeout_s="12.0",
+        run__device_timeout_s="30.0",
     )
     record, _ = simulate(scenario, tmp_path / "out", backend="ray")
     assert record.failed == {"timeout": 1}

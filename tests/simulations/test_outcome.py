@@ -95,7 +95,7 @@ def test_nothing_but_the_rounds_may_change(tmp_path: Path) -> None:
 
 
 def test_a_deployed_run_leaves_what_a_simulated_one_does(tmp_path: Path) -> None:
-    scenario = small(budget__energy_j="5.0")
+    scenario = small(budget__energy_j="5.0", selection__min_devices="10")
     (tmp_path / "federation.toml").write_text(tomli_w.dumps(tables_of(scenario.coordinator)))
     out = tmp_path / "out"
     config: Any = {
