@@ -55,3 +55,9 @@ def test_the_residual_is_bounded_by_the_norm_of_the_update():
     residual = {"w": np.array([[0.0, 1000.0]], np.float32)}
     assert np.allclose(add_residual(update, residual, max_norm=2.0)["w"], [[3.0, 14.0]])
     assert np.allclose(add_residual(update, {"w": residual["w"] / 1000}, max_norm=2.0)["w"], [[3.0, 5.0]])
+
+
+def test_the_bound_holds_in_float16_beyond_what_its_squares_can_hold():
+    update = {"w": np.full(4, 200.0, np.float16)}  # a norm of 400; the square of 256 is infinite in float16
+    residual = {"w": np.full(4, 10_000.0, np.float32)}
+    assert add_residual(update, residual, max_norm=4.0)["w"].tolist() == [1000.0] * 4

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -95,3 +96,42 @@ def test_a_rounds_order_does_not_matter_and_json_keeps_every_bit(seen, random) -
     learned = UpdateSizeModel().learn(seen).learn(seen[:2])
     assert UpdateSizeModel().learn(shuffled).learn(seen[:2]) == learned
     assert UpdateSizeModel.from_json(json.loads(json.dumps(learned.to_json()))) == learned
+
+
+def fleet_of(devices: int, share: float, poisoned: int = 0) -> list[SizeObservation]:
+    """One payload a device, at `share` of the formula; the first few send next to nothing."""
+    expected = UpdateSizeModel().predict(100_000, 0.3)
+    return [
+        SizeObservation(
+            0.3, 100_000, 45 if number < poisoned else round(share * expected), f"device {number}"
+        )
+        for number in range(devices)
+    ]
+
+
+def test_a_few_devices_that_send_next_to_nothing_do_not_change_what_is_expected_of_the_others() -> None:
+    honest, poisoned = UpdateSizeModel(), UpdateSizeModel()
+    for number in range(6):
+        honest = honest.learn(fleet_of(40, 0.9 + 0.01 * number))
+        poisoned = poisoned.learn(fleet_of(40, 0.9 + 0.01 * number, poisoned=5))
+    for nmse in (0.3, 0.1):
+        assert poisoned.predict(100_000, nmse) == pytest.approx(honest.predict(100_000, nmse), rel=0.02)
+    assert poisoned.error == pytest.approx(honest.error, abs=0.02)
+
+
+def test_an_error_that_few_devices_know_is_not_theirs_alone_to_correct() -> None:
+    model = UpdateSizeModel().learn(fleet_of(40, 1.0))
+    tiny = [SizeObservation(0.05, 100_000, 45, f"device {number}") for number in range(2)]
+    for _ in range(10):
+        model = model.learn(tiny)
+    assert model.predict(100_000, 0.05) == pytest.approx(UpdateSizeModel().predict(100_000, 0.05), rel=0.1)
+
+
+def test_the_memory_of_sizes_is_bounded_and_follows_the_last_to_report() -> None:
+    model = UpdateSizeModel()
+    for number in range(30):
+        seen = [replace(each, device=f"{number}/{each.device}") for each in fleet_of(20, 1.0 + 0.1 * number)]
+        model = model.learn(seen)
+    assert sum(map(len, model.tracks.values())) <= 100
+    expected = UpdateSizeModel().predict(100_000, 0.3)
+    assert model.predict(100_000, 0.3) > 3.5 * expected

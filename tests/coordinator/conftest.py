@@ -210,13 +210,14 @@ def task() -> Blobs:
 def federate(task: Blobs, tmp_path: Path) -> Federate:
     """Make a federation.
 
-    `state` names the folder of its devices, `profiles` may replace PHONE by node; whatever else is given are tables or
-    values of the settings, over those of TABLES.
+    `state` names the folder of its devices, `trained` may replace the task and `profiles` PHONE by node; whatever else
+    is given are tables or values of the settings, over those of TABLES.
     """
 
     def make(
         *,
         state: str = "devices",
+        trained: Blobs = task,
         profiles: dict[int, DeviceProfile] | None = None,
         observers: Sequence[Observer] = (),
         **changes: Any,
@@ -225,8 +226,8 @@ def federate(task: Blobs, tmp_path: Path) -> Federate:
         tables = {**TABLES}
         for key, value in changes.items():
             tables[key] = {**tables.get(key, {}), **value} if isinstance(value, dict) else value
-        coordinator = Coordinator(task, settings_of(tables, "the test"), world)
-        workbench = Workbench(task, coordinator.blueprint, RUNTIMES["lite"])
+        coordinator = Coordinator(trained, settings_of(tables, "the test"), world)
+        workbench = Workbench(trained, coordinator.blueprint, RUNTIMES["lite"])
         store = FolderStore(tmp_path / state, coordinator.blueprint, durable=False)
         devices = {}
         for number, node in enumerate(NODES):

@@ -166,3 +166,14 @@ def test_devices_that_did_not_train_an_element_hold_it_back(absent_weight: float
     first, second = mean.mean(absent_weight)["w"]
     assert first == pytest.approx((2.0 * 10 + 4.0 * 20) / 30)
     assert second == pytest.approx(expected)
+
+
+def test_statistics_of_large_data_are_cut_to_what_the_sum_has_room_for_and_weights_are_refused():
+    everywhere = map_of(0, 1, 2, 3)
+    large = change(everywhere, 0.0)
+    large["running"][:] = [1e12, -1e12, 5.0, 0.0]
+    mean = mean_of([(large, everywhere, 1000), (change(everywhere, 0.0), everywhere, 1000)], most=20).mean()
+    assert mean["running"][0] == -mean["running"][1] > 1e5
+    assert mean["running"][2:].tolist() == [2.5, 0.0]
+    with pytest.raises(PayloadError):
+        mean_of([(change(everywhere, 1e12), everywhere, 1000)])

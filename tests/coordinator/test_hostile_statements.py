@@ -86,3 +86,42 @@ def test_rounds_go_on_beside_a_device_at_any_corner_of_its_bounds(claims, exampl
                 federation.work(dispatch)
         assert {d.node for d in planned.dispatches} | set(planned.skipped) == {11, 12, 13, 14}
         assert federation.step().row.completed == 3
+
+
+reports = st.fixed_dictionaries(
+    {},
+    optional={
+        "loss": st.sampled_from([-9e29, -1.0, 0.0, 9e29]),
+        "examples": st.sampled_from([1, 2**31]),
+        "accuracy": st.sampled_from([0.0, 1.0]),
+        "source": st.sampled_from(["measured", "estimated"]),
+        "stopped_by": st.text("ab:;[]/.", max_size=64),
+    },
+)
+spending = st.fixed_dictionaries(
+    {},
+    optional={
+        "energy_j": st.sampled_from([0.0, 5e-324, 1e6]),
+        "radio_j": st.sampled_from([0.0, 5e-324]),
+        "time_s": st.sampled_from([1e-6, 604_800.0]),
+        "memory_bytes": st.sampled_from([0, 1, 2**50]),
+    },
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(said=reports, spent=spending, selection=st.sampled_from([0.0, 2.0]))
+def test_rounds_go_on_beside_a_device_that_reports_any_corner_of_its_bounds(said, spent, selection, federate):
+    federation = federate(selection={"utility_exponent": selection})
+    for _ in range(3):
+        planned = federation.plan()
+        for dispatch in planned.dispatches:
+            payload, text = federation.answer(dispatch)
+            report = json.loads(text)
+            if dispatch.node == 11:
+                report |= said | {"spent": report["spent"] | spent}
+            federation.receive(dispatch, payload, json.dumps(report))
+        assert {d.node for d in planned.dispatches} | set(planned.skipped) == {11, 12, 13, 14}
+        row = federation.step().row
+        assert row.completed >= 3
+        assert row.alarm == ""

@@ -207,6 +207,9 @@ def test_a_loss_that_is_not_finite_is_counted_and_the_last_good_one_stays(watche
     assert watched.value("slimfleet_model_loss", split="train") == 0.25
     assert watched.value("slimfleet_model_accuracy_ratio", split="validation") == 0.1
     assert watched.value("slimfleet_nonfinite_values_total", where="loss") == 1
+    watched.closes(evaluation=Evaluation(0.5, float("nan")))
+    assert watched.value("slimfleet_nonfinite_values_total", where="loss") == 2
+    assert watched.value("slimfleet_model_accuracy_ratio", split="validation") == 0.1
 
 
 def test_the_rest_of_the_gauges(watched):

@@ -5,6 +5,7 @@ from pydantic import TypeAdapter
 
 from slimfleet.compression.types import Startup
 from slimfleet.coordinator import Status, WallEnvironment
+from slimfleet.coordinator.receiving.checks import Norms
 from slimfleet.coordinator.registry import Registry
 
 
@@ -80,6 +81,7 @@ def test_a_registry_survives_a_checkpoint(phone):
     registry.register(2**63 + 1, phone, 10)
     registry.register(3, replace(phone, battery_j=0.1 + 0.2), 20)
     registry[3].loss, registry[3].acknowledged_round, registry[3].width_sum = 1 / 3, 4, 0.75
+    registry[3].norms, registry[3].norms_round = Norms(weights=1 / 3, statistics=0.0), 4
     kind = TypeAdapter(Registry)
     assert kind.validate_python(json.loads(json.dumps(kind.dump_python(registry)))) == registry
 

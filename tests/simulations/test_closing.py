@@ -146,3 +146,9 @@ def test_a_run_begins_with_the_classes_that_the_common_budget_does_not_bind(make
         "digits: the common budget does not bind classes with limits of their own: "
         "phone-low (energy_j 14 instead of 0.3)"
     )
+
+
+def test_a_broken_model_is_said_aloud(make_record: MakeRecord) -> None:
+    record = make_record([0.5, 0.1], rows={"alarm": "the evaluation is not finite"})
+    assert "Round 2: the evaluation is not finite (2 rounds in all)." in printed(closing_table(record))
+    assert "not finite" not in printed(closing_table(make_record([0.5])))

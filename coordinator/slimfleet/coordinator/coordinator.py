@@ -20,14 +20,22 @@ from slimfleet.compression.pruning.blueprint import blueprint
 from slimfleet.compression.tensors import load_tensors, tensors_of
 from slimfleet.compression.threads import torch_threads
 from slimfleet.coordinator.environment import Environment
-from slimfleet.coordinator.learning.aggregate import CoverageMean
+from slimfleet.coordinator.learning.aggregate import CoverageMean, shortened, tied, tied_tensors
 from slimfleet.coordinator.learning.learn import learn
-from slimfleet.coordinator.learning.row import round_row
+from slimfleet.coordinator.learning.row import alarm_of, round_row
 from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
 from slimfleet.coordinator.observing.events import Closed, Phase, Planned
 from slimfleet.coordinator.planning.assigning import Assigner
 from slimfleet.coordinator.receiving.answer import REPLAY, Answer, failed, judged
-from slimfleet.coordinator.receiving.checks import LARGEST_EXAMPLES
+from slimfleet.coordinator.receiving.bounds import (
+    LONGEST_MEAN,
+    RECENT_ROUNDS,
+    FleetBounds,
+    fleet_bounds,
+    multiple,
+    typical_norms,
+)
+from slimfleet.coordinator.receiving.checks import norm
 from slimfleet.coordinator.sending.downlink import Downlink
 from slimfleet.coordinator.sending.versions import Versions
 from slimfleet.coordinator.settings import CoordinatorSettings
@@ -64,6 +72,7 @@ class Coordinator:
                 width: work_of(task, self.blueprint.shrunk(select_channels(groups, width, "prefix")))
                 for width in sorted({1.0, *settings.planner.widths})
             }
+        self._tied = tied_tensors(self.blueprint.model)
         self._stopwatch = stopwatch
 
     @property
@@ -113,11 +122,13 @@ class Coordinator:
         dispatch = self.state.in_flight.pop(plan_id, None)
         if dispatch is None:
             return self._answered(REPLAY)
-        answer, update = judged(dispatch, payload, report_text, self.settings.server.max_update_norm)
+        opened = self._opened()
+        answer, update = judged(dispatch, payload, report_text, opened.bounds, opened.downlink.tensors)
         if update is not None and answer.report is not None:
-            weight = min(answer.report.examples, LARGEST_EXAMPLES)
+            weight = opened.bounds.weight(answer.report.examples)
             try:
-                self._opened().mean.add(update, dispatch.index_map, weight)
+                update = shortened(update, dispatch.index_map.schema, opened.bounds.longest_at(weight))
+                opened.mean.add(update, dispatch.index_map, weight)
             except PayloadError as error:
                 answer = replace(answer, verdict="rejected", reason=error.reason, message=str(error))
         return self._answered(answer)
@@ -142,7 +153,7 @@ class Coordinator:
         answers = sorted(opened.answers, key=lambda a: 0 if a.dispatch is None else a.dispatch.node)
         began = stopwatch()
         if opened.mean.updates:
-            state.server.step(opened.mean.mean(self.settings.server.absent_weight))
+            state.server.step(self._mean(opened, answers))
         seconds["aggregate"] = stopwatch() - began
         silent = self.environment.advance(now_s, answers, opened.number)
         learn(state, self.cost_model, answers, silent, opened.number)
@@ -155,6 +166,8 @@ class Coordinator:
             began = stopwatch()
             evaluation = self._evaluate()
             seconds["evaluate"] = stopwatch() - began
+            if problem := alarm_of(evaluation):
+                log.error("round %d: %s", opened.number, problem)
         virtual_time_s = self.environment.now_s() - opened.opened_s
         wall_time_s = stopwatch() - opened.opened_at
         row = round_row(state, opened, answers, silent.values(), evaluation, virtual_time_s, wall_time_s)
@@ -177,15 +190,39 @@ class Coordinator:
     def _open_round(self, now_s: float, began: float) -> OpenRound:
         state, settings = self.state, self.settings
         if state.open_round is None:
-            number = state.next_round
+            number, model = state.next_round, state.server.model()
             state.open_round = OpenRound(
                 number=number,
-                downlink=Downlink(self.blueprint, state.server.model(), number, state.versions, settings),
+                downlink=Downlink(self.blueprint, model, number, state.versions, settings),
                 mean=CoverageMean(state.schema, settings.selection.per_round),
+                bounds=self._bounds(number, model),
                 opened_s=now_s,
                 opened_at=began,
             )
         return state.open_round
+
+    def _bounds(self, number: int, model: Tensors) -> FleetBounds:
+        """What one device may claim and move in this round."""
+        settings, records = self.settings, list(self.state.registry)
+        recent = [
+            record.norms
+            for record in records
+            if record.norms is not None and record.norms_round >= number - RECENT_ROUNDS
+        ]
+        return fleet_bounds(
+            [record.examples for record in records],
+            recent,
+            settings.selection.per_round,
+            settings.server.max_update_norm,
+            norm(model, self.state.schema.weights),
+        )
+
+    def _mean(self, opened: OpenRound, answers: Sequence[Answer]) -> Tensors:
+        """The round's mean update, in which tied tensors move as one, bounded by its typical update."""
+        used = [a.norms for a in answers if a.verdict == "accepted" and a.norms is not None]
+        typical = typical_norms(used) or opened.bounds.typical
+        mean = tied(opened.mean.mean(self.settings.server.absent_weight), self._tied)
+        return shortened(mean, self.state.schema, multiple(LONGEST_MEAN, typical))
 
     def _opened(self) -> OpenRound:
         if self.state.open_round is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from slimfleet.compression import DeviceProfile
 from slimfleet.compression.types import USUAL_STARTUP, Startup
+from slimfleet.coordinator.receiving.checks import Norms
 from slimfleet.coordinator.sending.versions import NOTHING, Holding
 
 
@@ -20,6 +21,10 @@ class DeviceRecord:
     """Local examples, as last reported."""
     loss: float | None = None
     """Training loss, as last reported."""
+    norms: Norms | None = None
+    """Of its last update, whether or not that was used."""
+    norms_round: int = 0
+    """The round of that update."""
     acknowledged_round: int | None = None
     """Last round whose update was accepted."""
     holding: Holding = NOTHING

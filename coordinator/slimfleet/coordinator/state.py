@@ -29,6 +29,7 @@ from slimfleet.coordinator.learning.calibration import Calibration
 from slimfleet.coordinator.learning.row import RoundRow, Totals
 from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
 from slimfleet.coordinator.receiving.answer import Answer
+from slimfleet.coordinator.receiving.bounds import FleetBounds
 from slimfleet.coordinator.registry import Registry
 from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.sending.downlink import Downlink
@@ -50,6 +51,8 @@ class OpenRound:
     number: int
     downlink: Downlink
     mean: CoverageMean
+    bounds: FleetBounds
+    """What each of its devices may claim and move."""
     opened_s: float
     """By the environment's time."""
     opened_at: float

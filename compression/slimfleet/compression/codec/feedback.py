@@ -49,4 +49,5 @@ def residual_after(sent: Tensors, decoded: Tensors, schema: ModelSchema) -> Tens
 
 
 def _norm(tensors: Mapping[str, NDArray[Any]]) -> float:
-    return float(np.sqrt(sum(float(np.vdot(x, x)) for x in tensors.values())))
+    # In float16 the square of 256 is infinite already.
+    return float(np.sqrt(sum(float(np.sum(np.square(x, dtype=np.float64))) for x in tensors.values())))

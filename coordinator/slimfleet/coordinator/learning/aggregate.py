@@ -9,13 +9,19 @@ et al. 2017, alg. 1).
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slimfleet.compression import ModelSchema, PayloadError, Tensors
 from slimfleet.compression.pruning import IndexMap
+from slimfleet.compression.schema import TensorSpec
+from slimfleet.coordinator.receiving.checks import Norms, norm
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FRACTION_BITS = 28
 """Resolution of the sum of floats: 2**-28, some 16 times finer than float32 resolves a value near 1."""
@@ -45,9 +51,11 @@ class CoverageMean:
         examples.
 
         Raises PayloadError("norm") where its values are so large that the sum could overflow; nothing is added then.
+        Statistics of data on a large scale are cut instead: they move as far as the sum has room, round by round.
         """
         if self.updates == self._most:
             raise ValueError(f"this mean was made for {self._most} updates, here is one more")
+        update = {name: self._cut(name, values, weight) for name, values in update.items()}
         for name, values in update.items():
             largest = float(np.max(np.abs(values.astype(np.float64)), initial=0.0))
             # Written so that NaN fails too.
@@ -81,6 +89,12 @@ class CoverageMean:
         trained = sum(int(np.count_nonzero(weight)) for weight in self._weight.values())
         return trained / max(sum(weight.size for weight in self._weight.values()), 1)
 
+    def _cut(self, name: str, values: NDArray[Any], weight: int) -> NDArray[Any]:
+        if self._kinds[name] != "buffer":
+            return values
+        room = 0.999 * self._share / weight / 2.0**FRACTION_BITS
+        return np.clip(values.astype(np.float64), -room, room)
+
     def _fraction_bits(self, name: str) -> int:
         return 0 if self._kinds[name] == "integer" else FRACTION_BITS
 
@@ -88,6 +102,41 @@ class CoverageMean:
         if self._kinds[name] == "integer":
             return _signed(values).astype(np.int64)
         return np.rint(values.astype(np.float64) * 2.0**FRACTION_BITS).astype(np.int64)
+
+
+def tied_tensors(model: nn.Module) -> list[tuple[str, ...]]:
+    """Names of one and the same float tensor of a model, for each that has several."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if tensor.is_floating_point():
+            names.setdefault(id(tensor), []).append(name)
+    return [tuple(same) for same in names.values() if len(same) > 1]
+
+
+def tied(mean: Tensors, names: Sequence[tuple[str, ...]]) -> Tensors:
+    """The mean update, in which tensors that are one move as one.
+
+    On a device they are, but each travels, and is quantised, by itself.
+    """
+    return mean | {name: np.mean([mean[each] for each in same], axis=0) for same in names for name in same}
+
+
+def shortened(update: Tensors, schema: ModelSchema, longest: Norms) -> Tensors:
+    """The update, scaled down where it is longer than `longest`; weights and statistics apart."""
+
+    def scaled(specs: Sequence[TensorSpec], limit: float) -> Tensors:
+        found = norm(update, specs)
+        if found <= limit:
+            return {}
+        return {
+            spec.name: (update[spec.name] * (limit / found)).astype(update[spec.name].dtype) for spec in specs
+        }
+
+    return (
+        update
+        | scaled(schema.weights, longest.weights)
+        | scaled(schema.of_kind("buffer"), longest.statistics)
+    )
 
 
 def _signed(change: NDArray[Any]) -> NDArray[Any]:

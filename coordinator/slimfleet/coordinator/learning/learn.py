@@ -58,13 +58,14 @@ def _taught(state: State, cost_model: CostModel, dispatch: Dispatch, answer: Ans
     record.examples, record.loss = report.examples, report.loss
     record.learn_startup(report.startup)
     nominal = nominal_cost(cost_model, record.profile, dispatch, report)
+    device = str(dispatch.node)
     # Start-up is learned by itself: what it takes says nothing about how fast a device trains.
     spent = replace(report.spent, energy_j=report.spent.energy_j - report.startup.energy_j)
-    state.calibration.update(str(dispatch.node), record.profile.device_class, nominal, spent)
+    state.calibration.update(device, record.profile.device_class, nominal, spent)
     if not plan.nmse:
         return []
     parameters = cost_model.works[plan.width].parameters
-    return [SizeObservation(plan.nmse, parameters, report.spent.uplink_bytes)]
+    return [SizeObservation(plan.nmse, parameters, report.spent.uplink_bytes, device)]
 
 
 def nominal_cost(cost_model: CostModel, profile: DeviceProfile, dispatch: Dispatch, report: Report) -> Cost:
@@ -93,6 +94,8 @@ def _note(
     record.failures += answer.verdict == "failed"
     record.violations += len(answer.broken)
     record.last_problem = "" if answer.verdict == "accepted" else f"{answer.reason}: {answer.message}"
+    if answer.norms is not None:
+        record.norms, record.norms_round = answer.norms, round_number
     if answer.verdict == "accepted":
         record.acknowledged_round = round_number
         record.participations += 1

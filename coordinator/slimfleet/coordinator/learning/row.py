@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import fsum
+from math import fsum, isfinite
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,18 @@ class RoundRow:
     violations: int
     """Constraints broken, judged by the spent costs."""
     wall_time_s: float
+    alarm: str = ""
+    """What is wrong with the model, for people; empty where nothing is."""
+
+
+def alarm_of(evaluation: Evaluation | None) -> str:
+    """What an evaluation says is wrong with the model: NaN or infinity, which training seldom recovers from."""
+    if evaluation is None or (isfinite(evaluation.loss) and isfinite(evaluation.accuracy)):
+        return ""
+    return (
+        f"the evaluation is not finite (loss {evaluation.loss:g}, accuracy {evaluation.accuracy:g}): "
+        f"the global model is broken"
+    )
 
 
 def round_row(
@@ -108,6 +120,7 @@ def round_row(
         size_error=state.sizes.error,
         violations=sum(len(a.broken) for a in answers),
         wall_time_s=wall_time_s,
+        alarm=alarm_of(evaluation),
     )
 
 

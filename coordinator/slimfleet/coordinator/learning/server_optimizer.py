@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from slimfleet.compression import ModelSchema, Tensors
+from slimfleet.coordinator.receiving.checks import is_variance
 from slimfleet.coordinator.settings import ServerSettings
 
 
@@ -51,7 +52,7 @@ class ServerOptimizer:
         for name, parameter in self._trained.items():
             parameter.grad = -torch.from_numpy(np.asarray(mean_update[name])).to(parameter.dtype)
         self._optimizer.step()
-        self._rest = {name: _moved(value, mean_update[name]) for name, value in self._rest.items()}
+        self._rest = {name: _moved(name, value, mean_update[name]) for name, value in self._rest.items()}
         self._steps += 1
         self._update_average()
 
@@ -105,11 +106,15 @@ class ServerOptimizer:
         self._optimizer.load_state_dict({"state": slots, "param_groups": groups})
 
 
-def _moved(value: NDArray[Any], change: NDArray[np.float64]) -> NDArray[Any]:
-    """A buffer moves by the mean change, a counter by that rounded, a flag where more than half flipped it."""
+def _moved(name: str, value: NDArray[Any], change: NDArray[np.float64]) -> NDArray[Any]:
+    """A buffer moves by the mean change, a counter by that rounded, a flag where more than half flipped it.
+
+    A variance falls to zero at most.
+    """
     if value.dtype == np.bool_:
         return np.asarray(value ^ (change > 0.5))
     if value.dtype.kind == "f":
-        return np.asarray(value + change, value.dtype)
+        moved = np.asarray(value + change, value.dtype)
+        return np.maximum(moved, 0) if is_variance(name) and (value >= 0).all() else moved
     # Added as integers, since float64 does not hold those beyond 2**53; unsigned ones wrap as on the device.
     return np.asarray(value + np.rint(change).astype(np.int64).astype(value.dtype))

@@ -16,7 +16,7 @@ from slimfleet.coordinator.environment import Status
 from slimfleet.coordinator.learning.calibration import Calibration
 from slimfleet.coordinator.planning import PLANNERS, History, Sizes
 from slimfleet.coordinator.planning.policy import Planner
-from slimfleet.coordinator.planning.selection import ORDERS, Candidate
+from slimfleet.coordinator.planning.selection import ORDERS, Candidate, credible_joules
 from slimfleet.coordinator.registry import DeviceRecord, Registry
 from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.sending.downlink import Downlink
@@ -76,6 +76,10 @@ class Assigner:
     def _order(self, statuses: Mapping[int, Status]) -> list[int]:
         """The nodes with enough charge, in the order in which they are considered; the others are skipped."""
         settings = self.settings.selection
+        work = self.cost_model.works[1.0]
+        round_j = credible_joules(
+            {each.node: (each.profile.device_class, _full_round_j(each, work)) for each in self.registry}
+        )
         candidates = []
         for node, status in sorted(statuses.items()):
             record = self.registry[node]
@@ -88,7 +92,7 @@ class Assigner:
             candidates.append(
                 Candidate(
                     node=node,
-                    round_j=_full_round_j(record, self.cost_model.works[1.0]),
+                    round_j=round_j[node],
                     loss=record.loss,
                     battery=status.battery,
                     charging=status.charging,

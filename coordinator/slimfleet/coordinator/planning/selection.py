@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import log
+from math import inf, log
 
 import numpy as np
 
@@ -17,14 +17,47 @@ class Candidate:
 
     node: int
     round_j: float
-    """Nominal energy of one epoch of the full model, radio burst included."""
+    """Nominal energy of one epoch of the full model, radio burst included, as far as it is credible."""
     loss: float | None
     battery: float | None
     charging: bool
 
 
+ENOUGH_DEVICES = 5
+"""Devices that make a quartile that one of them cannot choose."""
+
+FAR = 5.0
+"""A claim this many times beyond its quartile counts as the quartile."""
+
 LEAST_JOULES = 1e-12
 """A round that takes less counts as this, so that its logarithm is finite."""
+
+
+def credible_joules(claimed: Mapping[int, tuple[str, float]]) -> dict[int, float]:
+    """The joules of a nominal round to select by: node -> joules, from node -> (device class, joules it claims).
+
+    Selection prefers cheap devices, so claiming few joules must not buy a place: a claim far below the lower quartile
+    of its class counts as that quartile. A class of few devices is judged by the whole fleet, since a device chooses
+    its class itself; a fleet of few devices is believed.
+    """
+    classes: dict[str, list[float]] = {}
+    for name, joules in claimed.values():
+        classes.setdefault(name, []).append(joules)
+    fleet = _lower_quartile([joules for _, joules in claimed.values()])
+    quartiles = {
+        name: _lower_quartile(of_class) if len(of_class) >= ENOUGH_DEVICES else fleet
+        for name, of_class in classes.items()
+    }
+    return {
+        node: joules if joules * FAR >= quartiles[name] else quartiles[name]
+        for node, (name, joules) in claimed.items()
+    }
+
+
+def _lower_quartile(values: Sequence[float]) -> float:
+    """A value that a quarter of the others stays below; 0 where there are few."""
+    return sorted(values)[len(values) // 4] if len(values) >= ENOUGH_DEVICES else 0.0
+
 
 Order = Callable[[Sequence[Candidate], SelectionSettings, np.random.Generator], list[int]]
 
@@ -59,11 +92,14 @@ def _log_weights(
     candidates: Sequence[Candidate], settings: SelectionSettings
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     known = [c.loss for c in candidates if c.loss is not None]
+    # Claiming a high loss must not buy a place either.
+    high = -_lower_quartile([-loss for loss in known])
+    far = FAR * high if high > 0 else inf
     # A device that never reported counts as the most promising one known, so that it is tried early.
-    best = max(known, default=1.0)
+    best = max((loss for loss in known if loss <= far), default=1.0)
     rows = []
     for c in candidates:
-        loss = best if c.loss is None else c.loss
+        loss = best if c.loss is None else c.loss if c.loss <= far else high
         worth = settings.utility_exponent * log(max(loss, 1e-3))
         price = settings.energy_exponent * log(max(c.round_j, LEAST_JOULES))
         charge = 1.0 if c.battery is None or c.charging else max(c.battery, 1e-3)

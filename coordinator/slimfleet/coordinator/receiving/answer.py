@@ -8,11 +8,16 @@ from typing import Literal
 
 from slimfleet.compression import PayloadError, Report, Tensors
 from slimfleet.compression.messages import Spent, parse
+from slimfleet.coordinator.receiving.bounds import FleetBounds
 from slimfleet.coordinator.receiving.checks import (
+    Norms,
     broken_constraints,
+    check_norms,
     check_report,
-    checked_update,
+    check_variances,
+    decoded_update,
     is_plausible,
+    norms_of,
 )
 from slimfleet.coordinator.sending.dispatch import Dispatch
 
@@ -41,6 +46,8 @@ class Answer:
     """Size of the payload; None where none came."""
     broken: tuple[str, ...] = ()
     """Constraints of the budget that the spent cost exceeds."""
+    norms: Norms | None = None
+    """Of the update, where it could be decoded, whether or not it is used."""
 
 
 REPLAY = Answer(
@@ -56,12 +63,16 @@ def failed(dispatch: Dispatch, reason: str, message: str, spent: Spent | None = 
 
 
 def judged(
-    dispatch: Dispatch, payload: bytes, report_text: str, max_norm: float
+    dispatch: Dispatch, payload: bytes, report_text: str, bounds: FleetBounds, model: Tensors
 ) -> tuple[Answer, Tensors | None]:
-    """Check what came for `dispatch`. Returns the answer, and the decoded update where it is acceptable."""
+    """Check what came for `dispatch`. Returns the answer, and the decoded update where it is acceptable.
+
+    `model` is the global model (full shapes) that the update moves. Nothing that a device sends makes this raise.
+    """
     size = len(payload)
     report: Report | None = None
     broken: tuple[str, ...] = ()
+    norms: Norms | None = None
 
     def answer(verdict: Verdict, reason: str = "", message: str = "") -> Answer:
         return Answer(
@@ -72,6 +83,7 @@ def judged(
             report=report,
             received_bytes=size,
             broken=broken,
+            norms=norms,
         )
 
     try:
@@ -81,9 +93,11 @@ def judged(
         deadline_s = dispatch.assignment.budget.deadline_s
         if deadline_s is not None and parsed.spent.time_s > deadline_s:
             return answer("failed", "late", f"done after {parsed.spent.time_s:.4g} s"), None
-        return answer("accepted"), checked_update(
-            payload, dispatch.assignment, dispatch.index_map.schema, max_norm
-        )
+        update = decoded_update(payload, dispatch.assignment, dispatch.index_map.schema)
+        norms = norms_of(update, dispatch.index_map.schema)
+        check_norms(norms, bounds.largest)
+        check_variances(update, dispatch.index_map, model)
+        return answer("accepted"), update
     except PayloadError as error:
         return answer("rejected", error.reason, str(error)), None
     except Exception as error:

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
 
 from slimfleet.compression import Assignment, Budget, Cost, ModelSchema, PayloadError, Report, Tensors
 from slimfleet.compression.codec import decode
+from slimfleet.compression.pruning import IndexMap
+from slimfleet.compression.schema import TensorSpec
 from slimfleet.compression.types import LARGEST_JOULES, LARGEST_SECONDS, Startup
 from slimfleet.compression.wire import PayloadKind, unseal
 
 LARGEST_EXAMPLES = 2**20
-"""More local examples than this count as this many; fewer are taken as reported."""
+"""More local examples than this count as this many, whatever the fleet."""
 
 FIELD_OF = {"deadline_s": "time_s"}
 """Quantities that the spent cost names differently from the budget."""
 
+VARIANCE = re.compile(r"(^|_)(var|variance|std)($|_)")
+"""Last parts of the names of buffers that hold variances: `running_var` in torch."""
+
 LIMITS = ("energy_j", "memory_bytes", "deadline_s", "uplink_bytes", "downlink_bytes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Norms:
+    """L2 norms of an update: how far it moves the model."""
+
+    weights: float
+    statistics: float
+    """Of float buffers, which the model observes rather than trains: their scale is that of the data."""
 
 
 def check_report(report: Report, assignment: Assignment, *, uplink_bytes: int, downlink_bytes: int) -> None:
@@ -59,10 +76,10 @@ def is_plausible(spent: Cost, startup: Startup) -> bool:
     )
 
 
-def checked_update(payload: bytes, assignment: Assignment, schema: ModelSchema, max_norm: float) -> Tensors:
+def decoded_update(payload: bytes, assignment: Assignment, schema: ModelSchema) -> Tensors:
     """Decode an update (shrunk shapes) and make sure that it answers this assignment.
 
-    Raises PayloadError with a bounded reason: oversized, stale, replay, header, norm, and whatever the decoder finds.
+    Raises PayloadError with a bounded reason: oversized, stale, replay, header, and whatever the decoder finds.
     """
     limit = assignment.uplink_limit(schema)
     if len(payload) > limit:
@@ -79,9 +96,7 @@ def checked_update(payload: bytes, assignment: Assignment, schema: ModelSchema, 
         raise PayloadError(
             "replay", f"an answer to plan {header.plan_id:#x}, expected {assignment.plan_id:#x}"
         )
-    update = decode(opened, schema).tensors
-    _check_norm(update, schema, max_norm)
-    return update
+    return decode(opened, schema).tensors
 
 
 def broken_constraints(spent: Cost, budget: Budget) -> list[str]:
@@ -100,15 +115,46 @@ def broken_constraints(spent: Cost, budget: Budget) -> list[str]:
     return broken
 
 
-def _check_norm(update: Tensors, schema: ModelSchema, max_norm: float) -> None:
-    """Bound the L2 norm of all float tensors; counters may move as far as the sum has room."""
-    total = 0.0
-    for spec in schema.tensors:
-        values = update[spec.name]
-        if spec.kind == "integer":
-            continue
-        if not np.isfinite(values).all():
+def norms_of(update: Tensors, schema: ModelSchema) -> Norms:
+    """The norms of an update. Counters have none: they may move as far as the sum has room.
+
+    Raises PayloadError("nonfinite") for a float tensor that holds NaN or infinity.
+    """
+    for spec in schema.of_kind("weight", "buffer"):
+        if not np.isfinite(update[spec.name]).all():
             raise PayloadError("nonfinite", f"tensor {spec.name!r} holds values that are not finite")
-        total += float(np.sum(np.square(values, dtype=np.float64)))
-    if sqrt(total) > max_norm:
-        raise PayloadError("norm", f"the update's norm is {sqrt(total):.4g}, the limit is {max_norm:g}")
+    return Norms(weights=norm(update, schema.weights), statistics=norm(update, schema.of_kind("buffer")))
+
+
+def norm(tensors: Tensors, specs: Sequence[TensorSpec]) -> float:
+    """L2 norm over some tensors."""
+    return sqrt(sum(float(np.sum(np.square(tensors[spec.name], dtype=np.float64))) for spec in specs))
+
+
+def check_norms(norms: Norms, largest: Norms) -> None:
+    """Raise PayloadError("norm") for an update that moves the model further than `largest`."""
+    for what, found, limit in (
+        ("norm", norms.weights, largest.weights),
+        ("norm over running statistics", norms.statistics, largest.statistics),
+    ):
+        if found > limit:
+            raise PayloadError("norm", f"the update's {what} is {found:.4g}, the limit is {limit:.4g}")
+
+
+def is_variance(name: str) -> bool:
+    """Whether a buffer of this name holds variances, which are never below zero."""
+    return VARIANCE.search(name.rpartition(".")[2]) is not None
+
+
+def check_variances(update: Tensors, index_map: IndexMap, model: Tensors) -> None:
+    """Raise PayloadError("norm") for an update that makes a variance of `model` (full shapes) negative.
+
+    A buffer that is negative somewhere already is no variance, whatever its name.
+    """
+    for spec in index_map.schema.of_kind("buffer"):
+        before = index_map.cut(spec.name, model[spec.name]).astype(np.float64)
+        if not is_variance(spec.name) or (before < 0).any():
+            continue
+        # The difference of two floats is rounded, so a variance that falls to zero may end a little below it.
+        if (before + update[spec.name] < -1e-3 * before).any():
+            raise PayloadError("norm", f"tensor {spec.name!r}: a variance would fall below zero")

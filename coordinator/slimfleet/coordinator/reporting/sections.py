@@ -14,6 +14,7 @@ from slimfleet.coordinator.reporting import units
 from slimfleet.coordinator.reporting.markup import details, escape, figure, table, tile
 from slimfleet.coordinator.reporting.outcome import DeviceRow, RunRecord
 from slimfleet.coordinator.reporting.words import (
+    alarms,
     by_class,
     compared,
     explain,
@@ -74,10 +75,10 @@ def headline(record: RunRecord, summary: Mapping[str, Any]) -> str:
         ),
         tile(units.count(violations), "budgets broken, judged by what was spent", kind),
     ]
-    notice = why_untrained(record) or (f"Never took part: {idle}." if idle else "")
+    notices = [alarms(record), why_untrained(record) or (f"Never took part: {idle}." if idle else "")]
     return (
         f'<h1>{escape(record.scenario)}</h1><p class="lead">{escape(what)}</p>'
-        + (f'<p class="notice">{escape(notice)}</p>' if notice else "")
+        + "".join(f'<p class="notice">{escape(notice)}</p>' for notice in notices if notice)
         + f'<div class="tiles">{"".join(tiles)}</div>'
     )
 

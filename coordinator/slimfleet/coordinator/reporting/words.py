@@ -12,6 +12,7 @@ from slimfleet.coordinator.reporting.outcome import DeviceRow, RunRecord
 from slimfleet.coordinator.settings import NO_LIMIT, Budgets
 
 __all__ = [
+    "alarms",
     "by_class",
     "compared",
     "explain",
@@ -141,6 +142,15 @@ def idle_classes(devices: Sequence[DeviceRow]) -> str:
         if not any(device.participations for device in group)
     ]
     return ", ".join(idle)
+
+
+def alarms(record: RunRecord) -> str:
+    """The last round in which the model was found broken, and how many there were; empty where there was none."""
+    broken = [row for row in record.rows if row.alarm]
+    if not broken:
+        return ""
+    others = f" ({units.count(len(broken))} rounds in all)" if len(broken) > 1 else ""
+    return f"Round {broken[-1].round}: {broken[-1].alarm}{others}."
 
 
 def why_untrained(record: RunRecord) -> str:

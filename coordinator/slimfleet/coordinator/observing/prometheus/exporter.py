@@ -159,10 +159,10 @@ class FleetMetrics:
             self._families.counter("slimfleet_nonfinite_values_total", where="update").inc()
 
     def _evaluated(self, split: Split, loss: float, accuracy: float | None = None) -> None:
-        """Set loss and accuracy; a loss that is not finite is counted, and the last good value stays."""
+        """Set loss and accuracy; one that is not finite is counted, and its last good value stays."""
         if isfinite(loss):
             self._families.gauge("slimfleet_model_loss", split=split).set(loss)
-        else:
+        if not (isfinite(loss) and (accuracy is None or isfinite(accuracy))):
             self._families.counter("slimfleet_nonfinite_values_total", where="loss").inc()
         if accuracy is not None and isfinite(accuracy):
             self._families.gauge("slimfleet_model_accuracy_ratio", split=split).set(accuracy)
