@@ -28,7 +28,8 @@ class Work:
     flops_per_example: float
     """Forward and backward pass; a multiply-add counts as two."""
     activation_bytes_per_example: float
-    """Tensors that autograd keeps for the backward pass, each storage counted once, parameters left out."""
+    """Tensors that autograd keeps for the backward pass, each storage counted once, parameters left out. A checkpointed
+    segment keeps its input alone; what it computes again in the backward pass comes on top and is not in here."""
     parameter_bytes: int
     """Trainable parameters."""
     parameters: int
