@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -152,3 +153,14 @@ def test_a_broken_model_is_said_aloud(make_record: MakeRecord) -> None:
     record = make_record([0.5, 0.1], rows={"alarm": "the evaluation is not finite"})
     assert "Round 2: the evaluation is not finite (2 rounds in all)." in printed(closing_table(record))
     assert "not finite" not in printed(closing_table(make_record([0.5])))
+
+
+def test_classes_that_never_took_part_are_named(make_record: MakeRecord) -> None:
+    record = make_record([0.5])
+    assert "Never took part" not in printed(closing_table(record))
+    *others, old = record.device_rows
+    idle = replace(
+        old, device_class="phone-low", last_reason="energy_j: the least plan needs 12, the limit is 2"
+    )
+    record = replace(record, device_rows=(*others, idle))
+    assert "Never took part: phone-low (energy_j)." in printed(closing_table(record))

@@ -13,7 +13,7 @@ from rich.text import Text
 from slimfleet.coordinator.reporting import units
 from slimfleet.coordinator.reporting.outcome import RunRecord
 from slimfleet.coordinator.reporting.summary import summarise
-from slimfleet.coordinator.reporting.words import alarms, compared, explain, tally
+from slimfleet.coordinator.reporting.words import alarms, compared, explain, idle_classes, tally
 
 
 def closing_table(record: RunRecord, baseline: RunRecord | None = None) -> Group:
@@ -26,6 +26,8 @@ def closing_table(record: RunRecord, baseline: RunRecord | None = None) -> Group
     if baseline is not None:
         parts.append(_to_target(summary))
     parts.append(_left_out(record))
+    if idle := idle_classes(record.device_rows):
+        parts.append(Text(f"\nNever took part: {idle}.", style="yellow"))
     for each in filter(None, (record, baseline)):
         if alarm := alarms(each):
             parts.append(Text(f"\n{alarm}", style="bold red"))
