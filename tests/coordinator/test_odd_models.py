@@ -244,6 +244,28 @@ def test_complex_weights_turn(federate):
     assert tensors_of(built)["turn"][:, 0].tolist() == [0.0] * 8
 
 
+class Growing(Net):
+    """An observer by channel, which takes its shape from the first batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("low", torch.zeros(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x)
+        if self.training:
+            self.low = h.detach().amin(0)
+        return self.o(h)
+
+
+def test_a_buffer_that_training_gives_another_shape_is_named_by_every_device(federate):
+    federation = federate(trained=Around(Growing))
+    for _ in range(2):
+        for answer in federation.round().answers:
+            assert (answer.verdict, answer.reason) == ("failed", "schema")
+            assert answer.message.startswith("tensor 'low' is float32[")
+
+
 def test_statistics_in_half_precision_stay_numbers(federate):
     federation = federate(trained=Around(Half), planner={"local_steps": [1]})
     federation.run(4)

@@ -46,7 +46,7 @@ def run_round(
     `sub` is the shrunk global model as `workbench` opened it, and is trained in place; `residual` is what earlier
     rounds left unsent, float32 in full shapes. Neither it nor the workbench's blueprint is changed.
 
-    Raises PayloadError when training diverges, BudgetExceeded when not even one step
+    Raises PayloadError when training diverges or gives a tensor another shape, BudgetExceeded when not even one step
     fits the budget or the coarsest update is too large.
     """
     ledger.download(sub.received_bytes)  # after building the model, which is not part of any step
@@ -129,7 +129,7 @@ def _encode(sub: SubModel, assignment: Assignment, residual: Tensors) -> tuple[P
     index_map = sub.index_map.moving
     plan, training, schema = assignment.plan, assignment.training, index_map.schema
     weights = [spec.name for spec in schema.weights]
-    now = tensors_of(sub.model)
+    now = sub.index_map.schema.check(tensors_of(sub.model))
     update = {
         spec.name: changed(now[spec.name], sub.tensors[spec.name], spec.kind) for spec in schema.tensors
     }

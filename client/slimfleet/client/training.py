@@ -58,16 +58,20 @@ def prepared(model: nn.Module, task: Task, examples: Examples, batch_size: int) 
 
 def _trains_on_one(model: nn.Module, task: Task, examples: Examples) -> bool:
     """Whether a single example has a loss in the mode that the model is in. The model stays as it is."""
-    before = [buffer.clone() for buffer in model.buffers()]
+    before = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             return isfinite(float(task.loss(model(examples.inputs[:1]), examples.targets[:1])))
     except Exception:  # noqa: BLE001 - whatever it raises, and a fault that has other causes shows in the first step
         return False
     finally:
-        with torch.no_grad():
-            for buffer, value in zip(model.buffers(), before, strict=True):
-                buffer.copy_(value)
+        for module, name, buffer, value in before:
+            buffer.data = value  # its shape too
+            setattr(module, name, buffer)
 
 
 def shuffled(

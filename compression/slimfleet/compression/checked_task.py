@@ -194,6 +194,7 @@ class CheckedTask:
         pairs = tuple(_repeated(tensor, 2) for tensor in self.example_inputs())
         tried = self._copy(model)
         self._loss_of(tried, pairs, "example_inputs")
+        self._check_shapes(model, tried)
         self._copy(tried)  # refused where the model keeps a gradient from one batch to the next
 
     def rehearse_training(self, model: nn.Module, partitions: int) -> None:
@@ -248,6 +249,18 @@ class CheckedTask:
             missing = [name for name in parameters if name not in state]
             if missing:
                 raise self._bad("build_model", f"gives a model whose state_dict lacks {missing[0]!r}")
+
+    def _check_shapes(self, model: nn.Module, trained: nn.Module) -> None:
+        """Refuse a model of which a step in training gives a tensor another shape: both ends must agree on it."""
+        before = {name: getattr(tensor, "shape", None) for name, tensor in model.state_dict().items()}
+        after = {name: getattr(tensor, "shape", None) for name, tensor in trained.state_dict().items()}
+        for name in before | after:
+            if before.get(name) != after.get(name):
+                raise self._bad(
+                    "the model on example_inputs",
+                    f"training gives {name!r} the shape {after.get(name)}, it had {before.get(name)}: "
+                    "train it once on them in build_model",
+                )
 
     def _check_placed(self, tensor: Tensor, member: str, what: str) -> None:
         """Refuse a tensor that is not in this machine's memory, or that has a history."""
