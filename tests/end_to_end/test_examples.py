@@ -90,5 +90,5 @@ def test_group_norms_shrink_as_the_page_says() -> None:
         model = nn.Sequential(
             nn.Conv2d(1, 8, 3), nn.GroupNorm(groups, 8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 4, 2)
         )
-        found = discover(model, (torch.zeros(1, 1, 4, 4),))
+        found = discover(model, (torch.zeros(1, 1, 4, 4),)).groups
         assert [group.size for group in found] == [channels]

@@ -12,7 +12,7 @@ from torch import nn
 from slimfleet.compression.checked_task import CheckedTask, blamed, label_of
 from slimfleet.compression.examined import Examined, Finding, key_of
 from slimfleet.compression.pruning.discover import discover
-from slimfleet.compression.pruning.groups import ChannelGroup, Member
+from slimfleet.compression.pruning.groups import ChannelGroup, Discovery, LeftWhole, Member
 from slimfleet.compression.pruning.index_map import IndexMap, index_map
 from slimfleet.compression.pruning.shrink import shrink_model
 from slimfleet.compression.schema import ModelSchema
@@ -29,6 +29,8 @@ class Blueprint:
     """The full-width model as initialised; never trained, only copied."""
     schema: ModelSchema
     groups: tuple[ChannelGroup, ...]
+    whole: tuple[LeftWhole, ...] = ()
+    """The layers whose output channels are in no group."""
 
     def index_map(self, channels: Channels) -> IndexMap:
         """Where the elements of a model shrunk to `channels` stand in the full model."""
@@ -47,22 +49,23 @@ def blueprint(task: Task, seed: int, examined: Examined | None = None) -> Bluepr
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = task.build_model()
-    return Blueprint(model, schema_of(model), _groups(task, model, examined))
+    found = _examined(task, model, examined)
+    return Blueprint(model, schema_of(model), found.groups, found.whole)
 
 
-def _groups(task: Task, model: nn.Module, examined: Examined | None) -> tuple[ChannelGroup, ...]:
+def _examined(task: Task, model: nn.Module, examined: Examined | None) -> Discovery:
     if examined is None:
         return _discovered(task, model)
     key = key_of("groups", task, model)
     known = examined.get(key)
     if known is not None:
-        return _groups_in(known)
-    groups = _discovered(task, model)
-    examined.put(key, _finding(groups))
-    return groups
+        return _discovery_in(known)
+    discovery = _discovered(task, model)
+    examined.put(key, _finding(discovery))
+    return discovery
 
 
-def _discovered(task: Task, model: nn.Module) -> tuple[ChannelGroup, ...]:
+def _discovered(task: Task, model: nn.Module) -> Discovery:
     """The groups of a model that is new here; a user's task is tried with it first."""
     if isinstance(task, CheckedTask):
         task.rehearse_model(model)
@@ -70,10 +73,10 @@ def _discovered(task: Task, model: nn.Module) -> tuple[ChannelGroup, ...]:
         return discover(model, task.example_inputs())
 
 
-def _finding(groups: tuple[ChannelGroup, ...]) -> Finding:
+def _finding(discovery: Discovery) -> Finding:
     positions = {
         f"{i}/{j}": member.positions
-        for i, group in enumerate(groups)
+        for i, group in enumerate(discovery.groups)
         for j, member in enumerate(group.members)
     }
     rest = [
@@ -83,14 +86,15 @@ def _finding(groups: tuple[ChannelGroup, ...]) -> Finding:
             group.min_channels,
             [[member.tensor, member.dim] for member in group.members],
         ]
-        for group in groups
+        for group in discovery.groups
     ]
-    return positions, {"groups": json.dumps(rest)}
+    whole = [[left.name, left.size, left.reason] for left in discovery.whole]
+    return positions, {"groups": json.dumps(rest), "whole": json.dumps(whole)}
 
 
-def _groups_in(finding: Finding) -> tuple[ChannelGroup, ...]:
+def _discovery_in(finding: Finding) -> Discovery:
     positions, fields = finding
-    return tuple(
+    groups = tuple(
         ChannelGroup(
             name=name,
             size=size,
@@ -102,3 +106,4 @@ def _groups_in(finding: Finding) -> tuple[ChannelGroup, ...]:
         )
         for i, (name, size, min_channels, members) in enumerate(json.loads(fields["groups"]))
     )
+    return Discovery(groups, tuple(LeftWhole(*left) for left in json.loads(fields["whole"])))
