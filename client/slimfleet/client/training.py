@@ -36,7 +36,7 @@ def shuffled(examples: Examples, batch_size: int, rng: np.random.Generator) -> I
         order = rng.permutation(len(examples))
         for begin in range(0, len(examples), batch_size):
             index = torch.from_numpy(order[begin : begin + batch_size])
-            yield Examples(examples.inputs[index], examples.targets[index])
+            yield examples.take(index)
 
 
 def local_sgd(
@@ -66,7 +66,7 @@ def local_sgd(
         optimizer.zero_grad(set_to_none=True)
         with blamed(label_of(task), "a step on what load gives"):
             with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bfloat16"):
-                loss = task.loss(model(batch.inputs), batch.targets)
+                loss = task.loss(model(*batch.arguments), batch.targets)
             loss.backward()  # type: ignore[no-untyped-call]
         if training.proximal:
             _draw_to(start, parameters, training.proximal)

@@ -26,8 +26,10 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, NDArray[Any]]) -> None:
     then unchanged.
     """
     checked = schema_of(model).check(tensors)
+    state = model.state_dict()  # for the versions that layers state in its `_metadata`
     # A copy, because torch refuses read-only and negatively strided arrays.
-    model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in checked.items()})
+    state.update((name, torch.from_numpy(np.array(array))) for name, array in checked.items())
+    model.load_state_dict(state)
 
 
 def schema_of(model: nn.Module) -> ModelSchema:

@@ -13,7 +13,7 @@ from rich.text import Text
 from slimfleet.coordinator.reporting import units
 from slimfleet.coordinator.reporting.outcome import RunRecord
 from slimfleet.coordinator.reporting.summary import summarise
-from slimfleet.coordinator.reporting.words import alarms, compared, explain, idle_classes, tally
+from slimfleet.coordinator.reporting.words import alarms, compared, explain, idle_classes, score_of, tally
 
 
 def closing_table(record: RunRecord, baseline: RunRecord | None = None) -> Group:
@@ -46,7 +46,7 @@ def _results(summary: Mapping[str, Any]) -> Table:
     def row(name: str, show: Any) -> None:
         table.add_row(name, *(show(run) for run in runs))
 
-    row("accuracy, last five rounds", lambda run: units.percent(run["accuracy_last5"]))
+    row(score_of(summary)[0], lambda run: score_of(run)[1])
     for name, direction in (("sent by devices", "uplink"), ("sent to devices", "downlink")):
         row(name, lambda run, key=f"{direction}_bytes": units.data(run[key]))
         row("  as float32", lambda run, key=f"{direction}_bytes": _against(run, key))
@@ -63,6 +63,8 @@ def _results(summary: Mapping[str, Any]) -> Table:
 
 
 def _to_target(summary: Mapping[str, Any]) -> Table | Text:
+    if summary["to_target"]["accuracy"] is None:
+        return Text("\nFedAvg's final accuracy is not known: no cost to compare.", style="yellow")
     target = units.percent(summary["to_target"]["accuracy"])
     if summary["to_target"]["rounds"] is None:
         return Text(

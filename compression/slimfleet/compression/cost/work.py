@@ -10,10 +10,11 @@ import json
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from slimfleet.compression.checked_task import blamed, label_of
+from slimfleet.compression.checked_task import CheckedTask, blamed, label_of
 from slimfleet.compression.examined import Examined, key_of
+from slimfleet.compression.example_targets import fitting_targets
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -53,13 +54,14 @@ def work_of(task: Task, model: nn.Module, examined: Examined | None = None) -> W
 
 def _measured(task: Task, model: nn.Module) -> Work:
     with blamed(label_of(task), "a step on example_inputs"):
-        return measure_work(model, task.example_inputs(), task.loss)
+        targets = task.example_targets() if isinstance(task, CheckedTask) else None
+        return measure_work(model, task.example_inputs(), task.loss, targets)
 
 
 def measure_work(
     model: nn.Module,
     example_inputs: tuple[Tensor, ...],
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Callable[[Any, Tensor], Tensor],
     targets: Tensor | None = None,
 ) -> Work:
     """Count the work of training `model` by running it forward and backward on batches of 2 and of 8.
@@ -68,16 +70,19 @@ def measure_work(
     layer saves for its backward pass) drops out, and batch normalisation never sees a batch of one.
 
     `example_inputs` are the inputs of a batch of one, batch dimension first. `loss(outputs, targets)` returns
-    the 0-d mean loss. `targets` are those of a batch of one; left out, class number 0 stands for every
-    target, which fits classification with outputs shaped (batch, classes, ...). Neither the model nor torch's
-    random state changes. FLOPs come from `torch.utils.flop_counter.FlopCounterMode`, which counts
-    convolutions and matrix products only.
+    the 0-d mean loss. `targets` are those of a batch of one; left out, zeros that `loss` takes stand for them.
+    Neither the model nor torch's random state changes. FLOPs come from
+    `torch.utils.flop_counter.FlopCounterMode`, which counts convolutions and matrix products only.
     """
     import torch
 
     copy = deepcopy(model).train()
     small, large = 2, 8
     with torch.random.fork_rng(devices=[]):
+        if targets is None:
+            with torch.no_grad():
+                outputs = copy(*(_repeat(x, small) for x in example_inputs))
+            targets = fitting_targets(loss, outputs)
         flops_small, bytes_small = _pass(copy, example_inputs, loss, targets, small)
         flops_large, bytes_large = _pass(copy, example_inputs, loss, targets, large)
     trained = [p for p in copy.parameters() if p.requires_grad]
@@ -92,15 +97,15 @@ def measure_work(
 def _pass(
     model: nn.Module,
     example_inputs: tuple[Tensor, ...],
-    loss: Callable[[Tensor, Tensor], Tensor],
-    targets: Tensor | None,
+    loss: Callable[[Any, Tensor], Tensor],
+    targets: Tensor,
     batch: int,
 ) -> tuple[int, int]:
     """FLOPs and bytes kept for the backward pass, of one training step on `batch` copies of the example."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    inputs = tuple(_repeat(x, batch) for x in example_inputs)
+    inputs, wanted = tuple(_repeat(x, batch) for x in example_inputs), _repeat(targets, batch)
     # Views of one storage (a ReLU's output kept by the next layer too) are one piece of memory.
     kept = {p.untyped_storage().data_ptr(): 0 for p in model.parameters()}
 
@@ -113,7 +118,6 @@ def _pass(
     with counter:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             outputs = model(*inputs)
-            wanted = _class_zero(outputs) if targets is None else _repeat(targets, batch)
             value = loss(outputs, wanted)
         value.backward()  # type: ignore[no-untyped-call]
     return counter.get_total_flops(), sum(kept.values())
@@ -121,7 +125,3 @@ def _pass(
 
 def _repeat(tensor: Tensor, batch: int) -> Tensor:
     return tensor.repeat(batch, *[1] * (tensor.dim() - 1))
-
-
-def _class_zero(outputs: Tensor) -> Tensor:
-    return outputs.new_zeros((outputs.shape[0], *outputs.shape[2:])).long()
