@@ -68,7 +68,12 @@ def test_the_table_compares_at_the_target(make_record: MakeRecord) -> None:
 
 
 def test_the_table_says_when_the_target_was_not_reached(make_record: MakeRecord) -> None:
-    assert "90.0 % was not reached" in printed(closing_table(make_record([0.1] * 5), make_record([0.9] * 5)))
+    text = printed(
+        closing_table(make_record([0.85] * 5), make_record([0.9] * 5, rows={"uplink_bytes": 57_000}))
+    )
+    assert "90.0 % was not reached" in text
+    assert line(text, "80.0 %").split()[2:6] == ["5", "/", "5", "57×"]
+    assert line(text, "90.0 %").split()[2:] == ["not", "reached", "/", "5", "–", "–", "–"]
 
 
 def test_names_with_brackets_are_names(make_record: MakeRecord) -> None:
