@@ -65,7 +65,7 @@ def _random_tensors(model: nn.Module, rng: np.random.Generator) -> Tensors:
         array = tensor.detach().cpu().numpy().copy()
         if array.dtype.kind == "f":
             if array.ndim > 1:
-                values = rng.normal(size=array.shape) / np.sqrt(max(1, array[0].size))
+                values = rng.normal(size=array.shape) / np.sqrt(max(1, array[:1].size))
             else:
                 values = rng.uniform(0.5, 1.5, size=array.shape)
             array = np.asarray(values, dtype=array.dtype)
