@@ -329,37 +329,23 @@ class CheckedTask:
             raise self._bad("build_model", f"gives {_shown(model)}: must be a torch.nn.Module, not scripted")
         with blamed(self.reference, "build_model"):
             state, parameters = model.state_dict(), dict(model.named_parameters(remove_duplicate=False))
-            trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
             for name, tensor in state.items():
-                self._check_tensor(
-                    "build_model", tensor, repr(name), least_dimensions=0, nan=name not in trained
-                )
-                self._check_dtype(name, tensor)
-                if name in trained and not bool((tensor.abs() <= LARGEST_WEIGHT).all()):
-                    raise self._bad("build_model", f"{name!r} holds values beyond {LARGEST_WEIGHT:g}")
+                self._check_tensor("build_model", tensor, repr(name), least_dimensions=0)
+                if tensor.is_floating_point() and not bool((tensor.abs() <= LARGEST_WEIGHT).all()):
+                    raise self._bad(
+                        "build_model",
+                        f"{name!r} holds values beyond {LARGEST_WEIGHT:g}: a mask is better registered with "
+                        "persistent=False",
+                    )
                 if not tensor.numel() and (name in parameters or tensor.dim() > 1):
                     raise self._bad("build_model", f"{name!r} is {_shown(tensor)}: must not be empty")
             missing = [name for name in parameters if name not in state]
             if missing:
                 raise self._bad("build_model", f"gives a model whose state_dict lacks {missing[0]!r}")
-            if not trained:
+            if not any(p.requires_grad for p in parameters.values()):
                 raise self._bad("build_model", "gives a model without parameters to train")
 
-    def _check_dtype(self, name: str, tensor: Tensor) -> None:
-        """Refuse types that numpy does not have: tensors travel as numpy's arrays."""
-        try:
-            tensor.detach().numpy()
-        except TypeError as error:
-            kind = str(tensor.dtype).removeprefix("torch.")
-            raise self._bad(
-                "build_model",
-                f"{name!r} holds {kind}, which cannot be sent: build the model in float32 (a device whose plan says "
-                "so computes in bfloat16)",
-            ) from error
-
-    def _check_tensor(
-        self, member: str, value: Any, what: str, least_dimensions: int = 1, nan: bool = False
-    ) -> None:
+    def _check_tensor(self, member: str, value: Any, what: str, least_dimensions: int = 1) -> None:
         """Refuse what is not a plain tensor in this machine's memory, has too few dimensions, or holds NaN."""
         import torch
 
@@ -376,7 +362,7 @@ class CheckedTask:
             raise self._bad(
                 member, f"{what} is the result of a computation with a gradient: must be detached"
             )
-        if not nan and value.is_floating_point() and bool(torch.isnan(value).any()):
+        if value.is_floating_point() and bool(torch.isnan(value).any()):
             raise self._bad(member, f"{what} holds NaN")
 
     def _number(self, what: str, value: Any) -> float:
