@@ -1,6 +1,7 @@
 """What becomes of torch's own layers at half width: the table in docs/own-task.md, which a test holds to this.
 
-    python tests/benchmarks/torch_layers.py
+    python tests/benchmarks/torch_layers.py            # a line a layer, with the reason
+    python tests/benchmarks/torch_layers.py --write    # the table of the page, anew
 
 Each layer stands in a small network, between two that shrink. A layer with parameters shrinks where it has fewer of
 them at half width; one without lets channels through where the layer before it has fewer.
@@ -8,9 +9,12 @@ them at half width; one without lets channels through where the layer before it 
 
 from __future__ import annotations
 
+import re
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -23,23 +27,28 @@ from slimfleet.compression.pruning.blueprint import blueprint
 
 Verdict = Literal["shrinks", "lets channels through", "whole", "refused"]
 
+PAGE = Path(__file__).parent.parent.parent / "docs" / "own-task.md"
+
 VECTOR, SEQUENCE, WAVE, IMAGE, VOLUME = (4,), (6, 4), (4, 16), (4, 8, 8), (4, 8, 8, 8)
-"""Shapes of one example: batch and features; steps and features; channels and one, two or three dimensions."""
+"""Shapes of one example: features; steps and features; channels and one, two or three dimensions."""
+
+CONVOLUTIONS: Mapping[tuple[int, ...], type[nn.Module]] = {
+    WAVE: nn.Conv1d,
+    IMAGE: nn.Conv2d,
+    VOLUME: nn.Conv3d,
+}
+
+Read = Callable[[Any, Tensor], Tensor]
 
 
 class Between(nn.Module):
-    """A layer between two that shrink; `read` takes what the second needs from the layer's output."""
+    """A layer between two that shrink; `read` calls it and takes what the second needs of its output."""
 
-    def __init__(
-        self, layer: nn.Module, shape: tuple[int, ...], after: int, read: Callable[..., Tensor]
-    ) -> None:
+    def __init__(self, layer: nn.Module, shape: tuple[int, ...], after: nn.Module, read: Read) -> None:
         super().__init__()
-        wide = {1: nn.Linear, 2: nn.Linear}.get(len(shape))
-        convolution = {(4, 16): nn.Conv1d, (4, 8, 8): nn.Conv2d, (4, 8, 8, 8): nn.Conv3d}.get(shape)
-        self.before = convolution(4, 8, 3, padding=1) if convolution else wide(4, 8)
-        self.layer, self.read = layer, read
-        self.after = convolution(after, 8, 1) if convolution else nn.Linear(after, 8)
-        self.out = nn.Linear(8, 2)
+        convolution = CONVOLUTIONS.get(shape)
+        self.before = convolution(4, 8, 3, padding=1) if convolution else nn.Linear(4, 8)
+        self.layer, self.after, self.out, self.read = layer, after, nn.Linear(8, 2), read
 
     def forward(self, x: Tensor) -> Tensor:
         found = self.after(self.read(self.layer, self.before(x))).relu()
@@ -62,8 +71,11 @@ def step(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def with_itself(layer: nn.Module, x: Tensor) -> Tensor:
-    found = layer(x, x, x) if isinstance(layer, nn.MultiheadAttention) else layer(x, x)
-    return found[0] if isinstance(found, tuple) else found
+    return layer(x, x)
+
+
+def attended(layer: nn.Module, x: Tensor) -> Tensor:
+    return layer(x, x, x)[0]
 
 
 def unpooled(layer: nn.Module, x: Tensor) -> Tensor:
@@ -110,12 +122,15 @@ class Around:
 
 
 def between(
-    make: Callable[[], nn.Module],
-    shape: tuple[int, ...],
-    after: int = 8,
-    read: Callable[..., Tensor] = call,
+    make: Callable[[], nn.Module], shape: tuple[int, ...], after: int = 8, read: Read = call
 ) -> Around:
-    return Around(lambda: Between(make(), shape, after, read), (torch.zeros(1, *shape),))
+    """A task around a layer; the one behind it takes `after` channels."""
+    convolution = CONVOLUTIONS.get(shape)
+
+    def behind() -> nn.Module:
+        return convolution(after, 8, 1) if convolution else nn.Linear(after, 8)
+
+    return Around(lambda: Between(make(), shape, behind(), read), (torch.zeros(1, *shape),))
 
 
 def layers() -> Mapping[str, Around]:
@@ -140,6 +155,7 @@ def layers() -> Mapping[str, Around]:
         *("LogSigmoid", "Tanhshrink", "Identity", "Dropout", "AlphaDropout"),
     ):
         found[name] = between(getattr(nn, name), VECTOR)
+    found["PReLU"] = between(lambda: nn.PReLU(8), VECTOR)
     found["Threshold"] = between(lambda: nn.Threshold(0.0, 0.0), VECTOR)
     for name in ("Softmax", "Softmin", "LogSoftmax"):
         found[name] = between(lambda name=name: getattr(nn, name)(dim=1), VECTOR)
@@ -164,7 +180,7 @@ def layers() -> Mapping[str, Around]:
         of(f"LPPool{dims}d", 2, 2)
         of(f"MaxUnpool{dims}d", 2, read=unpooled)
         of(f"Dropout{dims}d")
-        for pad in ("ReflectionPad", "ReplicationPad", "ZeroPad", "CircularPad"):
+        for pad in ("ReflectionPad", "ReplicationPad", "ZeroPad"):
             of(f"{pad}{dims}d", 1)
         of(f"ConstantPad{dims}d", 1, 0.0)
         if dims > 1:
@@ -181,8 +197,12 @@ def layers() -> Mapping[str, Around]:
     found["PixelShuffle"] = between(lambda: nn.PixelShuffle(2), IMAGE, after=2)
     found["PixelUnshuffle"] = between(lambda: nn.PixelUnshuffle(2), IMAGE, after=32)
     found["ChannelShuffle"] = between(lambda: nn.ChannelShuffle(2), IMAGE)
-    found["Flatten"] = between(lambda: nn.Sequential(nn.Flatten(), nn.Unflatten(1, (8, 8, 8))), IMAGE)
-    found["Unflatten"] = found["Flatten"]
+    found["Flatten"] = Around(
+        lambda: Between(nn.Flatten(), IMAGE, nn.Linear(8 * 64, 8), call), (torch.zeros(1, *IMAGE),)
+    )
+    found["Unflatten"] = between(
+        lambda: nn.Unflatten(1, (8, 1, 1)), VECTOR, read=lambda m, x: m(x).flatten(1)
+    )
     found["Unfold"] = between(lambda: nn.Unfold(2), IMAGE, after=32, read=lambda m, x: m(x)[:, :, :, None])
     found["Fold"] = between(lambda: nn.Fold((8, 8), 1), IMAGE, read=lambda m, x: m(x.flatten(2)))
     for name in ("RNN", "GRU", "LSTM"):
@@ -191,7 +211,7 @@ def layers() -> Mapping[str, Around]:
         )
         found[f"{name}Cell"] = between(lambda name=name: getattr(nn, f"{name}Cell")(8, 8), VECTOR, read=step)
     found["MultiheadAttention"] = between(
-        lambda: nn.MultiheadAttention(8, 4, batch_first=True), SEQUENCE, read=with_itself
+        lambda: nn.MultiheadAttention(8, 4, batch_first=True), SEQUENCE, read=attended
     )
     found["TransformerEncoderLayer"] = between(
         lambda: nn.TransformerEncoderLayer(8, 4, 16, batch_first=True), SEQUENCE
@@ -238,8 +258,46 @@ def verdict_on(task: Around) -> tuple[Verdict, str]:
     return "whole", next((why for name, why in reasons.items() if name.startswith(part)), "")
 
 
+HEADINGS: Mapping[Verdict, str] = {
+    "shrinks": "shrinks",
+    "lets channels through": "without parameters: the layers around it shrink",
+    "whole": "whole, and so are the channels that it takes",
+    "refused": "refused",
+}
+
+
+def table() -> str:
+    """The verdicts as the table of the page."""
+    found: dict[Verdict, list[str]] = {verdict: [] for verdict in HEADINGS}
+    for name, task in layers().items():
+        found[verdict_on(task)[0]].append(name)
+    rows = [f"| {HEADINGS[verdict]} | {_listed(names)} |" for verdict, names in found.items() if names]
+    return "\n".join(["| at half width | layers of `torch.nn` |", "| --- | --- |", *rows])
+
+
+def _listed(names: list[str]) -> str:
+    """The names; those that differ only in the number of dimensions follow the first as `2d` and `3d`."""
+    families: dict[str, list[str]] = {}
+    for name in sorted(names):
+        families.setdefault(re.sub(r"[123]d$", "", name), []).append(name)
+    shown = [
+        [first, *(name.removeprefix(stem) for name in others)] for stem, (first, *others) in families.items()
+    ]
+    return ", ".join(f"`{name}`" for family in shown for name in family)
+
+
+def with_table(page: str) -> str:
+    """The page with the table as it is now."""
+    return re.sub(
+        r"\| at half width \| layers of `torch\.nn` \|\n(\|.*\n)+", table().replace("\\", r"\\") + "\n", page
+    )
+
+
 def main() -> None:
-    """Print the table."""
+    """Print what becomes of every layer, or write the page's table."""
+    if sys.argv[1:] == ["--write"]:
+        PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+        return
     for name, task in layers().items():
         verdict, why = verdict_on(task)
         print(f"{name:26} {verdict:22} {why}")
