@@ -205,7 +205,7 @@ TASKS = {
     "frozen": (model(untrained), ["build_model", "without parameters"]),
     "meta model": (model(lambda: nn.Linear(4, 2, device="meta")), ["build_model", "meta"]),
     "nan weights": (model(nan_weights), ["build_model", "weight", "NaN"]),
-    "complex model": (model(of_type(torch.complex64)), ["build_model"]),
+    "complex model": (model(of_type(torch.complex64)), ["the model on example_inputs", "dtype"]),
     "a lock in the model": (model(Hidden), ["build_model", "copied", "pickle"]),
     "the model raises": (
         model(lambda: Forward(lambda y: 1 / 0)),

@@ -31,7 +31,7 @@ from slimfleet.compression.sealed_file import open_sealed, seal_tensors
 if TYPE_CHECKING:
     from slimfleet.compression.pruning.blueprint import Blueprint
 
-FORMAT = "slimfleet device 3"
+FORMAT = "slimfleet device 2"
 SUFFIX = ".device"
 
 log = logging.getLogger(__name__)
@@ -153,8 +153,13 @@ class FolderStore:
         channels = tensors[f"{prefix}/channels"].tobytes()
         schema = self.blueprint.index_map(unpack_channels(self.blueprint.groups, channels)).schema
         levels = {spec.name: tensors[f"{prefix}/levels/{spec.name}"] for spec in schema.weights}
-        plain = {spec.name: tensors[f"{prefix}/plain/{spec.name}"] for spec in schema.plain}
-        if any((levels | plain)[spec.name].shape != spec.shape for spec in schema.tensors):
+        plain = {
+            spec.name: tensors[key]
+            for spec in schema.plain
+            if (key := f"{prefix}/plain/{spec.name}") in tensors
+        }
+        shapes = {spec.name: spec.shape for spec in schema.tensors}
+        if any(array.shape != shapes[name] for name, array in (levels | plain).items()):
             raise PayloadError("channels", f"the shapes of version {version} are not those of its channels")
         return Held(version, channels, Snapshot(levels, tuple(map(float, tensors[f"{prefix}/units"])), plain))
 

@@ -19,7 +19,7 @@ from slimfleet.compression.types import Payload
 
 MAGIC = b"SF"
 FORMAT_VERSION = 1
-MAX_SIDE_BYTES = 4096
+MAX_SIDE_BYTES = 2**16 - 1
 
 REASONS = frozenset(
     {

@@ -23,7 +23,7 @@ def dirichlet_partition(
     then take some from the largest.
 
     Returns one sorted int64 index array a device; they are disjoint and together hold every example. Raises
-    BadInput when `alpha` is not positive or there are fewer than `minimum` examples for every device.
+    BadInput when `alpha` is not positive, there are fewer than `minimum` examples for every device, or a label is NaN.
     """
     if not alpha > 0:
         raise BadInput(
@@ -33,6 +33,11 @@ def dirichlet_partition(
         raise BadInput(
             f"{len(labels)} examples give at most {len(labels) // max(minimum, 1)} partitions of at least "
             f"{minimum} examples, not {partitions}"
+        )
+    if labels.ndim != 1 or (labels != labels).any():
+        raise BadInput(
+            f"labels of shape {list(labels.shape)} with {int((labels != labels).sum())} that are NaN: "
+            f"every example needs one label"
         )
     owner = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):

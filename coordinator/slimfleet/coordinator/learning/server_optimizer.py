@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from slimfleet.compression import ModelSchema, Tensors
+from slimfleet.compression.codec.quantise.grid import LARGEST_VALUE
 from slimfleet.compression.difference import moved, unset
 from slimfleet.coordinator.receiving.checks import is_variance
 from slimfleet.coordinator.settings import ServerSettings
@@ -53,6 +54,10 @@ class ServerOptimizer:
         for name, parameter in self._trained.items():
             parameter.grad = -torch.from_numpy(np.asarray(mean_update[name])).to(parameter.dtype)
         self._optimizer.step()
+        with torch.no_grad():
+            for parameter in self._trained.values():
+                limit = min(torch.finfo(parameter.dtype).max, LARGEST_VALUE)
+                parameter.clamp_(-limit, limit)
         self._rest |= {
             name: _moved(name, value, np.asarray(mean_update[name]))
             for name, value in self._rest.items()

@@ -154,6 +154,8 @@ def _look_up(
 def _cast(array: NDArray[np.generic], spec: TensorSpec) -> NDArray[np.generic]:
     with np.errstate(over="ignore"):
         cast = array.astype(spec.dtype)
+    if spec.kind == "integer":
+        return cast
     finite = np.isfinite(cast)
     if not (finite.all() if spec.kind == "weight" else np.array_equal(finite, np.isfinite(array))):
         raise PayloadError("nonfinite", f"tensor {spec.name!r} holds values that {spec.dtype} cannot")
