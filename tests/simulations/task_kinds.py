@@ -205,3 +205,100 @@ class Chatty(T):
     def build_model(self):
         print("building")
         return super().build_model()
+
+
+class Net(nn.Module):
+    """Two layers, with what `given` adds to them."""
+
+    def __init__(self, **given):
+        super().__init__()
+        self.a, self.o = nn.Linear(4, 8), nn.Linear(8, 2)
+        for name, value in given.items():
+            setattr(self, name, value)
+
+    def forward(self, x):
+        return self.o(self.a(x).relu())
+
+
+class Asserting(Net):
+    def forward(self, x):
+        hidden = self.a(x).relu()
+        assert hidden.shape[1] == 8, "eight"
+        return self.o(hidden)
+
+
+class Caching(Net):
+    def forward(self, x):
+        self.cache = self.scale * 2
+        return self.o(self.a(x + self.cache).relu())
+
+
+class Compared(Net):
+    def forward(self, x):
+        return self.o(self.a(x).relu()), x > 0
+
+
+class Branching(Net):
+    def forward(self, x):
+        hidden = self.a(x).relu()
+        return self.o(hidden) if hidden.sum() > 0 else self.o(hidden * 2)
+
+
+class Noisy(Net):
+    def forward(self, x):
+        hidden = self.a(x)
+        return self.o(hidden + torch.randn_like(hidden))
+
+
+class Stateful(Net):
+    def get_extra_state(self):
+        return {"epoch": 3}
+
+    def set_extra_state(self, state):
+        pass
+
+
+class Scaling(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        return (x * self.scale)[:, :2]
+
+
+def parameter(value, trained=True):
+    return nn.Parameter(value, requires_grad=trained)
+
+
+AWKWARD = {
+    "bfloat16": lambda: Net().to(torch.bfloat16),
+    "lazy": lambda: nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(2)),
+    "scripted": lambda: torch.jit.script(nn.Linear(4, 2)),
+    "with a scripted layer": lambda: nn.Sequential(torch.jit.script(nn.Linear(4, 8)), nn.Linear(8, 2)),
+    "quantised": lambda: torch.ao.quantization.quantize_dynamic(Net(), {nn.Linear}),
+    "extra state": Stateful,
+    "integer parameter": lambda: Net(table=parameter(torch.arange(8), trained=False)),
+    "empty parameter": lambda: Net(prompt=parameter(torch.zeros(0, 3))),
+    "old weight norm": lambda: nn.Sequential(torch.nn.utils.weight_norm(nn.Linear(4, 8)), nn.Linear(8, 2)),
+    "complex": lambda: Net(phase=parameter(torch.ones(8, dtype=torch.complex64))),
+    "asserts": Asserting,
+    "caches": lambda: Caching(scale=parameter(torch.ones(4))),
+    "compares": Compared,
+    "branches": Branching,
+    "noise": Noisy,
+    "without parameters": nn.Identity,
+    "without a product": Scaling,
+    "frozen": lambda: Net().requires_grad_(False),
+}
+
+
+def __getattr__(name):
+    """The awkward models by name, in the task `T`; where they give two outputs, its loss takes the first."""
+    if name in AWKWARD:
+        make = AWKWARD[name]
+        loss = (
+            T.loss if name != "compares" else lambda self, outputs, targets: T.loss(self, outputs[0], targets)
+        )
+        return type(name, (T,), {"build_model": lambda self: make(), "loss": loss})
+    raise AttributeError(name)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -19,6 +20,7 @@ from slimfleet.simulations import cli as simulate
 
 HERE = str(Path(__file__).parent)
 sys.path.insert(0, HERE)
+from task_kinds import AWKWARD  # noqa: E402 - the module that the commands import
 
 # Flower holds typer at a version that uses names which Click has deprecated.
 pytestmark = pytest.mark.filterwarnings(
@@ -138,3 +140,26 @@ def test_what_a_task_prints_stays_out_of_the_results(run: Run) -> None:
     assert code == 0
     assert set(err.splitlines()) == {"building"}
     assert json.loads(out)["widths"][0]["parameters"] == 58
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own, of deprecated kinds of model
+@pytest.mark.parametrize("kind", AWKWARD)
+def test_an_awkward_model_works_or_is_refused_in_one_line(kind: str, run: Run) -> None:
+    code, out, err = run(device.main, "inspect", f"task_kinds:{kind}", "--width", 0.5, "--json")
+    if code == 0:
+        assert err == ""
+        assert json.loads(out)["widths"][0]["parameters"] > 0
+    else:
+        assert (code, out, len(err.splitlines())) == (2, "", 1)
+        assert f"task_kinds:{kind}" in err
+
+
+def test_warnings_of_libraries_are_for_those_who_ask(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "slimfleet.client.cli", "inspect", "task_kinds:old weight norm"]
+    asked = [*command, "--width", "1", "--import-from", HERE]
+    silent, verbose = (
+        subprocess.run([*asked, *more], capture_output=True, text=True, timeout=120, check=False).stderr
+        for more in ((), ("--verbose",))
+    )
+    assert "FutureWarning" not in silent
+    assert "FutureWarning" in verbose

@@ -85,7 +85,7 @@ def inspect(
         from rich.console import Console
 
         from slimfleet.client.anatomy import anatomy, at_width
-        from slimfleet.client.printing import groups_table, whole_text, widths_table
+        from slimfleet.client.printing import groups_table, reach_text, whole_text, widths_table
         from slimfleet.compression.pruning.blueprint import blueprint
 
     with stdout_kept_clean():
@@ -100,8 +100,10 @@ def inspect(
         return
     console = Console()
     if architecture.groups:
-        console.print(groups_table(name, architecture, verbose))
-    console.print(whole_text(architecture, verbose), markup=False, highlight=False)
+        console.print(groups_table(name, architecture))
+        if verbose:
+            console.print(reach_text(architecture), markup=False, highlight=False, soft_wrap=True)
+    console.print(whole_text(architecture, verbose), markup=False, highlight=False, soft_wrap=verbose)
     console.print(widths_table(rows, runtime, batch_size))
 
 

@@ -27,13 +27,22 @@ MOST_NAMES = 6
 """Names in a list before the rest is only counted."""
 
 
-def groups_table(name: str, architecture: Blueprint, verbose: bool = False) -> Group:
-    """The channel groups of a model, a line each; with `verbose` also the tensors that each reaches into."""
-    table = _table("group", *(["tensors"] if verbose else []), numbers=("channels", "least"))
+def groups_table(name: str, architecture: Blueprint) -> Group:
+    """The channel groups of a model, a line each."""
+    table = _table("group", numbers=("channels", "least"))
     for group in architecture.groups:
-        words = [group.name, ", ".join(tensors_of_group(group))] if verbose else [_ending(group.name)]
-        table.add_row(*map(escape, words), f"{group.size:,}", f"{group.min_channels:,}")
+        table.add_row(escape(_ending(group.name)), f"{group.size:,}", f"{group.min_channels:,}")
     return _titled(f"What shrinks in the model of {name}", table)
+
+
+def reach_text(architecture: Blueprint) -> str:
+    """The tensors that each group reaches into, a line each."""
+    lines = [
+        line
+        for group in architecture.groups
+        for line in (f"{group.name} reaches into", *(f"  {tensor}" for tensor in tensors_of_group(group)))
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _ending(name: str) -> str:
