@@ -81,9 +81,7 @@ def measure_work(
     small, large = 2, 8
     with torch.random.fork_rng(devices=[]):
         if targets is None:
-            with torch.no_grad():
-                outputs = copy(*(_repeat(x, small) for x in example_inputs))
-            targets = fitting_targets(loss, outputs)
+            targets = fitting_targets(loss, copy(*(_repeat(x, small) for x in example_inputs)))
         flops_small, bytes_small = _pass(copy, example_inputs, loss, targets, small)
         flops_large, bytes_large = _pass(copy, example_inputs, loss, targets, large)
     trained = [p for p in copy.parameters() if p.requires_grad]
