@@ -141,7 +141,7 @@ def test_groups_found_and_exact(case: str) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build().eval()
-    groups = discover(model, inputs)
+    groups = discover(model, inputs).groups
     assert {group.name: group.size for group in groups} == expected
     rng = np.random.default_rng(1)
     channels = {g.name: np.sort(rng.permutation(g.size)[: g.size // 2]) for g in groups}
@@ -251,7 +251,7 @@ WHOLE: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
 @pytest.mark.parametrize("case", WHOLE)
 def test_what_cannot_shrink_is_left_whole(case: str) -> None:
     build, inputs = WHOLE[case]
-    assert discover(build(), inputs) == ()
+    assert discover(build(), inputs).groups == ()
 
 
 def test_a_faulty_answer_of_the_tracer_costs_a_group_not_the_model() -> None:
@@ -259,7 +259,7 @@ def test_a_faulty_answer_of_the_tracer_costs_a_group_not_the_model() -> None:
     model = nn.Sequential(
         nn.Conv1d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(30, 8), nn.ReLU(), nn.Linear(8, 2)
     )
-    groups = discover(model, (torch.zeros(1, 3, 7),))
+    groups = discover(model, (torch.zeros(1, 3, 7),)).groups
     assert "3" in {group.name for group in groups}
     for group in groups:
         if group.name == "0":
@@ -268,7 +268,7 @@ def test_a_faulty_answer_of_the_tracer_costs_a_group_not_the_model() -> None:
 
 def test_group_norm_keeps_the_size_of_its_groups() -> None:
     model = conv_then(nn.GroupNorm(4, 8), nn.ReLU())
-    groups = discover(model, image(1))
+    groups = discover(model, image(1)).groups
     small = shrink_model(model, index_map(schema_of(model), groups, {"0": np.array([1, 2, 3])}))
     norm = small.get_submodule("1")
     assert isinstance(norm, nn.GroupNorm)
@@ -277,7 +277,7 @@ def test_group_norm_keeps_the_size_of_its_groups() -> None:
 
 def test_grouped_convolution_loses_whole_groups() -> None:
     model = conv_then(nn.Conv2d(8, 12, 3, groups=4), out=12)
-    groups = discover(model, image(1))
+    groups = discover(model, image(1)).groups
     small = shrink_model(model, index_map(schema_of(model), groups, {"0": np.array([0, 3])}))
     conv = small.get_submodule("1")
     assert isinstance(conv, nn.Conv2d)
@@ -298,7 +298,7 @@ def test_a_recurrent_unit_owns_its_rows_in_every_gate_layer_and_direction() -> N
         def forward(self, x: Tensor) -> Tensor:
             return self.out(self.rnn(x)[0][-1])
 
-    (group,) = discover(Model(), (torch.zeros(5, 1, 2),))
+    (group,) = discover(Model(), (torch.zeros(5, 1, 2),)).groups
     owned = members(group)
     assert owned["rnn.weight_hh_l1_reverse", 0] == [[0, 2, 4, 6], [1, 3, 5, 7]]
     assert owned["rnn.weight_hh_l1_reverse", 1] == [[0], [1]]
@@ -310,7 +310,7 @@ def test_a_recurrent_unit_owns_its_rows_in_every_gate_layer_and_direction() -> N
 
 def test_a_head_owns_its_query_key_and_value_rows() -> None:
     model = nn.TransformerEncoderLayer(4, 2, 3, batch_first=True)
-    heads, mlp = discover(model, (torch.zeros(1, 3, 4),))
+    heads, mlp = discover(model, (torch.zeros(1, 3, 4),)).groups
     assert members(heads) == {
         ("self_attn.in_proj_weight", 0): [[0, 1, 4, 5, 8, 9], [2, 3, 6, 7, 10, 11]],
         ("self_attn.in_proj_bias", 0): [[0, 1, 4, 5, 8, 9], [2, 3, 6, 7, 10, 11]],
@@ -325,7 +325,7 @@ def test_a_head_owns_its_query_key_and_value_rows() -> None:
 
 def test_a_flattened_channel_owns_a_block_and_batch_norm_its_statistics() -> None:
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 2))
-    (group,) = discover(model, (torch.zeros(1, 1, 4, 4),))
+    (group,) = discover(model, (torch.zeros(1, 1, 4, 4),)).groups
     owned = members(group)
     assert owned["3.weight", 1] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
     for tensor in ("0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var"):

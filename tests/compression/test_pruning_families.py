@@ -123,7 +123,7 @@ def family(request: pytest.FixtureRequest) -> Built:
     )
     before = tensors_of(model)
     random_state = torch.random.get_rng_state()
-    groups = discover(model, (batch(1),))
+    groups = discover(model, (batch(1),)).groups
     assert {group.name: group.size for group in groups} == expected
     assert model.training
     assert torch.equal(torch.random.get_rng_state(), random_state)
@@ -217,7 +217,7 @@ def test_a_shrunk_model_shrinks_nothing_of_the_one_it_came_from(family: Built) -
 def test_training_narrow_models_covers_the_full_one() -> None:
     """Two devices train other halves; each element is averaged over the devices that hold it."""
     model = Recurrent(nn.GRU, False, "last")
-    groups = discover(model, (tokens(1),))
+    groups = discover(model, (tokens(1),)).groups
     schema = schema_of(model)
     halves = [index_map(schema, groups, {"rnn": np.arange(start, start + 6)}) for start in (0, 4)]
     total = {name: np.zeros(array.shape) for name, array in tensors_of(model).items()}

@@ -1,5 +1,6 @@
 """The examples of docs/examples do what their README says, command by command."""
 
+import csv
 import json
 import os
 import re
@@ -84,11 +85,25 @@ def test_a_tighter_budget_names_who_is_left_out(elsewhere: Path) -> None:
     assert found["participations"] > 0  # type: ignore[operator]
 
 
+@pytest.mark.slow
+def test_a_task_with_several_inputs_and_without_classes_learns(elsewhere: Path) -> None:
+    page = readme_commands(ROOT / "docs" / "own-task.md")
+    inspect, simulate = (command for command in page if "thermostat" in " ".join(command))
+    found = json.loads(run([*inspect, "--json"], elsewhere))
+    assert found["widths"][0]["parameters"] == 5042
+    assert found["widths"][2]["parameters"] < 5042 / 2
+    run([*simulate, "--rounds", "4", "--devices", "12", "--out", "warm"], elsewhere)
+    rows = list(csv.DictReader((elsewhere / "warm" / "rounds.csv").read_text().splitlines()))
+    losses = [float(row["loss"]) for row in rows]
+    assert min(losses) < losses[0] - 0.5  # nats: the variance that it expects falls
+    assert {row["accuracy"] for row in rows} == {""}
+
+
 def test_group_norms_shrink_as_the_page_says() -> None:
     """docs/own-task.md: one group is one channel, groups of two let pairs go."""
     for groups, channels in ((1, 1), (4, 4), (8, 8)):
         model = nn.Sequential(
             nn.Conv2d(1, 8, 3), nn.GroupNorm(groups, 8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 4, 2)
         )
-        found = discover(model, (torch.zeros(1, 1, 4, 4),))
+        found = discover(model, (torch.zeros(1, 1, 4, 4),)).groups
         assert [group.size for group in found] == [channels]

@@ -4,7 +4,7 @@ Everything exported here needs numpy alone. Functions on torch models are import
 `discover` finds the groups of a model, `shrink` makes the smaller one.
 """
 
-from slimfleet.compression.pruning.groups import ChannelGroup, Member
+from slimfleet.compression.pruning.groups import ChannelGroup, Discovery, LeftWhole, Member
 from slimfleet.compression.pruning.index_map import IndexMap, index_map, within
 from slimfleet.compression.pruning.mask import Masks, density, magnitude_masks, masked
 from slimfleet.compression.pruning.windows import (
@@ -17,7 +17,9 @@ from slimfleet.compression.pruning.windows import (
 
 __all__ = [
     "ChannelGroup",
+    "Discovery",
     "IndexMap",
+    "LeftWhole",
     "Masks",
     "Member",
     "WindowPolicy",

@@ -13,7 +13,7 @@ from slimfleet.compression.checked_task import CheckedTask, blamed, label_of
 from slimfleet.compression.examined import Examined, Finding, key_of
 from slimfleet.compression.limits import check_channels, check_sizes, check_values
 from slimfleet.compression.pruning.discover import discover
-from slimfleet.compression.pruning.groups import ChannelGroup, Member
+from slimfleet.compression.pruning.groups import ChannelGroup, Discovery, LeftWhole, Member
 from slimfleet.compression.pruning.index_map import IndexMap, index_map
 from slimfleet.compression.pruning.shrink import shrink_model
 from slimfleet.compression.schema import ModelSchema
@@ -30,6 +30,8 @@ class Blueprint:
     """The full-width model as initialised; never trained, only copied."""
     schema: ModelSchema
     groups: tuple[ChannelGroup, ...]
+    whole: tuple[LeftWhole, ...] = ()
+    """The layers whose output channels are in no group."""
 
     def index_map(self, channels: Channels) -> IndexMap:
         """Where the elements of a model shrunk to `channels` stand in the full model."""
@@ -52,24 +54,24 @@ def blueprint(task: Task, seed: int, examined: Examined | None = None) -> Bluepr
     schema = schema_of(model)
     check_sizes(schema)
     check_values(schema, tensors_of(model))
-    groups = _groups(task, model, examined)
-    check_channels(groups)
-    return Blueprint(model, schema, groups)
+    found = _examined(task, model, examined)
+    check_channels(found.groups)
+    return Blueprint(model, schema, found.groups, found.whole)
 
 
-def _groups(task: Task, model: nn.Module, examined: Examined | None) -> tuple[ChannelGroup, ...]:
+def _examined(task: Task, model: nn.Module, examined: Examined | None) -> Discovery:
     if examined is None:
         return _discovered(task, model)
     key = key_of("groups", task, model)
     known = examined.get(key)
     if known is not None:
-        return _groups_in(known)
-    groups = _discovered(task, model)
-    examined.put(key, _finding(groups))
-    return groups
+        return _discovery_in(known)
+    discovery = _discovered(task, model)
+    examined.put(key, _finding(discovery))
+    return discovery
 
 
-def _discovered(task: Task, model: nn.Module) -> tuple[ChannelGroup, ...]:
+def _discovered(task: Task, model: nn.Module) -> Discovery:
     """The groups of a model that is new here; a user's task is tried with it first."""
     if isinstance(task, CheckedTask):
         task.rehearse_model(model)
@@ -77,10 +79,10 @@ def _discovered(task: Task, model: nn.Module) -> tuple[ChannelGroup, ...]:
         return discover(model, task.example_inputs())
 
 
-def _finding(groups: tuple[ChannelGroup, ...]) -> Finding:
+def _finding(discovery: Discovery) -> Finding:
     positions = {
         f"{i}/{j}": member.positions
-        for i, group in enumerate(groups)
+        for i, group in enumerate(discovery.groups)
         for j, member in enumerate(group.members)
     }
     rest = [
@@ -90,14 +92,15 @@ def _finding(groups: tuple[ChannelGroup, ...]) -> Finding:
             group.min_channels,
             [[member.tensor, member.dim] for member in group.members],
         ]
-        for group in groups
+        for group in discovery.groups
     ]
-    return positions, {"groups": json.dumps(rest)}
+    whole = [[left.name, left.size, left.reason] for left in discovery.whole]
+    return positions, {"groups": json.dumps(rest), "whole": json.dumps(whole)}
 
 
-def _groups_in(finding: Finding) -> tuple[ChannelGroup, ...]:
+def _discovery_in(finding: Finding) -> Discovery:
     positions, fields = finding
-    return tuple(
+    groups = tuple(
         ChannelGroup(
             name=name,
             size=size,
@@ -109,3 +112,4 @@ def _groups_in(finding: Finding) -> tuple[ChannelGroup, ...]:
         )
         for i, (name, size, min_channels, members) in enumerate(json.loads(fields["groups"]))
     )
+    return Discovery(groups, tuple(LeftWhole(*left) for left in json.loads(fields["whole"])))

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from slimfleet.compression.pruning.dependency import dependency_groups
-from slimfleet.compression.pruning.groups import ChannelGroup
+from slimfleet.compression.pruning.groups import Discovery
 from slimfleet.compression.pruning.recurrent import recurrent_groups
 from slimfleet.compression.pruning.removable import removable
 from slimfleet.compression.pruning.transformer import transformer_groups
 
 
-def discover(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> tuple[ChannelGroup, ...]:
+def discover(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Discovery:
     """The channel groups of `model`, in the order of its state dict; `model` is not changed.
 
     `example_inputs` are what `model(*example_inputs)` takes, a batch of one is enough. Convolutions, linear
@@ -39,4 +39,4 @@ def discover(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> tuple[Chan
         found.sort(key=lambda group: names.index(group.members[0].tensor))
         if not removable(probe, found, example_inputs):
             found = [group for group in found if removable(probe, [group], example_inputs)]
-    return tuple(found)
+    return Discovery(tuple(found))

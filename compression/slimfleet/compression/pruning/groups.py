@@ -51,3 +51,25 @@ class ChannelGroup:
                     f"group {self.name!r}: positions in {member.tensor!r} have shape "
                     f"{member.positions.shape}, must be ({self.size}, k)"
                 )
+
+
+@dataclass(frozen=True, slots=True)
+class LeftWhole:
+    """A layer whose output channels no sub-model can lose, and why."""
+
+    name: str
+    """The layer's path in the model; empty for the model itself."""
+    size: int
+    """Number of its output channels."""
+    reason: str
+    """A short clause for people, as in "its channels are outputs of the model"."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Discovery:
+    """What was found out about the channels of a model."""
+
+    groups: tuple[ChannelGroup, ...]
+    """In the order of the model's state dict."""
+    whole: tuple[LeftWhole, ...] = ()
+    """The layers with output channels in no group, in the same order."""
