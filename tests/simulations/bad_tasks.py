@@ -170,6 +170,17 @@ def nan_weights():
     return made
 
 
+class Growing(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 2)
+        self.register_buffer("low", torch.zeros(0))
+
+    def forward(self, x):
+        y = super().forward(x)
+        self.low = y.detach().amin(0)
+        return y
+
+
 def untrained():
     return nn.Linear(4, 2).requires_grad_(False)
 
@@ -206,7 +217,11 @@ TASKS = {
     "lazy": (model(lambda: nn.LazyLinear(2)), ["build_model"]),
     "meta model": (model(lambda: nn.Linear(4, 2, device="meta")), ["build_model", "meta"]),
     "nan weights": (model(nan_weights), ["build_model", "weight", "NaN"]),
-    "complex model": (model(of_type(torch.complex64)), ["build_model"]),
+    "complex model": (model(of_type(torch.complex64)), ["the model on example_inputs", "dtype"]),
+    "training gives a buffer a shape": (
+        model(Growing),
+        ["the model on example_inputs", "'low'", "shape", "build_model"],
+    ),
     "a lock in the model": (model(Hidden), ["build_model", "copied", "pickle"]),
     "the model raises": (
         model(lambda: Forward(lambda y: 1 / 0)),

@@ -24,9 +24,6 @@ LONGEST_CAUSE = 300
 
 LONGEST_NAME = 64
 
-LARGEST_WEIGHT = 1e30
-"""Beyond it the codec cannot scale a tensor."""
-
 TRIAL_EXAMPLES = 8
 """Examples of the trial step; batch normalisation needs more than one."""
 
@@ -101,13 +98,17 @@ class CheckedTask:
 
     def build_model(self) -> nn.Module:
         """A model on the CPU with something to train, of the same architecture at every call."""
-        from slimfleet.compression.tensors import schema_of
+        from slimfleet.compression.limits import check_sizes, check_values
+        from slimfleet.compression.tensors import schema_of, tensors_of
 
         with blamed(self.reference, "build_model"):
             model = self.wrapped.build_model()
         self._check_model(model)
         with blamed(self.reference, "build_model"):
-            architecture = schema_of(model).digest
+            schema = schema_of(model)
+            check_sizes(schema)
+            check_values(schema, tensors_of(model))
+            architecture = schema.digest
         if architecture != (self._architecture or architecture):
             raise self._bad(
                 "build_model", "gives a model with other tensors than before: must always be the same"
@@ -193,6 +194,7 @@ class CheckedTask:
         pairs = tuple(_repeated(tensor, 2) for tensor in self.example_inputs())
         tried = self._copy(model)
         self._loss_of(tried, pairs, "example_inputs")
+        self._check_shapes(model, tried)
         self._copy(tried)  # refused where the model keeps a gradient from one batch to the next
 
     def rehearse_training(self, model: nn.Module, partitions: int) -> None:
@@ -242,38 +244,48 @@ class CheckedTask:
         with blamed(self.reference, "build_model"):
             state, parameters = model.state_dict(), dict(model.named_parameters(remove_duplicate=False))
             for name, tensor in state.items():
-                self._check_tensor("build_model", tensor, repr(name), least_dimensions=0)
-                if tensor.is_floating_point() and not bool((tensor.abs() <= LARGEST_WEIGHT).all()):
-                    raise self._bad(
-                        "build_model",
-                        f"{name!r} holds values beyond {LARGEST_WEIGHT:g}: a mask is better registered with "
-                        "persistent=False",
-                    )
-                if not tensor.numel() and (name in parameters or tensor.dim() > 1):
-                    raise self._bad("build_model", f"{name!r} is {_shown(tensor)}: must not be empty")
+                if isinstance(tensor, torch.Tensor):  # what else a layer keeps stays on each machine
+                    self._check_placed(tensor, "build_model", repr(name))
             missing = [name for name in parameters if name not in state]
             if missing:
                 raise self._bad("build_model", f"gives a model whose state_dict lacks {missing[0]!r}")
-            if not any(p.requires_grad for p in parameters.values()):
-                raise self._bad("build_model", "gives a model without parameters to train")
 
-    def _check_tensor(self, member: str, value: Any, what: str, least_dimensions: int = 1) -> None:
-        """Refuse what is not a plain tensor in this machine's memory, has too few dimensions, or holds NaN."""
+    def _check_shapes(self, model: nn.Module, trained: nn.Module) -> None:
+        """Refuse a model of which a step in training gives a tensor another shape: both ends must agree on it."""
+        before = {name: getattr(tensor, "shape", None) for name, tensor in model.state_dict().items()}
+        after = {name: getattr(tensor, "shape", None) for name, tensor in trained.state_dict().items()}
+        for name in before | after:
+            if before.get(name) != after.get(name):
+                raise self._bad(
+                    "the model on example_inputs",
+                    f"training gives {name!r} the shape {after.get(name)}, it had {before.get(name)}: "
+                    "train it once on them in build_model",
+                )
+
+    def _check_placed(self, tensor: Tensor, member: str, what: str) -> None:
+        """Refuse a tensor that is not in this machine's memory, or that has a history."""
+        if tensor.device.type != "cpu":
+            raise self._bad(
+                member, f"{what} is a tensor of {tensor.device.type}: must be a plain tensor on the CPU"
+            )
+        if tensor.grad_fn is not None:
+            raise self._bad(
+                member, f"{what} is the result of a computation with a gradient: must be detached"
+            )
+
+    def _check_tensor(self, member: str, value: Any, what: str) -> None:
+        """Refuse data that are not a plain tensor in this machine's memory, of one dimension or more, without NaN."""
         import torch
 
         if not isinstance(value, torch.Tensor):
             raise self._bad(member, f"{what} is {_shown(value)}: must be a tensor")
-        if value.device.type != "cpu" or value.layout is not torch.strided:
-            where = value.device.type if value.layout is torch.strided else str(value.layout)
-            raise self._bad(member, f"{what} is a tensor of {where}: must be a plain tensor on the CPU")
+        self._check_placed(value, member, what)
+        if value.layout is not torch.strided:
+            raise self._bad(member, f"{what} is a tensor of {value.layout}: must be a plain tensor")
         if value.is_quantized or value.is_complex():
             raise self._bad(member, f"{what} is {_shown(value)}: must hold plain numbers")
-        if value.dim() < least_dimensions:
+        if not value.dim():
             raise self._bad(member, f"{what} is {_shown(value)}: must have a first dimension, the examples")
-        if value.grad_fn is not None:
-            raise self._bad(
-                member, f"{what} is the result of a computation with a gradient: must be detached"
-            )
         if value.is_floating_point() and bool(torch.isnan(value).any()):
             raise self._bad(member, f"{what} holds NaN")
 

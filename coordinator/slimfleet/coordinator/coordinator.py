@@ -127,8 +127,9 @@ class Coordinator:
         if update is not None and answer.report is not None:
             weight = opened.bounds.weight(answer.report.examples)
             try:
-                update = shortened(update, dispatch.index_map.schema, opened.bounds.longest_at(weight))
-                opened.mean.add(update, dispatch.index_map, weight)
+                index_map = dispatch.update_map
+                update = shortened(update, index_map.schema, opened.bounds.longest_at(weight))
+                opened.mean.add(update, index_map, weight)
             except PayloadError as error:
                 answer = replace(answer, verdict="rejected", reason=error.reason, message=str(error))
         return self._answered(answer)
@@ -194,7 +195,7 @@ class Coordinator:
             state.open_round = OpenRound(
                 number=number,
                 downlink=Downlink(self.blueprint, model, number, state.versions, settings),
-                mean=CoverageMean(state.schema, settings.selection.per_round),
+                mean=CoverageMean(state.schema.moving, settings.selection.per_round, model),
                 bounds=self._bounds(number, model),
                 opened_s=now_s,
                 opened_at=began,
@@ -203,7 +204,8 @@ class Coordinator:
 
     def _bounds(self, number: int, model: Tensors) -> FleetBounds:
         """What one device may claim and move in this round."""
-        settings, records = self.settings, list(self.state.registry)
+        settings = self.settings
+        records = list(self.state.registry) if settings.server.fleet_bounds else []
         recent = [
             record.norms
             for record in records
@@ -219,10 +221,12 @@ class Coordinator:
 
     def _mean(self, opened: OpenRound, answers: Sequence[Answer]) -> Tensors:
         """The round's mean update, in which tied tensors move as one, bounded by its typical update."""
+        mean = tied(opened.mean.mean(self.settings.server.absent_weight), self._tied)
+        if not self.settings.server.fleet_bounds:
+            return mean
         used = [a.norms for a in answers if a.verdict == "accepted" and a.norms is not None]
         typical = typical_norms(used) or opened.bounds.typical
-        mean = tied(opened.mean.mean(self.settings.server.absent_weight), self._tied)
-        return shortened(mean, self.state.schema, multiple(LONGEST_MEAN, typical))
+        return shortened(mean, self.state.schema.moving, multiple(LONGEST_MEAN, typical))
 
     def _opened(self) -> OpenRound:
         if self.state.open_round is None:

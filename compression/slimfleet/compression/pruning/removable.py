@@ -18,7 +18,7 @@ from slimfleet.compression.pruning.index_map import index_map
 from slimfleet.compression.pruning.nested import tensors_in
 from slimfleet.compression.pruning.shrink import shrink_model
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.tensors import load_tensors, schema_of
+from slimfleet.compression.tensors import load_tensors, schema_of, tensors_of
 from slimfleet.compression.types import Tensors
 
 _TOLERANCE = 1e-4
@@ -135,16 +135,15 @@ def _random_tensors(model: nn.Module, rng: np.random.Generator) -> Tensors:
     Names of one tied parameter get the same values.
     """
     tensors: Tensors = {}
-    by_place: dict[tuple[int, torch.Size], str] = {}
-    for name, tensor in model.state_dict().items():
-        tied = by_place.setdefault((tensor.data_ptr(), tensor.shape), name) if tensor.numel() else name
-        if tied != name:
-            tensors[name] = tensors[tied]
-            continue
-        array = tensor.detach().cpu().numpy().copy()
-        if array.dtype.kind == "f":
+    state = model.state_dict()
+    tied: dict[tuple[int, torch.Size], str] = {}
+    for name, array in tensors_of(model).items():
+        first = tied.setdefault((state[name].data_ptr(), state[name].shape), name) if array.size else name
+        if first != name:
+            array = tensors[first]
+        elif array.dtype.kind == "f":
             if array.ndim > 1:
-                values = rng.normal(size=array.shape) / np.sqrt(max(1, array[0].size))
+                values = rng.normal(size=array.shape) / np.sqrt(max(1, array[:1].size))
             else:
                 values = rng.uniform(0.5, 1.5, size=array.shape)
             array = np.asarray(values, dtype=array.dtype)

@@ -88,10 +88,10 @@ class Sightings:
 
 
 def _vectors(tensor: Tensor, shadow: Shadow) -> list[Ids]:
-    """The labels along the dimensions of a tensor that have one of their own for each position."""
+    """The labels along the dimensions of a tensor that give each label one run of positions."""
     slots = map(compact, shadow.read(tensor).channels)
     vectors = [slot.flatten().numpy() for slot in slots if len(varying(slot)) == 1]
-    return [vector for vector in vectors if vector.all() and len(np.unique(vector)) == len(vector)]
+    return [v for v in vectors if v.all() and len(np.unique(v)) == 1 + np.count_nonzero(np.diff(v))]
 
 
 def _counts(classes: Ids, dim: int, members: Mapping[int, str]) -> dict[str, int] | None:

@@ -87,7 +87,7 @@ def round_row(
     used = [(a.dispatch, a.report) for a in answers if a.verdict == "accepted" and a.dispatch and a.report]
     plans = [dispatch.assignment.plan for dispatch, _ in used]
     sizes = [a.received_bytes for a in answers if a.received_bytes is not None]
-    full_bytes, verdicts = state.schema.nbytes, Counter(a.verdict for a in answers)
+    verdicts = Counter(a.verdict for a in answers)
     accuracy = None if evaluation is None else evaluation.accuracy
     known = [r.accuracy for r in state.rows if r.accuracy is not None] + (
         [] if accuracy is None else [accuracy]
@@ -106,9 +106,9 @@ def round_row(
         loss=None if evaluation is None else evaluation.loss,
         trailing_accuracy=fmean(known[-TRAILING:]) if known else None,
         uplink_bytes=sum(sizes),
-        uplink_bytes_float32=full_bytes * len(sizes),
+        uplink_bytes_float32=state.schema.moving.nbytes * len(sizes),
         downlink_bytes=sum(len(a.dispatch.payload) for a in answers if a.dispatch is not None),
-        downlink_bytes_float32=full_bytes * len(answers),
+        downlink_bytes_float32=state.schema.nbytes * len(answers),
         energy_j=energy_j,
         compute_j=energy_j - radio_j,
         radio_j=radio_j,

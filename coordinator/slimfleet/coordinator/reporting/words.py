@@ -30,6 +30,7 @@ _REASONS: Mapping[str, str] = {
     "uplink_bytes": "the smallest update is larger than the uplink budget",
     "downlink_bytes": "the smallest model is larger than the downlink budget",
     "local_steps": "not one training step fitted the budget",
+    "examples": "the device has one example, on which the model cannot train alone",
     "battery": "the battery is below the floor for taking part",
     "dropout": "the device vanished in mid-round",
     "late": "the answer came after the deadline",
