@@ -7,7 +7,7 @@ joined; a class of joined labels is one channel. A class that must not be remove
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,15 +90,16 @@ class Channels:
 
 
 def groups_of(
-    channels: Channels, sites: Mapping[Key, range], order: Sequence[str]
+    channels: Channels, sites: Mapping[Key, range], order: Sequence[str], written: Collection[Key]
 ) -> Iterator[tuple[ChannelGroup, Ids]]:
     """Groups of the free channels that own equally many positions in the same tensors, each with its roots.
 
-    `sites` gives the labels along each dimension; `order` is that of the state dict: it orders members, and names
-    a group by the layer of its first member along dimension 0, which is the layer that writes it (`name:2` where a
-    layer writes a second group).
+    `sites` gives the labels along each dimension, `order` is that of the state dict, in which members come, and
+    `written` are the dimensions that outputs of layers lie along: a group is named by the first layer that writes it
+    (`name:2` where a layer writes a second group).
     """
-    keys = sorted(sites, key=lambda key: (order.index(key[0]), key[1]))
+    rank = {name: i for i, name in enumerate(order)}
+    keys = sorted(sites, key=lambda key: (rank[key[0]], key[1]))
     roots = channels.roots()
     fixed = channels.reasons()
     owned: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -115,7 +116,7 @@ def groups_of(
     names: list[str] = []
     for form, members in sorted(alike.items(), key=lambda item: (item[0][0][0], owned[item[1][0]][item[0][0][0]])):
         members.sort(key=lambda root: owned[root][form[0][0]])
-        name = _name([keys[k] for k, _ in form], names)
+        name = _name([keys[k] for k, _ in form], written, names)
         names.append(name)
         group = ChannelGroup(
             name,
@@ -125,8 +126,8 @@ def groups_of(
         yield group, np.array(members, dtype=np.int64)
 
 
-def _name(keys: Sequence[Key], earlier: Sequence[str]) -> str:
-    tensor = next((tensor for tensor, dim in keys if dim == 0), keys[0][0])
+def _name(keys: Sequence[Key], written: Collection[Key], earlier: Sequence[str]) -> str:
+    tensor = next((key[0] for key in keys if key in written), keys[0][0])
     layer = tensor.rpartition(".")[0]
     count = sum(name.partition(":")[0] == layer for name in earlier)
     return f"{layer}:{count + 1}" if count else layer

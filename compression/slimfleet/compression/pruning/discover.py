@@ -70,7 +70,9 @@ class _Found:
     def groups(self) -> list[ChannelGroup]:
         """The groups that the labels make, before any trial."""
         order = list(self.model.state_dict())
-        named = [(group, own) for group, own in groups_of(self.channels, self.sites, order) if group.size > 1]
+        written = {_written(path, layer) for path, layer in self.model.named_modules()}
+        found = groups_of(self.channels, self.sites, order, written)
+        named = [(group, own) for group, own in found if group.size > 1]
         members = {root: group.name for group, own in named for root in own.tolist()}
         sizes: dict[str, list[Size]] = defaultdict(list)
         for name, size in self.sightings.sizes(self.channels.roots(), members):

@@ -42,7 +42,7 @@ def _slice_own(module: nn.Module, path: str, index_map: IndexMap, taken_from: di
     """Slice the tensors that belong to `module` itself; tell whether any changed."""
     prefix = f"{path}." if path else ""
     changed = False
-    for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+    for name, tensor in _own_tensors(module):
         # Buffers outside the state dict are in no map.
         kept = index_map.kept.get(prefix + name, ())
         if all(dim is None for dim in kept):
@@ -54,6 +54,11 @@ def _slice_own(module: nn.Module, path: str, index_map: IndexMap, taken_from: di
         setattr(module, name, taken_from[id(tensor)])
         changed = True
     return changed
+
+
+def _own_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    parameters = module.named_parameters(recurse=False, remove_duplicate=False)
+    return [*parameters, *module.named_buffers(recurse=False, remove_duplicate=False)]
 
 
 def _take(tensor: Tensor, kept: Kept) -> Tensor:
