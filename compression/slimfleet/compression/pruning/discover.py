@@ -199,9 +199,7 @@ def _tried(found: _Found, trial: Trial) -> Discovery:
     if found.sightings.tie(tied.channels):
         together = tied.groups()
         import os
-
-        if os.environ.get("DBG"):
-            print([(g.name, g.size) for g in together], trial.failure(together))
+        if os.environ.get("DBG"): print([(g.name,g.size) for g in together], trial.failure(together))
         if trial.failure(together) is None:
             return tied.discovery(together, failures)
     return found.discovery(_passing(trial, groups, failures), failures)

@@ -47,9 +47,7 @@ class Trial:
             return "trying it would take more work than is allowed"
         self._left -= 1
         rng = np.random.default_rng(0)
-        halves = {
-            g.name: np.sort(rng.permutation(g.size)[: max(g.min_channels, g.size // 2)]) for g in groups
-        }
+        halves = {g.name: np.sort(rng.permutation(g.size)[: max(g.min_channels, g.size // 2)]) for g in groups}
         kept = index_map(self._schema, groups, halves)
         shrunk = kept.shrink(self._full)
         zeroed = copy.deepcopy(self._model)
@@ -74,9 +72,7 @@ def _cases(model: nn.Module, inputs: Inputs, rng: np.random.Generator) -> Iterat
     """Modes and inputs that `model` runs with: the example, and others of its shapes."""
     noise = tuple(_noise(tensor, model, rng) for tensor in inputs)
     given = tuple(n if _blank(t) else t for t, n in zip(inputs, noise, strict=True))
-    pairs = tuple(
-        torch.cat([a, b]) if a.dim() and len(a) == 1 else b for a, b in zip(given, noise, strict=True)
-    )
+    pairs = tuple(torch.cat([a, b]) if a.dim() and len(a) == 1 else b for a, b in zip(given, noise, strict=True))
     for mode, choices in (("eval", [noise, given]), ("train", [pairs, noise, given])):
         for choice in choices:
             try:

@@ -130,9 +130,7 @@ def _stacked(call: Call) -> Labels:
     return _joined_along(call, labels, [t.unsqueeze(dim).shape for t in tensors], dim)
 
 
-def _joined_along(
-    call: Call, operands: Sequence[Labels], shapes: Sequence[Sequence[int]], dim: int
-) -> Labels:
+def _joined_along(call: Call, operands: Sequence[Labels], shapes: Sequence[Sequence[int]], dim: int) -> Labels:
     """Labels side by side along `dim`; along the other dimensions they must agree."""
     across = [
         Labels(
@@ -222,11 +220,7 @@ def _reduced(call: Call) -> Sequence[Labels]:
     kept = [dim for dim in range(source.dim()) if dim not in dims]
 
     def fit(slot: Tensor) -> Tensor:
-        return (
-            slot
-            if outputs[0].dim() == source.dim()
-            else slot.permute(*kept, *sorted(dims)).flatten(len(kept))[..., 0]
-        )
+        return slot if outputs[0].dim() == source.dim() else slot.permute(*kept, *sorted(dims)).flatten(len(kept))[..., 0]
 
     return [labels.map(fit)] * len(outputs)
 
@@ -275,18 +269,14 @@ def _convolved(call: Call) -> Labels:
     outside = weight.shape[1] if transposed else weight.shape[0] // groups
     whole_groups = groups > 1 and not thin_groups(inside, outside, transposed)
     if whole_groups:
-        relations.fix(
-            [s for s in kernel.channels if varying(compact(s)) == {1}], "all groups of a kernel share them"
-        )
+        relations.fix([s for s in kernel.channels if varying(compact(s)) == {1}], "all groups of a kernel share them")
         kernel = Labels(tuple(s for s in kernel.channels if varying(compact(s)) == {0}), kernel.places)
     filters = Labels(tuple(_filter(slot, groups, transposed) for slot in kernel.channels))
     data = data.map(canonical)
     if groups > 1 and not whole_groups:
         # What stands at one place of every group goes together.
         data, filters = (
-            Labels(
-                tuple(relations.along(compact(s), [2]).expand(s.shape) for s in each.channels), each.places
-            )
+            Labels(tuple(relations.along(compact(s), [2]).expand(s.shape) for s in each.channels), each.places)
             for each in (data, filters)
         )
     relations.multiplications += call.output.numel() * weight.numel() // weight.shape[1 if transposed else 0]
@@ -330,9 +320,7 @@ def _over_trailing(call: Call, labels: Labels, leading: int) -> Labels:
         kept.append(call.relations.along(slot, dims & varying(slot)))
     shape = [*shapes[0][:leading], *[1] * len(dims)]
     places = [_first(place, dims) for place in labels.places]
-    return Labels(
-        tuple(s.expand(shape) for s in kept), tuple(p.expand(shape) for p in places if varying(compact(p)))
-    )
+    return Labels(tuple(s.expand(shape) for s in kept), tuple(p.expand(shape) for p in places if varying(compact(p))))
 
 
 def _first(place: Tensor, dims: set[int]) -> Tensor:
@@ -445,9 +433,7 @@ def unknown(call: Call) -> Sequence[Labels]:
 
 def _places(shape: Sequence[int], dims: Sequence[int] | None = None) -> tuple[Tensor, ...]:
     """A numbering of the places along each of `dims`, by default all, that is longer than 1."""
-    return tuple(
-        places_along(shape, dim) for dim in (range(len(shape)) if dims is None else dims) if shape[dim] > 1
-    )
+    return tuple(places_along(shape, dim) for dim in (range(len(shape)) if dims is None else dims) if shape[dim] > 1)
 
 
 def places_along(shape: Sequence[int], dim: int, start: int = 1) -> Tensor:

@@ -119,9 +119,7 @@ _FIXES: tuple[tuple[type[nn.Module], Callable[[Any], None]], ...] = (
 
 def _replaced(model: nn.Module, changed: set[nn.Module]) -> nn.Module:
     """`model` with stand-ins for those of the layers that `changed` which torch's own code cannot run with."""
-    stand_ins: dict[nn.Module, nn.Module] = {
-        layer: new for layer in changed if (new := _stand_in(layer)) is not None
-    }
+    stand_ins: dict[nn.Module, nn.Module] = {layer: new for layer in changed if (new := _stand_in(layer)) is not None}
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if child in stand_ins:

@@ -24,16 +24,7 @@ MOST_SIGHTINGS = 8
 
 _KNOWN = {
     f"torch.nn.modules.{kind}"
-    for kind in (
-        "conv",
-        "linear",
-        "batchnorm",
-        "instancenorm",
-        "normalization",
-        "rnn",
-        "activation",
-        "sparse",
-    )
+    for kind in ("conv", "linear", "batchnorm", "instancenorm", "normalization", "rnn", "activation", "sparse")
 }
 """Where the layers come from whose sizes `shrink` sets from their tensors."""
 
