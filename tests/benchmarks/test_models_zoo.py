@@ -1,5 +1,6 @@
 """What the comparison over models rests on: a count by hand that is one, bounds that hold, outcomes that last."""
 
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from models_zoo.kept import Kept, fingerprint
 from models_zoo.outcome import Outcome
 from models_zoo.page import page, row
 from models_zoo.step import loss, train
-from models_zoo.sweep import sweep
+from models_zoo.sweep import in_a_process, sweep
 from models_zoo.targets import verdicts
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -148,6 +149,25 @@ def test_a_stage_that_fails_is_a_cell_and_the_others_run() -> None:
     assert outcome.failures["torch-pruning"] == "RuntimeError: shape / mismatch"
     assert outcome.flops_ratio == pytest.approx(1)
     assert row(outcome)[3] == "fails"
+
+
+def test_a_model_is_examined_in_a_process_of_its_own() -> None:
+    outcome = in_a_process("torch/gru")
+    assert outcome.failures == {}
+    assert outcome.numbers["trained"] == 1
+    assert outcome.numbers["error"] < 1e-5
+    # Half of 128 units: (40 + 64 + 2) * 3 * 64 in the layer, 65 * 11 behind it.
+    assert outcome.numbers["half_parameters"] == 106 * 3 * 64 + 65 * zoo.CLASSES
+
+
+def test_what_a_process_had_found_out_before_it_died_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dying = tmp_path / "dying"
+    dying.write_text('#!/bin/sh\necho \'{"name": "a/b", "numbers": {"flops": 3}}\'\necho oh no >&2\nexit 9\n')
+    dying.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(dying))
+    assert in_a_process("a/b") == Outcome("a/b", {"flops": 3}, {"process": "process ended with 9: oh no"})
 
 
 def test_outcomes_are_kept_until_what_they_depend_on_changes(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -38,13 +39,14 @@ def sweep(names: Sequence[str], kept: Kept, jobs: int, examine: Callable[[str], 
 def in_a_process(name: str) -> Outcome:
     """Examine a model in a process of its own; what a process that dies or hangs had said by then counts."""
     command = [sys.executable, "-m", f"{__package__}.examine", name]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    path = os.pathsep.join([str(Path(__file__).parent.parent), *sys.path])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     end = ""
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=WALL_SECONDS)
         said = done.stdout
         if done.returncode:
-            end = f"process ended with {done.returncode} {' '.join(done.stderr[-100:].split())}".strip()
+            end = f"process ended with {done.returncode}: {' '.join(done.stderr[-100:].split())}".rstrip(": ")
     except subprocess.TimeoutExpired as expired:
         said = (expired.stdout or b"").decode()
         end = f"timeout ({WALL_SECONDS} s of wall clock)"
