@@ -50,7 +50,10 @@ $(BIN)/pip:
 	  exit 1; } >&2
 
 # The measurements behind docs/results; minutes, not part of the tests.
-.PHONY: bench-fashion bench-memory bench-accuracy
+.PHONY: bench-quickstart bench-fashion bench-memory bench-accuracy
+bench-quickstart: $(VENV)/.installed-dev
+	$(BIN)/python tests/benchmarks/quickstart.py docs/results
+
 bench-fashion: $(VENV)/.installed-dev
 	@bash tests/setup-debian.sh
 	$(BIN)/python tests/benchmarks/fashion_mnist.py docs/results

@@ -204,6 +204,18 @@ def test_readmes_python_runs(
     assert "(simulated)" in capsys.readouterr().out
 
 
+def test_readmes_figures_are_those_that_commands_wrote() -> None:
+    readme, results = (ROOT / "README.md").read_text(encoding="utf-8"), ROOT / "docs" / "results"
+    written = (results / "quickstart.md").read_text(encoding="utf-8").splitlines()
+    shown = [line for line in re.findall(r"```text\n(.*?)```", readme, re.DOTALL)[0].splitlines() if line]
+    assert len(shown) >= 5
+    assert [line for line in shown if line not in written] == []
+    rows = re.findall(r"^\| \d \|.*$", readme, re.MULTILINE)
+    assert len(rows) == 3
+    written = (results / "fashion-mnist.md").read_text(encoding="utf-8").splitlines()
+    assert [row for row in rows if row not in written] == []
+
+
 def test_pages_link_to_what_is_there() -> None:
     pages = [
         ROOT / "README.md",

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -67,7 +68,12 @@ def test_the_table_compares_at_the_target(make_record: MakeRecord) -> None:
 
 
 def test_the_table_says_when_the_target_was_not_reached(make_record: MakeRecord) -> None:
-    assert "90.0 % was not reached" in printed(closing_table(make_record([0.1] * 5), make_record([0.9] * 5)))
+    text = printed(
+        closing_table(make_record([0.85] * 5), make_record([0.9] * 5, rows={"uplink_bytes": 57_000}))
+    )
+    assert "90.0 % was not reached" in text
+    assert line(text, "80.0 %").split()[2:6] == ["5", "/", "5", "57×"]
+    assert line(text, "90.0 %").split()[2:] == ["not", "reached", "/", "5", "–", "–", "–"]
 
 
 def test_names_with_brackets_are_names(make_record: MakeRecord) -> None:
@@ -152,3 +158,14 @@ def test_a_broken_model_is_said_aloud(make_record: MakeRecord) -> None:
     record = make_record([0.5, 0.1], rows={"alarm": "the evaluation is not finite"})
     assert "Round 2: the evaluation is not finite (2 rounds in all)." in printed(closing_table(record))
     assert "not finite" not in printed(closing_table(make_record([0.5])))
+
+
+def test_classes_that_never_took_part_are_named(make_record: MakeRecord) -> None:
+    record = make_record([0.5])
+    assert "Never took part" not in printed(closing_table(record))
+    *others, old = record.device_rows
+    idle = replace(
+        old, device_class="phone-low", last_reason="energy_j: the least plan needs 12, the limit is 2"
+    )
+    record = replace(record, device_rows=(*others, idle))
+    assert "Never took part: phone-low (energy_j)." in printed(closing_table(record))

@@ -101,6 +101,7 @@ CHANGES: dict[str, tuple[str, dict[str, str]]] = {
     "server.averaging": ("0.9", {}),
     "server.absent_weight": ("1.0", {"budget.class.phone-mid.downlink_bytes": "600"}),
     "server.max_update_norm": ("0.05", {}),
+    "server.fleet_bounds": ("false", {}),
 }
 """Key -> another value, and what a scenario must have for it to matter."""
 

@@ -203,7 +203,8 @@ class Coordinator:
 
     def _bounds(self, number: int, model: Tensors) -> FleetBounds:
         """What one device may claim and move in this round."""
-        settings, records = self.settings, list(self.state.registry)
+        settings = self.settings
+        records = list(self.state.registry) if settings.server.fleet_bounds else []
         recent = [
             record.norms
             for record in records
@@ -219,9 +220,11 @@ class Coordinator:
 
     def _mean(self, opened: OpenRound, answers: Sequence[Answer]) -> Tensors:
         """The round's mean update, in which tied tensors move as one, bounded by its typical update."""
+        mean = tied(opened.mean.mean(self.settings.server.absent_weight), self._tied)
+        if not self.settings.server.fleet_bounds:
+            return mean
         used = [a.norms for a in answers if a.verdict == "accepted" and a.norms is not None]
         typical = typical_norms(used) or opened.bounds.typical
-        mean = tied(opened.mean.mean(self.settings.server.absent_weight), self._tied)
         return shortened(mean, self.state.schema, multiple(LONGEST_MEAN, typical))
 
     def _opened(self) -> OpenRound:

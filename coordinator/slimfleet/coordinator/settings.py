@@ -168,6 +168,8 @@ class ServerSettings:
     """Weight in an element's mean of a device that did not train it, counted as an update of zero."""
     max_update_norm: Positive = 100.0
     """Updates with a larger L2 norm are rejected."""
+    fleet_bounds: bool = True
+    """Also bound what one device claims and moves by what its fleet does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,19 +13,22 @@ from rich.text import Text
 from slimfleet.coordinator.reporting import units
 from slimfleet.coordinator.reporting.outcome import RunRecord
 from slimfleet.coordinator.reporting.summary import summarise
-from slimfleet.coordinator.reporting.words import alarms, compared, explain, tally
+from slimfleet.coordinator.reporting.words import alarms, compared, explain, idle_classes, reached, tally
 
 
 def closing_table(record: RunRecord, baseline: RunRecord | None = None) -> Group:
     """Accuracy, traffic against float32, joules and their source, time; then which devices were left out and why.
 
-    With `baseline`, its numbers stand beside, and below them what both runs needed for its final accuracy.
+    With `baseline`, its numbers stand beside, and below them what both runs needed for its final accuracy, or for lower
+    ones where that was not reached.
     """
     summary = summarise(record, baseline)
     parts: list[Table | Text] = [_results(summary)]
     if baseline is not None:
-        parts.append(_to_target(summary))
+        parts.append(_to_target(summary) if summary["to_target"]["rounds"] else _on_the_way(summary))
     parts.append(_left_out(record))
+    if idle := idle_classes(record.device_rows):
+        parts.append(Text(f"\nNever took part: {idle}.", style="yellow"))
     for each in filter(None, (record, baseline)):
         if alarm := alarms(each):
             parts.append(Text(f"\n{alarm}", style="bold red"))
@@ -60,18 +63,24 @@ def _results(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def _to_target(summary: Mapping[str, Any]) -> Table | Text:
+def _to_target(summary: Mapping[str, Any]) -> Table:
     target = units.percent(summary["to_target"]["accuracy"])
-    if summary["to_target"]["rounds"] is None:
-        return Text(
-            f"\nFedAvg's final accuracy of {target} was not reached: no cost to compare.", style="yellow"
-        )
     table = _table(f"The cost of reaching FedAvg's {target} (energy {summary['energy_source']})")
     table.add_column("")
     table.add_column("slimfleet", justify="right", style="bold")
     table.add_column("FedAvg float32", justify="right")
     table.add_column("less by", justify="right", style="bold cyan")
     for row in compared(summary):
+        table.add_row(*row)
+    return table
+
+
+def _on_the_way(summary: Mapping[str, Any]) -> Table:
+    target = units.percent(summary["to_target"]["accuracy"])
+    table = _table(f"Times less than FedAvg, whose final {target} was not reached")
+    for heading in ("accuracy", "rounds, FedAvg's", "sent by devices", "sent to devices", "energy"):
+        table.add_column(heading, justify="right")
+    for row in reached(summary):
         table.add_row(*row)
     return table
 

@@ -170,6 +170,7 @@ __all__ = ["baseline_settings"]
 def baseline_settings(scenario: Scenario) -> CoordinatorSettings:
     """The scenario's settings without budgets: random devices train the whole model for one epoch, sent in float32.
 
+    Updates count as they come: the rival is not held back by bounds against hostile devices.
     The limits stay, so that the rounds that break them are counted; the plans ignore them.
     """
     ours = scenario.coordinator
@@ -182,5 +183,5 @@ def baseline_settings(scenario: Scenario) -> CoordinatorSettings:
             ours.planner, policy="fixed", widths=(1.0,), batch_sizes=ours.planner.batch_sizes[:1]
         ),
         codec=replace(ours.codec, feedback=False),
-        server=ServerSettings(max_update_norm=ours.server.max_update_norm),
+        server=ServerSettings(max_update_norm=ours.server.max_update_norm, fleet_bounds=False),
     )

@@ -7,10 +7,9 @@ do not change what is expected of the others.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from math import exp, log
 from statistics import median
-from typing import Any
 
 from slimfleet.compression.cost.distortion import bits_per_value
 
@@ -92,17 +91,6 @@ class UpdateSizeModel:
             # The first misses are those of the bare formula, which is not used again.
             learned = learned._over(learned._missed_by_itself())
         return replace(learned, observed=self.observed + len(seen))
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; JSON keeps Python floats exactly."""
-        tracks = [[nmse, [asdict(each) for each in known]] for nmse, known in sorted(self.tracks.items())]
-        return {**asdict(self), "tracks": tracks, "cells": sorted(map(list, self.cells.items()))}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> UpdateSizeModel:
-        """Undo `to_json`."""
-        tracks = {nmse: tuple(SizeTrack(**each) for each in known) for nmse, known in values["tracks"]}
-        return cls(**{**values, "tracks": tracks, "cells": dict(values["cells"])})
 
     def _correction(self, nmse: float) -> float:
         # Nothing is coded in plain float32: other errors teach nothing about it.

@@ -60,11 +60,6 @@ class Downlink:
         return OVERHEAD_BYTES + len(self._cut(width).channels)
 
     @property
-    def encoded(self) -> int:
-        """How many payloads have been encoded."""
-        return len(self._plain) + len(self._models) + len(self._changes)
-
-    @property
     def _bits(self) -> int:
         return self.settings.codec.downlink_bits
 
