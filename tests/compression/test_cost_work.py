@@ -1,5 +1,7 @@
+import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from slimfleet.compression.cost import measure_work, work_of
 
@@ -28,6 +30,24 @@ def test_activations_are_counted_once_per_storage_and_without_parameters() -> No
     model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3))
     work = measure_work(model, (torch.zeros(1, 6),), nn.functional.cross_entropy)
     assert work.activation_bytes_per_example == 6 * 4 + 4 * 4 + 3 * 4 + 8
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_checkpointed_segment_keeps_its_input(reentrant: bool) -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.below, self.above = (
+                nn.Linear(6, 5),
+                nn.Sequential(nn.Linear(5, 50), nn.ReLU(), nn.Linear(50, 3)),
+            )
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return checkpoint(self.above, self.below(x), use_reentrant=reentrant)
+
+    # The two inputs, the log-probabilities and the target.
+    work = measure_work(Checkpointed(), (torch.zeros(1, 6),), nn.functional.cross_entropy)
+    assert work.activation_bytes_per_example == 6 * 4 + 5 * 4 + 3 * 4 + 8
 
 
 def test_work_falls_with_width_between_linearly_and_quadratically() -> None:

@@ -61,7 +61,10 @@ def measure_training(
         model = task.build_model()
         work = work_of(task, model)
         if work.flops_per_example <= 0:
-            raise BadInput(f"the model of {task.name!r} has no convolution or matrix product to time")
+            raise BadInput(
+                f"the model of {task.name!r} has no convolution or matrix product to time: "
+                "profile this machine with another task, such as digits"
+            )
         batches = shuffled(task.load(0), batch_size, np.random.default_rng(0))
         trained: list[int] = []
 

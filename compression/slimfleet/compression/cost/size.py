@@ -98,7 +98,7 @@ class UpdateSizeModel:
 
     def _log_ratio(self, seen: SizeObservation) -> float:
         """Log of the actual payload over the bare formula, the overhead taken off both."""
-        bare = seen.parameters * bits_per_value(seen.nmse) / 8
+        bare = max(seen.parameters, 1) * bits_per_value(seen.nmse) / 8
         return log(max(seen.payload_bytes - self.overhead_bytes, 1) / bare)
 
     def _moved(self, track: SizeTrack | None, seen: SizeObservation, number: int) -> SizeTrack:

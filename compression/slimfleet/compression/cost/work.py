@@ -16,7 +16,7 @@ from slimfleet.compression.checked_task import blamed, label_of
 from slimfleet.compression.examined import Examined, key_of
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor, UntypedStorage, nn
 
     from slimfleet.compression.task import Task
 
@@ -28,7 +28,8 @@ class Work:
     flops_per_example: float
     """Forward and backward pass; a multiply-add counts as two."""
     activation_bytes_per_example: float
-    """Tensors that autograd keeps for the backward pass, each storage counted once, parameters left out."""
+    """Tensors that autograd keeps for the backward pass, each storage counted once, parameters left out. A checkpointed
+    segment keeps its input alone; what it computes again in the backward pass comes on top and is not in here."""
     parameter_bytes: int
     """Trainable parameters."""
     parameters: int
@@ -70,8 +71,7 @@ def measure_work(
     `example_inputs` are the inputs of a batch of one, batch dimension first. `loss(outputs, targets)` returns
     the 0-d mean loss. `targets` are those of a batch of one; left out, class number 0 stands for every
     target, which fits classification with outputs shaped (batch, classes, ...). Neither the model nor torch's
-    random state changes. FLOPs come from `torch.utils.flop_counter.FlopCounterMode`, which counts
-    convolutions and matrix products only.
+    random state changes. What counts as a FLOP is in `slimfleet.compression.cost.flops`.
     """
     import torch
 
@@ -98,25 +98,29 @@ def _pass(
 ) -> tuple[int, int]:
     """FLOPs and bytes kept for the backward pass, of one training step on `batch` copies of the example."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
+
+    from slimfleet.compression.cost.flops import FlopCounter
 
     inputs = tuple(_repeat(x, batch) for x in example_inputs)
     # Views of one storage (a ReLU's output kept by the next layer too) are one piece of memory.
-    kept = {p.untyped_storage().data_ptr(): 0 for p in model.parameters()}
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, UntypedStorage] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept.setdefault(storage.data_ptr(), storage.nbytes())
+        kept[storage.data_ptr()] = storage  # held, so that no later storage takes its address
         return tensor
 
-    counter = FlopCounterMode(display=False)
-    with counter:
+    with FlopCounter() as counter:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             outputs = model(*inputs)
             wanted = _class_zero(outputs) if targets is None else _repeat(targets, batch)
             value = loss(outputs, wanted)
+        kept_bytes = sum(each.nbytes() for address, each in kept.items() if address not in parameters)
+        kept.clear()  # the backward pass frees them as it goes
         value.backward()  # type: ignore[no-untyped-call]
-    return counter.get_total_flops(), sum(kept.values())
+    counter.name_uncounted()
+    return counter.flops, kept_bytes
 
 
 def _repeat(tensor: Tensor, batch: int) -> Tensor:

@@ -122,8 +122,8 @@ class Calibration:
             self.rejected += 1
             return False
         known = self.devices.get(device) or self._newcomer(device_class)
-        tracks = {q: known.tracks[q].update(logs[q]) for q in QUANTITIES}
-        self.devices[device] = replace(known, tracks=tracks, reports=known.reports + 1)
+        learned = {quantity: known.tracks[quantity].update(value) for quantity, value in logs.items()}
+        self.devices[device] = replace(known, tracks={**known.tracks, **learned}, reports=known.reports + 1)
         return True
 
     def close_round(self) -> None:
@@ -173,13 +173,17 @@ class Calibration:
 
 
 def _log_ratios(predicted: Cost, spent: Cost) -> dict[Quantity, float] | None:
-    """Log of spent over predicted; None where a figure is not a positive number."""
+    """Log of spent over predicted; None where a figure is not a positive number.
+
+    A quantity of which nothing was predicted has none: the energy of a model that takes no FLOPs.
+    """
     pairs: dict[Quantity, tuple[float, float]] = {
         "time": (predicted.time_s, spent.time_s),
         # Computing alone: radio energy depends on the kind of radio, and would hide a slow chip.
         "energy": (predicted.energy_j - predicted.radio_j, spent.energy_j - spent.radio_j),
         "memory": (predicted.memory_bytes, spent.memory_bytes),
     }
+    pairs = {quantity: pair for quantity, pair in pairs.items() if pair[0] != 0}
     if not all(isfinite(value) and value > 0 for pair in pairs.values() for value in pair):
         return None
     ratios = {quantity: actual / expected for quantity, (expected, actual) in pairs.items()}
