@@ -213,20 +213,17 @@ def test_a_number_that_is_missing_or_beyond_its_limit_misses_its_target() -> Non
 
 
 def test_the_page_has_a_row_for_each_model_and_a_line_for_each_target_and_each_failure() -> None:
+    whole = {"it fails: size 3": ["Linear"], "it fails: size 4": ["Linear"], "outputs": ["Conv2d"]}
     outcomes = [
-        Outcome(
-            "a/b",
-            GOOD,
-            {"its training": "RuntimeError: shapes"},
-            {"its channels are outputs": ["Linear"] * 2},
-        ),
+        Outcome("a/b", GOOD, {"its training": "RuntimeError: shapes"}, whole),
         Outcome("a/c", {"parameters": 5e6}, {"discovery": "timeout (100 s)", "FLOPs": "ValueError: x"}),
     ]
     lines = page(outcomes, ["torch 2", "timm 1"]).splitlines()
-    assert "| a/b | 0.00 | 30.0% | 30.0% \\* | 1.05e-07 | 1.05x | 3.0 | 2 (2) | 1.0e-07 | works |" in lines
+    assert "| a/b | 0.00 | 30.0% | 30.0% \\* | 1.05e-07 | 1.05x | 3.0 | 2 (3) | 1.0e-07 | works |" in lines
     assert "| a/c | 5.00 | – | fails | ValueError | – | timeout (100 s) | – | – | – |" in lines
     assert "| a/c | discovery | timeout (100 s) |" in lines
-    assert "| its channels are outputs | 2 | 1 | Linear 2 |" in lines
+    assert "| it fails | 2 | 1 | Linear 2 |" in lines
+    assert "| outputs | 1 | 1 | Conv2d 1 |" in lines
     assert sum(line.endswith(("Met.", "**Missed**.")) or " Not by: " in line for line in lines) == 8
 
 

@@ -41,13 +41,22 @@ def error(model: nn.Module, groups: Sequence[ChannelGroup], inputs: tuple[Tensor
 
 
 def _telling(tensors: Tensors, rng: np.random.Generator) -> Tensors:
-    """Tensors that start at one value everywhere (scales, biases, statistics) drawn anew: those at 0 or 1e-6 hide."""
-    return {
-        name: rng.uniform(0.5, 1.5, array.shape).astype(array.dtype)
-        if array.dtype.kind == "f" and array.size and np.ptp(array) == 0
-        else array
-        for name, array in tensors.items()
-    }
+    """Tensors that start at one value everywhere drawn anew: a head at 0 or a layer scale at 1e-6 hides what is wrong.
+
+    Vectors (scales, biases, variances) around 1, matrices around 0.
+    """
+    told = dict(tensors)
+    for name, array in tensors.items():
+        if array.dtype.kind != "f" or not array.size or np.ptp(array):
+            continue
+        matrix = array.ndim > 1
+        drawn = (
+            rng.normal(size=array.shape) / np.sqrt(array[0].size)
+            if matrix
+            else rng.uniform(0.5, 1.5, array.shape)
+        )
+        told[name] = np.asarray(drawn, array.dtype)
+    return told
 
 
 def _distance(a: Tensor, b: Tensor) -> float:

@@ -99,9 +99,13 @@ def _whole(outcomes: Sequence[Outcome]) -> str:
     reasons: dict[str, Counter[str]] = {}
     models: Counter[str] = Counter()
     for outcome in outcomes:
-        for reason, types in outcome.whole.items():
+        # Behind a colon a reason names sizes of the one model.
+        said = [
+            (reason.partition(":")[0].replace("|", "/"), types) for reason, types in outcome.whole.items()
+        ]
+        for reason, types in said:
             reasons.setdefault(reason, Counter()).update(types)
-            models[reason] += 1
+        models.update({reason for reason, _ in said})
     rows = [
         [
             reason,

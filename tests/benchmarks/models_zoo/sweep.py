@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from .kept import Kept
 from .outcome import Outcome
 
-WALL_SECONDS = 900
+WALL_SECONDS = 1800
 """Of one model: beyond its bounds of processor time together, for a process that waits for ever."""
 
 
