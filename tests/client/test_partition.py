@@ -60,3 +60,27 @@ def test_alpha_must_be_positive(alpha):
 def test_too_many_partitions_are_refused_with_the_limit():
     with pytest.raises(BadInput, match="at most 5 partitions of at least 2"):
         dirichlet_partition(np.zeros(10, np.int64), 6, 1.0, np.random.default_rng(0), minimum=2)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (np.array([0.0, 1.0, np.nan, np.nan]), "2 of 4 labels are NaN"),
+        (np.array(["2020", "NaT", "2021"], "datetime64[Y]"), "1 of 3 labels are NaN"),
+        (np.zeros((4, 1)), r"labels of shape \[4, 1\]"),
+    ],
+)
+def test_every_example_needs_one_label(labels, words):
+    with pytest.raises(BadInput, match=words) as refusal:
+        dirichlet_partition(labels, 2, 1.0, np.random.default_rng(0))
+    assert "\n" not in str(refusal.value)
+
+
+def test_labels_may_be_of_any_type():
+    for labels in (
+        np.array([0.5, 0.5, np.inf, 1.5]),
+        np.array(["a", "b", "a", "b"]),
+        np.array([True, False] * 2),
+    ):
+        parts = dirichlet_partition(labels, 2, 1.0, np.random.default_rng(0))
+        assert sorted(np.concatenate(parts)) == [0, 1, 2, 3]

@@ -13,6 +13,7 @@ from slimfleet.compression.codec import (
     HYSTERESIS,
     CodecSpec,
     Snapshot,
+    carried,
     decode,
     decode_change,
     decode_model,
@@ -25,7 +26,7 @@ from slimfleet.compression.codec.entropy.pack import pack
 from slimfleet.compression.codec.quantise.grid import LARGEST_TABLE_LEVEL, Grid, Quantised
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
-from slimfleet.compression.wire import OVERHEAD_BYTES, REASONS, PayloadKind, seal, unseal
+from slimfleet.compression.wire import OVERHEAD_BYTES, REASONS, PayloadKind, Sections, seal, unseal
 
 RNG = np.random.default_rng(3)
 MODEL = {
@@ -166,15 +167,64 @@ def test_zeros_have_one_fingerprint_whatever_their_unit():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e35])
-def test_what_is_not_finite_is_not_published(value):
+def test_weights_that_are_not_finite_are_not_published(value):
     broken = {**MODEL, "w": MODEL["w"].copy()}
     broken["w"][3, 3] = value
     with pytest.raises(PayloadError) as refusal:
         publish(broken, SCHEMA, 6, None)
     assert refusal.value.reason == "nonfinite"
-    if not np.isfinite(value):
-        with pytest.raises(PayloadError, match="mean"):
-            whole(publish(MODEL, SCHEMA, 6, None), {**MODEL, "mean": np.full(30, value, np.float32)})
+
+
+def test_statistics_of_a_model_hold_what_they_hold():
+    odd = {**MODEL, "mean": np.array([np.nan, np.inf, -np.inf, 1.5] + [0] * 26, np.float32)}
+    snapshot = publish(odd, SCHEMA, 6, None)
+    received = decode_model(whole(snapshot, odd), SCHEMA)
+    assert received.tensors["mean"].tobytes() == odd["mean"].tobytes()
+    changed = decode_change(change(snapshot, publish(MODEL, SCHEMA, 6, None), odd), SCHEMA, received.snapshot)
+    assert changed.tensors["mean"].tobytes() == odd["mean"].tobytes()
+
+
+def test_a_statistic_beyond_float32_is_refused():
+    wide = {**MODEL, "mean": np.array([1e300, 1.0])}
+    schema = ModelSchema.of(wide, WEIGHTS)
+    with pytest.raises(PayloadError, match="'mean' holds values that float32 cannot"):
+        encode_model(publish(wide, schema, 6, None), wide, schema, version=1, side=b"")
+
+
+def with_plain(model):
+    return replace(publish(model, SCHEMA, 6, None), plain=carried(model, SCHEMA))
+
+
+@pytest.mark.parametrize("moved", [(), ("mean",), ("count",), ("mean", "count")])
+def test_a_change_leaves_out_what_the_device_holds(moved):
+    held = with_plain(MODEL)
+    now = {**MODEL, **{name: MODEL[name] + MODEL[name].dtype.type(1) for name in moved}}
+    payload = change(held, held, now)
+    received = decode_change(payload, SCHEMA, held)
+    for name in MODEL:
+        expected = decode_model(whole(held, now), SCHEMA).tensors[name]
+        assert received.tensors[name].tobytes() == expected.tobytes()
+        assert name in WEIGHTS or received.snapshot.same(name, expected)
+    if "mean" not in moved:
+        assert len(payload) < OVERHEAD_BYTES + 8
+
+
+def test_a_change_that_leaves_something_out_is_stale_where_that_is_not_held():
+    held = with_plain(MODEL)
+    payload = change(held, held)
+    assert reason_of(payload, held) is None
+    assert reason_of(payload, replace(held, plain={})) == "stale"
+    other = carried({**MODEL, "mean": MODEL["mean"] + np.float32(1)}, SCHEMA)
+    assert reason_of(payload, replace(held, plain=other)) == "stale"
+
+
+def test_a_whole_model_that_leaves_something_out_is_refused():
+    header, body = unseal(whole(with_plain(MODEL)))
+    partial = replace(header, sections=header.sections | Sections.PARTIAL)
+    for read in (decode, decode_model):
+        with pytest.raises(PayloadError, match="leaves nothing out") as refusal:
+            read(seal(partial, b"\x03" + body), SCHEMA)
+        assert refusal.value.reason == "header"
 
 
 def reason_of(payload, base):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from slimfleet.compression.codec import CodecSpec, decode, encode
+from slimfleet.compression.codec import Aim, CodecSpec, decode, encode, encode_to
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.wire import OVERHEAD_BYTES, Envelope, PayloadKind, unseal
@@ -107,3 +107,28 @@ def test_buffers_keep_three_digits_of_their_largest_value(buffer):
     schema = ModelSchema.of(tensors, {"w"})
     decoded = decode(encode(tensors, schema, CodecSpec(bits=1)).payload, schema).tensors
     assert np.abs(decoded["running_var"] - tensors["running_var"]).max() <= max(buffer) * 2**-11
+
+
+def tuned_head():
+    """A large frozen layer, batch normalisation and a small head, as zeros."""
+    shapes = {"0.weight": (1000, 1000), "0.bias": (1000,), "1.weight": (1000,), "1.bias": (1000,)}
+    shapes |= {"1.running_mean": (1000,), "1.running_var": (1000,), "2.weight": (2, 1000), "2.bias": (2,)}
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    zeros["1.num_batches_tracked"] = np.array(0, np.int64)
+    trained = {"1.weight", "1.bias", "2.weight", "2.bias"}
+    return zeros, ModelSchema.of(zeros, trained, {"0.weight", "0.bias"})
+
+
+@pytest.mark.parametrize("nmse", [0.1, 0])
+def test_a_statistic_that_moved_costs_itself_and_no_frozen_layer(nmse):
+    zeros, schema = tuned_head()
+    update = {spec.name: zeros[spec.name] for spec in schema.moving.tensors}
+    sizes = [len(encode_to(update, schema.moving, Aim(nmse=nmse)).payload)]
+    for name in ("1.running_mean", "1.num_batches_tracked"):
+        update[name] = update[name] + update[name].dtype.type(1 if name.endswith("tracked") else 0.01)
+        payload = encode_to(update, schema.moving, Aim(nmse=nmse)).payload
+        sizes.append(len(payload))
+        decoded = decode(payload, schema.moving).tensors
+        assert all(np.allclose(decoded[name], update[name], rtol=1e-3) for name in update)
+    # A byte says which tensors are there, one which floats are float32, and two are the counter and its width.
+    assert sizes == [45, 45 + 1 + 1 + 2000, 45 + 1 + 1 + 2000 + 2]

@@ -21,6 +21,15 @@ def test_a_schema_is_read_off_arrays():
     assert (SCHEMA.elements, SCHEMA.nbytes) == (12, 24 + 12 + 8 + 2)
 
 
+def test_an_update_has_no_frozen_tensors():
+    schema = ModelSchema.of(TENSORS, ["w"], ["mean", "count"])
+    assert [t.kind for t in schema.tensors] == ["weight", "frozen", "integer", "integer", "buffer"]
+    assert [t.name for t in schema.moving.tensors] == ["w", "count", "flag", "empty"]
+    assert schema.moving.moving is schema.moving
+    assert SCHEMA.moving is SCHEMA
+    assert [t.name for t in schema.plain] == ["mean", "count", "flag", "empty"]
+
+
 def test_the_digest_sees_every_name_shape_dtype_kind_and_the_order():
     others = [
         {"v" if name == "w" else name: array for name, array in TENSORS.items()},

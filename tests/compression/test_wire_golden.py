@@ -21,7 +21,11 @@ CHANGED = "changed"
 LARGE = MAKE["large_schema"]()
 CONTEXTS = sorted(path.stem for path in GOLDEN.glob("contexts_*.payload"))
 """Of the native coder, for the schema `LARGE`."""
-NAMES = sorted(path.stem for path in GOLDEN.glob("*.payload") if path.stem not in (CHANGED, *CONTEXTS))
+FROZEN = {name: MAKE["frozen_schema"]() for name in ("frozen_model", "frozen_change")}
+FROZEN["frozen_update"] = FROZEN["frozen_model"].moving
+"""Of a model with tensors that stay as they are."""
+OTHERS = (CHANGED, *CONTEXTS, *FROZEN)
+NAMES = sorted(path.stem for path in GOLDEN.glob("*.payload") if path.stem not in OTHERS)
 
 
 def floats_of(tensors, schema=SCHEMA):
@@ -29,8 +33,8 @@ def floats_of(tensors, schema=SCHEMA):
 
 
 def test_payloads_are_written_as_ever():
-    made = {**MAKE["payloads"](), **MAKE["change"](), **MAKE["contexts"]()}
-    assert sorted(made) == sorted([*NAMES, CHANGED, *CONTEXTS])
+    made = {**MAKE["payloads"](), **MAKE["change"](), **MAKE["partial"](), **MAKE["contexts"]()}
+    assert sorted(made) == sorted([*NAMES, *OTHERS])
     assert (len(NAMES), len(CONTEXTS)) == (9, 7)
     for name, (payload, _) in made.items():
         assert payload == (GOLDEN / f"{name}.payload").read_bytes(), name
@@ -48,6 +52,24 @@ def test_a_change_is_read_as_ever():
     base = decode_model((GOLDEN / "published.payload").read_bytes(), SCHEMA).snapshot
     changed = decode_change((GOLDEN / f"{CHANGED}.payload").read_bytes(), SCHEMA, base)
     assert floats_of(changed.tensors).astype("<f4").tobytes() == (GOLDEN / f"{CHANGED}.float32").read_bytes()
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_payloads_that_leave_tensors_out_are_read_as_ever(name):
+    payload = (GOLDEN / f"{name}.payload").read_bytes()
+    held = decode_model((GOLDEN / "frozen_model.payload").read_bytes(), FROZEN["frozen_model"]).snapshot
+    if name == "frozen_change":
+        tensors = decode_change(payload, FROZEN[name], held).tensors
+    else:
+        tensors = decode(payload, FROZEN[name]).tensors
+    expected = (GOLDEN / f"{name}.float32").read_bytes()
+    assert floats_of(tensors, FROZEN[name]).astype("<f4").tobytes() == expected
+    # By hand, what a change leaves out is zeros.
+    by_hand = Plain(payload, FROZEN[name])
+    values = np.array(by_hand.decode(), "<f4")
+    assert by_hand.unread == 0
+    if name != "frozen_change":
+        assert values.tobytes() == expected
 
 
 def known_of(name):

@@ -177,3 +177,19 @@ def test_statistics_of_large_data_are_cut_to_what_the_sum_has_room_for_and_weigh
     assert mean["running"][2:].tolist() == [2.5, 0.0]
     with pytest.raises(PayloadError):
         mean_of([(change(everywhere, 1e12), everywhere, 1000)])
+
+
+@pytest.mark.parametrize("absent_weight", [0.0, 1.0])
+def test_what_is_not_finite_is_set_by_the_devices_that_set_it(absent_weight):
+    model = {name: array.copy() for name, array in TENSORS.items()}
+    model["running"][:] = [np.inf, -np.inf, np.nan, 5.0]
+    everywhere, top = map_of(0, 1, 2, 3), map_of(0, 1)
+    first, second, third = change(everywhere, 0.0), change(everywhere, 0.0), change(top, 0.0)
+    first["running"][:] = [4.0, 0.0, 0.0, 4.0]
+    second["running"][:] = [0.0, 0.0, 2.0, 0.0]
+    third["running"][:] = [1.0, 0.0]
+    mean = CoverageMean(SCHEMA, 3, model)
+    for update, where, weight in ((first, everywhere, 10), (second, everywhere, 20), (third, top, 30)):
+        mean.add(update, where, weight)
+    weight = 30 + absent_weight * 30
+    assert mean.mean(absent_weight)["running"].tolist() == [(10 * 4 + 30) / 40, 0.0, 2.0, 10 * 4 / weight]

@@ -20,15 +20,19 @@ import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from slimfleet.compression.codec import (
     Aim,
     CodecSpec,
     Coding,
+    carried,
     decode,
     decode_change,
     decode_model,
@@ -39,10 +43,11 @@ from slimfleet.compression.codec import (
     publish,
 )
 from slimfleet.compression.codec.entropy import contexts_section
+from slimfleet.compression.codec.entropy.pack import left_out
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Preset, Tensors
-from slimfleet.compression.wire import REASONS, Envelope, PayloadKind
+from slimfleet.compression.wire import REASONS, Envelope, PayloadKind, Sections, unseal
 
 CORPUS = Path(__file__).with_name("corpus.tar.xz")
 """What a fuzzer found to reach something new; `make fuzz-corpus` writes it."""
@@ -91,7 +96,7 @@ WEIGHTS = {"matrix", "window", "tall", "taller", "vector", "zeros", "empty", "sc
 SCHEMA = ModelSchema.of(tensors(), WEIGHTS)
 REFERENCE = {name: (array * 0.7).astype(array.dtype) for name, array in tensors().items()}
 """The last update, say."""
-BASE = publish(tensors(), SCHEMA, 6, None)
+BASE = replace(publish(tensors(), SCHEMA, 6, None), plain=carried(tensors(), SCHEMA))
 """The model that is held and changed."""
 
 
@@ -115,14 +120,24 @@ def seeds() -> list[bytes]:
 
 
 def published(preset: Preset) -> list[bytes]:
-    """`BASE` as a whole, and the change to a model near it, where one tensor gets another unit."""
+    """`BASE` as a whole, and changes to models near it: one tensor gets another unit, and in one most buffers stay."""
     later = {name: (array * 1.1).astype(array.dtype) for name, array in tensors().items()}
     later["vector"] = later["vector"] * np.float32(4)
     after = publish(later, SCHEMA, 6, BASE)
     whole = encode_model(BASE, later, SCHEMA, version=7, side=b"side", preset=preset)
     change = encode_change(after, BASE, later, SCHEMA, base_version=7, side=b"", preset=preset)
+    some = {
+        **later,
+        "mean": tensors()["mean"],
+        "variance": tensors()["variance"],
+        "bytes": tensors()["bytes"],
+    }
+    partial = encode_change(after, BASE, some, SCHEMA, base_version=7, side=b"", preset=preset)
     assert change is not None
-    return [whole, change]
+    assert partial is not None
+    assert not unseal(change).header.sections & Sections.PARTIAL
+    assert unseal(partial).header.sections & Sections.PARTIAL
+    return [whole, change, partial]
 
 
 def found() -> list[bytes]:
@@ -159,8 +174,18 @@ def resealed(payload: bytes) -> bytes:
     """The payload with the length, the checksum and, of a change, the fingerprint it would have were it honest."""
     content = payload[:11] + len(payload).to_bytes(4, "little") + payload[15:-8]
     if kind_of(payload) == PayloadKind.CHANGE and len(payload) >= 45:
-        content = content[:27] + BASE.fingerprint.to_bytes(8, "little") + content[35:]
+        content = content[:27] + fingerprint_of(payload).to_bytes(8, "little") + content[35:]
     return content + xxhash.xxh64_intdigest(content).to_bytes(8, "little")
+
+
+def fingerprint_of(change: bytes) -> int:
+    """That of what a change leaves out of `BASE`; of its weights alone where it is too short to say."""
+    side = int.from_bytes(change[35:37], "little")
+    try:
+        missing = left_out(memoryview(change)[37 + side : -8], Sections(change[4] & 15), SCHEMA)
+    except PayloadError:
+        missing = []
+    return BASE.fingerprint_with(missing)
 
 
 def kind_of(payload: bytes) -> int:
@@ -268,9 +293,15 @@ def check(data: bytes) -> str | None:
         raise Finding(f"{growth} bytes of memory in one run, the limit is {LIMIT_GROWTH_BYTES}")
     if reason is not None and reason not in REASONS:
         raise Finding(f"{reason!r} is none of the reasons")
-    if reason is None and not all(np.isfinite(array).all() for array in SCHEMA.check(tensors).values()):
+    if reason is None and not all(np.isfinite(array).all() for array in finite(data, SCHEMA.check(tensors))):
         raise Finding("NaN or infinity was decoded")
     return reason
+
+
+def finite(data: bytes, tensors: Tensors) -> list[NDArray[Any]]:
+    """The tensors that have to be finite: the weights of a model, all of an update."""
+    model = kind_of(payload_of(data)) in (PayloadKind.MODEL, PayloadKind.CHANGE)
+    return [tensors[t.name] for t in (SCHEMA.weights if model else SCHEMA.tensors)]
 
 
 def peak_bytes() -> int:

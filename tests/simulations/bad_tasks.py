@@ -170,6 +170,17 @@ def nan_weights():
     return made
 
 
+class Growing(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 2)
+        self.register_buffer("low", torch.zeros(0))
+
+    def forward(self, x):
+        y = super().forward(x)
+        self.low = y.detach().amin(0)
+        return y
+
+
 def untrained():
     return nn.Linear(4, 2).requires_grad_(False)
 
@@ -203,10 +214,13 @@ TASKS = {
     ),
     "no parameters": (model(nn.Identity), ["build_model", "without parameters"]),
     "frozen": (model(untrained), ["build_model", "without parameters"]),
-    "lazy": (model(lambda: nn.LazyLinear(2)), ["build_model"]),
     "meta model": (model(lambda: nn.Linear(4, 2, device="meta")), ["build_model", "meta"]),
     "nan weights": (model(nan_weights), ["build_model", "weight", "NaN"]),
-    "complex model": (model(of_type(torch.complex64)), ["build_model"]),
+    "complex model": (model(of_type(torch.complex64)), ["the model on example_inputs", "dtype"]),
+    "training gives a buffer a shape": (
+        model(Growing),
+        ["the model on example_inputs", "'low'", "shape", "build_model"],
+    ),
     "a lock in the model": (model(Hidden), ["build_model", "copied", "pickle"]),
     "the model raises": (
         model(lambda: Forward(lambda y: 1 / 0)),
@@ -280,10 +294,7 @@ TASKS = {
     "evaluate gives none": (gives("evaluate", None), ["evaluate", "None", "Evaluation"]),
     "evaluate gives a tuple": (gives("evaluate", (0.1, 0.5)), ["evaluate", "tuple", "Evaluation"]),
     "evaluate gives words": (gives("evaluate", Evaluation("low", "high")), ["evaluate", "'low'"]),
-    "evaluate gives none inside": (
-        gives("evaluate", Evaluation(0.1, None)),
-        ["evaluate", "accuracy", "None"],
-    ),
+    "evaluate gives no loss": (gives("evaluate", Evaluation(None, 0.5)), ["evaluate", "loss", "None"]),
     "evaluate claims 750 %": (gives("evaluate", Evaluation(0.1, 7.5)), ["evaluate", "7.5", "from 0 to 1"]),
     "evaluate claims less than nothing": (gives("evaluate", Evaluation(0.1, -0.1)), ["evaluate", "-0.1"]),
     "evaluate gives NaN": (gives("evaluate", Evaluation(0.1, float("nan"))), ["evaluate", "nan"]),

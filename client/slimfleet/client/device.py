@@ -87,7 +87,7 @@ class Device:
                 self.number,
                 assignment.acknowledged_round,
             )
-        unsent = residual_at(assignment, state.residual, self.workbench.blueprint.schema)
+        unsent = residual_at(assignment, state.residual, self.workbench.blueprint.schema.moving)
         with torch.random.fork_rng(devices=[]), closing(self.open_ledger(assignment)) as ledger:
             torch.manual_seed((training.seed * 1_000_003 + assignment.plan_id) % 2**63)
             try:

@@ -7,14 +7,12 @@ budget; the change goes through the codec, and what the codec drops becomes the 
 from __future__ import annotations
 
 from math import isfinite
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from slimfleet.client.guard import BudgetGuard
 from slimfleet.client.ledger import Ledger
-from slimfleet.client.training import Trained, local_sgd, shuffled
+from slimfleet.client.training import Trained, local_sgd, prepared, shuffled
 from slimfleet.client.workbench import SubModel, Workbench
 from slimfleet.compression import (
     Assignment,
@@ -29,6 +27,7 @@ from slimfleet.compression import (
 )
 from slimfleet.compression.codec import Aim, Coding, add_residual, encode_to, residual_after
 from slimfleet.compression.cost import Work, peak_memory_bytes
+from slimfleet.compression.difference import changed
 from slimfleet.compression.tensors import tensors_of
 from slimfleet.compression.wire import Envelope
 
@@ -47,7 +46,7 @@ def run_round(
     `sub` is the shrunk global model as `workbench` opened it, and is trained in place; `residual` is what earlier
     rounds left unsent, float32 in full shapes. Neither it nor the workbench's blueprint is changed.
 
-    Raises PayloadError when training diverges, BudgetExceeded when not even one step
+    Raises PayloadError when training diverges or gives a tensor another shape, BudgetExceeded when not even one step
     fits the budget or the coarsest update is too large.
     """
     ledger.download(sub.received_bytes)  # after building the model, which is not part of any step
@@ -103,7 +102,7 @@ def _train(
         assignment.budget,
         profile,
         sub.work.flops_per_example * batch,
-        assignment.uplink_limit(sub.index_map.schema),
+        assignment.uplink_limit(sub.index_map.schema.moving),
         ledger.balance(),
     )
 
@@ -112,7 +111,8 @@ def _train(
         guard.stepped(ledger.balance())
 
     rng = np.random.default_rng((assignment.training.seed, assignment.plan_id, 0))
-    batches = shuffled(examples, plan.batch_size, rng)
+    single = prepared(sub.model, workbench.task, examples, plan.batch_size)
+    batches = shuffled(examples, plan.batch_size, rng, single=single)
     trained = local_sgd(sub.model, workbench.task, batches, plan, assignment.training, guard.binding, stepped)
     if trained.steps == 0:
         constraint = trained.stopped_by or "local_steps"
@@ -126,11 +126,14 @@ def _train(
 
 def _encode(sub: SubModel, assignment: Assignment, residual: Tensors) -> tuple[Payload, Tensors]:
     """Encode what training changed plus what was left unsent; return the payload and what is left unsent now."""
-    plan, training, schema = assignment.plan, assignment.training, sub.index_map.schema
+    index_map = sub.index_map.moving
+    plan, training, schema = assignment.plan, assignment.training, index_map.schema
     weights = [spec.name for spec in schema.weights]
-    now = tensors_of(sub.model)
-    update = {name: _changed(now[name], old) for name, old in sub.tensors.items()}
-    unsent = sub.index_map.shrink(residual)
+    now = sub.index_map.schema.check(tensors_of(sub.model))
+    update = {
+        spec.name: changed(now[spec.name], sub.tensors[spec.name], spec.kind) for spec in schema.tensors
+    }
+    unsent = index_map.shrink(residual)
     if training.feedback:
         update = add_residual(
             update, {name: unsent[name] for name in weights}, max_norm=training.feedback_max_norm
@@ -144,11 +147,5 @@ def _encode(sub: SubModel, assignment: Assignment, residual: Tensors) -> tuple[P
         rng=np.random.default_rng((training.seed, assignment.plan_id, 1)),
     )
     leftover = {name: value.copy() for name, value in residual.items()}
-    sub.index_map.assign(leftover, unsent | residual_after(update, encoded.decoded, schema))
+    index_map.assign(leftover, unsent | residual_after(update, encoded.decoded, schema))
     return encoded.payload, leftover
-
-
-def _changed(now: NDArray[Any], old: NDArray[Any]) -> NDArray[Any]:
-    """What training changed, in the dtype of the tensor; flags differ by exclusive or."""
-    change: NDArray[Any] = now ^ old if now.dtype == np.bool_ else now - old
-    return change

@@ -24,7 +24,7 @@ HELD_AT_MOST = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Residual:
-    """What a device left unsent, float32 in the full shapes of every tensor of the schema."""
+    """What a device left unsent, float32 in the full shapes of every tensor of an update."""
 
     round_number: int
     """The round that left it."""

@@ -8,6 +8,7 @@ A file holds the state of one device, sealed (`slimfleet.compression.sealed_file
               held/VERSION/channels           uint8, packed channel masks, as on the wire
               held/VERSION/units              float32, unit of each weight tensor, in the order of the schema
               held/VERSION/levels/NAME        int16, levels of the kept channels
+              held/VERSION/plain/NAME         buffers, frozen tensors and integers, as on the wire
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ class FolderStore:
         if state.residual is not None:
             fields["round"] = str(state.residual.round_number)
             for name, kept in (("before", state.residual.before), ("after", state.residual.after)):
-                tensors |= {f"{name}/{key}": array for key, array in _checked(kept, schema).items()}
+                tensors |= {f"{name}/{key}": array for key, array in _checked(kept, schema.moving).items()}
         for held in state.held:
             tensors |= _held_tensors(held)
         return seal_tensors(tensors, fields)
@@ -139,9 +140,11 @@ class FolderStore:
         residual = None
         if "round" in fields:
             generations = (
-                {t.name: tensors[f"{g}/{t.name}"] for t in schema.tensors} for g in ("before", "after")
+                {t.name: tensors[f"{g}/{t.name}"] for t in schema.moving.tensors} for g in ("before", "after")
             )
-            residual = Residual(int(fields["round"]), *(_checked(each, schema) for each in generations))
+            residual = Residual(
+                int(fields["round"]), *(_checked(each, schema.moving) for each in generations)
+            )
         held = tuple(self._held(int(version), tensors) for version in fields["held"].split())
         return DeviceState(residual, held)
 
@@ -149,11 +152,16 @@ class FolderStore:
         prefix = f"held/{version}"
         channels = tensors[f"{prefix}/channels"].tobytes()
         schema = self.blueprint.index_map(unpack_channels(self.blueprint.groups, channels)).schema
-        weights = [spec for spec in schema.tensors if spec.kind == "weight"]
-        levels = {spec.name: tensors[f"{prefix}/levels/{spec.name}"] for spec in weights}
-        if any(levels[spec.name].shape != spec.shape for spec in weights):
+        levels = {spec.name: tensors[f"{prefix}/levels/{spec.name}"] for spec in schema.weights}
+        plain = {
+            spec.name: tensors[key]
+            for spec in schema.plain
+            if (key := f"{prefix}/plain/{spec.name}") in tensors
+        }
+        shapes = {spec.name: spec.shape for spec in schema.tensors}
+        if any(array.shape != shapes[name] for name, array in (levels | plain).items()):
             raise PayloadError("channels", f"the shapes of version {version} are not those of its channels")
-        return Held(version, channels, Snapshot(levels, tuple(map(float, tensors[f"{prefix}/units"]))))
+        return Held(version, channels, Snapshot(levels, tuple(map(float, tensors[f"{prefix}/units"])), plain))
 
 
 def _checked(residual: Tensors, schema: ModelSchema) -> Tensors:
@@ -176,4 +184,5 @@ def _held_tensors(held: Held) -> Tensors:
         f"{prefix}/channels": np.frombuffer(held.channels, np.uint8),
         f"{prefix}/units": np.array(snapshot.units, np.float32),
         **levels,
+        **{f"{prefix}/plain/{name}": array for name, array in snapshot.plain.items()},
     }

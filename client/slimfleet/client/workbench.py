@@ -15,7 +15,7 @@ from slimfleet.compression.examined import Examined
 from slimfleet.compression.pruning import IndexMap, unpack_channels, within
 from slimfleet.compression.pruning.blueprint import Blueprint
 from slimfleet.compression.pruning.shrink import shrink_model
-from slimfleet.compression.tensors import load_tensors
+from slimfleet.compression.tensors import load_tensors, tensors_of
 from slimfleet.compression.wire import Header, PayloadKind, unseal
 
 
@@ -25,7 +25,7 @@ class SubModel:
 
     model: nn.Module
     tensors: Tensors
-    """As received, before training."""
+    """Of `model` as received, before training."""
     index_map: IndexMap
     work: Work
     received_bytes: int
@@ -69,9 +69,13 @@ class Workbench:
     ) -> SubModel:
         model, work = self._build(index_map)
         load_tensors(model, received.tensors)
+        trained = {spec.name for spec in index_map.schema.weights}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            # Whatever an earlier round left: what is trained was decided when the model was first built.
+            parameter.requires_grad_(name in trained)
         return SubModel(
             model=model,
-            tensors=received.tensors,
+            tensors=tensors_of(model),
             index_map=index_map,
             work=work,
             received_bytes=received_bytes,
@@ -85,9 +89,7 @@ class Workbench:
         for model in held:
             if model.version == header.base_version:
                 mine = self.blueprint.index_map(unpack_channels(self.blueprint.groups, model.channels))
-                inner = within(mine, index_map)
-                levels = {name: inner.cut(name, array) for name, array in model.snapshot.levels.items()}
-                return Snapshot(levels, model.snapshot.units)
+                return model.snapshot.cut(within(mine, index_map))
         raise PayloadError("stale", f"version {header.base_version} is not held here: send the whole model")
 
     def _build(self, index_map: IndexMap) -> tuple[nn.Module, Work]:

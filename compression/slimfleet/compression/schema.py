@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.types import Tensors
 
-TensorKind = Literal["weight", "buffer", "integer"]
-"""A trained float tensor; a float tensor that training only observes (batch-norm statistics); a counter or flag."""
+TensorKind = Literal["weight", "buffer", "integer", "frozen"]
+"""A trained float tensor; a float tensor that training only observes (batch-norm statistics); a counter or flag; a
+float parameter that is not trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +47,21 @@ class ModelSchema:
     tensors: tuple[TensorSpec, ...]
 
     @classmethod
-    def of(cls, tensors: Mapping[str, NDArray[Any]], trained: Collection[str]) -> ModelSchema:
-        """Read the schema off arrays; `trained` names the tensors that training changes."""
+    def of(
+        cls, tensors: Mapping[str, NDArray[Any]], trained: Collection[str], frozen: Collection[str] = ()
+    ) -> ModelSchema:
+        """Read the schema off arrays; `trained` names the tensors that training changes, `frozen` other parameters."""
+
+        def kind(name: str, array: NDArray[Any]) -> TensorKind:
+            if array.dtype.kind != "f":
+                return "integer"
+            if name in frozen:
+                return "frozen"
+            return "weight" if name in trained else "buffer"
+
         return cls(
             tuple(
-                TensorSpec(name, array.shape, array.dtype.name, _kind(array, name in trained))
+                TensorSpec(name, array.shape, array.dtype.name, kind(name, array))
                 for name, array in tensors.items()
             )
         )
@@ -75,6 +86,17 @@ class ModelSchema:
     def weights(self) -> tuple[TensorSpec, ...]:
         """The trained tensors, in schema order: what is sparsified and quantised."""
         return self.of_kind("weight")
+
+    @cached_property
+    def plain(self) -> tuple[TensorSpec, ...]:
+        """All tensors but the weights, in schema order: what travels without quantisation."""
+        return self.of_kind("buffer", "integer", "frozen")
+
+    @cached_property
+    def moving(self) -> ModelSchema:
+        """The schema of an update: without the frozen tensors, which never change."""
+        moving = self.of_kind("weight", "buffer", "integer")
+        return self if len(moving) == len(self.tensors) else ModelSchema(moving)
 
     def of_kind(self, *kinds: TensorKind) -> tuple[TensorSpec, ...]:
         """The tensors of these kinds, in schema order."""
@@ -101,9 +123,3 @@ class ModelSchema:
                     f"the schema says {spec.dtype}{list(spec.shape)}",
                 )
         return {t.name: tensors[t.name] for t in self.tensors}
-
-
-def _kind(array: NDArray[Any], trained: bool) -> TensorKind:
-    if array.dtype.kind != "f":
-        return "integer"
-    return "weight" if trained else "buffer"

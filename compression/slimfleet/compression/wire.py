@@ -19,7 +19,7 @@ from slimfleet.compression.types import Payload
 
 MAGIC = b"SF"
 FORMAT_VERSION = 1
-MAX_SIDE_BYTES = 4096
+MAX_SIDE_BYTES = 2**16 - 1
 
 REASONS = frozenset(
     {
@@ -67,7 +67,10 @@ class Sections(IntFlag):
 
     WEIGHTS = 1
     BUFFERS = 2
+    """And frozen tensors."""
     INTEGERS = 4
+    PARTIAL = 8
+    """The body begins with a bit for each tensor that is no weight: whether the sections have it."""
 
 
 _HEADER = struct.Struct("<2sBBBHIII8sQH")
@@ -174,7 +177,7 @@ def unseal(payload: bytes | Opened) -> Opened:
         raise PayloadError("checksum", "the checksum does not match: bytes changed on the way")
     if side_bytes > min(MAX_SIDE_BYTES, length - OVERHEAD_BYTES):
         raise PayloadError("header", f"side section of {side_bytes} bytes does not fit")
-    if sections & ~0b111:
+    if sections & ~0b1111:
         raise PayloadError("header", f"unknown sections {sections:#04x}")
     body = _HEADER.size + side_bytes
     header = Header(

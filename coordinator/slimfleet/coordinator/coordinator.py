@@ -127,8 +127,9 @@ class Coordinator:
         if update is not None and answer.report is not None:
             weight = opened.bounds.weight(answer.report.examples)
             try:
-                update = shortened(update, dispatch.index_map.schema, opened.bounds.longest_at(weight))
-                opened.mean.add(update, dispatch.index_map, weight)
+                index_map = dispatch.update_map
+                update = shortened(update, index_map.schema, opened.bounds.longest_at(weight))
+                opened.mean.add(update, index_map, weight)
             except PayloadError as error:
                 answer = replace(answer, verdict="rejected", reason=error.reason, message=str(error))
         return self._answered(answer)
@@ -194,7 +195,7 @@ class Coordinator:
             state.open_round = OpenRound(
                 number=number,
                 downlink=Downlink(self.blueprint, model, number, state.versions, settings),
-                mean=CoverageMean(state.schema, settings.selection.per_round),
+                mean=CoverageMean(state.schema.moving, settings.selection.per_round, model),
                 bounds=self._bounds(number, model),
                 opened_s=now_s,
                 opened_at=began,
@@ -225,7 +226,7 @@ class Coordinator:
             return mean
         used = [a.norms for a in answers if a.verdict == "accepted" and a.norms is not None]
         typical = typical_norms(used) or opened.bounds.typical
-        return shortened(mean, self.state.schema, multiple(LONGEST_MEAN, typical))
+        return shortened(mean, self.state.schema.moving, multiple(LONGEST_MEAN, typical))
 
     def _opened(self) -> OpenRound:
         if self.state.open_round is None:

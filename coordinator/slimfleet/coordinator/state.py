@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from slimfleet.compression import BadInput, ModelSchema, Skip, Tensors
 from slimfleet.compression.codec import Snapshot
 from slimfleet.compression.cost import UpdateSizeModel
+from slimfleet.compression.schema import TensorSpec
 from slimfleet.compression.sealed_file import open_sealed, seal_tensors
 from slimfleet.compression.validation import shortened
 from slimfleet.coordinator.environment import Environment
@@ -35,7 +37,7 @@ from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.sending.downlink import Downlink
 from slimfleet.coordinator.sending.versions import Versions
 
-FORMAT = 5
+FORMAT = 6
 VALUES = "state.json"
 SERVER = "server.safetensors"
 VERSION = "version-"
@@ -164,28 +166,37 @@ def _identity(state: State) -> dict[str, Any]:
 
 
 def _name(number: int, snapshot: Snapshot) -> str:
-    return f"{VERSION}{number:06d}-{snapshot.fingerprint:016x}.safetensors"
+    return f"{VERSION}{number:06d}-{snapshot.fingerprint_with(snapshot.plain):016x}.safetensors"
 
 
 def _version_bytes(snapshot: Snapshot) -> bytes:
     levels = {f"levels/{name}": array for name, array in snapshot.levels.items()}
-    return seal_tensors({**levels, "units": np.array(snapshot.units, np.float32)}, {})
+    plain = {f"plain/{name}": array for name, array in snapshot.plain.items()}
+    return seal_tensors({**levels, **plain, "units": np.array(snapshot.units, np.float32)}, {})
 
 
 def _version(name: str, read: Callable[[str], bytes], schema: ModelSchema) -> tuple[int, Snapshot]:
     """Number and content of a published model. Raises ValueError where the file is not the one that its name says."""
     number = int(name.removeprefix(VERSION).split("-")[0])
     arrays, _ = open_sealed(read(name))
-    levels = {spec.name: arrays.get(f"levels/{spec.name}") for spec in schema.weights}
+    levels, plain = (
+        {spec.name: arrays[key] for spec in specs if _fits(arrays.get(key := f"{kind}/{spec.name}"), spec)}
+        for kind, specs in (("levels", schema.weights), ("plain", schema.plain))
+    )
     units = tuple(map(float, arrays.get("units", ())))
-    for spec in schema.weights:
-        array = levels[spec.name]
-        if array is None or array.shape != spec.shape or array.dtype != np.int16:
-            raise ValueError(f"{name} does not hold {spec.name!r} as the model has it")
-    snapshot = Snapshot({key: array for key, array in levels.items() if array is not None}, units)
+    if missing := [spec.name for spec in schema.tensors if spec.name not in levels | plain]:
+        raise ValueError(f"{name} does not hold {missing[0]!r} as the model has it")
+    snapshot = Snapshot(levels, units, plain)
     if len(units) != len(levels) or _name(number, snapshot) != name:
         raise ValueError(f"{name} holds another version than its name says")
     return number, snapshot
+
+
+def _fits(array: NDArray[Any] | None, spec: TensorSpec) -> bool:
+    """Whether an array is a tensor as a version carries it."""
+    kinds = {"weight": {np.dtype(np.int16)}, "integer": {np.dtype(spec.dtype)}}
+    carried = kinds.get(spec.kind, {np.dtype(np.float16), np.dtype(np.float32)})
+    return array is not None and array.shape == spec.shape and array.dtype in carried
 
 
 def _parsed(text: bytes) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Federation:
 
     def update(self, weights: Tensors, client: int, round_number: int) -> Tensors:
         """What local training changes in `weights`: float32 by name."""
-        load_tensors(self._model, weights)
+        load_tensors(self._model.train(), weights)
         examples, settings = self.data[client], self.settings
         rng = np.random.default_rng((self.seed, _LOCAL, round_number, client))
         local_sgd(

@@ -3,6 +3,7 @@
 python tests/compression/golden/make.py
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from slimfleet.compression.codec import (
     CodecSpec,
     Coding,
     Snapshot,
+    carried,
     decode_change,
     decode_model,
     encode,
@@ -92,6 +94,36 @@ def change() -> dict[str, tuple[bytes, Tensors]]:
     }
 
 
+def frozen_tensors() -> Tensors:
+    """`tensors`, a frozen matrix and a mask."""
+    matrix = tensors()["head.weight"].reshape(-1)[:300].reshape(10, 30)
+    return {**tensors(), "frozen.weight": matrix, "mask": np.triu(np.full((8, 8), -np.inf, np.float32), 1)}
+
+
+def frozen_schema() -> ModelSchema:
+    """The schema of `frozen_tensors`."""
+    trained = [spec.name for spec in schema().weights]
+    return ModelSchema.of(frozen_tensors(), trained, ["frozen.weight"])
+
+
+def partial() -> dict[str, tuple[bytes, Tensors]]:
+    """A whole model with tensors that stay, a change and an update in which one statistic has moved."""
+    whole, moving = frozen_schema(), frozen_schema().moving
+    held = replace(publish(frozen_tensors(), whole, 6, None), plain=carried(frozen_tensors(), whole))
+    later = {**frozen_tensors(), "norm.running_mean": tensors()["norm.running_mean"] + np.float32(0.5)}
+    model = encode_model(held, frozen_tensors(), whole, version=7, side=b"", preset="portable")
+    change = encode_change(held, held, later, whole, base_version=7, side=b"", preset="portable")
+    assert change is not None
+    zeros = {spec.name: np.zeros(spec.shape, spec.dtype) for spec in moving.tensors}
+    moved = {**zeros, "norm.running_mean": np.full(8, 0.5, np.float32)}
+    update = encode(moved, moving, CodecSpec(bits=6), envelope=Envelope(base_version=7, plan_id=5))
+    return {
+        "frozen_model": (model, decode_model(model, whole).tensors),
+        "frozen_change": (change, decode_change(change, whole, held).tensors),
+        "frozen_update": (update.payload, update.decoded),
+    }
+
+
 def large_tensors() -> Tensors:
     """More rows than either preset looks back on, rows alike and rows of zeros, windows, large and small values."""
     noise = (np.arange(1, 12001, dtype=np.int64) * 48271 % 2147483647 % 2001 - 1000).astype(np.float32) / 1024
@@ -150,8 +182,13 @@ def contexts() -> dict[str, tuple[bytes, Tensors]]:
 
 
 if __name__ == "__main__":
-    for made, of in (({**payloads(), **change()}, schema()), (contexts(), large_schema())):
+    for made, of in (
+        ({**payloads(), **change()}, schema()),
+        (partial(), frozen_schema()),
+        (contexts(), large_schema()),
+    ):
         for name, (payload, decoded) in made.items():
             (Path(__file__).parent / f"{name}.payload").write_bytes(payload)
-            flat = np.concatenate([decoded[t.name].ravel() for t in of.tensors if t.kind != "integer"])
+            floats = [t.name for t in of.tensors if t.kind != "integer" and t.name in decoded]
+            flat = np.concatenate([decoded[name].ravel() for name in floats])
             (Path(__file__).parent / f"{name}.float32").write_bytes(flat.astype("<f4").tobytes())

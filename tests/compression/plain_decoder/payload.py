@@ -49,18 +49,28 @@ class Plain:
     def decode(self) -> list[float]:
         """The values of all float tensors, flat, in schema order; rounded to float32 they are the decoder's."""
         values: dict[str, list[float]] = {}
-        kinds = {k: [t for t in self.schema.tensors if t.kind == k] for k in ("integer", "buffer", "weight")}
+        weights, plain = (
+            [t for t in self.schema.tensors if (t.kind == "weight") is w] for w in (True, False)
+        )
+        there = plain
+        if self.sections & 8:
+            mask = self.take(f"{(len(plain) + 7) // 8}B")
+            there = [t for i, t in enumerate(plain) if mask[i // 8] >> i % 8 & 1]
+        integers, floats = ([t for t in there if (t.kind == "integer") is i] for i in (True, False))
+        values |= {t.name: [0.0] * prod(t.shape) for t in plain if t.kind != "integer"}
         if self.sections & 4:
             width = self.take("B")[0]
-            self.take(str(sum(prod(t.shape) for t in kinds["integer"])) + " bhiq"[width.bit_length()])
+            self.take(str(sum(prod(t.shape) for t in integers)) + " bhiq"[width.bit_length()])
         if self.sections & 2:
-            flags = self.take(f"{(len(kinds['buffer']) + 7) // 8}B")
-            for i, t in enumerate(kinds["buffer"]):
+            flags = self.take(f"{(len(floats) + 7) // 8}B")
+            for i, t in enumerate(floats):
                 values[t.name] = self.take(f"{prod(t.shape)}" + "ef"[flags[i // 8] >> i % 8 & 1])
-        if self.coder == 0:
-            values |= {t.name: self.take(f"{prod(t.shape)}f") for t in kinds["weight"]}
+        if not self.sections & 1:
+            values |= {t.name: [0.0] * prod(t.shape) for t in weights}
+        elif self.coder == 0:
+            values |= {t.name: self.take(f"{prod(t.shape)}f") for t in weights}
         else:
-            values |= self.on_grid(kinds["weight"])
+            values |= self.on_grid(weights)
         return [v for t in self.schema.tensors if t.kind != "integer" for v in values[t.name]]
 
     def on_grid(self, weights: Sequence[TensorSpec]) -> dict[str, list[float]]:

@@ -23,7 +23,8 @@ def dirichlet_partition(
     then take some from the largest.
 
     Returns one sorted int64 index array a device; they are disjoint and together hold every example. Raises
-    BadInput when `alpha` is not positive or there are fewer than `minimum` examples for every device.
+    BadInput when `alpha` is not positive, there are fewer than `minimum` examples for every device, or an example has
+    no label.
     """
     if not alpha > 0:
         raise BadInput(
@@ -34,6 +35,10 @@ def dirichlet_partition(
             f"{len(labels)} examples give at most {len(labels) // max(minimum, 1)} partitions of at least "
             f"{minimum} examples, not {partitions}"
         )
+    if labels.ndim != 1:
+        raise BadInput(f"labels of shape {list(labels.shape)}: give one label for each example, shape [n]")
+    if unknown := int((labels != labels).sum()):  # NaN alone differs from itself
+        raise BadInput(f"{unknown} of {len(labels)} labels are NaN: leave these examples out, or label them")
     owner = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))

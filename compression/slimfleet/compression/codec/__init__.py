@@ -11,6 +11,7 @@ from slimfleet.compression.codec.downlink.change import (
 from slimfleet.compression.codec.downlink.publish import HYSTERESIS, publish
 from slimfleet.compression.codec.downlink.snapshot import Snapshot
 from slimfleet.compression.codec.feedback import add_residual, residual_after
+from slimfleet.compression.codec.quantise.plain import carried
 from slimfleet.compression.codec.quantise.sparsify import sparsify_top_k
 from slimfleet.compression.codec.rate import encode_to
 from slimfleet.compression.codec.spec import Aim, CodecSpec, Coding
@@ -25,6 +26,7 @@ __all__ = [
     "Received",
     "Snapshot",
     "add_residual",
+    "carried",
     "decode",
     "decode_change",
     "decode_model",

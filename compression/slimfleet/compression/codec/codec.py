@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from slimfleet.compression.codec.entropy.pack import pack, unpack
 from slimfleet.compression.codec.quantise.grid import LARGEST_VALUE, Quantised, dequantise
-from slimfleet.compression.codec.quantise.plain import as_float32
+from slimfleet.compression.codec.quantise.plain import as_float32, mask_bytes, without_zeros
 from slimfleet.compression.codec.quantise.sparsify import sparsify_top_k
 from slimfleet.compression.codec.quantise.uniform import quantise_deadzone, quantise_stochastic
 from slimfleet.compression.codec.spec import FLOAT32_BITS, CodecSpec, Coding
@@ -22,6 +22,7 @@ from slimfleet.compression.wire import (
     Header,
     Opened,
     PayloadKind,
+    Sections,
     check_schema,
     seal,
     unseal,
@@ -62,7 +63,7 @@ def encode(
     model is encoded by `encode_change`.
     """
     checked = schema.check(tensors)
-    check_values(checked, schema, quantised=spec.bits != FLOAT32_BITS)
+    check_values(checked, schema, envelope.kind, quantised=spec.bits != FLOAT32_BITS)
     return sealed(quantise(checked, schema, spec, envelope.kind, rng), schema, envelope, coding)
 
 
@@ -95,8 +96,11 @@ def sealed(
     coding: Coding = Coding(),
 ) -> Encoded:
     """Quantised tensors as a payload."""
+    lean, update = quantised, envelope.kind is PayloadKind.UPDATE
+    if update:
+        lean = replace(quantised, plain=without_zeros(quantised.plain, schema))
     # Devices read models, and may be without constriction.
-    body = pack(quantised, schema, coding, tables=envelope.kind is PayloadKind.UPDATE)
+    body = pack(lean, schema, coding, tables=update)
     header = Header(
         schema_digest=schema.digest,
         tensors=len(schema.tensors),
@@ -111,11 +115,18 @@ def sealed(
     return Encoded(seal(header, body.data), dequantise(quantised, schema))
 
 
-def check_values(tensors: Tensors, schema: ModelSchema, *, quantised: bool) -> None:
-    """Raise PayloadError("nonfinite") for NaN, infinity, or more than the wire, or the quantiser, can carry."""
+def check_values(tensors: Tensors, schema: ModelSchema, kind: PayloadKind, *, quantised: bool) -> None:
+    """Raise PayloadError("nonfinite") for NaN, infinity, or more than the wire, or the quantiser, can carry.
+
+    What a model does not train may hold NaN and infinity.
+    """
     for tensor in schema.tensors:
         array = tensors[tensor.name]
-        if tensor.kind == "integer" or not array.size:
+        if tensor.kind == "integer":
+            continue
+        if kind is not PayloadKind.UPDATE and tensor.kind != "weight":
+            array = array[np.isfinite(array)]
+        if not array.size:
             continue
         on_a_grid = quantised and tensor.kind == "weight"
         limit = LARGEST_VALUE if on_a_grid else float(np.finfo(np.float32).max)
@@ -137,7 +148,17 @@ def decode(payload: bytes | Opened, schema: ModelSchema, reference: Tensors | No
         raise PayloadError(
             "header", "a change can only be decoded with the model that was changed: use decode_change"
         )
+    if header.kind is PayloadKind.UPDATE:
+        _check_finite(quantised.plain)
+    elif header.sections & Sections.PARTIAL:
+        raise PayloadError("header", "a whole model leaves nothing out")
     return Decoded(header, dequantise(quantised, schema))
+
+
+def _check_finite(plain: Tensors) -> None:
+    for name, array in plain.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise PayloadError("nonfinite", f"tensor {name!r} changes by NaN or infinity")
 
 
 def read_quantised(
@@ -159,4 +180,5 @@ def largest_payload(schema: ModelSchema) -> int:
     Plain tensors take at most 8 bytes an element; a quantised one at most 24 + 1 bits, its tables 15 times
     1027 bytes.
     """
-    return OVERHEAD_BYTES + MAX_SIDE_BYTES + 8 * schema.elements + 5 * len(schema.tensors) + 16 * 1027
+    fields = 5 * len(schema.tensors) + mask_bytes(schema) + 16 * 1027
+    return OVERHEAD_BYTES + MAX_SIDE_BYTES + 8 * schema.elements + fields

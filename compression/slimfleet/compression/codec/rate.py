@@ -35,7 +35,7 @@ def encode_to(
     if aim.rounding == "stochastic" and rng is None:
         raise ValueError("stochastic rounding needs a random generator")
     tensors = schema.check(tensors)
-    check_values(tensors, schema, quantised=aim.nmse != 0)
+    check_values(tensors, schema, envelope.kind, quantised=aim.nmse != 0)
     seed = None if rng is None else int(rng.integers(2**63))  # one draw, however often it is coded
 
     def seal_up(quantised: Quantised) -> Encoded:

@@ -11,13 +11,14 @@ from torch import nn
 
 from slimfleet.compression.checked_task import CheckedTask, blamed, label_of
 from slimfleet.compression.examined import Examined, Finding, key_of
+from slimfleet.compression.limits import check_channels, check_sizes, check_values
 from slimfleet.compression.pruning.discover import discover
 from slimfleet.compression.pruning.groups import ChannelGroup, Discovery, LeftWhole, Member
 from slimfleet.compression.pruning.index_map import IndexMap, index_map
 from slimfleet.compression.pruning.shrink import shrink_model
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.task import Task
-from slimfleet.compression.tensors import schema_of
+from slimfleet.compression.tensors import schema_of, tensors_of
 from slimfleet.compression.types import Channels
 
 
@@ -44,13 +45,18 @@ class Blueprint:
 def blueprint(task: Task, seed: int, examined: Examined | None = None) -> Blueprint:
     """Build the task's model with torch seeded by `seed` (the global generator is left alone) and examine it.
 
-    With `examined` the channel groups are looked up there, and found out and kept where they are new.
+    With `examined` the channel groups are looked up there, and found out and kept where they are new. Raises BadInput
+    for a model that the wire cannot carry, or that no fleet can train.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = task.build_model()
+    schema = schema_of(model)
+    check_sizes(schema)
+    check_values(schema, tensors_of(model))
     found = _examined(task, model, examined)
-    return Blueprint(model, schema_of(model), found.groups, found.whole)
+    check_channels(found.groups)
+    return Blueprint(model, schema, found.groups, found.whole)
 
 
 def _examined(task: Task, model: nn.Module, examined: Examined | None) -> Discovery:

@@ -37,6 +37,16 @@ class IndexMap:
         """Shapes of the shrunk tensors."""
         return {spec.name: spec.shape for spec in self.schema.tensors}
 
+    @property
+    def moving(self) -> IndexMap:
+        """The map of an update: without the frozen tensors."""
+        if self.full.moving is self.full:
+            return self
+        full, schema = self.full.moving, self.schema.moving
+        kept = {spec.name: self.kept[spec.name] for spec in full.tensors}
+        selectors = {spec.name: self.selectors[spec.name] for spec in full.tensors}
+        return IndexMap(full, schema, kept, selectors)
+
     def shrink(self, tensors: Mapping[str, NDArray[Any]]) -> Tensors:
         """The kept elements of full-size `tensors`, copied; dtypes are kept."""
         _check_shapes(self.full, tensors)

@@ -14,7 +14,7 @@ from slimfleet.compression.pruning.groups import ChannelGroup
 from slimfleet.compression.pruning.index_map import index_map
 from slimfleet.compression.pruning.nested import tensors_in
 from slimfleet.compression.pruning.shrink import shrink_model
-from slimfleet.compression.tensors import load_tensors, schema_of
+from slimfleet.compression.tensors import load_tensors, schema_of, tensors_of
 from slimfleet.compression.types import Tensors
 
 _TOLERANCE = 1e-4
@@ -61,11 +61,10 @@ def _random_tensors(model: nn.Module, rng: np.random.Generator) -> Tensors:
     Names of one tied parameter get different values, so that a group which would cut the tie fails the test.
     """
     tensors: Tensors = {}
-    for name, tensor in model.state_dict().items():
-        array = tensor.detach().cpu().numpy().copy()
+    for name, array in tensors_of(model).items():
         if array.dtype.kind == "f":
             if array.ndim > 1:
-                values = rng.normal(size=array.shape) / np.sqrt(max(1, array[0].size))
+                values = rng.normal(size=array.shape) / np.sqrt(max(1, array[:1].size))
             else:
                 values = rng.uniform(0.5, 1.5, size=array.shape)
             array = np.asarray(values, dtype=array.dtype)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimfleet.compression import ModelSchema, PayloadError, Tensors
+from slimfleet.compression.difference import unset
 from slimfleet.compression.pruning import IndexMap
 from slimfleet.compression.schema import TensorSpec
 from slimfleet.coordinator.receiving.checks import Norms, norm
@@ -37,10 +38,15 @@ class CoverageMean:
     whether one is refused does not depend on the others.
     """
 
-    def __init__(self, schema: ModelSchema, most_updates: int) -> None:
+    def __init__(self, schema: ModelSchema, most_updates: int, model: Tensors | None = None) -> None:
+        """Begin a mean of updates of `model`. Where it is NaN or infinite, an update other than 0 sets a value, so that
+        the mean is over the devices that do."""
         self._kinds = {t.name: t.kind for t in schema.tensors}
         self._sum = {t.name: np.zeros(t.shape, np.int64) for t in schema.tensors}
         self._weight = {t.name: np.zeros(t.shape, np.int64) for t in schema.tensors}
+        self._unset = {
+            t.name: where for t in schema.of_kind("buffer") if model and (where := unset(model[t.name])).any()
+        }
         self._examples = 0
         self._share = HEADROOM / max(most_updates, 1)
         self._most = most_updates
@@ -66,6 +72,9 @@ class CoverageMean:
                 )
         index_map.add_into(self._sum, {name: self._units(name, v) * weight for name, v in update.items()})
         index_map.add_scalar(self._weight, weight)
+        for name, where in self._unset.items():
+            place = index_map.selectors[name]
+            self._weight[name][place] -= weight * (where[place] & (update[name] == 0))
         self._examples += weight
         self.updates += 1
 
@@ -80,8 +89,9 @@ class CoverageMean:
         mean: Tensors = {}
         for name, total in self._sum.items():
             weight = self._weight[name]
-            counted = weight + absent_weight * (self._examples - weight)
-            mean[name] = total / (np.maximum(counted, 1) * 2.0 ** self._fraction_bits(name))
+            absent = absent_weight * (self._examples - weight)
+            counted = weight + (np.where(self._unset[name], 0, absent) if name in self._unset else absent)
+            mean[name] = np.asarray(total / (np.maximum(counted, 1) * 2.0 ** self._fraction_bits(name)))
         return mean
 
     def covered(self) -> float:
@@ -101,7 +111,7 @@ class CoverageMean:
     def _units(self, name: str, values: NDArray[Any]) -> NDArray[np.int64]:
         if self._kinds[name] == "integer":
             return _signed(values).astype(np.int64)
-        return np.rint(values.astype(np.float64) * 2.0**FRACTION_BITS).astype(np.int64)
+        return np.asarray(np.rint(values.astype(np.float64) * 2.0**FRACTION_BITS)).astype(np.int64)
 
 
 def tied_tensors(model: nn.Module) -> list[tuple[str, ...]]:
@@ -118,7 +128,9 @@ def tied(mean: Tensors, names: Sequence[tuple[str, ...]]) -> Tensors:
 
     On a device they are, but each travels, and is quantised, by itself.
     """
-    return mean | {name: np.mean([mean[each] for each in same], axis=0) for same in names for name in same}
+    return mean | {
+        name: np.asarray(np.mean([mean[each] for each in same], axis=0)) for same in names for name in same
+    }
 
 
 def shortened(update: Tensors, schema: ModelSchema, longest: Norms) -> Tensors:
@@ -129,7 +141,8 @@ def shortened(update: Tensors, schema: ModelSchema, longest: Norms) -> Tensors:
         if found <= limit:
             return {}
         return {
-            spec.name: (update[spec.name] * (limit / found)).astype(update[spec.name].dtype) for spec in specs
+            spec.name: np.asarray(update[spec.name] * (limit / found), update[spec.name].dtype)
+            for spec in specs
         }
 
     return (

@@ -31,8 +31,9 @@ class RoundRow:
     failed: int
     """Devices that gave no usable answer: lost, late, or refusing."""
     accuracy: float | None
-    """Of the published model on held-out data, 0..1; None where it was not evaluated."""
+    """Of the published model on held-out data, 0..1; None where it was not evaluated, or the task has none."""
     loss: float | None
+    """Of the same model on the same data; None where it was not evaluated."""
     trailing_accuracy: float | None
     """Mean accuracy of the last five evaluated rounds."""
     uplink_bytes: int
@@ -62,12 +63,14 @@ class RoundRow:
 
 def alarm_of(evaluation: Evaluation | None) -> str:
     """What an evaluation says is wrong with the model: NaN or infinity, which training seldom recovers from."""
-    if evaluation is None or (isfinite(evaluation.loss) and isfinite(evaluation.accuracy)):
+    if evaluation is None:
         return ""
-    return (
-        f"the evaluation is not finite (loss {evaluation.loss:g}, accuracy {evaluation.accuracy:g}): "
-        f"the global model is broken"
-    )
+    found = {"loss": evaluation.loss, "accuracy": evaluation.accuracy}
+    numbers = {name: value for name, value in found.items() if value is not None}
+    if all(isfinite(value) for value in numbers.values()):
+        return ""
+    said = ", ".join(f"{name} {value:g}" for name, value in numbers.items())
+    return f"the evaluation is not finite ({said}): the global model is broken"
 
 
 def round_row(
@@ -87,7 +90,7 @@ def round_row(
     used = [(a.dispatch, a.report) for a in answers if a.verdict == "accepted" and a.dispatch and a.report]
     plans = [dispatch.assignment.plan for dispatch, _ in used]
     sizes = [a.received_bytes for a in answers if a.received_bytes is not None]
-    full_bytes, verdicts = state.schema.nbytes, Counter(a.verdict for a in answers)
+    verdicts = Counter(a.verdict for a in answers)
     accuracy = None if evaluation is None else evaluation.accuracy
     known = [r.accuracy for r in state.rows if r.accuracy is not None] + (
         [] if accuracy is None else [accuracy]
@@ -106,9 +109,9 @@ def round_row(
         loss=None if evaluation is None else evaluation.loss,
         trailing_accuracy=fmean(known[-TRAILING:]) if known else None,
         uplink_bytes=sum(sizes),
-        uplink_bytes_float32=full_bytes * len(sizes),
+        uplink_bytes_float32=state.schema.moving.nbytes * len(sizes),
         downlink_bytes=sum(len(a.dispatch.payload) for a in answers if a.dispatch is not None),
-        downlink_bytes_float32=full_bytes * len(answers),
+        downlink_bytes_float32=state.schema.nbytes * len(answers),
         energy_j=energy_j,
         compute_j=energy_j - radio_j,
         radio_j=radio_j,

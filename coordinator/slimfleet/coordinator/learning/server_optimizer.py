@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from slimfleet.compression import ModelSchema, Tensors
+from slimfleet.compression.codec.quantise.grid import LARGEST_VALUE
+from slimfleet.compression.difference import moved, unset
 from slimfleet.coordinator.receiving.checks import is_variance
 from slimfleet.coordinator.settings import ServerSettings
 
@@ -42,17 +44,25 @@ class ServerOptimizer:
         self._trained = {
             t.name: torch.from_numpy(tensors[t.name].copy()).requires_grad_() for t in schema.weights
         }
-        self._rest = {t.name: tensors[t.name].copy() for t in schema.of_kind("buffer", "integer")}
+        self._rest = {t.name: tensors[t.name].copy() for t in schema.plain}
         self._optimizer = OPTIMIZERS[settings.optimizer](list(self._trained.values()), settings)
         self._average = {name: value.copy() for name, value in tensors.items()}
         self._steps = 0
 
     def step(self, mean_update: Tensors) -> None:
-        """Move the global model by one round's mean update (full shapes, float64)."""
+        """Move the global model by one round's mean update (full shapes, float64); what it lacks stays."""
         for name, parameter in self._trained.items():
             parameter.grad = -torch.from_numpy(np.asarray(mean_update[name])).to(parameter.dtype)
         self._optimizer.step()
-        self._rest = {name: _moved(name, value, mean_update[name]) for name, value in self._rest.items()}
+        with torch.no_grad():
+            for parameter in self._trained.values():
+                limit = min(torch.finfo(parameter.dtype).max, LARGEST_VALUE)
+                parameter.clamp_(-limit, limit)
+        self._rest |= {
+            name: _moved(name, value, np.asarray(mean_update[name]))
+            for name, value in self._rest.items()
+            if name in mean_update
+        }
         self._steps += 1
         self._update_average()
 
@@ -71,10 +81,7 @@ class ServerOptimizer:
         # Early models are poor: the average forgets faster at first, as moving averages in practice do.
         decay = min(self.settings.averaging, self._steps / (self._steps + 9.0))
         for name, value in self.model().items():
-            if value.dtype.kind == "f":
-                self._average[name] = (decay * self._average[name] + (1 - decay) * value).astype(value.dtype)
-            else:
-                self._average[name] = value
+            self._average[name] = _averaged(self._average[name], value, decay)
 
     def state(self) -> Tensors:
         """Everything a checkpoint needs, as plain arrays."""
@@ -106,6 +113,16 @@ class ServerOptimizer:
         self._optimizer.load_state_dict({"state": slots, "param_groups": groups})
 
 
+def _averaged(average: NDArray[Any], value: NDArray[Any], decay: float) -> NDArray[Any]:
+    """The moving average of a float tensor; integers, and what is not finite, have their last value."""
+    if value.dtype.kind != "f":
+        return value
+    with np.errstate(invalid="ignore"):
+        mean = np.asarray(decay * average + (1 - decay) * value, value.dtype)
+    apart = unset(average) | unset(value)
+    return np.asarray(np.where(apart, value, mean)) if apart.any() else mean
+
+
 def _moved(name: str, value: NDArray[Any], change: NDArray[np.float64]) -> NDArray[Any]:
     """A buffer moves by the mean change, a counter by that rounded, a flag where more than half flipped it.
 
@@ -114,7 +131,7 @@ def _moved(name: str, value: NDArray[Any], change: NDArray[np.float64]) -> NDArr
     if value.dtype == np.bool_:
         return np.asarray(value ^ (change > 0.5))
     if value.dtype.kind == "f":
-        moved = np.asarray(value + change, value.dtype)
-        return np.maximum(moved, 0) if is_variance(name) and (value >= 0).all() else moved
+        after = moved(value, change)
+        return np.asarray(np.maximum(after, 0) if is_variance(name) and (value >= 0).all() else after)
     # Added as integers, since float64 does not hold those beyond 2**53; unsigned ones wrap as on the device.
     return np.asarray(value + np.rint(change).astype(np.int64).astype(value.dtype))

@@ -145,7 +145,9 @@ class Assigner:
         )
         model, work = self.cost_model.on(record.startup), self.cost_model.works[plan.width]
         uplink = (
-            index_map.schema.nbytes if plan.nmse == 0 else model.sizes.predict(work.parameters, plan.nmse)
+            index_map.moving.schema.nbytes
+            if plan.nmse == 0
+            else model.sizes.predict(work.parameters, plan.nmse)
         )
         predicted = model.predict(record.profile, plan, work, uplink, len(payload), limits.power_w)
         return Dispatch(record.node, assignment, payload, index_map, limits, predicted, holding_after)

@@ -93,10 +93,11 @@ def judged(
         deadline_s = dispatch.assignment.budget.deadline_s
         if deadline_s is not None and parsed.spent.time_s > deadline_s:
             return answer("failed", "late", f"done after {parsed.spent.time_s:.4g} s"), None
-        update = decoded_update(payload, dispatch.assignment, dispatch.index_map.schema)
-        norms = norms_of(update, dispatch.index_map.schema)
+        index_map = dispatch.update_map
+        update = decoded_update(payload, dispatch.assignment, index_map.schema)
+        norms = norms_of(update, index_map.schema)
         check_norms(norms, bounds.largest)
-        check_variances(update, dispatch.index_map, model)
+        check_variances(update, index_map, model)
         return answer("accepted"), update
     except PayloadError as error:
         return answer("rejected", error.reason, str(error)), None

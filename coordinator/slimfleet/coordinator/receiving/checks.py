@@ -11,6 +11,7 @@ import numpy as np
 
 from slimfleet.compression import Assignment, Budget, Cost, ModelSchema, PayloadError, Report, Tensors
 from slimfleet.compression.codec import decode
+from slimfleet.compression.difference import moved, unset
 from slimfleet.compression.pruning import IndexMap
 from slimfleet.compression.schema import TensorSpec
 from slimfleet.compression.types import LARGEST_JOULES, LARGEST_SECONDS, Startup
@@ -155,6 +156,7 @@ def check_variances(update: Tensors, index_map: IndexMap, model: Tensors) -> Non
         before = index_map.cut(spec.name, model[spec.name]).astype(np.float64)
         if not is_variance(spec.name) or (before < 0).any():
             continue
+        after = moved(before, update[spec.name].astype(np.float64))
         # The difference of two floats is rounded, so a variance that falls to zero may end a little below it.
-        if (before + update[spec.name] < -1e-3 * before).any():
+        if (after < -1e-3 * np.where(unset(before), 0.0, before)).any():
             raise PayloadError("norm", f"tensor {spec.name!r}: a variance would fall below zero")

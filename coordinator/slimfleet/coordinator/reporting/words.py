@@ -30,6 +30,7 @@ _REASONS: Mapping[str, str] = {
     "uplink_bytes": "the smallest update is larger than the uplink budget",
     "downlink_bytes": "the smallest model is larger than the downlink budget",
     "local_steps": "not one training step fitted the budget",
+    "examples": "the device has one example, on which the model cannot train alone",
     "battery": "the battery is below the floor for taking part",
     "dropout": "the device vanished in mid-round",
     "late": "the answer came after the deadline",
@@ -92,6 +93,13 @@ def compared(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     return [
         (name, show(ours[key]), show(theirs[key]), units.times(ratios[key])) for name, key, show in _COSTS
     ]
+
+
+def score_of(summary: Mapping[str, Any]) -> tuple[str, str]:
+    """What a run is judged by, and its value: the accuracy, or the loss of a task without one."""
+    if summary["accuracy"] is None and summary["loss"] is not None:
+        return "loss, last model", f"{summary['loss']:.4g}"
+    return "accuracy, last five rounds", units.percent(summary["accuracy_last5"])
 
 
 def reached(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:

@@ -28,3 +28,8 @@ class Dispatch:
     def plan_id(self) -> int:
         """Number by which the answer names this dispatch; unique for every device and round."""
         return self.assignment.plan_id
+
+    @property
+    def update_map(self) -> IndexMap:
+        """The same of an update's elements: frozen tensors are not among them."""
+        return self.index_map.moving

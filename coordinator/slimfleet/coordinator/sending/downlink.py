@@ -77,11 +77,11 @@ class Downlink:
         return self._changes[key]
 
     def _change(self, cut: Cut, now: Snapshot, version: int, base: Snapshot) -> Payload:
-        whole = self._whole(cut, now)
+        whole, part = self._whole(cut, now), now.cut(cut.index_map)
         change = encode_change(
-            _part(now, cut.index_map),
-            _part(base, cut.index_map),
-            self._others(cut),
+            part,
+            base.cut(cut.index_map),
+            part.plain,
             cut.index_map.schema,
             base_version=version,
             side=cut.channels,
@@ -91,9 +91,10 @@ class Downlink:
 
     def _whole(self, cut: Cut, now: Snapshot) -> Payload:
         if cut.channels not in self._models:
+            part = now.cut(cut.index_map)
             self._models[cut.channels] = encode_model(
-                _part(now, cut.index_map),
-                self._others(cut),
+                part,
+                part.plain,
                 cut.index_map.schema,
                 version=self.round_number,
                 side=cut.channels,
@@ -118,13 +119,6 @@ class Downlink:
             self._snapshot = self.versions.publish(self.round_number, self.tensors)
         return self._snapshot
 
-    def _others(self, cut: Cut) -> Tensors:
-        """Buffers and integers, which travel as they are."""
-        return {
-            spec.name: cut.index_map.cut(spec.name, self.tensors[spec.name])
-            for spec in cut.index_map.schema.of_kind("buffer", "integer")
-        }
-
     def _cut(self, width: float) -> Cut:
         if width not in self._cuts:
             channels = self._channels(width)
@@ -136,9 +130,3 @@ class Downlink:
         groups, window = self.blueprint.groups, self.settings.planner.window
         scores = magnitude_scores(groups, self.tensors) if window == "importance" else None
         return select_channels(groups, width, window, self.round_number, scores)
-
-
-def _part(snapshot: Snapshot, index_map: IndexMap) -> Snapshot:
-    """The part of a full-size snapshot that lies at `index_map`."""
-    levels = {name: index_map.cut(name, array) for name, array in snapshot.levels.items()}
-    return Snapshot(levels, snapshot.units)

@@ -7,10 +7,10 @@ stay away before it counts as a newcomer.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from slimfleet.compression import ModelSchema, Tensors
-from slimfleet.compression.codec import Snapshot, publish
+from slimfleet.compression.codec import Snapshot, carried, publish
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,11 @@ class Versions:
         """Make the model of round `number` a version and keep it. The same round again gives the same version."""
         earlier = {n: snapshot for n, snapshot in self if n < number}
         before = earlier[max(earlier)] if earlier else None
-        snapshot = publish(model, self._schema, self._bits, before)
+        weights = publish(model, self._schema, self._bits, before)
+        plain = carried(model, self._schema)
+        if before is not None:  # what does not move is kept once
+            plain = {n: before.plain[n] if before.same(n, array) else array for n, array in plain.items()}
+        snapshot = replace(weights, plain=plain)
         if self._history:
             recent = list(earlier.items())[-self._history :]
             self._snapshots = {**dict(recent), number: snapshot}

@@ -1,8 +1,8 @@
 """Changes: a model sent whole, or as the change of one that the device holds.
 
 Where a tensor's unit is that of the model held, a change carries the difference of the levels, mostly zeros; where the
-unit is new, the levels themselves. Both ends see which by comparing the units. Buffers and integers always travel as
-they are.
+unit is new, the levels themselves. Both ends see which by comparing the units. Buffers, frozen tensors and integers
+travel as they are, or not at all where the device holds the same.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import numpy as np
 
 from slimfleet.compression.codec.codec import read_quantised, sealed
 from slimfleet.compression.codec.downlink.snapshot import Snapshot, snapshot_of
+from slimfleet.compression.codec.entropy.pack import left_out
 from slimfleet.compression.codec.quantise.grid import LARGEST_TABLE_LEVEL, Grid, Quantised, dequantise
-from slimfleet.compression.codec.quantise.plain import carried
+from slimfleet.compression.codec.quantise.plain import carried, without
 from slimfleet.compression.codec.spec import Coding
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
@@ -39,11 +40,11 @@ def encode_model(
     side: bytes,
     preset: Preset = "small",
 ) -> Payload:
-    """A whole model: the weights of `snapshot`, buffers and integers of `others`, all in the shapes of `schema`.
+    """A whole model: the weights of `snapshot`, everything else of `others`, all in the shapes of `schema`.
 
-    Raises PayloadError("nonfinite") for a buffer with NaN or infinity.
+    Raises PayloadError("nonfinite") for a float tensor of `others` that holds more than float32 can.
     """
-    quantised = snapshot.quantised(_finite(others, schema))
+    quantised = snapshot.quantised(carried(others, schema))
     envelope = Envelope(kind=PayloadKind.MODEL, base_version=version, side=side)
     return sealed(quantised, schema, envelope, Coding(preset)).payload
 
@@ -62,7 +63,9 @@ def encode_change(
 
     None where no change can express it and the whole model has to be sent. Raises as `encode_model` does.
     """
-    quantised = snapshot.quantised(_finite(others, schema))
+    plain = carried(others, schema)
+    moved = without(plain, schema, [name for name, array in plain.items() if base.same(name, array)])
+    quantised = snapshot.quantised(moved)
     for spec, now, held in zip(schema.weights, snapshot.units, base.units, strict=True):
         if now == held:
             quantised.levels[spec.name] -= base.levels[spec.name]
@@ -71,7 +74,10 @@ def encode_change(
     if top > LARGEST_TABLE_LEVEL or (top == 0 and snapshot.units != base.units):
         return None
     envelope = Envelope(
-        kind=PayloadKind.CHANGE, base_version=base_version, plan_id=base.fingerprint, side=side
+        kind=PayloadKind.CHANGE,
+        base_version=base_version,
+        plan_id=base.fingerprint_with(name for name in plain if name not in moved),
+        side=side,
     )
     return sealed(quantised, schema, envelope, Coding(preset)).payload
 
@@ -81,6 +87,8 @@ def decode_model(payload: bytes | Opened, schema: ModelSchema) -> Received:
     header, quantised = read_quantised(payload, schema)
     if header.kind is not PayloadKind.MODEL:
         raise PayloadError("header", f"a {header.kind.name.lower()} in place of a whole model")
+    if header.sections & Sections.PARTIAL:
+        raise PayloadError("header", "a whole model leaves nothing out")
     return Received(dequantise(quantised, schema), snapshot_of(quantised, schema))
 
 
@@ -94,7 +102,9 @@ def decode_change(payload: bytes | Opened, schema: ModelSchema, base: Snapshot) 
     header = opened.header
     if header.kind is not PayloadKind.CHANGE:
         raise PayloadError("header", f"a {header.kind.name.lower()} in place of a change")
-    if header.plan_id != base.fingerprint:
+    missing = left_out(opened.body, header.sections, schema)
+    kept = {name: base.plain[name] for name in missing if name in base.plain}
+    if len(kept) < len(missing) or header.plan_id != base.fingerprint_with(kept):
         raise PayloadError(
             "stale", f"the version {header.base_version} held here is not the one that was changed"
         )
@@ -108,15 +118,6 @@ def decode_change(payload: bytes | Opened, schema: ModelSchema, base: Snapshot) 
     for spec, now, held in zip(weights, units, base.units, strict=True):
         if now == held:
             quantised.levels[spec.name] += base.levels[spec.name]
-    whole = Quantised(quantised.levels, Grid(units, (), 0), quantised.plain)
+    whole = Quantised(quantised.levels, Grid(units, (), 0), quantised.plain | kept)
     snapshot = snapshot_of(whole, schema)  # checks the levels before they are looked up
     return Received(dequantise(whole, schema), snapshot)
-
-
-def _finite(others: Tensors, schema: ModelSchema) -> Tensors:
-    """Buffers and integers as the wire carries them. Raises PayloadError("nonfinite")."""
-    plain = carried(others, schema)
-    for name, array in plain.items():
-        if not np.isfinite(array).all():
-            raise PayloadError("nonfinite", f"tensor {name!r} holds NaN or infinity")
-    return plain

@@ -1,7 +1,8 @@
 """Payload bodies: quantised tensors to bytes, and strictly back.
 
-A body holds up to three sections, in this order, each present only when it is not all zeros: integers,
-buffers, weights. Sizes follow from the schema; the few numbers that a body declares are bounded before use.
+A body holds up to three sections, in this order, each present only when it is not all zeros: integers, buffers with
+frozen tensors, weights. Before them stands what the first two leave out, if anything. Sizes follow from the schema; the
+few numbers that a body declares are bounded before use.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from slimfleet.compression.codec.entropy.fields import Reader
 from slimfleet.compression.codec.native.bindings import largest_magnitude
 from slimfleet.compression.codec.native.library import load
 from slimfleet.compression.codec.quantise.grid import LARGEST_TABLE_LEVEL, Grid, Quantised
+from slimfleet.compression.codec.quantise.plain import SECTIONS
 from slimfleet.compression.codec.spec import Coding
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema, TensorSpec
@@ -54,11 +56,15 @@ def pack(
     sections = Sections(0)
     parts: list[bytes] = []
     plain = quantised.plain
-    integers = [plain[spec.name] for spec in schema.of_kind("integer")]
+    if any(spec.name not in plain for spec in schema.plain):
+        sections |= Sections.PARTIAL
+        parts.append(_write_mask([spec.name in plain for spec in schema.plain]))
+    integers, buffers = (
+        [plain[spec.name] for spec in schema.of_kind(*kinds) if spec.name in plain] for kinds in SECTIONS
+    )
     if any(array.any() for array in integers):
         sections |= Sections.INTEGERS
         parts.append(_write_integers(integers))
-    buffers = [plain[spec.name] for spec in schema.of_kind("buffer")]
     if any(array.any() for array in buffers):
         sections |= Sections.BUFFERS
         parts.append(_write_floats(buffers))
@@ -114,9 +120,11 @@ def unpack(
     Raises PayloadError: counts, grid, entropy, nonfinite, or stale for another reference than it was written with.
     """
     reader = Reader(body)
+    missing = _read_missing(reader, sections, schema)
+    integers, floats = ([s for s in schema.of_kind(*kinds) if s.name not in missing] for kinds in SECTIONS)
     plain = {
-        **_read_integers(reader if sections & Sections.INTEGERS else None, schema.of_kind("integer")),
-        **_read_floats(reader if sections & Sections.BUFFERS else None, schema.of_kind("buffer")),
+        **_read_integers(reader if sections & Sections.INTEGERS else None, integers),
+        **_read_floats(reader if sections & Sections.BUFFERS else None, floats),
     }
     weights = schema.weights
     present = reader if sections & Sections.WEIGHTS else None
@@ -131,6 +139,18 @@ def unpack(
         levels, grid = contexts_section.read(present, weights, known)
     reader.finish()
     return Quantised(levels, grid, plain)
+
+
+def left_out(body: memoryview, sections: Sections, schema: ModelSchema) -> list[str]:
+    """The plain tensors that a body says it leaves out, in schema order. Raises PayloadError("counts")."""
+    return _read_missing(Reader(body), sections, schema)
+
+
+def _read_missing(reader: Reader, sections: Sections, schema: ModelSchema) -> list[str]:
+    if not sections & Sections.PARTIAL:
+        return []
+    there = _read_mask(reader, len(schema.plain))
+    return [spec.name for spec, bit in zip(schema.plain, there, strict=True) if not bit]
 
 
 def _write_integers(arrays: list[NDArray[np.generic]]) -> bytes:
@@ -158,20 +178,29 @@ def _read_integers(reader: Reader | None, specs: Sequence[TensorSpec]) -> Tensor
 
 def _write_floats(arrays: list[NDArray[np.generic]]) -> bytes:
     """A bit for each tensor that is float32 rather than float16, then all, little-endian."""
-    flags = np.packbits([array.dtype == np.float32 for array in arrays], bitorder="little")
-    return flags.tobytes() + b"".join(a.astype(a.dtype.newbyteorder("<")).tobytes() for a in arrays)
+    flags = _write_mask([array.dtype == np.float32 for array in arrays])
+    return flags + b"".join(a.astype(a.dtype.newbyteorder("<")).tobytes() for a in arrays)
 
 
 def _read_floats(reader: Reader | None, specs: Sequence[TensorSpec]) -> Tensors:
     if reader is None:
         return {spec.name: np.zeros(spec.shape, np.float16) for spec in specs}
-    flags = np.frombuffer(reader.take(-(-len(specs) // 8)), np.uint8)
-    single = np.unpackbits(flags, bitorder="little")
-    if single[len(specs) :].any():
-        raise PayloadError("counts", "a flag is set for a buffer that is not there")
+    single = _read_mask(reader, len(specs))
     return {
-        s.name: _array(reader, "<f4" if wide else "<f2", s) for s, wide in zip(specs, single, strict=False)
+        s.name: _array(reader, "<f4" if wide else "<f2", s) for s, wide in zip(specs, single, strict=True)
     }
+
+
+def _write_mask(bits: Sequence[bool]) -> bytes:
+    """A bit for each tensor, lowest first."""
+    return np.packbits(np.array(bits, np.bool_), bitorder="little").tobytes()
+
+
+def _read_mask(reader: Reader, tensors: int) -> NDArray[np.uint8]:
+    bits = np.unpackbits(np.frombuffer(reader.take(-(-tensors // 8)), np.uint8), bitorder="little")
+    if bits[tensors:].any():
+        raise PayloadError("counts", "a flag is set for a tensor that is not there")
+    return bits[:tensors]
 
 
 def _array(reader: Reader | None, dtype: str, spec: TensorSpec) -> NDArray[np.generic]:

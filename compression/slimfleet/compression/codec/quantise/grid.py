@@ -103,7 +103,8 @@ class Quantised:
     """Signed levels of the weight tensors in their shapes; empty when the weights travel as float32."""
     grid: Grid | None
     plain: Tensors
-    """Everything else: buffers in float16 or float32, integers in their own dtype, float32 weights."""
+    """Everything else: buffers in float16 or float32, integers in their own dtype, float32 weights. What is missing is
+    zeros in an update, and as held in a change."""
     coded: CodedLevels | None = None
     """The levels as bytes, where the quantiser has coded them already."""
 
@@ -120,7 +121,8 @@ def dequantise(quantised: Quantised, schema: ModelSchema) -> Tensors:
             levels = quantised.levels[spec.name]
             tensors[spec.name] = _look_up(levels, quantised.grid, quantised.grid.unit(index, spec), spec)
         else:
-            tensors[spec.name] = _cast(quantised.plain[spec.name], spec)
+            plain = quantised.plain.get(spec.name)
+            tensors[spec.name] = np.zeros(spec.shape, spec.dtype) if plain is None else _cast(plain, spec)
         index += spec.kind == "weight"
     return tensors
 
@@ -152,6 +154,9 @@ def _look_up(
 def _cast(array: NDArray[np.generic], spec: TensorSpec) -> NDArray[np.generic]:
     with np.errstate(over="ignore"):
         cast = array.astype(spec.dtype)
-    if spec.kind != "integer" and not np.isfinite(cast).all():
+    if spec.kind == "integer":
+        return cast
+    finite = np.isfinite(cast)
+    if not (finite.all() if spec.kind == "weight" else np.array_equal(finite, np.isfinite(array))):
         raise PayloadError("nonfinite", f"tensor {spec.name!r} holds values that {spec.dtype} cannot")
     return cast

@@ -122,10 +122,9 @@ class FleetMetrics:
                 self._families.counter("slimfleet_client_startup_joules_total", device_class=label).inc(
                     startup_j
                 )
-        raw_bytes = dispatch.index_map.schema.nbytes
-        self._transferred(label, "downlink", raw_bytes, len(dispatch.payload))
+        self._transferred(label, "downlink", dispatch.index_map.schema.nbytes, len(dispatch.payload))
         if answer.received_bytes is not None:
-            self._transferred(label, "uplink", raw_bytes, answer.received_bytes)
+            self._transferred(label, "uplink", dispatch.update_map.schema.nbytes, answer.received_bytes)
 
     def _spent(self, label: str, cost: Cost, source: EnergySource) -> None:
         energy_j = self._plausible(cost.energy_j, LARGEST_JOULES)
