@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.pruning import ChannelGroup, index_map
 from slimfleet.compression.pruning.attention import SlimAttention
+from slimfleet.compression.pruning.discover import discover
 from slimfleet.compression.pruning.shrink import shrink_model
-from slimfleet.compression.pruning.transformer import transformer_groups
 from slimfleet.compression.tensors import schema_of, tensors_of
 
 
@@ -19,16 +19,33 @@ def seeded(build: type[nn.Module], *args: int, **kwargs: object) -> nn.Module:
         return build(*args, **kwargs)
 
 
+class Alone(nn.Module):
+    """Attention whose weights are not an output."""
+
+    def __init__(self, attention: nn.Module) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return self.attention(query, key, value)[0]
+
+
+def heads_of(attention: nn.MultiheadAttention) -> tuple[ChannelGroup, ...]:
+    sizes = (attention.embed_dim, attention.kdim, attention.vdim)
+    return discover(Alone(attention), tuple(states(1, 3, size) for size in sizes)).groups
+
+
 def slim_and_silenced(attention: nn.Module, heads: list[int]) -> tuple[nn.Module, nn.Module]:
-    """The model with only `heads`, and the full one whose other heads write nothing."""
-    (group,) = transformer_groups(attention)
-    slim = shrink_model(attention, index_map(schema_of(attention), (group,), {"heads": np.array(heads)}))
-    silenced = shrink_model(attention, index_map(schema_of(attention), (group,), {}))
+    """The attention with only `heads`, and the full one whose other heads write nothing."""
+    (group,) = heads_of(attention)
+    model = Alone(attention)
+    slim = shrink_model(model, index_map(schema_of(model), (group,), {"attention": np.array(heads)}))
+    silenced = shrink_model(model, index_map(schema_of(model), (group,), {}))
     removed = np.setdiff1d(np.arange(group.size), heads)
-    columns = next(m.positions for m in group.members if m.tensor == "out_proj.weight")[removed].ravel()
+    columns = next(m.positions for m in group.members if m.tensor.endswith("out_proj.weight"))[removed].ravel()
     with torch.no_grad():
-        silenced.get_parameter("out_proj.weight")[:, columns] = 0
-    return slim, silenced
+        silenced.get_parameter("attention.out_proj.weight")[:, columns] = 0
+    return slim.get_submodule("attention"), silenced.get_submodule("attention")
 
 
 def states(batch: int, length: int, features: int) -> Tensor:
@@ -83,17 +100,17 @@ def test_separate_projections_and_unbatched_input() -> None:
 
 def test_names_and_shapes_are_those_of_the_map() -> None:
     attention = seeded(nn.MultiheadAttention, 12, 4)
-    (group,) = transformer_groups(attention)
-    kept = index_map(schema_of(attention), (group,), {"heads": np.array([1])})
-    slim = shrink_model(attention, kept)
-    assert isinstance(slim, SlimAttention)
+    model = Alone(attention)
+    kept = index_map(schema_of(model), heads_of(attention), {"attention": np.array([1])})
+    slim = shrink_model(model, kept)
+    assert isinstance(slim.get_submodule("attention"), SlimAttention)
     assert schema_of(slim) == kept.schema
-    assert list(tensors_of(slim)) == list(tensors_of(attention))
+    assert list(tensors_of(slim)) == list(tensors_of(model))
 
 
 @pytest.mark.parametrize("extra", ["add_bias_kv", "add_zero_attn"])
 def test_attention_with_extra_positions_is_left_whole(extra: str) -> None:
-    assert not list(transformer_groups(seeded(nn.MultiheadAttention, 12, 4, **{extra: True})))
+    assert not heads_of(seeded(nn.MultiheadAttention, 12, 4, **{extra: True}))
 
 
 def test_dropout_acts_in_training_only() -> None:
@@ -112,7 +129,7 @@ def test_a_mask_for_each_head_is_refused() -> None:
 
 
 def pruned_encoder(encoder: nn.Module) -> nn.Module:
-    groups: tuple[ChannelGroup, ...] = tuple(transformer_groups(encoder))
+    groups: tuple[ChannelGroup, ...] = discover(encoder, (states(1, 3, 12),)).groups
     halves = {group.name: np.arange(group.size // 2) for group in groups}
     return shrink_model(encoder, index_map(schema_of(encoder), groups, halves))
 
@@ -132,8 +149,8 @@ def test_an_encoder_computes_the_same_with_and_without_gradients(padded: bool) -
 
 def test_an_encoder_with_a_narrow_mlp_alone_keeps_the_fused_kernel_right() -> None:
     layer = seeded(nn.TransformerEncoderLayer, 12, 4, 8, batch_first=True, dropout=0.0)
-    groups = tuple(group for group in transformer_groups(layer) if group.name == "mlp")
-    small = shrink_model(layer, index_map(schema_of(layer), groups, {"mlp": np.array([1, 4])}))
+    groups = discover(layer, (states(1, 3, 12),)).groups
+    small = shrink_model(layer, index_map(schema_of(layer), groups, {"linear1": np.array([1, 4])}))
     x = states(3, 4, 12)
     training = small(x)
     small.eval()

@@ -83,21 +83,26 @@ def images(batch: int) -> Tensor:
     return torch.linspace(-1, 1, batch * 64).reshape(batch, 1, 8, 8)
 
 
+TRANSFORMER = {
+    "embed": 16,
+    **{f"encoder.layers.{i}.{g}": n for i in range(2) for g, n in (("self_attn", 4), ("linear1", 24))},
+}
+
 FAMILIES: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Tensor], dict[str, int]]] = {
     "cnn": (Convolutional, images, {"stem": 8, "block.conv1": 8, "conv": 12, "fc1": 20}),
-    "gru": (lambda: Recurrent(nn.GRU, False, "last"), tokens, {"rnn": 10}),
-    "bidirectional gru": (lambda: Recurrent(nn.GRU, True, "state"), tokens, {"rnn": 10}),
-    "lstm": (lambda: Recurrent(nn.LSTM, False, "state"), tokens, {"rnn": 10}),
-    "bidirectional lstm": (lambda: Recurrent(nn.LSTM, True, "all"), tokens, {"rnn": 10}),
+    "gru": (lambda: Recurrent(nn.GRU, False, "last"), tokens, {"embed": 6, "rnn": 10}),
+    "bidirectional gru": (lambda: Recurrent(nn.GRU, True, "state"), tokens, {"embed": 6, "rnn": 10}),
+    "lstm": (lambda: Recurrent(nn.LSTM, False, "state"), tokens, {"embed": 6, "rnn": 10}),
+    "bidirectional lstm": (lambda: Recurrent(nn.LSTM, True, "all"), tokens, {"embed": 6, "rnn": 10}),
     "transformer": (
         Transformer,
         tokens,
-        {f"encoder.layers.{i}.{g}": n for i in range(2) for g, n in (("self_attn.heads", 4), ("mlp", 24))},
+        TRANSFORMER,
     ),
     "transformer, norm first": (
         lambda: Transformer(norm_first=True),
         tokens,
-        {f"encoder.layers.{i}.{g}": n for i in range(2) for g, n in (("self_attn.heads", 4), ("mlp", 24))},
+        TRANSFORMER,
     ),
 }
 

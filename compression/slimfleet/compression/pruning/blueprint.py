@@ -13,7 +13,7 @@ from slimfleet.compression.checked_task import CheckedTask, blamed, label_of
 from slimfleet.compression.examined import Examined, Finding, key_of
 from slimfleet.compression.limits import check_channels, check_sizes, check_values
 from slimfleet.compression.pruning.discover import discover
-from slimfleet.compression.pruning.groups import ChannelGroup, Discovery, LeftWhole, Member
+from slimfleet.compression.pruning.groups import ChannelGroup, Discovery, LeftWhole, Member, Size
 from slimfleet.compression.pruning.index_map import IndexMap, index_map
 from slimfleet.compression.pruning.shrink import shrink_model
 from slimfleet.compression.schema import ModelSchema
@@ -91,6 +91,7 @@ def _finding(discovery: Discovery) -> Finding:
             group.size,
             group.min_channels,
             [[member.tensor, member.dim] for member in group.members],
+            [[size.layer, size.attribute, size.per_channel] for size in group.sizes],
         ]
         for group in discovery.groups
     ]
@@ -109,7 +110,8 @@ def _discovery_in(finding: Finding) -> Discovery:
                 for j, (tensor, dim) in enumerate(members)
             ),
             min_channels=min_channels,
+            sizes=tuple(Size(*each) for each in sizes),
         )
-        for i, (name, size, min_channels, members) in enumerate(json.loads(fields["groups"]))
+        for i, (name, size, min_channels, members, sizes) in enumerate(json.loads(fields["groups"]))
     )
     return Discovery(groups, tuple(LeftWhole(*left) for left in json.loads(fields["whole"])))

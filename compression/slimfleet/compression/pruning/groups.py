@@ -25,6 +25,18 @@ class Member:
     """Shape (channels, k): the k positions along `dim` that belong to each channel; none belongs to two."""
 
 
+@dataclass(frozen=True, slots=True)
+class Size:
+    """An integer attribute of a layer, such as a number of heads, that shrinks with a group."""
+
+    layer: str
+    """The layer's path in the model."""
+    attribute: str
+    """Its name; `name.i` for one item of a tuple or list."""
+    per_channel: int
+    """How much smaller it is for each channel removed."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ChannelGroup:
     """Channels that look alike and of which any subset can be kept.
@@ -39,6 +51,7 @@ class ChannelGroup:
     members: tuple[Member, ...]
     min_channels: int = 1
     """The fewest channels that may be kept."""
+    sizes: tuple[Size, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_channels <= self.size:

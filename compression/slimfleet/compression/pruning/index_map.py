@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import EllipsisType
 from typing import Any
 
@@ -31,6 +32,8 @@ class IndexMap:
     kept: Mapping[str, Kept]
     selectors: Mapping[str, _Selector]
     """What selects the kept elements of a full tensor when put in brackets: slices wherever possible."""
+    removed: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Layer and attribute -> how much smaller this size of the layer is (see `Size`)."""
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -96,10 +99,13 @@ def index_map(schema: ModelSchema, groups: Sequence[ChannelGroup], channels: Cha
     """
     sizes = {spec.name: spec.shape for spec in schema.tensors}
     masks: dict[tuple[str, int], NDArray[np.bool_]] = {}
+    removed: dict[tuple[str, str], int] = defaultdict(int)
     for group in groups:
         chosen = channels.get(group.name)
         if chosen is None or len(chosen) == group.size:
             continue
+        for size in group.sizes:
+            removed[size.layer, size.attribute] += (group.size - len(chosen)) * size.per_channel
         for member in group.members:
             key = member.tensor, member.dim
             if key not in masks:
@@ -116,7 +122,7 @@ def index_map(schema: ModelSchema, groups: Sequence[ChannelGroup], channels: Cha
         for name, dims in kept.items()
     }
     selectors = {name: _selector(dims, sizes[name]) for name, dims in kept.items()}
-    return IndexMap(schema, schema.with_shapes(shapes), kept, selectors)
+    return IndexMap(schema, schema.with_shapes(shapes), kept, selectors, removed)
 
 
 def within(outer: IndexMap, inner: IndexMap) -> IndexMap:

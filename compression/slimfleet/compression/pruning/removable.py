@@ -1,68 +1,147 @@
-"""Self-test of channel groups: removing channels must be the same as setting them to zero."""
+"""Trial of channel groups: removing channels must be the same as setting them to zero."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.pruning.groups import ChannelGroup
 from slimfleet.compression.pruning.index_map import index_map
 from slimfleet.compression.pruning.nested import tensors_in
 from slimfleet.compression.pruning.shrink import shrink_model
+from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.tensors import load_tensors, schema_of, tensors_of
 from slimfleet.compression.types import Tensors
 
 _TOLERANCE = 1e-4
 """Of the largest output: far above float32 rounding, far below what one misplaced channel does."""
 
+_LONGEST = 160
 
-def removable(model: nn.Module, groups: Sequence[ChannelGroup], inputs: tuple[Tensor, ...]) -> bool:
-    """Whether `model` without half of the channels of `groups` computes what it does with these set to zero.
-
-    Uses random weights, and noise for inputs that are all zero, since zeros hide faults. `model` must be in
-    evaluation mode; it is not changed.
-    """
-    rng = np.random.default_rng(0)
-    inputs = tuple(_noise_for_zeros(tensor, rng) for tensor in inputs)
-    schema = schema_of(model)
-    full = _random_tensors(model, rng)
-    halves = {g.name: np.sort(rng.permutation(g.size)[: max(g.min_channels, g.size // 2)]) for g in groups}
-    kept = index_map(schema, groups, halves)
-
-    zeroed = copy.deepcopy(model)
-    load_tensors(zeroed, kept.expand(kept.shrink(full)))
-    try:
-        small = shrink_model(model, kept)
-        load_tensors(small, kept.shrink(full))
-        with torch.no_grad():
-            got = list(tensors_in(small(*inputs)))
-    except (RuntimeError, ValueError, IndexError, PayloadError):
-        # Layers whose sizes no longer fit one another, or the map: that is the answer.
-        return False
-    with torch.no_grad():
-        expected = list(tensors_in(zeroed(*inputs)))
-    return len(got) == len(expected) and all(_agree(a, b) for a, b in zip(got, expected, strict=True))
+Inputs = tuple[Tensor, ...]
 
 
-def _noise_for_zeros(tensor: Tensor, rng: np.random.Generator) -> Tensor:
-    if not tensor.is_floating_point() or bool(tensor.any()):
-        return tensor
-    return torch.from_numpy(rng.normal(size=tuple(tensor.shape))).to(tensor)
+class Trial:
+    """Tries groups on copies of one model with random weights, in evaluation and in training mode."""
+
+    def __init__(self, model: nn.Module, inputs: Inputs, most: int) -> None:
+        rng = np.random.default_rng(0)
+        self._schema: ModelSchema = schema_of(model)
+        self._model = copy.deepcopy(model)
+        self._full = _random_tensors(model, rng)
+        load_tensors(self._model, self._full)
+        self._cases = list(_cases(self._model, inputs, rng))
+        self._left = most
+
+    def failure(self, groups: Sequence[ChannelGroup]) -> str | None:
+        """Why the model without half of the channels of `groups` is not the one with these set to zero; None if it is."""
+        if not self._left:
+            return "trying it would take more work than is allowed"
+        self._left -= 1
+        rng = np.random.default_rng(0)
+        halves = {g.name: np.sort(rng.permutation(g.size)[: max(g.min_channels, g.size // 2)]) for g in groups}
+        kept = index_map(self._schema, groups, halves)
+        shrunk = kept.shrink(self._full)
+        zeroed = copy.deepcopy(self._model)
+        load_tensors(zeroed, kept.expand(shrunk))
+        try:
+            small = shrink_model(self._model, kept)
+            load_tensors(small, shrunk)
+        except Exception as error:  # noqa: BLE001 - what does not fit is the answer
+            return f"without half of them the model cannot be built: {in_a_line(error)}"
+        for mode, inputs in self._cases:
+            expected = _run(zeroed, mode, inputs)
+            try:
+                got = _run(small, mode, inputs)
+            except Exception as error:  # noqa: BLE001 - layers whose sizes no longer fit one another
+                return f"without half of them the model fails in {mode} mode: {in_a_line(error)}"
+            if len(got) != len(expected) or not all(map(_agree, got, expected)):
+                return f"without half of them the model computes something else in {mode} mode"
+        return None
+
+
+def _cases(model: nn.Module, inputs: Inputs, rng: np.random.Generator) -> Iterator[tuple[str, Inputs]]:
+    """Modes and inputs that `model` runs with: the example, and others of its shapes."""
+    noise = tuple(_noise(tensor, model, rng) for tensor in inputs)
+    given = tuple(n if _blank(t) else t for t, n in zip(inputs, noise, strict=True))
+    pairs = tuple(torch.cat([a, b]) if a.dim() and len(a) == 1 else b for a, b in zip(given, noise, strict=True))
+    for mode, choices in (("eval", [noise, given]), ("train", [pairs, noise, given])):
+        for choice in choices:
+            try:
+                _run(copy.deepcopy(model), mode, choice)
+            except Exception:  # noqa: BLE001 - inputs that the whole model does not take say nothing
+                continue
+            yield mode, choice
+            break
+
+
+def _blank(tensor: Tensor) -> bool:
+    return not bool(tensor.any())
+
+
+def _noise(tensor: Tensor, model: nn.Module, rng: np.random.Generator) -> Tensor:
+    """Random values like those of an example."""
+    shape = tuple(tensor.shape)
+    if tensor.is_floating_point():
+        return torch.from_numpy(np.asarray(rng.normal(size=shape))).to(tensor)
+    if tensor.dtype == torch.bool:
+        return torch.from_numpy(np.asarray(rng.random(shape) < 0.5))
+    rows = [m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
+    most = max(min(rows, default=2), int(tensor.max()) + 1 if tensor.numel() else 2, 2)
+    return torch.from_numpy(np.asarray(rng.integers(1, most, shape))).to(tensor)
+
+
+def _run(model: nn.Module, mode: str, inputs: Inputs) -> list[Tensor]:
+    """Outputs of a model in a mode; what is random comes out the same whatever its shape."""
+    model.train(mode == "train")
+    with torch.no_grad(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _steady():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        return [t.clone() for t in tensors_in(model(*inputs))]
+
+
+@contextmanager
+def _steady() -> Iterator[None]:
+    with _Steady():
+        yield
+
+
+class _Steady(TorchDispatchMode):
+    """While entered, random numbers are constants, and dropout keeps everything."""
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in operator.tags:
+            return operator(*args, **kwargs)
+        if operator._schema.name == "aten::native_dropout":
+            return args[0].clone(), torch.ones_like(args[0], dtype=torch.bool)
+        output = operator(*args, **kwargs)
+        if isinstance(output, Tensor) and output.is_floating_point():
+            output.fill_(1.0 if "bernoulli" in operator._schema.name else 0.5)
+        return output
 
 
 def _random_tensors(model: nn.Module, rng: np.random.Generator) -> Tensors:
     """Matrices scaled by fan-in, vectors (norms, biases, variances) near one: activations stay of order one.
 
-    Names of one tied parameter get different values, so that a group which would cut the tie fails the test.
+    Names of one tied parameter get the same values.
     """
     tensors: Tensors = {}
+    state = model.state_dict()
+    tied: dict[tuple[int, torch.Size], str] = {}
     for name, array in tensors_of(model).items():
-        if array.dtype.kind == "f":
+        first = tied.setdefault((state[name].data_ptr(), state[name].shape), name) if array.size else name
+        if first != name:
+            array = tensors[first]
+        elif array.dtype.kind == "f":
             if array.ndim > 1:
                 values = rng.normal(size=array.shape) / np.sqrt(max(1, array[:1].size))
             else:
@@ -75,5 +154,13 @@ def _random_tensors(model: nn.Module, rng: np.random.Generator) -> Tensors:
 def _agree(a: Tensor, b: Tensor) -> bool:
     if a.shape != b.shape:
         return False
+    if not a.is_floating_point():
+        return torch.equal(a, b)
     scale = float(b.abs().max()) if b.numel() else 0.0
     return bool(((a - b).abs() <= _TOLERANCE * scale).all())
+
+
+def in_a_line(error: Exception) -> str:
+    """What was raised, in one line that is not too long."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

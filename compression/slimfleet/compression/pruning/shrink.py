@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,10 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from slimfleet.compression.pruning.attention import SlimAttention
+from slimfleet.compression.pruning.full_norm import FullNorm, counts_whole
 from slimfleet.compression.pruning.index_map import IndexMap, Kept
+from slimfleet.compression.pruning.rules import thin_groups
+from slimfleet.compression.pruning.sizes import get_size, set_size
 
 
 def shrink_model(model: nn.Module, index_map: IndexMap) -> nn.Module:
@@ -23,28 +26,39 @@ def shrink_model(model: nn.Module, index_map: IndexMap) -> nn.Module:
     `SlimAttention`. The groups behind the map must come from `discover`.
     """
     small = copy.deepcopy(model)
-    changed = [module for name, module in small.named_modules() if _slice_own(module, name, index_map)]
+    for (path, attribute), count in index_map.removed.items():
+        layer = small.get_submodule(path)
+        set_size(layer, attribute, get_size(layer, attribute) - count)
+    taken: dict[int, Tensor] = {}
+    changed = [module for name, module in small.named_modules() if _slice_own(module, name, index_map, taken)]
     for module in changed:
         for layer, fix in _FIXES:
-            if isinstance(module, layer):
+            if isinstance(module, layer) and not counts_whole(module):
                 fix(module)
-    return _replace_attention(small)
+    return _replaced(small, set(changed))
 
 
-def _slice_own(module: nn.Module, path: str, index_map: IndexMap) -> bool:
+def _slice_own(module: nn.Module, path: str, index_map: IndexMap, taken_from: dict[int, Tensor]) -> bool:
     """Slice the tensors that belong to `module` itself; tell whether any changed."""
     prefix = f"{path}." if path else ""
     changed = False
-    for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+    for name, tensor in _own_tensors(module):
         # Buffers outside the state dict are in no map.
         kept = index_map.kept.get(prefix + name, ())
         if all(dim is None for dim in kept):
             continue
-        taken = _take(tensor.detach(), kept)
         is_parameter = isinstance(tensor, nn.Parameter)
-        setattr(module, name, nn.Parameter(taken, tensor.requires_grad) if is_parameter else taken)
+        if id(tensor) not in taken_from:
+            taken = _take(tensor.detach(), kept)
+            taken_from[id(tensor)] = nn.Parameter(taken, tensor.requires_grad) if is_parameter else taken
+        setattr(module, name, taken_from[id(tensor)])
         changed = True
     return changed
+
+
+def _own_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    parameters = module.named_parameters(recurse=False, remove_duplicate=False)
+    return [*parameters, *module.named_buffers(recurse=False, remove_duplicate=False)]
 
 
 def _take(tensor: Tensor, kept: Kept) -> Tensor:
@@ -55,12 +69,15 @@ def _take(tensor: Tensor, kept: Kept) -> Tensor:
 
 
 def _fix_convolution(layer: _ConvNd) -> None:
-    outputs, inputs = (1, 0) if layer.transposed else (0, 1)
-    if layer.groups > 1:
-        # Whole groups are removed, so the filters in a group stay as many.
-        layer.groups = layer.groups * layer.weight.shape[outputs] // layer.out_channels
-    layer.out_channels = layer.weight.shape[outputs]
-    layer.in_channels = layer.weight.shape[inputs] * layer.groups
+    first, second = layer.weight.shape[:2]
+    if layer.transposed:
+        layer.groups = layer.groups * first // layer.in_channels if layer.groups > 1 else 1
+        layer.in_channels, layer.out_channels = first, second * layer.groups
+        return
+    inside, outside = layer.in_channels // layer.groups, layer.out_channels // layer.groups
+    if layer.groups > 1 and not thin_groups(inside, outside, layer.transposed):
+        layer.groups = first // outside
+    layer.in_channels, layer.out_channels = second * layer.groups, first
 
 
 def _fix_linear(layer: nn.Linear) -> None:
@@ -100,23 +117,23 @@ _FIXES: tuple[tuple[type[nn.Module], Callable[[Any], None]], ...] = (
 )
 
 
-def _replace_attention(model: nn.Module) -> nn.Module:
-    if _lost_heads(model):
-        return SlimAttention(model)
-    slim: dict[nn.Module, SlimAttention] = {}
+def _replaced(model: nn.Module, changed: set[nn.Module]) -> nn.Module:
+    """`model` with stand-ins for those of the layers that `changed` which torch's own code cannot run with."""
+    stand_ins: dict[nn.Module, nn.Module] = {layer: new for layer in changed if (new := _stand_in(layer)) is not None}
     for parent in list(model.modules()):
         for name, child in parent.named_children():
-            if _lost_heads(child):
-                slim.setdefault(child, SlimAttention(child))
-                setattr(parent, name, slim[child])
+            if child in stand_ins:
+                setattr(parent, name, stand_ins[child])
     for module in model.modules():
-        if isinstance(module, nn.TransformerEncoder) and any(
-            isinstance(m, SlimAttention) for m in module.modules()
-        ):
-            # Nested tensors are for the fused kernel, which expects all the heads.
-            module.use_nested_tensor = False
-    return model
+        if isinstance(module, nn.TransformerEncoder):
+            # Nested tensors are for the fused kernel, which expects layers of torch's own.
+            module.use_nested_tensor &= not any(new in set(module.modules()) for new in stand_ins.values())
+    return stand_ins.get(model, model)
 
 
-def _lost_heads(module: nn.Module) -> TypeGuard[nn.MultiheadAttention]:
-    return isinstance(module, nn.MultiheadAttention) and module.out_proj.weight.shape[1] != module.embed_dim
+def _stand_in(layer: nn.Module) -> nn.Module | None:
+    if isinstance(layer, nn.MultiheadAttention):
+        return SlimAttention(layer)
+    if counts_whole(layer):
+        return FullNorm(layer)
+    return None

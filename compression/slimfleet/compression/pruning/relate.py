@@ -1,0 +1,206 @@
+"""Relations between labels: what one operator says about the channels of its operands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slimfleet.compression.pruning.channels import Channels, Ids
+from slimfleet.compression.pruning.shadow import Labels, compact
+
+
+class TooMuchWork(Exception):
+    """Following the channels takes more work than is allowed."""
+
+
+class Relations:
+    """Joins and fixes channels, and counts the labels looked at."""
+
+    def __init__(self, channels: Channels, limit: int) -> None:
+        self.channels = channels
+        self.multiplications = 0
+        """Made by the model, counted by the rules of matrix products and convolutions."""
+        self._work = 0
+        self._limit = limit
+
+    def spend(self, work: int) -> None:
+        """Count labels looked at; raises TooMuchWork beyond the limit."""
+        self._work += work
+        if self._work > self._limit:
+            raise TooMuchWork
+
+    def fix(self, labels: Labels | Iterable[Tensor], reason: str) -> None:
+        """Keep whole whatever is labelled."""
+        for slot in labels.channels if isinstance(labels, Labels) else labels:
+            self.channels.fix(self._unique(compact(slot)), reason)
+
+    def together(self, operands: Sequence[Labels], shape: Sequence[int]) -> Labels:
+        """The labels of `shape` that operands combined element by element, and broadcast, give.
+
+        Two labellings are independent where every combination of their labels occurs, as those of rows and of
+        columns do: then the result has both. Otherwise labels that meet are joined.
+        """
+        channels: list[Tensor] = []
+        places: list[Tensor] = []
+        compacted = [_aligned(operand, len(shape)) for operand in operands]
+        for i, operand in enumerate(compacted):
+            earlier = len(channels)
+            for slot in operand.channels:
+                for other in [*compacted[:i], *compacted[i + 1 :]]:
+                    self._meet_places(slot, other)
+                for k in range(earlier):
+                    if self._meet(channels[k], slot):
+                        channels[k] = _filled(channels[k], slot)
+                        break
+                else:
+                    channels.append(slot)
+            places += [place for place in operand.places if not any(_covers(p, place) for p in places)]
+        fixed = [slot for slot in channels if self._is_fixed(slot)]
+        channels = [slot for slot in channels if not any(slot is f for f in fixed)]
+        places += [slot for slot in fixed if not any(_covers(p, slot) for p in places)]
+        return Labels(tuple(s.expand(*shape) for s in channels), tuple(s.expand(*shape) for s in places))
+
+    def along(self, slot: Tensor, dims: Iterable[int]) -> Tensor:
+        """Join the labels of a compact slot along `dims`; the slot with these dimensions cut to size 1."""
+        for dim in dims:
+            if slot.shape[dim] > 1:
+                first = slot.amax(dim, keepdim=True)
+                self._join(*torch.broadcast_tensors(slot, first))
+                slot = first
+        return slot
+
+    def reduced(self, labels: Labels, dims: Iterable[int], reason: str) -> Labels:
+        """Labels after something was computed over `dims`, which stay with size 1.
+
+        Channels that lie along other dimensions too are joined along these; others are fixed.
+        """
+        dims = set(dims)
+        kept = []
+        for slot in map(compact, labels.channels):
+            if varying(slot) and varying(slot) <= dims:
+                self.fix([slot], reason)
+            else:
+                kept.append(self.along(slot, dims & varying(slot)))
+        shape = [1 if dim in dims else size for dim, size in enumerate(_shape(labels))]
+        places = [_first(place, dims) for place in labels.places]
+        return Labels(tuple(s.expand(shape) for s in kept), tuple(p.expand(shape) for p in places if varying(compact(p))))
+
+    def contracted(self, operands: Sequence[Labels], shape: Sequence[int], dim: int) -> Labels:
+        """Labels after operands were multiplied element by element and summed over `dim`, which stays with size 1.
+
+        Channels that lie along `dim` alone are read and gone; those that lie along other dimensions too are joined
+        along it.
+        """
+        product = self.together(operands, shape)
+        kept = []
+        for slot in map(compact, product.channels):
+            if dim not in varying(slot):
+                kept.append(slot)
+                continue
+            self.channels.read(self._unique(slot))
+            if varying(slot) != {dim}:
+                kept.append(self.along(slot, [dim]))
+        size = [1 if d == dim else n for d, n in enumerate(shape)]
+        places = [_first(place, {dim}) for place in product.places]
+        return Labels(tuple(s.expand(size) for s in kept), tuple(p.expand(size) for p in places if varying(compact(p))))
+
+    def rooted(self, slot: Tensor) -> Tensor:
+        """A slot with each label replaced by the one that stands for its class."""
+        slot = compact(slot, checked=False)
+        self.spend(slot.numel())
+        labels, inverse = np.unique(slot.numpy(), return_inverse=True)
+        return torch.from_numpy(self.channels.roots_of(labels)[inverse].reshape(tuple(slot.shape)))
+
+    def _meet(self, a: Tensor, b: Tensor) -> bool:
+        """Join the labels of two compact slots where they depend on one another; whether they do."""
+        if not varying(a) & varying(b):
+            return False
+        if a.shape == b.shape and torch.equal(a, b):
+            return True
+        pairs = self._dependent(a, b)
+        if pairs is None:
+            return False
+        self.channels.join(pairs[(pairs != 0).all(axis=1)])
+        return True
+
+    def _meet_places(self, slot: Tensor, other: Labels) -> None:
+        """Fix channels that meet data of other places which no channel labels."""
+        for place in other.places:
+            shared = varying(slot) & varying(place)
+            if not shared:
+                continue
+            bare = _uncovered(slot, [s for s in other.channels if varying(s) & varying(slot)])
+            if not bool(bare.any()):
+                continue
+            if self._dependent(slot, place) is None:
+                continue
+            if varying(slot) - shared:
+                self.along(slot, shared)
+            else:
+                a, b = torch.broadcast_tensors(bare, place)
+                self.channels.fix(self._unique(a[b != 0]), "they meet data whose size is fixed")
+
+    def _is_fixed(self, slot: Tensor) -> bool:
+        return self.channels.are_fixed(int(slot.reshape(-1)[-1:])) and self.channels.are_fixed(*self._unique(slot).tolist())
+
+    def _dependent(self, a: Tensor, b: Tensor) -> Ids | None:
+        """The pairs of labels that meet, or None where the two slots are independent."""
+        pairs = np.unique(self.channels.roots_of(self._pairs(a, b)), axis=0)
+        combinations = len(np.unique(pairs[:, 0])) * len(np.unique(pairs[:, 1]))
+        return None if len(pairs) == combinations else pairs
+
+    def _pairs(self, a: Tensor, b: Tensor) -> Ids:
+        a, b = torch.broadcast_tensors(a, b)
+        self.spend(a.numel())
+        codes = np.unique(((a << 32) | b).numpy())
+        return np.stack([codes >> 32, codes & 0xFFFFFFFF], axis=1)
+
+    def _join(self, a: Tensor, b: Tensor) -> None:
+        pairs = self._pairs(a, b)
+        self.channels.join(pairs[(pairs != 0).all(axis=1)])
+
+    def _unique(self, slot: Tensor) -> Ids:
+        self.spend(slot.numel())
+        labels = np.unique(slot.numpy())
+        return labels[labels != 0]
+
+
+def varying(slot: Tensor) -> set[int]:
+    """The dimensions along which a compact slot varies."""
+    return {dim for dim, size in enumerate(slot.shape) if size > 1}
+
+
+def _shape(labels: Labels) -> tuple[int, ...]:
+    return tuple(next(iter((*labels.channels, *labels.places))).shape) if labels.channels or labels.places else ()
+
+
+def _aligned(labels: Labels, ndim: int) -> Labels:
+    """Labels in compact form, with `ndim` dimensions."""
+    return labels.map(lambda slot: compact(slot)[(None,) * (ndim - slot.dim())])
+
+
+def _filled(a: Tensor, b: Tensor) -> Tensor:
+    """The labels of `a`, and those of `b` where `a` has none."""
+    a, b = torch.broadcast_tensors(a, b)
+    return compact(torch.where(a == 0, b, a), checked=False)
+
+
+def _uncovered(slot: Tensor, covers: Iterable[Tensor]) -> Tensor:
+    """The labels of `slot` where none of `covers` has any."""
+    for cover in covers:
+        slot, cover = torch.broadcast_tensors(slot, cover)
+        slot = torch.where(cover == 0, slot, 0)
+    return slot
+
+
+def _covers(a: Tensor, b: Tensor) -> bool:
+    return varying(b) <= varying(a)
+
+
+def _first(place: Tensor, dims: Iterable[int]) -> Tensor:
+    for dim in dims:
+        place = place.narrow(dim, 0, 1)
+    return place

@@ -1,0 +1,530 @@
+"""Rules: what each operator of torch does to the channels of the tensors that go through it.
+
+A rule gets the call of one operator and the labels of its operands, and gives the labels of its outputs. Views need
+no rule (see `shadow`), and operators that torch tags as element by element share one. An operator without a rule keeps
+its operands whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+
+from slimfleet.compression.pruning.full_norm import counts_whole
+from slimfleet.compression.pruning.relate import Relations, varying
+from slimfleet.compression.pruning.shadow import Labels, Shadow, canonical, compact
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of an operator, with the labels that its operands had."""
+
+    operator: OpOverload
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    output: Any
+    shadow: Shadow
+    relations: Relations
+    layer: nn.Module | None
+    """The layer around the call."""
+
+    def labels(self, tensor: Tensor | None) -> Labels:
+        """The labels of an operand; none for one that is left out."""
+        return Labels() if tensor is None else self.shadow.read(tensor)
+
+    def argument(self, name: str, default: Any = None) -> Any:
+        """An argument by the name that the operator's schema gives it."""
+        for i, parameter in enumerate(self.operator._schema.arguments):
+            if parameter.name == name:
+                value = self.args[i] if i < len(self.args) else self.kwargs.get(name, parameter.default_value)
+                return default if value is None else value
+        return default
+
+    @property
+    def name(self) -> str:
+        """The operator, without its overload."""
+        return str(self.operator).rpartition(".")[0].removeprefix("aten.").rstrip("_")
+
+
+THINNEST_GROUP = 4
+"""Channels in a group of a convolution from which on they can be removed one by one."""
+
+Rule = Callable[[Call], Sequence[Labels] | Labels]
+
+
+def _elementwise(call: Call) -> Labels:
+    operands = [call.labels(t) for t in tensors_of_args(call.args, call.kwargs)]
+    return call.relations.together(operands, _first_output(call).shape)
+
+
+def _same(call: Call) -> Labels:
+    """The first operand's labels, in the shape of the output."""
+    return call.labels(call.args[0])
+
+
+def _constant(call: Call) -> Labels:
+    """New data that follow the shapes around them."""
+    return Labels()
+
+
+def _copied(call: Call) -> Labels:
+    shape = call.args[0].shape
+    return call.labels(call.args[1]).map(lambda slot: slot.expand(shape))
+
+
+def _moved(call: Call) -> Labels:
+    """The operator, applied to the labels of its first operand."""
+    source = call.args[0]
+
+    def move(slot: Tensor) -> Tensor:
+        return _applied(call.operator, (slot, *call.args[1:]), call.kwargs)
+
+    return call.labels(source).map(move)
+
+
+def _padded(call: Call) -> Labels:
+    source, pad = call.args[0], call.args[1]
+    return call.labels(source).map(lambda slot: torch.nn.functional.pad(slot, pad, value=0))
+
+
+def _split(call: Call) -> Sequence[Labels]:
+    """Pieces of equal size must stay so: what stands at the same place in each goes together."""
+    dim = call.argument("dim", 0) % call.args[0].dim()
+    pieces = _pieces_along(call.labels(call.args[0]), [t.shape[dim] for t in call.output], dim)
+    join_pieces(call.relations, pieces, dim)
+    return pieces
+
+
+def join_pieces(relations: Relations, pieces: Sequence[Labels], dim: int) -> None:
+    """Join labels at the same places of pieces cut along `dim`, where all are of one size."""
+    slots = [piece.channels for piece in pieces]
+    for same in zip(*slots, strict=True):
+        shapes = {tuple(slot.shape) for slot in same}
+        if len(shapes) == 1 and any(dim in varying(compact(slot)) for slot in same):
+            relations.along(torch.stack([compact(s, checked=False).expand(s.shape) for s in same]), [0])
+
+
+def _pieces_along(labels: Labels, sizes: Sequence[int], dim: int) -> list[Labels]:
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return [
+        labels.map(lambda slot, a=start, n=size: slot.narrow(dim, a, n))  # type: ignore[misc]
+        for start, size in zip(starts, sizes, strict=True)
+    ]
+
+
+def _concatenated(call: Call) -> Labels:
+    tensors = [t for t in call.args[0] if t.shape != (0,)]
+    dim = call.argument("dim", 0) % call.output.dim()
+    return _joined_along(call, [call.labels(t) for t in tensors], [t.shape for t in tensors], dim)
+
+
+def _stacked(call: Call) -> Labels:
+    tensors = call.args[0]
+    dim = call.argument("dim", 0) % call.output.dim()
+    labels = [call.labels(t).map(lambda slot: slot.unsqueeze(dim)) for t in tensors]
+    return _joined_along(call, labels, [t.unsqueeze(dim).shape for t in tensors], dim)
+
+
+def _joined_along(call: Call, operands: Sequence[Labels], shapes: Sequence[Sequence[int]], dim: int) -> Labels:
+    """Labels side by side along `dim`; along the other dimensions they must agree."""
+    across = [
+        Labels(
+            tuple(s.narrow(dim, 0, 1) for s in operand.channels if dim not in varying(compact(s))),
+            tuple(p.narrow(dim, 0, 1) for p in operand.places if dim not in varying(compact(p))),
+        )
+        for operand in operands
+    ]
+    shape = [1 if d == dim else size for d, size in enumerate(shapes[0])]
+    call.relations.together(across, shape)
+
+    def side_by_side(slots_of: Callable[[Labels], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        rows: dict[tuple[frozenset[int], int], list[Tensor | None]] = {}
+        for i, operand in enumerate(operands):
+            count: dict[frozenset[int], int] = {}
+            for slot in slots_of(operand):
+                key = frozenset(varying(compact(slot)) | {dim})
+                count[key] = count.get(key, -1) + 1
+                rows.setdefault((key, count[key]), [None] * len(operands))[i] = slot
+        return tuple(
+            torch.cat(
+                [
+                    torch.zeros(tuple(size), dtype=torch.int64) if slot is None else slot
+                    for slot, size in zip(row, shapes, strict=True)
+                ],
+                dim,
+            )
+            for row in rows.values()
+        )
+
+    channels = [call.relations.rooted(slot).expand(slot.shape) for slot in side_by_side(lambda o: o.channels)]
+    return Labels(tuple(channels), side_by_side(lambda o: o.places))
+
+
+def _indexed(call: Call) -> Labels:
+    """Chosen by positions that are data: channels along the dimensions chosen from stay whole."""
+    source, indices = call.args[0], call.args[1]
+    dims: set[int] = set()
+    at = 0
+    for index in indices:
+        wide = index.dim() if index is not None and index.dtype in (torch.bool, torch.uint8) else 1
+        if index is not None:
+            dims.update(range(at, at + wide))
+        at += wide
+    labels = _without(call, call.labels(source), dims)
+    moved = labels.map(lambda slot: slot[tuple(slice(None) if i is None else i for i in indices)])
+    return Labels(moved.channels, moved.places or _places(call.output.shape))
+
+
+def _index_selected(call: Call) -> Labels:
+    labels = _without(call, call.labels(call.args[0]), {call.args[1] % max(1, call.args[0].dim())})
+    return labels.map(lambda slot: slot.index_select(call.args[1], call.args[2]))
+
+
+def _gathered(call: Call) -> Labels:
+    dim = call.args[1] % max(1, call.args[0].dim())
+    labels = _without(call, call.labels(call.args[0]), {dim})
+    return labels.map(lambda slot: slot.gather(dim, call.args[2]))
+
+
+def _without(call: Call, labels: Labels, dims: set[int]) -> Labels:
+    """Labels whose channels along `dims` are fixed and left out."""
+    gone = [s for s in labels.channels if varying(compact(s)) & dims]
+    call.relations.fix(gone, "they are chosen by an index")
+    return Labels(tuple(s for s in labels.channels if not varying(compact(s)) & dims), labels.places)
+
+
+def _embedded(call: Call) -> Labels:
+    weight, indices = call.args[0], call.args[1]
+    columns = [s for s in call.labels(weight).channels if varying(compact(s)) == {1}]
+    shape = call.output.shape
+    places = [p.unsqueeze(-1).expand(shape) for p in call.labels(indices).places]
+    return Labels(tuple(s[0].expand(shape) for s in columns), tuple(places))
+
+
+def _reduced(call: Call) -> Sequence[Labels]:
+    source = call.args[0]
+    dims = call.argument("dim", call.argument("dims", list(range(source.dim()))))
+    dims = [dims] if isinstance(dims, int) else list(dims) or list(range(source.dim()))
+    dims = {dim % max(1, source.dim()) for dim in dims}
+    labels = call.labels(source)
+    if isinstance(call.layer, nn.MultiheadAttention):
+        # The mean of the attention weights over heads: the heads left have one too.
+        labels = Labels(tuple(s for s in labels.channels if not varying(compact(s)) <= dims), labels.places)
+    labels = call.relations.reduced(labels, dims, f"{call.name} is taken over them")
+    outputs = list(tensors_of_args((call.output,), {}))
+    kept = [dim for dim in range(source.dim()) if dim not in dims]
+
+    def fit(slot: Tensor) -> Tensor:
+        return slot if outputs[0].dim() == source.dim() else slot.permute(*kept, *sorted(dims)).flatten(len(kept))[..., 0]
+
+    return [labels.map(fit)] * len(outputs)
+
+
+def _coupled_along(call: Call) -> Labels:
+    """Each element of the output depends on all along one dimension, as in a softmax."""
+    source = call.args[0]
+    dim = call.argument("dim", -1) % max(1, source.dim())
+    labels = call.labels(source)
+    reduced = call.relations.reduced(labels, {dim}, f"{call.name} runs over them")
+    return Labels(tuple(s.expand(source.shape) for s in reduced.channels), labels.places)
+
+
+def _product(call: Call) -> Labels:
+    """mm, bmm, mv, dot, addmm, baddbmm, addmv: channels along the summed dimension are read by it."""
+    name = call.name
+    bias, factors = (call.args[0], call.args[1:3]) if "add" in name else (None, call.args[:2])
+    a, b = factors
+    left, right = call.labels(a), call.labels(b)
+    batch = [max(a.shape[0], b.shape[0])] if a.dim() == 3 else []
+    rows, inner = (list(a.shape) if a.dim() == 1 else list(a.shape[-2:])) if a.dim() > 1 else (1, a.shape[0])
+    columns = b.shape[-1] if b.dim() > 1 else 1
+    if a.dim() == 1:
+        left = left.map(lambda slot: slot[None])
+    if b.dim() == 1:
+        right = right.map(lambda slot: slot[:, None])
+    left = left.map(lambda slot: slot.unsqueeze(-1))
+    right = right.map(lambda slot: slot.unsqueeze(-3))
+    call.relations.multiplications += a.numel() * columns
+    labels = call.relations.contracted([left, right], [*batch, rows, inner, columns], len(batch) + 1)
+    labels = labels.map(lambda slot: slot.squeeze(len(batch) + 1).reshape(call.output.shape))
+    if bias is None:
+        return labels
+    return call.relations.together([labels, call.labels(bias)], call.output.shape)
+
+
+def _convolved(call: Call) -> Labels:
+    x, weight, bias, transposed, groups = (
+        call.argument(name) for name in ("input", "weight", "bias", "transposed", "groups")
+    )
+    batch, channels = x.shape[:2]
+    relations = call.relations
+    data = _over_trailing(call, call.labels(x), 2).map(lambda slot: slot.reshape(batch, 1, groups, -1, 1))
+    inside = channels // groups
+    kernel = _over_trailing(call, call.labels(weight), 2).map(lambda slot: slot.reshape(weight.shape[:2]))
+    outside = weight.shape[1] if transposed else weight.shape[0] // groups
+    whole_groups = groups > 1 and not thin_groups(inside, outside, transposed)
+    if whole_groups:
+        relations.fix([s for s in kernel.channels if varying(compact(s)) == {1}], "all groups of a kernel share them")
+        kernel = Labels(tuple(s for s in kernel.channels if varying(compact(s)) == {0}), kernel.places)
+    filters = Labels(tuple(_filter(slot, groups, transposed) for slot in kernel.channels))
+    data = data.map(canonical)
+    if groups > 1 and not whole_groups:
+        # What stands at one place of every group goes together.
+        data, filters = (
+            Labels(tuple(relations.along(compact(s), [2]).expand(s.shape) for s in each.channels), each.places)
+            for each in (data, filters)
+        )
+    relations.multiplications += call.output.numel() * weight.numel() // weight.shape[1 if transposed else 0]
+    labels = relations.contracted([data, filters], [batch, 1, groups, inside, outside], 3)
+    if whole_groups:
+        # A group goes with all its outputs.
+        labels = Labels(
+            tuple(relations.along(compact(s), [4]).expand(s.shape) for s in labels.channels), labels.places
+        )
+    out = call.output
+    spatial = [1] * (out.dim() - 2)
+    labels = labels.map(lambda slot: slot.reshape(batch, groups * outside))
+    if bias is not None:
+        labels = relations.together([labels, call.labels(bias)], (batch, groups * outside))
+    labels = labels.map(lambda slot: canonical(slot).reshape(batch, -1, *spatial).expand(out.shape))
+    return Labels(labels.channels, (*labels.places, *_places(out.shape, range(2, out.dim()))))
+
+
+def thin_groups(inside: int, outside: int, transposed: bool) -> bool:
+    """Whether a grouped kernel loses channels inside each group, the same in all, rather than whole groups."""
+    return not transposed and min(inside, outside) >= THINNEST_GROUP
+
+
+def _filter(slot: Tensor, groups: int, transposed: bool) -> Tensor:
+    """A slot of a kernel as (1, 1, groups, inputs of a group, outputs of a group)."""
+    if transposed:
+        return canonical(slot.reshape(1, 1, groups, -1, slot.shape[1]))
+    return canonical(slot.reshape(1, 1, groups, -1, slot.shape[1]).transpose(-1, -2))
+
+
+def _over_trailing(call: Call, labels: Labels, leading: int) -> Labels:
+    """Labels joined along all dimensions after the first `leading`, which are cut to size 1."""
+    shapes = [s.shape for s in (*labels.channels, *labels.places)]
+    if not shapes:
+        return labels
+    dims = set(range(leading, len(shapes[0])))
+    kept = []
+    for slot in map(compact, labels.channels):
+        if varying(slot) and varying(slot) <= dims:
+            continue
+        kept.append(call.relations.along(slot, dims & varying(slot)))
+    shape = [*shapes[0][:leading], *[1] * len(dims)]
+    places = [_first(place, dims) for place in labels.places]
+    return Labels(tuple(s.expand(shape) for s in kept), tuple(p.expand(shape) for p in places if varying(compact(p))))
+
+
+def _first(place: Tensor, dims: set[int]) -> Tensor:
+    for dim in dims:
+        place = place.narrow(dim, 0, 1)
+    return place
+
+
+def _resampled(call: Call) -> Sequence[Labels]:
+    """Pooling and interpolation: leading dimensions as before, the others anew."""
+    source = call.args[0]
+    outputs = list(tensors_of_args((call.output,), {}))
+    out = outputs[0]
+    windows = _WINDOWS[call.name]
+    leading = source.dim() - windows
+    labels = call.labels(source)
+    for slot in map(compact, labels.channels):
+        if varying(slot) and varying(slot) <= set(range(leading, source.dim())):
+            call.relations.fix([slot], f"{call.name} runs over them")
+    kept = _over_trailing(call, labels, leading).map(lambda slot: slot.expand(out.shape))
+    result = Labels(kept.channels, (*kept.places, *_places(out.shape, range(leading, out.dim()))))
+    return [result] * len(outputs)
+
+
+def _batch_norm(call: Call) -> Sequence[Labels]:
+    source = call.args[0]
+    labels = call.labels(source)
+    training = call.argument("training", False)
+    kept = []
+    for slot in map(compact, labels.channels):
+        others = varying(slot) - {1}
+        if not training or not others:
+            kept.append(slot)
+        elif 1 in varying(slot):
+            kept.append(call.relations.along(slot, others))
+        else:
+            call.relations.fix([slot], "batch statistics are taken over them")
+    labels = Labels(tuple(s.expand(source.shape) for s in kept), labels.places)
+    names = ("weight", "bias", "running_mean", "running_var")
+    own = [call.labels(call.argument(name)) for name in names]
+    column = (1, source.shape[1], *[1] * (source.dim() - 2))
+    own = [each.map(lambda slot: slot.reshape(column)) for each in own]
+    result = call.relations.together([labels, *own], source.shape)
+    return [result, Labels(), Labels(), Labels()][: len(call.output)]
+
+
+def _layer_norm(call: Call) -> Sequence[Labels]:
+    source, shape = call.args[0], call.args[1]
+    first = source.dim() - len(shape)
+    dims = set(range(first, source.dim()))
+    labels = call.labels(source)
+    slots = list(map(compact, labels.channels))
+    mixed = any(varying(slot) & dims and varying(slot) - dims for slot in slots)
+    if _counts_whole(call) and len(shape) == 1:
+        slots = [call.relations.along(s, dims) if varying(s) - dims else s for s in slots]
+        labels = Labels(tuple(s.expand(source.shape) for s in slots), labels.places)
+    else:
+        labels = _normalised(call, labels, dims)
+    own = [call.labels(call.argument(name)) for name in ("weight", "bias")]
+    if mixed:
+        # Channels of several blocks share these parameters, which stay whole.
+        for each in own:
+            call.relations.fix(each, "several heads share them")
+        own = []
+    return [call.relations.together([labels, *own], source.shape), Labels(), Labels()]
+
+
+def _counts_whole(call: Call) -> bool:
+    return call.layer is not None and counts_whole(call.layer)
+
+
+def _normalised(call: Call, labels: Labels, dims: set[int]) -> Labels:
+    reduced = call.relations.reduced(labels, dims, "a norm without a layer of its own runs over them")
+    shape = call.args[0].shape
+    return Labels(tuple(s.expand(shape) for s in reduced.channels), labels.places)
+
+
+def _group_norm(call: Call) -> Sequence[Labels]:
+    source, groups = call.args[0], call.args[6]
+    labels = call.labels(source)
+    if groups == 1 and _counts_whole(call):
+        kept = list(map(compact, labels.channels))
+    else:
+        kept = [_within_groups(call.relations, slot, source.shape, groups) for slot in labels.channels]
+    labels = Labels(tuple(s.expand(source.shape) for s in kept), labels.places)
+    column = (1, source.shape[1], *[1] * (source.dim() - 2))
+    own = [call.labels(call.argument(n)).map(lambda s: s.reshape(column)) for n in ("weight", "bias")]
+    return [call.relations.together([labels, *own], source.shape), Labels(), Labels()]
+
+
+def _within_groups(relations: Relations, slot: Tensor, shape: Sequence[int], groups: int) -> Tensor:
+    split = compact(slot).expand(shape[0], shape[1], *compact(slot).shape[2:])
+    split = split.reshape(shape[0], groups, -1, *split.shape[2:])
+    joined = relations.along(compact(split, checked=False), range(2, split.dim())).expand(split.shape)
+    return canonical(joined.reshape(shape[0], shape[1], *split.shape[3:])).expand(shape)
+
+
+def _packed(call: Call) -> Sequence[Labels]:
+    data = call.output[0]
+    rows = call.labels(call.args[0]).map(lambda slot: slot[:1, 0].expand(data.shape))
+    return [Labels(rows.channels, _places(data.shape, (0,))), Labels()]
+
+
+def unknown(call: Call) -> Sequence[Labels]:
+    """An operator without a rule: whatever goes in stays whole."""
+    for tensor in tensors_of_args(call.args, call.kwargs):
+        call.relations.fix(call.labels(tensor), f"they go through {call.name}, which has no rule")
+    return [Labels((), _places(t.shape)) for t in tensors_of_args((call.output,), {})]
+
+
+def _places(shape: Sequence[int], dims: Sequence[int] | None = None) -> tuple[Tensor, ...]:
+    """A numbering of the places along each of `dims`, by default all, that is longer than 1."""
+    return tuple(places_along(shape, dim) for dim in (range(len(shape)) if dims is None else dims) if shape[dim] > 1)
+
+
+def places_along(shape: Sequence[int], dim: int, start: int = 1) -> Tensor:
+    """Integers from `start` on along `dim`, expanded to `shape`."""
+    numbers = torch.arange(start, start + shape[dim])
+    return numbers.reshape([-1 if d == dim else 1 for d in range(len(shape))]).expand(tuple(shape))
+
+
+def tensors_of_args(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
+    """Every tensor among arguments, in order."""
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors_of_args(value, {})
+
+
+def _first_output(call: Call) -> Tensor:
+    return next(tensors_of_args((call.output,), {}))
+
+
+def _applied(operator: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """An operator that moves elements, on integers; some know floats alone."""
+    try:
+        return operator(*args, **kwargs)
+    except (NotImplementedError, RuntimeError):
+        return operator(args[0].double(), *args[1:], **kwargs).long()
+
+
+_WINDOWS = {
+    "max_pool2d_with_indices": 2,
+    "max_pool3d_with_indices": 3,
+    "avg_pool2d": 2,
+    "avg_pool3d": 3,
+    "_adaptive_avg_pool2d": 2,
+    "_adaptive_avg_pool3d": 3,
+    "adaptive_max_pool2d": 2,
+    "adaptive_max_pool3d": 3,
+    "upsample_nearest1d": 1,
+    "upsample_nearest2d": 2,
+    "upsample_nearest3d": 3,
+    "_upsample_nearest_exact1d": 1,
+    "_upsample_nearest_exact2d": 2,
+    "upsample_linear1d": 1,
+    "upsample_bilinear2d": 2,
+    "_upsample_bilinear2d_aa": 2,
+    "upsample_bicubic2d": 2,
+    "_upsample_bicubic2d_aa": 2,
+    "upsample_trilinear3d": 3,
+    "grid_sampler_2d": 2,
+    "grid_sampler_3d": 3,
+}
+
+_ALIKE: Mapping[Rule, str] = {
+    _elementwise: "_prelu_kernel hardswish hardsigmoid masked_fill fill dropout bernoulli native_dropout rrelu_with_noise",
+    _same: "clone _to_copy contiguous lift_fresh lift detach alias cumsum",
+    _copied: "copy",
+    _constant: "zeros ones empty full arange rand randn zeros_like ones_like empty_like full_like rand_like randn_like "
+    "new_zeros new_ones new_empty new_full scalar_tensor eye linspace randint randperm normal uniform zero _local_scalar_dense "
+    "empty_strided new_empty_strided logspace is_nonzero equal item _assert_async random exponential tril_indices triu_indices "
+    "hann_window",
+    _moved: "roll flip repeat pixel_shuffle pixel_unshuffle channel_shuffle tril triu im2col _unsafe_view _reshape_copy view_copy "
+    "permute_copy t_copy transpose_copy expand_copy slice_copy select_copy native_channel_shuffle diagonal_copy unfold_copy",
+    _padded: "constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d",
+    _split: "unsafe_split unsafe_split_with_sizes split_copy split_with_sizes_copy",
+    _concatenated: "cat",
+    _stacked: "stack",
+    _indexed: "index _unsafe_index",
+    _index_selected: "index_select",
+    _gathered: "gather",
+    _embedded: "embedding",
+    _reduced: "sum mean amax amin max min argmax argmin var std var_mean std_mean norm linalg_vector_norm prod any all "
+    "logsumexp median nansum",
+    _coupled_along: "_softmax _log_softmax _safe_softmax cumprod logcumsumexp sort",
+    _product: "mm bmm mv dot addmm baddbmm addmv",
+    _convolved: "convolution convolution_overrideable _convolution",
+    _resampled: " ".join(_WINDOWS),
+    _batch_norm: "native_batch_norm cudnn_batch_norm _native_batch_norm_legit _batch_norm_with_update "
+    "_native_batch_norm_legit_no_training",
+    _layer_norm: "native_layer_norm",
+    _group_norm: "native_group_norm",
+    _packed: "_pack_padded_sequence",
+}
+
+RULES: Mapping[str, Rule] = {name: rule for rule, names in _ALIKE.items() for name in names.split()}
+"""Operator, without overload and without the underscore of one in place -> rule."""
+
+
+def rule_of(operator: OpOverload) -> Rule:
+    """The rule of an operator."""
+    name = str(operator).rpartition(".")[0].removeprefix("aten.").rstrip("_")
+    if name in RULES:
+        return RULES[name]
+    return _elementwise if torch.Tag.pointwise in operator.tags else unknown
