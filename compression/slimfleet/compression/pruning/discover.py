@@ -22,7 +22,7 @@ from slimfleet.compression.pruning.trace import follow
 MOST_LABELS = 400_000_000
 """Labels looked at in one discovery, at most."""
 
-MOST_OPERATIONS = 150e9
+MOST_OPERATIONS = 250e9
 """Multiplications in the trials of one discovery, at most, beyond the first trial."""
 
 
@@ -198,8 +198,6 @@ def _tried(found: _Found, trial: Trial) -> Discovery:
     tied = replace(found, channels=found.channels.copy())
     if found.sightings.tie(tied.channels):
         together = tied.groups()
-        import os
-        if os.environ.get("DBG"): print([(g.name,g.size) for g in together], trial.failure(together))
         if trial.failure(together) is None:
             return tied.discovery(together, failures)
     return found.discovery(_passing(trial, groups, failures), failures)

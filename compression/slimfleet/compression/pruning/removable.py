@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -102,19 +101,13 @@ def _noise(tensor: Tensor, model: nn.Module, rng: np.random.Generator) -> Tensor
 def _run(model: nn.Module, mode: str, inputs: Inputs) -> list[Tensor]:
     """Outputs of a model in a mode; what is random comes out the same whatever its shape."""
     model.train(mode == "train")
-    with torch.no_grad(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _steady():
+    with torch.no_grad(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _Steady():  # type: ignore[no-untyped-call]
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
         return [t.clone() for t in tensors_in(model(*inputs))]
 
 
-@contextmanager
-def _steady() -> Iterator[None]:
-    with _Steady():
-        yield
-
-
-class _Steady(TorchDispatchMode):
+class _Steady(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While entered, random numbers are constants, and dropout keeps everything."""
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

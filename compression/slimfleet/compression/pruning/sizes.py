@@ -15,19 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from slimfleet.compression.pruning.channels import Channels, Ids
+from slimfleet.compression.pruning.full_norm import OWN_SIZES
 from slimfleet.compression.pruning.groups import Size
 from slimfleet.compression.pruning.relate import varying
 from slimfleet.compression.pruning.shadow import Shadow, compact
 
 MOST_SIGHTINGS = 8
 """Of one attribute that are kept."""
-
-_KNOWN = {
-    f"torch.nn.modules.{kind}"
-    for kind in ("conv", "linear", "batchnorm", "instancenorm", "normalization", "rnn", "activation", "sparse")
-}
-"""Where the layers come from whose sizes `shrink` sets from their tensors."""
-
 
 class Sightings:
     """Where attributes were seen as sizes."""
@@ -40,6 +34,9 @@ class Sightings:
 
     def enter(self, layer: nn.Module, tensors: Sequence[Tensor], shadow: Shadow) -> None:
         """Note what a layer is given: views in it may take their sizes from there."""
+        for tensor in tensors:
+            # As large as `in_channels` may also be what the layer makes; by its name it means what it gets.
+            self.note(layer, tensor, shadow, prefix="in_")
         self._given[layer] = [vector for tensor in tensors for vector in _vectors(tensor, shadow)]
 
     def view(self, layer: nn.Module, tensor: Tensor, sizes: Sequence[int], shadow: Shadow) -> None:
@@ -59,10 +56,12 @@ class Sightings:
         """Look at the attributes of the layers of `model`, which is about to run."""
         self._attributes = {module: (path, _integers(module)) for path, module in model.named_modules()}
 
-    def note(self, layer: nn.Module, tensor: Tensor, shadow: Shadow) -> None:
+    def note(self, layer: nn.Module, tensor: Tensor, shadow: Shadow, prefix: str = "") -> None:
         """Note the attributes of `layer` that count what is labelled along a dimension of `tensor`."""
         path, integers = self._attributes[layer]
-        for name in {name for size in tensor.shape for name in integers.get(size, ())}:
+        for name in sorted({name for size in tensor.shape for name in integers.get(size, ())}):
+            if not name.startswith(prefix):
+                continue
             seen = self._seen[path, name]
             if len(seen) == MOST_SIGHTINGS:
                 continue
@@ -110,7 +109,7 @@ def _counts(classes: Ids, dim: int, members: Mapping[int, str]) -> dict[str, int
 
 def _integers(layer: nn.Module) -> dict[int, list[str]]:
     """Value -> the attributes of a layer that hold it; torch's own layers are known otherwise."""
-    if any(each.__module__ in _KNOWN for each in type(layer).__mro__):
+    if any(each.__module__ in OWN_SIZES for each in type(layer).__mro__):
         return {}
     found: dict[int, list[str]] = defaultdict(list)
     for name, value in vars(layer).items():
