@@ -29,6 +29,8 @@ def counts_whole(layer: nn.Module) -> bool:
         return layer.weight is not None and len(layer.normalized_shape) == 1
     if any(kind.__module__ in OWN_SIZES for kind in type(layer).__mro__):
         return False
+    if isinstance(layer, nn.ParameterList | nn.ParameterDict):
+        return False
     return not any(layer.children()) and any(True for _ in layer.parameters())
 
 
@@ -47,8 +49,6 @@ class FullNorm(nn.Module):
         self.training = norm.training
         self.kept = kept
         self.full = full
-        # What torch's Transformer layers read.
-        self.eps = getattr(norm, "eps", None)
         # In a tuple, so that it is no submodule: its tensors are here.
         self._norm = (norm,)
 
@@ -58,6 +58,15 @@ class FullNorm(nn.Module):
         self._norm[0].training = self.training
         with _CountingAll(self.kept, self.full):
             return functional_call(self._norm[0], own, args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """What the layers around read of the norm, such as its `eps`."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("_"):
+                raise
+            return getattr(self._norm[0], name)
 
     def extra_repr(self) -> str:
         """As shown in the model's description."""

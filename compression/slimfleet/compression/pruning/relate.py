@@ -166,7 +166,8 @@ class Relations:
     def _unique(self, slot: Tensor) -> Ids:
         self.spend(slot.numel())
         labels: Ids = np.unique(slot.numpy())
-        return labels[labels != 0]
+        labelled: Ids = labels[labels != 0]
+        return labelled
 
 
 def _broadcast(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,7 @@ class Sightings:
 
     def view(self, layer: nn.Module, tensor: Tensor, sizes: Sequence[int], shadow: Shadow) -> None:
         """Note a view that was given its `sizes`, one of which may be that of the layer's input."""
-        if any(len(given) in sizes for given in self._given.get(layer, ())):
+        if not _knows_sizes(layer) and any(len(given) in sizes for given in self._given.get(layer, ())):
             for own in _vectors(tensor, shadow):
                 self._ties += [(own, given) for given in self._given[layer] if len(own) == len(given)]
 
@@ -68,8 +68,7 @@ class Sightings:
             sighting = [
                 (slot, dim)
                 for slot in map(compact, shadow.read(tensor).channels)
-                for dim in varying(slot)
-                if name in integers.get(slot.shape[dim], ())
+                for dim in _meant(name, slot, integers)
             ]
             if sighting and not any(map(_same, sighting, seen[-1]) if seen else ()):
                 seen.append(sighting)
@@ -107,9 +106,13 @@ def _counts(classes: Ids, dim: int, members: Mapping[int, str]) -> dict[str, int
     return {group: counts.pop() for group, counts in found.items() if len(counts) == 1}
 
 
+def _knows_sizes(layer: nn.Module) -> bool:
+    return any(kind.__module__ in OWN_SIZES for kind in type(layer).__mro__)
+
+
 def _integers(layer: nn.Module) -> dict[int, list[str]]:
     """Value -> the attributes of a layer that hold it; torch's own layers are known otherwise."""
-    if any(each.__module__ in OWN_SIZES for each in type(layer).__mro__):
+    if _knows_sizes(layer):
         return {}
     found: dict[int, list[str]] = defaultdict(list)
     for name, value in vars(layer).items():
@@ -120,6 +123,16 @@ def _integers(layer: nn.Module) -> dict[int, list[str]]:
                 if item > 1:
                     found[item].append(f"{name}.{i}")
     return found
+
+
+def _meant(name: str, slot: Tensor, integers: Mapping[int, list[str]]) -> list[int]:
+    """The dimensions of a slot that an attribute may be the size of."""
+    for size, names in integers.items():
+        if name in names:
+            dims = [dim for dim in sorted(varying(slot)) if slot.shape[dim] == size]
+            # Sizes that happen to be equal are told apart by the order in which they are named.
+            return [dims[names.index(name)]] if 1 < len(dims) == len(names) else dims
+    return []
 
 
 def _same(a: tuple[Tensor, int], b: tuple[Tensor, int]) -> bool:
