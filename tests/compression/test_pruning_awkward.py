@@ -90,7 +90,11 @@ def causal_heads(s: Any, x: Tensor) -> Tensor:
 
 def causal_heads_layer(width: int, heads: int) -> Written:
     layer = Written(
-        causal_heads, c_attn=nn.Linear(width, 3 * width), c_proj=nn.Linear(width, width), n_embd=width, n_head=heads
+        causal_heads,
+        c_attn=nn.Linear(width, 3 * width),
+        c_proj=nn.Linear(width, width),
+        n_embd=width,
+        n_head=heads,
     )
     layer.register_buffer("mask", torch.ones(6, 6).tril()[None, None])
     return layer
@@ -220,7 +224,7 @@ FOUND: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...], dict[str, in
             **linear(4, 8, 2),
         ),
         ROW,
-        {"a": 8},
+        {"b": 8},
     ),
     "a norm written by hand": (
         lambda: nn.Sequential(
