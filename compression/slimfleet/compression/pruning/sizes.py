@@ -56,10 +56,12 @@ class Sightings:
     def watch(self, model: nn.Module) -> None:
         """Look at the attributes of the layers of `model`, which is about to run."""
         own = {module: (path, _integers(module)) for path, module in model.named_modules()}
-        self._attributes = {module: [own[module], *(own[child] for child in module.children())] for module in own}
+        self._attributes = {
+            module: [own[module], *(own[child] for child in module.children())] for module in own
+        }
 
     def note(self, layer: nn.Module, tensor: Tensor, shadow: Shadow, prefix: str = "") -> None:
-        """Note the attributes of `layer`, and of those in it, that count what is labelled along a dimension of `tensor`."""
+        """Note the attributes of `layer`, and of those in it, that count labels along a dimension of `tensor`."""
         for path, integers in self._attributes[layer]:
             self._note(path, integers, tensor, shadow, prefix)
 
