@@ -96,7 +96,7 @@ def groups_of(
 
     `sites` gives the labels along each dimension, `order` is that of the state dict, in which members come, and
     `written` are the dimensions that outputs of layers lie along: a group is named by the first layer that writes it
-    (`name:2` where a layer writes a second group).
+    (`name:2` where a layer writes a second group), or else by its first tensor.
     """
     rank = {name: i for i, name in enumerate(order)}
     keys = sorted(sites, key=lambda key: (rank[key[0]], key[1]))
@@ -127,7 +127,7 @@ def groups_of(
 
 
 def _name(keys: Sequence[Key], written: Collection[Key], earlier: Sequence[str]) -> str:
-    tensor = next((key[0] for key in keys if key in written), keys[0][0])
-    layer = tensor.rpartition(".")[0]
+    tensor = next((key[0] for key in keys if key in written), None)
+    layer = keys[0][0] if tensor is None else tensor.rpartition(".")[0]
     count = sum(name.partition(":")[0] == layer for name in earlier)
     return f"{layer}:{count + 1}" if count else layer

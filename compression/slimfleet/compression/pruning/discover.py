@@ -12,17 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from slimfleet.compression.errors import BadInput
 from slimfleet.compression.pruning.channels import Channels, Key, groups_of
 from slimfleet.compression.pruning.groups import ChannelGroup, Discovery, LeftWhole, Size
 from slimfleet.compression.pruning.relate import Relations, TooMuchWork
 from slimfleet.compression.pruning.removable import Trial, in_a_line
 from slimfleet.compression.pruning.sizes import Sightings
 from slimfleet.compression.pruning.trace import follow
+from slimfleet.compression.tensors import schema_of
 
 MOST_LABELS = 400_000_000
 """Labels looked at in one discovery, at most."""
 
-MOST_OPERATIONS = 150e9
+MOST_OPERATIONS = 250e9
 """Multiplications in the trials of one discovery, at most, beyond the first trial."""
 
 
@@ -31,22 +33,32 @@ def discover(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Discovery:
 
     `example_inputs` are what `model(*example_inputs)` takes, a batch of one is enough. The model runs once in
     evaluation and once in training mode, while labels follow its channels (see `rules`). Every group returned has been
-    tried in both modes: with half of its channels removed the model computes what it computes with these channels set
+    tried in both modes: with some of its channels removed the model computes what it computes with these channels set
     to zero. What fails, and what nothing is known about, is left whole, so it costs savings, never correctness.
 
-    The work is bounded by counting it, not by a clock, so that all machines find the same. Never raises on account of
-    what the model does.
+    The work is bounded by counting it, not by a clock, so that all machines find the same. What a forward pass raises is
+    a reason to leave the model whole. Raises BadInput for a model that cannot be copied, or whose tensors cannot be
+    carried.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        found = _Found.of(copy.deepcopy(model))
+        schema_of(model)
+        found = _Found.of(_copied(model))
         try:
             _follow_both_modes(found, example_inputs)
+            trial = Trial(found.model, example_inputs, _trials(found))
         except TooMuchWork:
             return found.nothing("finding its channels takes more work than is allowed")
         except Exception as error:  # noqa: BLE001 - a user's forward pass may raise anything
             return found.nothing(f"its channels could not be followed: {in_a_line(error)}")
-        return _tried(found, Trial(found.model, example_inputs, _trials(found)))
+        return _tried(found, trial)
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise BadInput(f"the model cannot be copied, which sub-models are made by: {in_a_line(error)}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +177,10 @@ def _written(path: str, layer: nn.Module) -> Key:
         (nn.EmbeddingBag, "weight", 1),
         (nn.RNNBase, "weight_hh_l0", 1),
         (nn.MultiheadAttention, "in_proj_weight", 0),
+        (nn.MultiheadAttention, "q_proj_weight", 0),
     )
     for kind, name, dim in names:
-        if isinstance(layer, kind):
+        if isinstance(layer, kind) and getattr(layer, name) is not None:
             return f"{path}.{name}" if path else name, dim
     return "", 0
 
@@ -193,31 +206,26 @@ def _tried(found: _Found, trial: Trial) -> Discovery:
     """What of the groups found passes the trial."""
     groups = found.groups()
     failures: dict[str, str] = {}
-    if not groups or trial.failure(groups) is None:
+    failure = trial.failure(groups) if groups else None
+    if failure is None:
         return found.discovery(groups, failures)
     tied = replace(found, channels=found.channels.copy())
     if found.sightings.tie(tied.channels):
         together = tied.groups()
-        import os
-        if os.environ.get("DBG"): print([(g.name,g.size) for g in together], trial.failure(together))
-        if trial.failure(together) is None:
+        if together and trial.failure(together) is None:
             return tied.discovery(together, failures)
-    return found.discovery(_passing(trial, groups, failures), failures)
+    return found.discovery(_passing(trial, groups, failure, failures), failures)
 
 
-def _passing(trial: Trial, groups: Sequence[ChannelGroup], failures: dict[str, str]) -> list[ChannelGroup]:
-    """Those of `groups`, which fail together, that pass together."""
-    half = len(groups) // 2
-    parts = [groups[:half], groups[half:]] if half else []
-    if not parts:
+def _passing(
+    trial: Trial, groups: Sequence[ChannelGroup], failure: str, failures: dict[str, str]
+) -> list[ChannelGroup]:
+    """Those of `groups`, which fail together with `failure`, that pass; the others are put down in `failures`."""
+    if len(groups) == 1:
+        failures[groups[0].name] = failure
         return []
     passing: list[ChannelGroup] = []
-    for part in parts:
-        failure = trial.failure(part)
-        if failure is None:
-            passing += part
-        elif len(part) == 1:
-            failures[part[0].name] = failure
-        else:
-            passing += _passing(trial, part, failures)
+    for part in (groups[: len(groups) // 2], groups[len(groups) // 2 :]):
+        of_part = trial.failure(part)
+        passing += part if of_part is None else _passing(trial, part, of_part, failures)
     return passing

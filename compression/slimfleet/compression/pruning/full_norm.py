@@ -1,4 +1,4 @@
-"""Norms that lost channels: the statistics go on counting those lost, as zeros."""
+"""Norms that lost channels: what they average goes on counting those lost, as zeros."""
 
 from __future__ import annotations
 
@@ -10,55 +10,92 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+OWN_SIZES = frozenset(
+    f"torch.nn.modules.{kind}"
+    for kind in ("conv", "linear", "batchnorm", "instancenorm", "normalization", "rnn", "activation", "sparse")
+)
+"""Where torch's layers come from that have tensors, and that know their sizes by attributes of their own."""
+
 
 def counts_whole(layer: nn.Module) -> bool:
-    """Whether `layer` normalises over all its channels at once, and can be replaced by a `FullNorm`."""
+    """Whether `layer` may average over all its channels at once, since a `FullNorm` can stand in for it.
+
+    So do layer norms, RMS norms, group norms of one group, and norms written by hand: layers with parameters and
+    without layers inside.
+    """
     if isinstance(layer, nn.GroupNorm):
         return layer.num_groups == 1 and layer.affine
-    return isinstance(layer, nn.LayerNorm) and layer.weight is not None and len(layer.normalized_shape) == 1
+    if isinstance(layer, nn.LayerNorm | nn.RMSNorm):
+        return layer.weight is not None and len(layer.normalized_shape) == 1
+    if any(kind.__module__ in OWN_SIZES for kind in type(layer).__mro__):
+        return False
+    if isinstance(layer, nn.ParameterList | nn.ParameterDict):
+        return False
+    return not any(layer.children()) and any(True for _ in layer.parameters())
 
 
 class FullNorm(nn.Module):
-    """Stands in for a layer norm, or a group norm of one group, that lost channels.
+    """Stands in for a norm that lost channels.
 
     Same parameters under the same names, same call. A norm of the channels left would compute with another mean and
     another variance than the full model in which the others are zero; this one computes with the same.
     """
 
-    def __init__(self, norm: nn.Module) -> None:
+    def __init__(self, norm: nn.Module, kept: int, full: int) -> None:
         super().__init__()
         self._parameters.update(norm._parameters)
-        self.eps = norm.eps
+        self._buffers.update(norm._buffers)
+        self._non_persistent_buffers_set.update(norm._non_persistent_buffers_set)
         self.training = norm.training
-        self.full = norm.num_channels if isinstance(norm, nn.GroupNorm) else norm.normalized_shape[0]
-        # In a tuple, so that it is no submodule: its parameters are here.
+        self.kept = kept
+        self.full = full
+        # In a tuple, so that it is no submodule: its tensors are here.
         self._norm = (norm,)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the norm's own."""
-        own = {name: p for name, p in self._parameters.items() if p is not None}
-        with _CountingAll(self.full):
+        own: dict[str, Tensor] = {n: t for n, t in (*self._parameters.items(), *self._buffers.items()) if t is not None}
+        self._norm[0].training = self.training
+        with _CountingAll(self.kept, self.full):
             return functional_call(self._norm[0], own, args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """What the layers around read of the norm, such as its `eps`."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("_"):
+                raise
+            return getattr(self._norm[0], name)
 
     def extra_repr(self) -> str:
         """As shown in the model's description."""
-        return f"{len(self.weight)} of {self.full}, eps={self.eps}"
+        return f"{self.kept} of {self.full} channels, {self._norm[0]}"
 
 
 class _CountingAll(TorchFunctionMode):
-    """While entered, norms count `full` channels."""
+    """While entered, averages over `kept` channels are those over `full`."""
 
-    def __init__(self, full: int) -> None:
+    def __init__(self, kept: int, full: int) -> None:
         super().__init__()
+        self._kept = kept
         self._full = full
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if function in (F.layer_norm, torch.layer_norm):
             return _layer_norm(self._full, *args, **kwargs)
+        if function in (F.rms_norm, torch.rms_norm):
+            return _rms_norm(self._full, *args, **kwargs)
         if function in (F.group_norm, torch.group_norm):
             return _group_norm(self._full, *args, **kwargs)
+        if function in (torch.mean, Tensor.mean) and self._is_over_channels(*args, **kwargs):
+            return function(*args, **kwargs) * (self._kept / self._full)
         return function(*args, **kwargs)
+
+    def _is_over_channels(self, x: Tensor, dim: Any = None, *_: Any, **__: Any) -> bool:
+        dims = [dim] if isinstance(dim, int) else list(dim or ())
+        return len(dims) == 1 and x.shape[dims[0]] == self._kept
 
 
 def _layer_norm(
@@ -71,6 +108,13 @@ def _layer_norm(
     *_: Any,
 ) -> Tensor:
     return _affine(_standardised(x, [-1], full, eps), weight, bias)
+
+
+def _rms_norm(
+    full: int, x: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    mean = x.square().sum(-1, keepdim=True) / full
+    return _affine(x * torch.rsqrt(mean + (torch.finfo(x.dtype).eps if eps is None else eps)), weight, None)
 
 
 def _group_norm(

@@ -68,7 +68,7 @@ class Relations:
         for dim in dims:
             if slot.shape[dim] > 1:
                 first = slot.amax(dim, keepdim=True)
-                self._join(*torch.broadcast_tensors(slot, first))
+                self._join(*_broadcast(slot, first))
                 slot = first
         return slot
 
@@ -140,7 +140,7 @@ class Relations:
             if varying(slot) - shared:
                 self.along(slot, shared)
             else:
-                a, b = torch.broadcast_tensors(bare, place)
+                a, b = _broadcast(bare, place)
                 self.channels.fix(self._unique(a[b != 0]), "they meet data whose size is fixed")
 
     def _is_fixed(self, slot: Tensor) -> bool:
@@ -153,10 +153,11 @@ class Relations:
         return None if len(pairs) == combinations else pairs
 
     def _pairs(self, a: Tensor, b: Tensor) -> Ids:
-        a, b = torch.broadcast_tensors(a, b)
+        a, b = _broadcast(a, b)
         self.spend(a.numel())
         codes = np.unique(((a << 32) | b).numpy())
-        return np.stack([codes >> 32, codes & 0xFFFFFFFF], axis=1)
+        pairs: Ids = np.stack([codes >> 32, codes & 0xFFFFFFFF], axis=1)
+        return pairs
 
     def _join(self, a: Tensor, b: Tensor) -> None:
         pairs = self._pairs(a, b)
@@ -164,8 +165,14 @@ class Relations:
 
     def _unique(self, slot: Tensor) -> Ids:
         self.spend(slot.numel())
-        labels = np.unique(slot.numpy())
-        return labels[labels != 0]
+        labels: Ids = np.unique(slot.numpy())
+        labelled: Ids = labels[labels != 0]
+        return labelled
+
+
+def _broadcast(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    shape = [max(pair) for pair in zip(a.shape, b.shape, strict=True)]
+    return a.expand(shape), b.expand(shape)
 
 
 def varying(slot: Tensor) -> set[int]:
@@ -184,14 +191,14 @@ def _aligned(labels: Labels, ndim: int) -> Labels:
 
 def _filled(a: Tensor, b: Tensor) -> Tensor:
     """The labels of `a`, and those of `b` where `a` has none."""
-    a, b = torch.broadcast_tensors(a, b)
+    a, b = _broadcast(a, b)
     return compact(torch.where(a == 0, b, a), checked=False)
 
 
 def _uncovered(slot: Tensor, covers: Iterable[Tensor]) -> Tensor:
     """The labels of `slot` where none of `covers` has any."""
     for cover in covers:
-        slot, cover = torch.broadcast_tensors(slot, cover)
+        slot, cover = _broadcast(slot, cover)
         slot = torch.where(cover == 0, slot, 0)
     return slot
 

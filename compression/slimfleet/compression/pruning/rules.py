@@ -212,8 +212,8 @@ def _reduced(call: Call) -> Sequence[Labels]:
     dims = [dims] if isinstance(dims, int) else list(dims) or list(range(source.dim()))
     dims = {dim % max(1, source.dim()) for dim in dims}
     labels = call.labels(source)
-    if isinstance(call.layer, nn.MultiheadAttention):
-        # The mean of the attention weights over heads: the heads left have one too.
+    if isinstance(call.layer, nn.MultiheadAttention) or (call.name == "mean" and len(dims) == 1 and _counts_whole(call)):
+        # Either the mean of the attention weights, which the heads left have too, or one that goes on counting all.
         labels = Labels(tuple(s for s in labels.channels if not varying(compact(s)) <= dims), labels.places)
     labels = call.relations.reduced(labels, dims, f"{call.name} is taken over them")
     outputs = list(tensors_of_args((call.output,), {}))
@@ -458,9 +458,10 @@ def _first_output(call: Call) -> Tensor:
 def _applied(operator: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     """An operator that moves elements, on integers; some know floats alone."""
     try:
-        return operator(*args, **kwargs)
+        moved: Tensor = operator(*args, **kwargs)
     except (NotImplementedError, RuntimeError):
-        return operator(args[0].double(), *args[1:], **kwargs).long()
+        moved = operator(args[0].double(), *args[1:], **kwargs).long()
+    return moved
 
 
 _WINDOWS = {

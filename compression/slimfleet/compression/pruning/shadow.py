@@ -77,7 +77,7 @@ class Shadow:
         """Replace the labels of a tensor; those of the rest of its storage stay."""
         self._writes += 1
         if self._writes % PURGE_EVERY == 0:
-            self._entries = {key: e for key, e in self._entries.items() if not e.storage.expired()}
+            self._entries = {key: e for key, e in self._entries.items() if not _freed(e)}
         labels = labels.map(canonical)
         entry = self._entry(tensor)
         geometry = _geometry(tensor)
@@ -86,11 +86,11 @@ class Shadow:
         if entry is not None and tensor.numel() < elements:
             labels = _merged(_flat(entry, elements), elements, geometry, labels)
             geometry = (elements,), (1,), 0
-        self._entries[storage._cdata] = _Entry(StorageWeakRef(storage), geometry, labels, {geometry: labels})
+        self._entries[storage._cdata] = _Entry(_watched(storage), geometry, labels, {geometry: labels})
 
     def _entry(self, tensor: Tensor) -> _Entry | None:
         entry = self._entries.get(tensor.untyped_storage()._cdata)
-        return None if entry is None or entry.storage.expired() else entry
+        return None if entry is None or _freed(entry) else entry
 
 
 def _elements(tensor: Tensor) -> int:
@@ -147,4 +147,12 @@ def _repeats(slot: Tensor, dim: int) -> bool:
 
 
 def _geometry(tensor: Tensor) -> Geometry:
-    return tuple(tensor.shape), tensor.stride(), tensor.storage_offset()
+    return tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset())
+
+
+def _watched(storage: torch.UntypedStorage) -> StorageWeakRef:
+    return StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+
+
+def _freed(entry: _Entry) -> bool:
+    return bool(entry.storage.expired())  # type: ignore[no-untyped-call]

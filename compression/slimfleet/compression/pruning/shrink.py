@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,12 @@ from slimfleet.compression.pruning.index_map import IndexMap, Kept
 from slimfleet.compression.pruning.rules import thin_groups
 from slimfleet.compression.pruning.sizes import get_size, set_size
 
+_Taken = dict[int, tuple[Tensor, Tensor]]
+"""Identity of a full tensor -> that tensor, kept alive, and what was taken from it."""
+
+_Cut = tuple[int, int]
+"""How many channels of how many a layer keeps."""
+
 
 def shrink_model(model: nn.Module, index_map: IndexMap) -> nn.Module:
     """A copy of `model` that holds only what `index_map` keeps; `model` is not changed.
@@ -27,33 +33,33 @@ def shrink_model(model: nn.Module, index_map: IndexMap) -> nn.Module:
     """
     small = copy.deepcopy(model)
     for (path, attribute), count in index_map.removed.items():
-        layer = small.get_submodule(path)
-        set_size(layer, attribute, get_size(layer, attribute) - count)
-    taken: dict[int, Tensor] = {}
-    changed = [module for name, module in small.named_modules() if _slice_own(module, name, index_map, taken)]
+        owner = small.get_submodule(path)
+        set_size(owner, attribute, get_size(owner, attribute) - count)
+    taken: _Taken = {}
+    changed = {m: cut for path, m in small.named_modules() if (cut := _slice_own(m, path, index_map, taken))}
     for module in changed:
-        for layer, fix in _FIXES:
-            if isinstance(module, layer) and not counts_whole(module):
+        for kind, fix in _FIXES:
+            if isinstance(module, kind) and not counts_whole(module):
                 fix(module)
-    return _replaced(small, set(changed))
+    return _replaced(small, changed)
 
 
-def _slice_own(module: nn.Module, path: str, index_map: IndexMap, taken_from: dict[int, Tensor]) -> bool:
-    """Slice the tensors that belong to `module` itself; tell whether any changed."""
+def _slice_own(module: nn.Module, path: str, index_map: IndexMap, taken: _Taken) -> _Cut | None:
+    """Slice the tensors that belong to `module` itself, tied ones alike; None where nothing changes."""
     prefix = f"{path}." if path else ""
-    changed = False
+    cut: _Cut | None = None
     for name, tensor in _own_tensors(module):
         # Buffers outside the state dict are in no map.
         kept = index_map.kept.get(prefix + name, ())
         if all(dim is None for dim in kept):
             continue
-        is_parameter = isinstance(tensor, nn.Parameter)
-        if id(tensor) not in taken_from:
-            taken = _take(tensor.detach(), kept)
-            taken_from[id(tensor)] = nn.Parameter(taken, tensor.requires_grad) if is_parameter else taken
-        setattr(module, name, taken_from[id(tensor)])
-        changed = True
-    return changed
+        if id(tensor) not in taken:
+            part = _take(tensor.detach(), kept)
+            is_parameter = isinstance(tensor, nn.Parameter)
+            taken[id(tensor)] = tensor, nn.Parameter(part, tensor.requires_grad) if is_parameter else part
+        setattr(module, name, taken[id(tensor)][1])
+        cut = cut or next((len(dim), size) for dim, size in zip(kept, tensor.shape, strict=True) if dim is not None)
+    return cut
 
 
 def _own_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
@@ -117,9 +123,9 @@ _FIXES: tuple[tuple[type[nn.Module], Callable[[Any], None]], ...] = (
 )
 
 
-def _replaced(model: nn.Module, changed: set[nn.Module]) -> nn.Module:
+def _replaced(model: nn.Module, changed: Mapping[nn.Module, _Cut]) -> nn.Module:
     """`model` with stand-ins for those of the layers that `changed` which torch's own code cannot run with."""
-    stand_ins: dict[nn.Module, nn.Module] = {layer: new for layer in changed if (new := _stand_in(layer)) is not None}
+    stand_ins = {layer: new for layer, cut in changed.items() if (new := _stand_in(layer, cut)) is not None}
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if child in stand_ins:
@@ -131,9 +137,9 @@ def _replaced(model: nn.Module, changed: set[nn.Module]) -> nn.Module:
     return stand_ins.get(model, model)
 
 
-def _stand_in(layer: nn.Module) -> nn.Module | None:
+def _stand_in(layer: nn.Module, cut: _Cut) -> nn.Module | None:
     if isinstance(layer, nn.MultiheadAttention):
         return SlimAttention(layer)
     if counts_whole(layer):
-        return FullNorm(layer)
+        return FullNorm(layer, *cut)
     return None

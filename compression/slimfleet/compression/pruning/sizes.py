@@ -15,19 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from slimfleet.compression.pruning.channels import Channels, Ids
+from slimfleet.compression.pruning.full_norm import OWN_SIZES
 from slimfleet.compression.pruning.groups import Size
 from slimfleet.compression.pruning.relate import varying
 from slimfleet.compression.pruning.shadow import Shadow, compact
 
 MOST_SIGHTINGS = 8
 """Of one attribute that are kept."""
-
-_KNOWN = {
-    f"torch.nn.modules.{kind}"
-    for kind in ("conv", "linear", "batchnorm", "instancenorm", "normalization", "rnn", "activation", "sparse")
-}
-"""Where the layers come from whose sizes `shrink` sets from their tensors."""
-
 
 class Sightings:
     """Where attributes were seen as sizes."""
@@ -40,11 +34,14 @@ class Sightings:
 
     def enter(self, layer: nn.Module, tensors: Sequence[Tensor], shadow: Shadow) -> None:
         """Note what a layer is given: views in it may take their sizes from there."""
+        for tensor in tensors:
+            # As large as `in_channels` may also be what the layer makes; by its name it means what it gets.
+            self.note(layer, tensor, shadow, prefix="in_")
         self._given[layer] = [vector for tensor in tensors for vector in _vectors(tensor, shadow)]
 
     def view(self, layer: nn.Module, tensor: Tensor, sizes: Sequence[int], shadow: Shadow) -> None:
         """Note a view that was given its `sizes`, one of which may be that of the layer's input."""
-        if any(len(given) in sizes for given in self._given.get(layer, ())):
+        if not _knows_sizes(layer) and any(len(given) in sizes for given in self._given.get(layer, ())):
             for own in _vectors(tensor, shadow):
                 self._ties += [(own, given) for given in self._given[layer] if len(own) == len(given)]
 
@@ -59,18 +56,19 @@ class Sightings:
         """Look at the attributes of the layers of `model`, which is about to run."""
         self._attributes = {module: (path, _integers(module)) for path, module in model.named_modules()}
 
-    def note(self, layer: nn.Module, tensor: Tensor, shadow: Shadow) -> None:
+    def note(self, layer: nn.Module, tensor: Tensor, shadow: Shadow, prefix: str = "") -> None:
         """Note the attributes of `layer` that count what is labelled along a dimension of `tensor`."""
         path, integers = self._attributes[layer]
-        for name in {name for size in tensor.shape for name in integers.get(size, ())}:
+        for name in sorted({name for size in tensor.shape for name in integers.get(size, ())}):
+            if not name.startswith(prefix):
+                continue
             seen = self._seen[path, name]
             if len(seen) == MOST_SIGHTINGS:
                 continue
             sighting = [
                 (slot, dim)
                 for slot in map(compact, shadow.read(tensor).channels)
-                for dim in varying(slot)
-                if name in integers.get(slot.shape[dim], ())
+                for dim in _meant(name, slot, integers)
             ]
             if sighting and not any(map(_same, sighting, seen[-1]) if seen else ()):
                 seen.append(sighting)
@@ -108,9 +106,13 @@ def _counts(classes: Ids, dim: int, members: Mapping[int, str]) -> dict[str, int
     return {group: counts.pop() for group, counts in found.items() if len(counts) == 1}
 
 
+def _knows_sizes(layer: nn.Module) -> bool:
+    return any(kind.__module__ in OWN_SIZES for kind in type(layer).__mro__)
+
+
 def _integers(layer: nn.Module) -> dict[int, list[str]]:
     """Value -> the attributes of a layer that hold it; torch's own layers are known otherwise."""
-    if any(each.__module__ in _KNOWN for each in type(layer).__mro__):
+    if _knows_sizes(layer):
         return {}
     found: dict[int, list[str]] = defaultdict(list)
     for name, value in vars(layer).items():
@@ -121,6 +123,16 @@ def _integers(layer: nn.Module) -> dict[int, list[str]]:
                 if item > 1:
                     found[item].append(f"{name}.{i}")
     return found
+
+
+def _meant(name: str, slot: Tensor, integers: Mapping[int, list[str]]) -> list[int]:
+    """The dimensions of a slot that an attribute may be the size of."""
+    for size, names in integers.items():
+        if name in names:
+            dims = [dim for dim in sorted(varying(slot)) if slot.shape[dim] == size]
+            # Sizes that happen to be equal are told apart by the order in which they are named.
+            return [dims[names.index(name)]] if 1 < len(dims) == len(names) else dims
+    return []
 
 
 def _same(a: tuple[Tensor, int], b: tuple[Tensor, int]) -> bool:

@@ -25,11 +25,11 @@ VIEWS_IN_PLACE = frozenset(
 """Operators that only change how a tensor sees its storage."""
 
 
-class Trace(TorchDispatchMode):
+class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While entered, labels follow the data."""
 
     def __init__(self, relations: Relations, sightings: Sightings) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._relations = relations
         self._sightings = sightings
         self._shadow = Shadow()
