@@ -66,7 +66,18 @@ def test_a_limit_of_bytes_as_a_table(compress, file, monkeypatch):
     assert code == 0
     assert "update.npz" in out
     words = {word for line in out.splitlines()[1:4] for word in line.split()}
-    assert words >= {"target", "NMSE", "bytes", "bits", "per", "parameter", "ratio", "encode", "decode", "MB/s"}
+    assert words >= {
+        "target",
+        "NMSE",
+        "bytes",
+        "bits",
+        "per",
+        "parameter",
+        "ratio",
+        "encode",
+        "decode",
+        "MB/s",
+    }
 
 
 def test_inspect_shows_the_header(compress, tmp_path, update, schema):

@@ -42,7 +42,9 @@ def slim_and_silenced(attention: nn.Module, heads: list[int]) -> tuple[nn.Module
     slim = shrink_model(model, index_map(schema_of(model), (group,), {"attention": np.array(heads)}))
     silenced = shrink_model(model, index_map(schema_of(model), (group,), {}))
     removed = np.setdiff1d(np.arange(group.size), heads)
-    columns = next(m.positions for m in group.members if m.tensor.endswith("out_proj.weight"))[removed].ravel()
+    columns = next(m.positions for m in group.members if m.tensor.endswith("out_proj.weight"))[
+        removed
+    ].ravel()
     with torch.no_grad():
         silenced.get_parameter("attention.out_proj.weight")[:, columns] = 0
     return slim.get_submodule("attention"), silenced.get_submodule("attention")

@@ -57,7 +57,7 @@ def whole_text(architecture: Blueprint, verbose: bool = False) -> str:
     reasons: dict[str, list[str]] = {}
     for left in architecture.whole:
         reasons.setdefault(left.reason, []).append(left.name or "the model itself")
-    lines += [f"  {_listed(names, most)}: {reason}" for reason, names in reasons.items()]
+    lines += [f"  channels of {_listed(names, most)}: {reason}" for reason, names in reasons.items()]
     if not architecture.groups:
         lines.append("No channel can be removed: every width costs the same.")
     return "\n".join(lines) + "\n"

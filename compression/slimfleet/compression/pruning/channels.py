@@ -31,7 +31,11 @@ class Channels:
     def copy(self) -> Channels:
         """Channels of their own, with the same labels."""
         other = Channels()
-        other._parent, other._reasons, other._read = self._parent.copy(), self._reasons.copy(), self._read.copy()
+        other._parent, other._reasons, other._read = (
+            self._parent.copy(),
+            self._reasons.copy(),
+            self._read.copy(),
+        )
         return other
 
     def fresh(self, count: int) -> range:
@@ -57,7 +61,9 @@ class Channels:
 
     def roots_of(self, labels: Ids) -> Ids:
         """The label that stands for the class of each of `labels`."""
-        return np.array([self._root(label) for label in labels.ravel().tolist()], dtype=np.int64).reshape(labels.shape)
+        return np.array([self._root(label) for label in labels.ravel().tolist()], dtype=np.int64).reshape(
+            labels.shape
+        )
 
     def are_fixed(self, *labels: int) -> bool:
         """Whether all `labels`, none of which is 0, are fixed by now."""
@@ -114,14 +120,19 @@ def groups_of(
             continue  # what one tensor alone holds is made or read by nothing that could follow
         alike[tuple((k, len(positions)) for k, positions in channel.items())].append(root)
     names: list[str] = []
-    for form, members in sorted(alike.items(), key=lambda item: (item[0][0][0], owned[item[1][0]][item[0][0][0]])):
+    for form, members in sorted(
+        alike.items(), key=lambda item: (item[0][0][0], owned[item[1][0]][item[0][0][0]])
+    ):
         members.sort(key=lambda root: owned[root][form[0][0]])
         name = _name([keys[k] for k, _ in form], written, names)
         names.append(name)
         group = ChannelGroup(
             name,
             len(members),
-            tuple(Member(*keys[k], np.array([owned[root][k] for root in members], dtype=np.intp)) for k, _ in form),
+            tuple(
+                Member(*keys[k], np.array([owned[root][k] for root in members], dtype=np.intp))
+                for k, _ in form
+            ),
         )
         yield group, np.array(members, dtype=np.int64)
 

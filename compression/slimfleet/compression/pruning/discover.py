@@ -24,8 +24,11 @@ from slimfleet.compression.tensors import schema_of
 MOST_LABELS = 400_000_000
 """Labels looked at in one discovery, at most."""
 
-MOST_OPERATIONS = 250e9
+MOST_OPERATIONS = 200e9
 """Multiplications in the trials of one discovery, at most, beyond the first trial."""
+
+LAYER = 15e6
+"""Multiplications that copying and running one layer takes as long as."""
 
 
 def discover(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Discovery:
@@ -36,8 +39,8 @@ def discover(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Discovery:
     tried in both modes: with some of its channels removed the model computes what it computes with these channels set
     to zero. What fails, and what nothing is known about, is left whole, so it costs savings, never correctness.
 
-    The work is bounded by counting it, not by a clock, so that all machines find the same. What a forward pass raises is
-    a reason to leave the model whole. Raises BadInput for a model that cannot be copied, or whose tensors cannot be
+    The work is bounded by counting it, not by a clock, so that all machines find the same. What a forward pass raises
+    is a reason to leave the model whole. Raises BadInput for a model that cannot be copied, or whose tensors cannot be
     carried.
     """
     with torch.random.fork_rng(devices=[]):
@@ -58,7 +61,9 @@ def _copied(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
     except Exception as error:
-        raise BadInput(f"the model cannot be copied, which sub-models are made by: {in_a_line(error)}") from error
+        raise BadInput(
+            f"the model cannot be copied, which sub-models are made by: {in_a_line(error)}"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +204,8 @@ def _twice(tensor: Tensor) -> Tensor:
 def _trials(found: _Found) -> int:
     """How many trials the model allows."""
     weights = sum(tensor.numel() for tensor in found.model.state_dict().values())
-    return 2 + int(MOST_OPERATIONS / (3 * found.relations.multiplications + 50 * weights + 1e8))
+    layers = sum(1 for _ in found.model.modules())
+    return 2 + int(MOST_OPERATIONS / (3 * found.relations.multiplications + 50 * weights + LAYER * layers))
 
 
 def _tried(found: _Found, trial: Trial) -> Discovery:

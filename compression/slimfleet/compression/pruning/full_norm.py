@@ -12,7 +12,16 @@ from torch.overrides import TorchFunctionMode
 
 OWN_SIZES = frozenset(
     f"torch.nn.modules.{kind}"
-    for kind in ("conv", "linear", "batchnorm", "instancenorm", "normalization", "rnn", "activation", "sparse")
+    for kind in (
+        "conv",
+        "linear",
+        "batchnorm",
+        "instancenorm",
+        "normalization",
+        "rnn",
+        "activation",
+        "sparse",
+    )
 )
 """Where torch's layers come from that have tensors, and that know their sizes by attributes of their own."""
 
@@ -54,7 +63,9 @@ class FullNorm(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the norm's own."""
-        own: dict[str, Tensor] = {n: t for n, t in (*self._parameters.items(), *self._buffers.items()) if t is not None}
+        own: dict[str, Tensor] = {
+            n: t for n, t in (*self._parameters.items(), *self._buffers.items()) if t is not None
+        }
         self._norm[0].training = self.training
         with _CountingAll(self.kept, self.full):
             return functional_call(self._norm[0], own, args, kwargs)

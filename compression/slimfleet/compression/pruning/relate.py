@@ -37,6 +37,11 @@ class Relations:
         for slot in labels.channels if isinstance(labels, Labels) else labels:
             self.channels.fix(self._unique(compact(slot)), reason)
 
+    def read(self, slots: Iterable[Tensor]) -> None:
+        """Note that compact `slots` are mixed into something else."""
+        for slot in slots:
+            self.channels.read(self._unique(slot))
+
     def together(self, operands: Sequence[Labels], shape: Sequence[int]) -> Labels:
         """The labels of `shape` that operands combined element by element, and broadcast, give.
 
@@ -86,7 +91,10 @@ class Relations:
                 kept.append(self.along(slot, dims & varying(slot)))
         shape = [1 if dim in dims else size for dim, size in enumerate(_shape(labels))]
         places = [_first(place, dims) for place in labels.places]
-        return Labels(tuple(s.expand(shape) for s in kept), tuple(p.expand(shape) for p in places if varying(compact(p))))
+        return Labels(
+            tuple(s.expand(shape) for s in kept),
+            tuple(p.expand(shape) for p in places if varying(compact(p))),
+        )
 
     def contracted(self, operands: Sequence[Labels], shape: Sequence[int], dim: int) -> Labels:
         """Labels after operands were multiplied element by element and summed over `dim`, which stays with size 1.
@@ -105,7 +113,9 @@ class Relations:
                 kept.append(self.along(slot, [dim]))
         size = [1 if d == dim else n for d, n in enumerate(shape)]
         places = [_first(place, {dim}) for place in product.places]
-        return Labels(tuple(s.expand(size) for s in kept), tuple(p.expand(size) for p in places if varying(compact(p))))
+        return Labels(
+            tuple(s.expand(size) for s in kept), tuple(p.expand(size) for p in places if varying(compact(p)))
+        )
 
     def rooted(self, slot: Tensor) -> Tensor:
         """A slot with each label replaced by the one that stands for its class."""
@@ -144,7 +154,9 @@ class Relations:
                 self.channels.fix(self._unique(a[b != 0]), "they meet data whose size is fixed")
 
     def _is_fixed(self, slot: Tensor) -> bool:
-        return self.channels.are_fixed(int(slot.reshape(-1)[-1:])) and self.channels.are_fixed(*self._unique(slot).tolist())
+        return self.channels.are_fixed(int(slot.reshape(-1)[-1:])) and self.channels.are_fixed(
+            *self._unique(slot).tolist()
+        )
 
     def _dependent(self, a: Tensor, b: Tensor) -> Ids | None:
         """The pairs of labels that meet, or None where the two slots are independent."""
@@ -181,7 +193,11 @@ def varying(slot: Tensor) -> set[int]:
 
 
 def _shape(labels: Labels) -> tuple[int, ...]:
-    return tuple(next(iter((*labels.channels, *labels.places))).shape) if labels.channels or labels.places else ()
+    return (
+        tuple(next(iter((*labels.channels, *labels.places))).shape)
+        if labels.channels or labels.places
+        else ()
+    )
 
 
 def _aligned(labels: Labels, ndim: int) -> Labels:

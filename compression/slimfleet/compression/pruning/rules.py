@@ -130,7 +130,9 @@ def _stacked(call: Call) -> Labels:
     return _joined_along(call, labels, [t.unsqueeze(dim).shape for t in tensors], dim)
 
 
-def _joined_along(call: Call, operands: Sequence[Labels], shapes: Sequence[Sequence[int]], dim: int) -> Labels:
+def _joined_along(
+    call: Call, operands: Sequence[Labels], shapes: Sequence[Sequence[int]], dim: int
+) -> Labels:
     """Labels side by side along `dim`; along the other dimensions they must agree."""
     across = [
         Labels(
@@ -212,17 +214,31 @@ def _reduced(call: Call) -> Sequence[Labels]:
     dims = [dims] if isinstance(dims, int) else list(dims) or list(range(source.dim()))
     dims = {dim % max(1, source.dim()) for dim in dims}
     labels = call.labels(source)
-    if isinstance(call.layer, nn.MultiheadAttention) or (call.name == "mean" and len(dims) == 1 and _counts_whole(call)):
-        # Either the mean of the attention weights, which the heads left have too, or one that goes on counting all.
+    if _takes_zeros(call, dims):
+        alone = [s for s in map(compact, labels.channels) if varying(s) and varying(s) <= dims]
+        call.relations.read(alone)
         labels = Labels(tuple(s for s in labels.channels if not varying(compact(s)) <= dims), labels.places)
     labels = call.relations.reduced(labels, dims, f"{call.name} is taken over them")
     outputs = list(tensors_of_args((call.output,), {}))
     kept = [dim for dim in range(source.dim()) if dim not in dims]
 
     def fit(slot: Tensor) -> Tensor:
-        return slot if outputs[0].dim() == source.dim() else slot.permute(*kept, *sorted(dims)).flatten(len(kept))[..., 0]
+        return (
+            slot
+            if outputs[0].dim() == source.dim()
+            else slot.permute(*kept, *sorted(dims)).flatten(len(kept))[..., 0]
+        )
 
     return [labels.map(fit)] * len(outputs)
+
+
+def _takes_zeros(call: Call, dims: set[int]) -> bool:
+    """Whether channels that are zero might as well be missing from what is computed over `dims`."""
+    if call.name in ("sum", "norm", "linalg_vector_norm"):
+        return True
+    if isinstance(call.layer, nn.MultiheadAttention):
+        return True  # the mean of the attention weights, which the heads left have too
+    return call.name == "mean" and len(dims) == 1 and _counts_whole(call)
 
 
 def _coupled_along(call: Call) -> Labels:
@@ -269,14 +285,18 @@ def _convolved(call: Call) -> Labels:
     outside = weight.shape[1] if transposed else weight.shape[0] // groups
     whole_groups = groups > 1 and not thin_groups(inside, outside, transposed)
     if whole_groups:
-        relations.fix([s for s in kernel.channels if varying(compact(s)) == {1}], "all groups of a kernel share them")
+        relations.fix(
+            [s for s in kernel.channels if varying(compact(s)) == {1}], "all groups of a kernel share them"
+        )
         kernel = Labels(tuple(s for s in kernel.channels if varying(compact(s)) == {0}), kernel.places)
     filters = Labels(tuple(_filter(slot, groups, transposed) for slot in kernel.channels))
     data = data.map(canonical)
     if groups > 1 and not whole_groups:
         # What stands at one place of every group goes together.
         data, filters = (
-            Labels(tuple(relations.along(compact(s), [2]).expand(s.shape) for s in each.channels), each.places)
+            Labels(
+                tuple(relations.along(compact(s), [2]).expand(s.shape) for s in each.channels), each.places
+            )
             for each in (data, filters)
         )
     relations.multiplications += call.output.numel() * weight.numel() // weight.shape[1 if transposed else 0]
@@ -320,7 +340,9 @@ def _over_trailing(call: Call, labels: Labels, leading: int) -> Labels:
         kept.append(call.relations.along(slot, dims & varying(slot)))
     shape = [*shapes[0][:leading], *[1] * len(dims)]
     places = [_first(place, dims) for place in labels.places]
-    return Labels(tuple(s.expand(shape) for s in kept), tuple(p.expand(shape) for p in places if varying(compact(p))))
+    return Labels(
+        tuple(s.expand(shape) for s in kept), tuple(p.expand(shape) for p in places if varying(compact(p)))
+    )
 
 
 def _first(place: Tensor, dims: set[int]) -> Tensor:
@@ -433,7 +455,9 @@ def unknown(call: Call) -> Sequence[Labels]:
 
 def _places(shape: Sequence[int], dims: Sequence[int] | None = None) -> tuple[Tensor, ...]:
     """A numbering of the places along each of `dims`, by default all, that is longer than 1."""
-    return tuple(places_along(shape, dim) for dim in (range(len(shape)) if dims is None else dims) if shape[dim] > 1)
+    return tuple(
+        places_along(shape, dim) for dim in (range(len(shape)) if dims is None else dims) if shape[dim] > 1
+    )
 
 
 def places_along(shape: Sequence[int], dim: int, start: int = 1) -> Tensor:
@@ -489,16 +513,19 @@ _WINDOWS = {
 }
 
 _ALIKE: Mapping[Rule, str] = {
-    _elementwise: "_prelu_kernel hardswish hardsigmoid masked_fill fill dropout bernoulli native_dropout rrelu_with_noise",
+    _elementwise: "_prelu_kernel hardswish hardsigmoid masked_fill fill dropout bernoulli native_dropout "
+    "rrelu_with_noise",
     _same: "clone _to_copy contiguous lift_fresh lift detach alias cumsum",
     _copied: "copy",
-    _constant: "zeros ones empty full arange rand randn zeros_like ones_like empty_like full_like rand_like randn_like "
-    "new_zeros new_ones new_empty new_full scalar_tensor eye linspace randint randperm normal uniform zero _local_scalar_dense "
-    "empty_strided new_empty_strided logspace is_nonzero equal item _assert_async random exponential tril_indices triu_indices "
-    "hann_window",
-    _moved: "roll flip repeat pixel_shuffle pixel_unshuffle channel_shuffle tril triu im2col _unsafe_view _reshape_copy view_copy "
-    "permute_copy t_copy transpose_copy expand_copy slice_copy select_copy native_channel_shuffle diagonal_copy unfold_copy",
-    _padded: "constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d",
+    _constant: "zeros ones empty full arange rand randn zeros_like ones_like empty_like full_like rand_like "
+    "randn_like new_zeros new_ones new_empty new_full scalar_tensor eye linspace randint randperm normal "
+    "uniform zero _local_scalar_dense empty_strided new_empty_strided logspace is_nonzero equal item "
+    "_assert_async random exponential tril_indices triu_indices hann_window",
+    _moved: "roll flip repeat pixel_shuffle pixel_unshuffle channel_shuffle tril triu im2col _unsafe_view "
+    "_reshape_copy view_copy permute_copy t_copy transpose_copy expand_copy slice_copy select_copy "
+    "native_channel_shuffle diagonal_copy unfold_copy",
+    _padded: "constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "
+    "replication_pad2d replication_pad3d",
     _split: "unsafe_split unsafe_split_with_sizes split_copy split_with_sizes_copy",
     _concatenated: "cat",
     _stacked: "stack",
@@ -506,8 +533,8 @@ _ALIKE: Mapping[Rule, str] = {
     _index_selected: "index_select",
     _gathered: "gather",
     _embedded: "embedding",
-    _reduced: "sum mean amax amin max min argmax argmin var std var_mean std_mean norm linalg_vector_norm prod any all "
-    "logsumexp median nansum",
+    _reduced: "sum mean amax amin max min argmax argmin var std var_mean std_mean norm linalg_vector_norm prod any "
+    "all logsumexp median nansum",
     _coupled_along: "_softmax _log_softmax _safe_softmax cumprod logcumsumexp sort",
     _product: "mm bmm mv dot addmm baddbmm addmv",
     _convolved: "convolution convolution_overrideable _convolution",

@@ -59,7 +59,9 @@ class Shadow:
             return Labels()
         geometry = _geometry(tensor)
         if geometry not in entry.views:
-            entry.views[geometry] = _flat(entry, _elements(tensor)).map(lambda flat: canonical(flat.as_strided(*geometry)))
+            entry.views[geometry] = _flat(entry, _elements(tensor)).map(
+                lambda flat: canonical(flat.as_strided(*geometry))
+            )
         return entry.views[geometry]
 
     def view(self, tensor: Tensor, of: Tensor, look: Callable[[Tensor], Tensor]) -> None:

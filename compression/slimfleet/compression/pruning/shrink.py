@@ -58,7 +58,9 @@ def _slice_own(module: nn.Module, path: str, index_map: IndexMap, taken: _Taken)
             is_parameter = isinstance(tensor, nn.Parameter)
             taken[id(tensor)] = tensor, nn.Parameter(part, tensor.requires_grad) if is_parameter else part
         setattr(module, name, taken[id(tensor)][1])
-        cut = cut or next((len(dim), size) for dim, size in zip(kept, tensor.shape, strict=True) if dim is not None)
+        cut = cut or next(
+            (len(dim), size) for dim, size in zip(kept, tensor.shape, strict=True) if dim is not None
+        )
     return cut
 
 

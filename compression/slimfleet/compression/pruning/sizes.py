@@ -23,13 +23,14 @@ from slimfleet.compression.pruning.shadow import Shadow, compact
 MOST_SIGHTINGS = 8
 """Of one attribute that are kept."""
 
+
 class Sightings:
     """Where attributes were seen as sizes."""
 
     def __init__(self) -> None:
         self._given: dict[nn.Module, list[Ids]] = {}
         self._ties: list[tuple[Ids, Ids]] = []
-        self._attributes: dict[nn.Module, tuple[str, dict[int, list[str]]]] = {}
+        self._attributes: dict[nn.Module, list[tuple[str, dict[int, list[str]]]]] = {}
         self._seen: dict[tuple[str, str], list[list[tuple[Tensor, int]]]] = defaultdict(list)
 
     def enter(self, layer: nn.Module, tensors: Sequence[Tensor], shadow: Shadow) -> None:
@@ -54,11 +55,19 @@ class Sightings:
 
     def watch(self, model: nn.Module) -> None:
         """Look at the attributes of the layers of `model`, which is about to run."""
-        self._attributes = {module: (path, _integers(module)) for path, module in model.named_modules()}
+        own = {module: (path, _integers(module)) for path, module in model.named_modules()}
+        self._attributes = {
+            module: [own[module], *(own[child] for child in module.children())] for module in own
+        }
 
     def note(self, layer: nn.Module, tensor: Tensor, shadow: Shadow, prefix: str = "") -> None:
-        """Note the attributes of `layer` that count what is labelled along a dimension of `tensor`."""
-        path, integers = self._attributes[layer]
+        """Note the attributes of `layer`, and of those in it, that count labels along a dimension of `tensor`."""
+        for path, integers in self._attributes[layer]:
+            self._note(path, integers, tensor, shadow, prefix)
+
+    def _note(
+        self, path: str, integers: Mapping[int, list[str]], tensor: Tensor, shadow: Shadow, prefix: str
+    ) -> None:
         for name in sorted({name for size in tensor.shape for name in integers.get(size, ())}):
             if not name.startswith(prefix):
                 continue

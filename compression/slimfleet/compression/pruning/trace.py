@@ -15,12 +15,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from slimfleet.compression.pruning.channels import Key
 from slimfleet.compression.pruning.nested import tensors_in
 from slimfleet.compression.pruning.relate import Relations
-from slimfleet.compression.pruning.rules import Call, _places, join_pieces, places_along, rule_of, tensors_of_args
+from slimfleet.compression.pruning.rules import (
+    Call,
+    _places,
+    join_pieces,
+    places_along,
+    rule_of,
+    tensors_of_args,
+)
 from slimfleet.compression.pruning.shadow import Labels, Shadow, canonical
 from slimfleet.compression.pruning.sizes import Sightings
 
 VIEWS_IN_PLACE = frozenset(
-    f"aten::{name}_" for name in ("transpose", "t", "squeeze", "unsqueeze", "detach", "as_strided", "swapaxes", "swapdims")
+    f"aten::{name}_"
+    for name in ("transpose", "t", "squeeze", "unsqueeze", "detach", "as_strided", "swapaxes", "swapdims")
 )
 """Operators that only change how a tensor sees its storage."""
 
@@ -90,9 +98,15 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             dim = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % operands[0].dim()
             join_pieces(self._relations, [self._shadow.read(t) for t in output], dim)
             return output
-        if operator.is_view or operator._schema.name in VIEWS_IN_PLACE or (not operator._schema.is_mutable and self._aliases(output, operands)):
+        if (
+            operator.is_view
+            or operator._schema.name in VIEWS_IN_PLACE
+            or (not operator._schema.is_mutable and self._aliases(output, operands))
+        ):
             if isinstance(output, Tensor) and operands and not operator._schema.is_mutable:
-                self._shadow.view(output, operands[0], lambda slot: canonical(operator(slot, *args[1:], **kwargs)))
+                self._shadow.view(
+                    output, operands[0], lambda slot: canonical(operator(slot, *args[1:], **kwargs))
+                )
             return output
         call = Call(operator, args, kwargs, output, self._shadow, self._relations, layer)
         found = rule_of(operator)(call)
@@ -131,7 +145,13 @@ def plain_kernels() -> Iterator[None]:
             torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def follow(model: nn.Module, inputs: tuple[Tensor, ...], relations: Relations, sites: Mapping[Key, range], sightings: Sightings) -> None:
+def follow(
+    model: nn.Module,
+    inputs: tuple[Tensor, ...],
+    relations: Relations,
+    sites: Mapping[Key, range],
+    sightings: Sightings,
+) -> None:
     """Run `model` once, in the mode that it is in, and join and fix its channels.
 
     Raises whatever the model raises, and TooMuchWork.
