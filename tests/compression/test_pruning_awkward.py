@@ -258,7 +258,11 @@ FOUND: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...], dict[str, in
         ROW,
         {"up": 3, "a": 8},
     ),
-    "half precision": (lambda: nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2)).bfloat16(), (ROW[0].bfloat16(),), {"0": 8}),
+    "half precision": (
+        lambda: nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2)).bfloat16(),
+        (ROW[0].bfloat16(),),
+        {"0": 8},
+    ),
     "integers, frozen and empty tensors": (
         lambda: Written(
             lambda s, x: s.o(s.a(x) + s.n),
@@ -302,7 +306,10 @@ def whole(found: Discovery) -> dict[str, str]:
 
 LEFT: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...], str, str]] = {
     "its outputs": (lambda: nn.Linear(4, 3), ROW, "", "outputs of the model"),
-    "an asserted width": (lambda: Written(shape_asserted, **linear(4, 8, 2)), ROW, "a", "AssertionError: the width is 8"),
+    "an asserted width": (
+        lambda: Written(shape_asserted, **linear(4, 8, 2)), ROW, "a",
+        "AssertionError: the width is 8",
+    ),
     "a forward pass that fails": (
         lambda: Written(lambda s, x: s.o(s.a(x)), **linear(5, 8, 2)), ROW, "a", "could not be followed: RuntimeError",
     ),

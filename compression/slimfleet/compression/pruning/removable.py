@@ -45,7 +45,7 @@ class Trial:
         self._left = most
 
     def failure(self, groups: Sequence[ChannelGroup]) -> str | None:
-        """Why the model without some of the channels of `groups` is not the one with these set to zero; None if it is."""
+        """Why the model without some channels of `groups` is not the one with these set to zero; None if it is."""
         if not self._left:
             return "trying it would take more work than is allowed"
         self._left -= 1
@@ -61,7 +61,9 @@ class Trial:
             return f"without some of them the model cannot be built: {in_a_line(error)}"
         for mode, inputs in self._cases:
             try:
-                same = _same(small, zeroed, mode, inputs) or self._same_in_float64(small, zeroed, mode, inputs)
+                same = _same(small, zeroed, mode, inputs) or self._same_in_float64(
+                    small, zeroed, mode, inputs
+                )
             except Exception as error:  # noqa: BLE001 - layers whose sizes no longer fit one another
                 return f"without some of them the model fails in {mode} mode: {in_a_line(error)}"
             if not same:
