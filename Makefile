@@ -32,7 +32,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(BENCH_VENV) $(ZOO_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # torch comes first and exactly: see constraints.txt.
 $(VENV)/.installed-%: $(INSTALL_INPUTS) | $(BIN)/pip
@@ -100,3 +100,12 @@ $(VENV)/.installed-peers: $(VENV)/.installed-simulation
 	$(PIP) install --constraint constraints.txt --editable ".[bench]" || failed="pcodec, zstandard, pysz"; \
 	$(PIP) install --no-deps nncodec==2.1.3 || failed="$$failed nncodec (it needs a C++ compiler)"; \
 	if [ -z "$$failed" ]; then touch $@; else echo "##### NOT INSTALLED: $$failed #####" >&2; fi
+
+# Models of torchvision and timm, ours beside torch-pruning, in an environment of its own (no other torch: the pattern
+# rule above holds it to constraints.txt). Half an hour on two cores; goes on where it was interrupted.
+# ARGS="--only mobilenet_v2 swin_t" prints these alone, ARGS=--fresh measures everything anew.
+ZOO_VENV ?= .venv-zoo
+.PHONY: bench-zoo
+bench-zoo:
+	@$(MAKE) --no-print-directory VENV=$(ZOO_VENV) $(ZOO_VENV)/.installed-zoo
+	PYTHONPATH=tests/benchmarks OMP_NUM_THREADS=1 $(ZOO_VENV)/bin/python -m models_zoo docs/results $(ARGS)

@@ -19,6 +19,7 @@ from slimfleet.client.printing import benchmark_text
 from slimfleet.client.tasks import Digits
 from slimfleet.compression import BadInput, DeviceProfile
 from slimfleet.compression.cost import RUNTIMES
+from slimfleet.compression.edge.command_line import json_text
 from slimfleet.compression.pruning.blueprint import blueprint
 
 # Flower holds typer at a version that uses names which Click has deprecated.
@@ -279,7 +280,7 @@ def test_what_is_unknown_comes_from_a_device_of_the_table() -> None:
 def test_the_table_of_figures_has_units_and_origins(device: Run) -> None:
     code, out, _ = device("profile", "--seconds", 0.1, "--meter", "none", "--like", "phone_mid_2019")
     assert code == 0
-    rows = {line.split()[1]: line for line in out.splitlines() if line.startswith("│")}
+    rows = {line.split()[0]: line for line in out.splitlines() if line.startswith(" ") and line.strip()}
     for name, unit in (
         ("ram_bytes", "GB"),
         ("train_flops_per_s", "GFLOP/s"),
@@ -295,8 +296,75 @@ def test_the_table_of_figures_has_units_and_origins(device: Run) -> None:
     assert (code, json.loads(out)["idle_w"]) == (0, 0.6)
 
 
+DEEP_TASK = """
+import torch
+from sums_task import Sums
+from torch import nn
+
+class Deep(Sums):
+    def build_model(self):
+        layers = [each for _ in range(12) for each in (nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())]
+        model = nn.Sequential(nn.Conv2d(1, 8, 3), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+        for name in ("block", "a_part_with_quite_a_long_name", "and_one_more_that_is_longer", "encoder"):
+            model, inner = nn.Sequential(), model
+            model.add_module(name, inner)
+        return model
+    def example_inputs(self):
+        return (torch.zeros(1, 1, 8, 8),)
+"""
+
+
+def test_inspect_has_one_line_a_group_in_80_columns(
+    device: Run, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    (own / "deep_task.py").write_text(DEEP_TASK)
+    arguments = ("inspect", "deep_task:Deep", "--import-from", own, "--width", 0.5)
+    _, out, _ = device(*arguments, "--json")
+    groups = json.loads(out)["groups"]
+    assert len(groups) == 13
+    assert groups[0]["size"] == 8
+    code, short, _ = device(*arguments)
+    assert code == 0
+    assert max(map(len, short.splitlines())) <= 80
+    assert len(short.splitlines()) <= len(groups) + 20
+    for group in groups:
+        assert group["name"][-20:] in short
+        assert group["tensors"][-1] not in short
+    _, full, _ = device(*arguments, "--verbose")
+    told = "".join(full.split())
+    for group in groups:
+        assert group["name"] in told
+        assert all(tensor in told for tensor in group["tensors"])
+
+
+def test_inspects_json_has_plain_numbers_for_every_width(device: Run, own: Path) -> None:
+    code, out, err = device("inspect", "sums_task:Sums", "--import-from", own, "--width", 0.5, "--json")
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert found["groups"][0] == {
+        "name": "gru",
+        "size": 8,
+        "least": 1,
+        "tensors": ["gru.weight_ih_l0", "gru.weight_hh_l0", "gru.bias_ih_l0", "gru.bias_hh_l0", "out.weight"],
+    }
+    assert found["whole_tensors"] == ["out.bias"]
+    assert {"name", "size", "reason"} >= {key for whole in found["whole"] for key in whole}
+    (width,) = found["widths"]
+    assert {key: type(value) for key, value in width.items()} == {
+        "width": float, "channels": int, "parameters": int, "flops": int, "activation_bytes": int,
+        "peak_memory_bytes": int,
+    }  # fmt: skip
+    assert (width["width"], width["channels"], width["parameters"]) == (0.5, 4, 118)
+
+
+def test_json_is_strict() -> None:
+    numbers = {"a": float("nan"), "b": [float("inf"), 1.5], "c": (None, True, "x")}
+    assert json.loads(json_text(numbers)) == {"a": None, "b": [None, 1.5], "c": [None, True, "x"]}
+
+
 def test_every_command_prints_json(device: Run) -> None:
     code, out, _ = device("inspect", "digits", "--width", 1, "--json")
-    assert (code, json.loads(out)["widths"][0]["work"]["parameters"]) == (0, 7570)
+    assert (code, json.loads(out)["widths"][0]["parameters"]) == (0, 7570)
     code, out, _ = device("meters", "--seconds", 0.1, "--json")
     assert (code, set(json.loads(out))) == (0, {"batteries", "meters"})

@@ -60,10 +60,24 @@ def test_several_targets_as_json(compress, file, update):
     assert points[0]["bytes"] < points[1]["bytes"] < points[2]["bytes"]
 
 
-def test_a_limit_of_bytes_as_a_table(compress, file):
+def test_a_limit_of_bytes_as_a_table(compress, file, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = compress("update", file, "--bytes", "300")
     assert code == 0
     assert "update.npz" in out
+    words = {word for line in out.splitlines()[1:4] for word in line.split()}
+    assert words >= {
+        "target",
+        "NMSE",
+        "bytes",
+        "bits",
+        "per",
+        "parameter",
+        "ratio",
+        "encode",
+        "decode",
+        "MB/s",
+    }
 
 
 def test_inspect_shows_the_header(compress, tmp_path, update, schema):

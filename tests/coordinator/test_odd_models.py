@@ -128,6 +128,17 @@ class Half(Net):
         return super().forward(x)
 
 
+class Brain(Net):
+    """Weights that numpy has no type for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to(torch.bfloat16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.bfloat16()).float()
+
+
 class Thawing(Net):
     """Lets go of a layer in mid-training."""
 
@@ -146,7 +157,7 @@ def plain_of(federation) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("server", [{}, {"optimizer": "fedadam"}, {"averaging": 0.0}, {"averaging": 0.5}])
-@pytest.mark.parametrize("model", [Scaled, Masked, Empty, Phase, Half], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("model", [Scaled, Masked, Empty, Phase, Half, Brain], ids=lambda m: m.__name__)
 def test_it_is_trained_and_resumes_with_the_same_bytes(model, server, federate, tmp_path: Path):
     federation = federate(trained=Around(model), server=server)
     before = plain_of(federation)

@@ -1,5 +1,6 @@
 """The examples of docs/examples do what their README says, command by command."""
 
+import csv
 import json
 import os
 import re
@@ -82,6 +83,20 @@ def test_a_tighter_budget_names_who_is_left_out(elsewhere: Path) -> None:
     found = summary(elsewhere / "tight")
     assert found["skipped"]["energy_j"] > 0  # type: ignore[index]
     assert found["participations"] > 0  # type: ignore[operator]
+
+
+@pytest.mark.slow
+def test_a_task_with_several_inputs_and_without_classes_learns(elsewhere: Path) -> None:
+    page = readme_commands(ROOT / "docs" / "own-task.md")
+    inspect, simulate = (command for command in page if "thermostat" in " ".join(command))
+    found = json.loads(run([*inspect, "--json"], elsewhere))
+    assert found["widths"][0]["parameters"] == 5042
+    assert found["widths"][2]["parameters"] < 5042 / 2
+    run([*simulate, "--rounds", "4", "--devices", "12", "--out", "warm"], elsewhere)
+    rows = list(csv.DictReader((elsewhere / "warm" / "rounds.csv").read_text().splitlines()))
+    losses = [float(row["loss"]) for row in rows]
+    assert min(losses) < losses[0] - 0.5  # nats: the variance that it expects falls
+    assert {row["accuracy"] for row in rows} == {""}
 
 
 def test_group_norms_shrink_as_the_page_says() -> None:

@@ -123,6 +123,7 @@ def published(preset: Preset) -> list[bytes]:
     """`BASE` as a whole, and changes to models near it: one tensor gets another unit, and in one most buffers stay."""
     later = {name: (array * 1.1).astype(array.dtype) for name, array in tensors().items()}
     later["vector"] = later["vector"] * np.float32(4)
+    later["bytes"], later["flags"] = tensors()["bytes"] + np.uint8(1), ~tensors()["flags"]
     after = publish(later, SCHEMA, 6, BASE)
     whole = encode_model(BASE, later, SCHEMA, version=7, side=b"side", preset=preset)
     change = encode_change(after, BASE, later, SCHEMA, base_version=7, side=b"", preset=preset)

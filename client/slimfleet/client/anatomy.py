@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from slimfleet.compression import Task
 from slimfleet.compression.cost import Runtime, Work, peak_memory_bytes, work_of
-from slimfleet.compression.pruning import select_channels
+from slimfleet.compression.pruning import ChannelGroup, select_channels
 from slimfleet.compression.pruning.blueprint import Blueprint
 
 
@@ -22,6 +23,17 @@ class AtWidth:
     peak_bytes: int
     """Predicted peak memory of training."""
 
+    def record(self) -> dict[str, float | int]:
+        """Plain numbers for JSON: FLOPs and bytes of activations are per example."""
+        return {
+            "width": self.width,
+            "channels": self.channels,
+            "parameters": self.work.parameters,
+            "flops": round(self.work.flops_per_example),
+            "activation_bytes": round(self.work.activation_bytes_per_example),
+            "peak_memory_bytes": self.peak_bytes,
+        }
+
 
 def at_width(task: Task, architecture: Blueprint, width: float, runtime: Runtime, batch_size: int) -> AtWidth:
     """Build the task's model at `width` (0 < width <= 1) and measure its work."""
@@ -31,7 +43,35 @@ def at_width(task: Task, architecture: Blueprint, width: float, runtime: Runtime
     return AtWidth(width, kept, work, peak_memory_bytes(runtime, work, batch_size))
 
 
+def anatomy(
+    name: str, architecture: Blueprint, rows: Sequence[AtWidth], runtime: str, batch_size: int
+) -> dict[str, Any]:
+    """What `slimfleet-device inspect --json` prints of the task `name`."""
+    return {
+        "task": name,
+        "runtime": runtime,
+        "batch_size": batch_size,
+        "groups": [
+            {
+                "name": group.name,
+                "size": group.size,
+                "least": group.min_channels,
+                "tensors": tensors_of_group(group),
+            }
+            for group in architecture.groups
+        ],
+        "whole": [asdict(each) for each in architecture.whole],
+        "whole_tensors": list(whole_tensors(architecture)),
+        "widths": [row.record() for row in rows],
+    }
+
+
+def tensors_of_group(group: ChannelGroup) -> list[str]:
+    """Names of the tensors that the group's channels reach into, each once."""
+    return list(dict.fromkeys(member.tensor for member in group.members))
+
+
 def whole_tensors(architecture: Blueprint) -> Sequence[str]:
-    """Names of the tensors that every device gets in full, whatever its width."""
+    """Names of the tensors that every device gets in full, whatever its width; scalars, such as counters, aside."""
     shrinking = {member.tensor for group in architecture.groups for member in group.members}
-    return [spec.name for spec in architecture.schema.tensors if spec.name not in shrinking]
+    return [spec.name for spec in architecture.schema.tensors if spec.shape and spec.name not in shrinking]

@@ -5,7 +5,6 @@ Whatever loads torch is imported inside the commands, so that help appears at on
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 from dataclasses import asdict
@@ -28,8 +27,10 @@ from slimfleet.compression.edge.command_line import (
     Version,
     command_app,
     interruptible,
+    json_text,
     keyword_arguments,
     run_app,
+    stdout_kept_clean,
 )
 from slimfleet.compression.edge.task_loader import existing_folders, load_task, make_importable
 from slimfleet.compression.profiles import load_profiles
@@ -70,6 +71,7 @@ def inspect(
 ) -> None:
     """Show which channels of a task's model can be removed for a narrow device, and what each width costs.
 
+    What no narrow device can lose is named, with the reason.
     Costs are measured on the shrunk model itself, not scaled.
     Only peak memory is predicted.
 
@@ -82,23 +84,26 @@ def inspect(
     with interruptible():
         from rich.console import Console
 
-        from slimfleet.client.anatomy import at_width
-        from slimfleet.client.printing import groups_table, whole_text, widths_table
+        from slimfleet.client.anatomy import anatomy, at_width
+        from slimfleet.client.printing import groups_table, reach_text, whole_text, widths_table
         from slimfleet.compression.pruning.blueprint import blueprint
 
-    loaded = _task(task, option, import_from)
-    architecture = blueprint(loaded, seed=0)
-    rows = [
-        at_width(loaded, architecture, each, RUNTIMES[runtime], batch_size)
-        for each in width or (1.0, 0.75, 0.5, 0.25)
-    ]
+    with stdout_kept_clean():
+        loaded = _task(task, option, import_from)
+        name, architecture = loaded.name, blueprint(loaded, seed=0)
+        rows = [
+            at_width(loaded, architecture, each, RUNTIMES[runtime], batch_size)
+            for each in width or (1.0, 0.75, 0.5, 0.25)
+        ]
     if as_json:
-        groups = [{"name": g.name, "channels": g.size, "least": g.min_channels} for g in architecture.groups]
-        print(json.dumps({"groups": groups, "widths": [asdict(row) for row in rows]}, indent=2))
+        print(json_text(anatomy(name, architecture, rows, runtime, batch_size)))
         return
     console = Console()
-    console.print(groups_table(loaded.name, architecture))
-    console.print(whole_text(architecture), markup=False, highlight=False)
+    if architecture.groups:
+        console.print(groups_table(name, architecture))
+        if verbose:
+            console.print(reach_text(architecture), markup=False, highlight=False, soft_wrap=True)
+    console.print(whole_text(architecture, verbose), markup=False, highlight=False, soft_wrap=verbose)
     console.print(widths_table(rows, runtime, batch_size))
 
 
@@ -190,11 +195,12 @@ def profile(
         "battery_j": battery_j,
         "name": name,
     }
-    loaded = _task(task, option, import_from)
-    model = loaded.build_model()
-    loaded.rehearse_model(model)
-    loaded.rehearse_training(model, partitions=1)
-    benchmark = measure_training(loaded, batch_size, seconds, sensor)
+    with stdout_kept_clean():
+        loaded = _task(task, option, import_from)
+        model = loaded.build_model()
+        loaded.rehearse_model(model)
+        loaded.rehearse_training(model, partitions=1)
+        benchmark = measure_training(loaded, batch_size, seconds, sensor)
     measured: dict[str, object] = {
         "name": platform.node() or "device",
         "ram_bytes": ram_bytes(),
@@ -204,7 +210,7 @@ def profile(
     figures = profile_figures(given, measured, alike)
     if as_json or as_toml:
         found = profile_of(figures)
-        print(json.dumps(asdict(found), indent=2) if as_json else toml_of(found))
+        print(json_text(asdict(found)) if as_json else toml_of(found))
         assumed = [name for name, figure in figures.items() if figure.origin == "assumed"]
         if assumed and not quiet:
             print(f"assumed, as neither measured nor given: {', '.join(assumed)}", file=sys.stderr)
@@ -232,7 +238,7 @@ def meters(
     batteries, readings = read_batteries(), read_all(seconds)
     if as_json:
         found = {name: None if reading is None else asdict(reading) for name, reading in readings.items()}
-        print(json.dumps({"batteries": [asdict(each) for each in batteries], "meters": found}, indent=2))
+        print(json_text({"batteries": [asdict(each) for each in batteries], "meters": found}))
         return
     console = Console()
     console.print(batteries_table(batteries))

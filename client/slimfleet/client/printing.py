@@ -6,10 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from rich import box
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from slimfleet.client.anatomy import AtWidth, whole_tensors
+from slimfleet.client.anatomy import AtWidth, tensors_of_group, whole_tensors
 from slimfleet.client.benchmark import Benchmark
 from slimfleet.client.figures import Figure
 from slimfleet.client.meters import Reading
@@ -17,46 +20,73 @@ from slimfleet.client.meters.battery import BatteryStatus
 from slimfleet.compression import DeviceProfile
 from slimfleet.compression.pruning.blueprint import Blueprint
 
+NAME_WIDTH = 46
+"""Characters of a group's name that are shown, the last ones: a line holds 80."""
 
-def groups_table(name: str, architecture: Blueprint) -> Table:
-    """The channel groups of a model, and the tensors that each reaches into."""
-    table = _table(f"What shrinks in the model of {name}", "group", "tensors", numbers=("channels", "least"))
+MOST_NAMES = 6
+"""Names in a list before the rest is only counted."""
+
+
+def groups_table(name: str, architecture: Blueprint) -> Group:
+    """The channel groups of a model, a line each."""
+    table = _table("group", numbers=("channels", "least"))
     for group in architecture.groups:
-        tensors = ", ".join(dict.fromkeys(member.tensor for member in group.members))
-        table.add_row(escape(group.name), escape(tensors), str(group.size), str(group.min_channels))
-    return table
+        table.add_row(escape(_ending(group.name)), f"{group.size:,}", f"{group.min_channels:,}")
+    return _titled(f"What shrinks in the model of {name}", table)
 
 
-def whole_text(architecture: Blueprint) -> str:
-    """The tensors that do not shrink."""
-    whole = ", ".join(whole_tensors(architecture)) or "nothing"
-    advice = "" if architecture.groups else "\nNo channel can be removed: every width costs the same."
-    return f"Whole at every width: {whole}{advice}\n"
+def reach_text(architecture: Blueprint) -> str:
+    """The tensors that each group reaches into, a line each."""
+    lines = [
+        line
+        for group in architecture.groups
+        for line in (f"{group.name} reaches into", *(f"  {tensor}" for tensor in tensors_of_group(group)))
+    ]
+    return "\n".join(lines) + "\n"
 
 
-def widths_table(rows: Sequence[AtWidth], runtime: str, batch_size: int) -> Table:
+def _ending(name: str) -> str:
+    """A name, or the end of a long one, which tells layers apart."""
+    return name if len(name) <= NAME_WIDTH else f"…{name[1 - NAME_WIDTH :]}"
+
+
+def whole_text(architecture: Blueprint, verbose: bool = False) -> str:
+    """The tensors that do not shrink, and why; with `verbose` all of them."""
+    most = None if verbose else MOST_NAMES
+    lines = [f"Whole at every width: {_listed(whole_tensors(architecture), most)}"]
+    reasons: dict[str, list[str]] = {}
+    for left in architecture.whole:
+        reasons.setdefault(left.reason, []).append(left.name or "the model itself")
+    lines += [f"  channels of {_listed(names, most)}: {reason}" for reason, names in reasons.items()]
+    if not architecture.groups:
+        lines.append("No channel can be removed: every width costs the same.")
+    return "\n".join(lines) + "\n"
+
+
+def _listed(names: Sequence[str], most: int | None) -> str:
+    shown = ", ".join(names[:most]) or "nothing"
+    return shown if most is None or len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def widths_table(rows: Sequence[AtWidth], runtime: str, batch_size: int) -> Group:
     """Channels, parameters, work and memory at each width."""
-    table = _table(
-        f"Training it ({runtime} runtime, batches of {batch_size})",
-        numbers=(
-            "width",
-            "channels",
-            "parameters",
-            "MFLOP/example",
-            "activation kB/example",
-            "peak memory MB",
-        ),
-    )
+    table = _table(numbers=("width", "channels", "parameters", "MFLOP", "activations kB", "peak MB"))
     for row in rows:
         table.add_row(
             f"{row.width:g}",
             f"{row.channels:,}",
             f"{row.work.parameters:,}",
-            f"{row.work.flops_per_example / 1e6:.3g}",
-            f"{row.work.activation_bytes_per_example / 1e3:.3g}",
-            f"{row.peak_bytes / 1e6:.0f}",
+            _short(row.work.flops_per_example / 1e6),
+            _short(row.work.activation_bytes_per_example / 1e3),
+            f"{row.peak_bytes / 1e6:,.0f}",
         )
-    return table
+    title = f"Training it ({runtime} runtime, batches of {batch_size}; MFLOP and activations per example)"
+    return _titled(title, table)
+
+
+def _short(value: float) -> str:
+    """Three digits, never as a power of ten where there are more."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def benchmark_text(benchmark: Benchmark, cores: int) -> str:
@@ -85,13 +115,13 @@ _UNITS: Mapping[str, tuple[float, str]] = {
 """Units in which people read the fields of a profile, and what one of each is in the unit of its name."""
 
 
-def figures_table(figures: Mapping[str, Figure]) -> Table:
+def figures_table(figures: Mapping[str, Figure]) -> Group:
     """A device profile, field by field, with the origin of each."""
-    table = _table("Device profile", "field", "value", "origin")
+    table = _table("field", "value", "origin")
     for name, figure in figures.items():
         origin = "table of devices" if figure.origin == "table" else figure.origin
         table.add_row(name, escape(_value(name, figure)), origin)
-    return table
+    return _titled("Device profile", table)
 
 
 def _value(name: str, figure: Figure) -> str:
@@ -105,20 +135,20 @@ def _value(name: str, figure: Figure) -> str:
     return str(figure.value) if scale is None else f"{figure.value / scale:.4g} {unit}"
 
 
-def batteries_table(batteries: Sequence[BatteryStatus]) -> Table:
+def batteries_table(batteries: Sequence[BatteryStatus]) -> Group:
     """The batteries that the kernel shows."""
-    table = _table("Batteries", "name", "state", numbers=("power W", "stored J"))
+    table = _table("name", "state", numbers=("power W", "stored J"))
     for battery in batteries:
         state = "discharging" if battery.discharging else "charging, full or unknown"
         table.add_row(escape(battery.name), state, _number(battery.power_w), _number(battery.stored_j))
     if not batteries:
         table.add_row("none here", "", "", "")
-    return table
+    return _titled("Batteries", table)
 
 
-def meters_table(readings: Mapping[str, Reading | None]) -> Table:
+def meters_table(readings: Mapping[str, Reading | None]) -> Group:
     """The reading of each meter, or that it had none."""
-    table = _table("Meters", "meter", "reading", numbers=("joules", "seconds", "mean W", "samples"))
+    table = _table("meter", "reading", numbers=("joules", "seconds", "mean W", "samples"))
     for name, reading in readings.items():
         if reading is None:
             table.add_row(name, "none", "", "", "", "")
@@ -131,7 +161,7 @@ def meters_table(readings: Mapping[str, Reading | None]) -> Table:
                 _number(reading.mean_w),
                 str(reading.samples),
             )
-    return table
+    return _titled("Meters", table)
 
 
 def toml_of(profile: DeviceProfile) -> str:
@@ -140,13 +170,18 @@ def toml_of(profile: DeviceProfile) -> str:
     return "\n".join(f"{name} = {json.dumps(value)}" for name, value in values.items())
 
 
-def _table(title: str, *words: str, numbers: Sequence[str] = ()) -> Table:
-    table = Table(title=escape(title), title_justify="left")
+def _table(*words: str, numbers: Sequence[str] = ()) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="")
     for word in words:
-        table.add_column(word)
+        table.add_column(word, overflow="fold")
     for number in numbers:
-        table.add_column(number, justify="right")
+        table.add_column(number, justify="right", no_wrap=True)
     return table
+
+
+def _titled(title: str, table: Table) -> Group:
+    """A table below its title, which may be wider."""
+    return Group(Text(title, style="bold"), table)
 
 
 def _number(value: float | None) -> str:

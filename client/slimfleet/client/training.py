@@ -65,7 +65,8 @@ def _trains_on_one(model: nn.Module, task: Task, examples: Examples) -> bool:
     ]
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            return isfinite(float(task.loss(model(examples.inputs[:1]), examples.targets[:1])))
+            one = examples.take(slice(1))
+            return isfinite(float(task.loss(model(*one.arguments), one.targets)))
     except Exception:  # noqa: BLE001 - whatever it raises, and a fault that has other causes shows in the first step
         return False
     finally:
@@ -87,7 +88,7 @@ def shuffled(
         order = rng.permutation(len(examples))
         for begin in range(0, len(examples) - (not single), batch_size):
             index = torch.from_numpy(order[begin : begin + batch_size])
-            yield Examples(examples.inputs[index], examples.targets[index])
+            yield examples.take(index)
 
 
 def local_sgd(
@@ -116,7 +117,7 @@ def local_sgd(
         optimizer.zero_grad(set_to_none=True)
         with blamed(label_of(task), "a step on what load gives"):
             with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bfloat16"):
-                loss = task.loss(model(batch.inputs), batch.targets)
+                loss = task.loss(model(*batch.arguments), batch.targets)
             loss.backward()  # type: ignore[no-untyped-call]
         if training.proximal:
             _draw_to(start, parameters, training.proximal)

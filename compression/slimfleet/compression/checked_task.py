@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from copy import deepcopy
 from math import isfinite
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from slimfleet.compression.errors import BadInput
+from slimfleet.compression.example_targets import fitting_targets
 from slimfleet.compression.foreign_text import foreign_text
 from slimfleet.compression.task import Evaluation, Examples, Task
 
@@ -26,6 +27,9 @@ LONGEST_NAME = 64
 
 TRIAL_EXAMPLES = 8
 """Examples of the trial step; batch normalisation needs more than one."""
+
+STEPS = 2
+"""Steps of that trial; the second fails where a model keeps a gradient from one batch to the next."""
 
 BUILDS = 3
 """Times that a model is built to see whether it is always the same."""
@@ -75,6 +79,7 @@ class CheckedTask:
         self.wrapped = wrapped
         self.reference = reference
         self._architecture: bytes | None = None
+        self._targets: Tensor | None = None
 
     @property
     def name(self) -> str:
@@ -103,6 +108,7 @@ class CheckedTask:
 
         with blamed(self.reference, "build_model"):
             model = self.wrapped.build_model()
+        self._settle(model)
         self._check_model(model)
         with blamed(self.reference, "build_model"):
             schema = schema_of(model)
@@ -128,27 +134,44 @@ class CheckedTask:
                 raise self._bad("example_inputs", f"gives a batch of {len(tensor)}: must be a batch of one")
         return tuple(inputs)
 
+    def example_targets(self) -> Tensor:
+        """Targets of a batch of one: those of the task, else zeros that its loss takes, else the first of load(0)."""
+        import torch
+
+        if self._targets is None:
+            with torch.random.fork_rng(devices=[]):
+                outputs = self._outputs_of(self.build_model(), self._pairs(), "example_inputs")
+            self._targets = self._targets_for(outputs)
+        return self._targets
+
     def load(self, partition: int) -> Examples:
-        """As many inputs as targets, at least one, on the CPU, without NaN."""
+        """As many of each input as targets, at least one, on the CPU, without NaN."""
         member = f"load({partition})"
         with blamed(self.reference, member):
             examples = self.wrapped.load(partition)
         if not isinstance(examples, Examples):
             raise self._bad(member, f"gives {_shown(examples)}: must be Examples(inputs, targets)")
-        for what in ("inputs", "targets"):
-            self._check_tensor(member, getattr(examples, what), what)
-        inputs, targets = len(examples.inputs), len(examples.targets)
-        if inputs != targets:
-            raise self._bad(member, f"gives {inputs} inputs and {targets} targets: must be as many of both")
+        if not examples.arguments:
+            raise self._bad(member, "gives no inputs: must be a tensor, or a tuple of tensors")
+        for tensor in examples.arguments:
+            self._check_tensor(member, tensor, "inputs")
+        self._check_tensor(member, examples.targets, "targets")
+        targets = len(examples.targets)
+        for tensor in examples.arguments:
+            if len(tensor) != targets:
+                raise self._bad(
+                    member, f"gives {len(tensor)} inputs and {targets} targets: must be as many of both"
+                )
         if not targets:
             raise self._bad(member, "gives no examples: must be at least one")
         return examples
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Any, targets: Tensor) -> Tensor:
         """A 0-d tensor with a gradient, wherever the outputs have one."""
         import torch
 
-        with blamed(self.reference, "loss"):
+        of = "" if isinstance(outputs, torch.Tensor) else f" of what the model gives, {_shown(outputs)}"
+        with blamed(self.reference, f"loss{of}"):
             value = self.wrapped.loss(outputs, targets)
         if not isinstance(value, torch.Tensor):
             raise self._bad("loss", f"gives {_shown(value)}: must be a tensor")
@@ -159,12 +182,15 @@ class CheckedTask:
         return value
 
     def evaluate(self, model: nn.Module) -> Evaluation:
-        """Two numbers, an accuracy from 0 to 1. The loss of a model that has diverged may be NaN."""
+        """A loss, NaN of a model that has diverged, and an accuracy from 0 to 1, or None."""
         with blamed(self.reference, "evaluate"):
             found = self.wrapped.evaluate(model)
         if not isinstance(found, Evaluation):
             raise self._bad("evaluate", f"gives {_shown(found)}: must be Evaluation(loss, accuracy)")
-        loss, accuracy = self._number("loss", found.loss), self._number("accuracy", found.accuracy)
+        loss = self._number("loss", found.loss)
+        if found.accuracy is None:
+            return Evaluation(loss)
+        accuracy = self._number("accuracy", found.accuracy)
         if not 0 <= accuracy <= 1 + _ROUNDING:
             raise self._bad("evaluate", f"gives an accuracy of {accuracy:g}: must be from 0 to 1")
         return Evaluation(loss, min(accuracy, 1.0))
@@ -191,11 +217,10 @@ class CheckedTask:
         with torch.random.fork_rng(devices=[]):
             for _ in range(BUILDS - 1):
                 self.build_model()
-        pairs = tuple(_repeated(tensor, 2) for tensor in self.example_inputs())
         tried = self._copy(model)
-        self._loss_of(tried, pairs, "example_inputs")
+        for _ in range(STEPS):
+            self._loss_of(tried, self._pairs(), "example_inputs")
         self._check_shapes(model, tried)
-        self._copy(tried)  # refused where the model keeps a gradient from one batch to the next
 
     def rehearse_training(self, model: nn.Module, partitions: int) -> None:
         """Take a step on a few examples of partition 0, and compute the loss of two of every other."""
@@ -206,35 +231,98 @@ class CheckedTask:
             examples = self.load(partition)
             few = _at_least_two(examples, TRIAL_EXAMPLES if partition == 0 else 2)
             with torch.set_grad_enabled(partition == 0):
-                value = self._loss_of(copied, (few.inputs,), f"load({partition})", few.targets)
+                value = self._loss_of(copied, few.arguments, f"load({partition})", few.targets)
             if not isfinite(value):
                 raise self._bad("loss", f"is {value} for the untrained model on load({partition})")
 
     def _loss_of(
         self, model: nn.Module, inputs: tuple[Tensor, ...], source: str, targets: Tensor | None = None
     ) -> float:
-        """Train `model` on a batch from the member `source`; class 0 stands for targets that are left out."""
+        """Train `model` on a batch from the member `source`; targets that are left out are stood in for."""
         import torch
 
         with torch.random.fork_rng(devices=[]):
-            with blamed(self.reference, f"the model on {source}"):
-                outputs = model.train()(*inputs)
-            if not isinstance(outputs, torch.Tensor) or not outputs.dim():
-                raise self._bad(
-                    f"the model on {source}", f"gives {_shown(outputs)}: must be one tensor, batch first"
-                )
+            outputs = self._outputs_of(model, inputs, source)
             if targets is None:
-                targets = outputs.new_zeros((outputs.shape[0], *outputs.shape[2:])).long()
+                targets = _repeated(self._targets_for(outputs), len(inputs[0]))
             value = self.loss(outputs, targets)
             if value.requires_grad:
                 with blamed(self.reference, "the gradient of loss"):
                     value.backward()  # type: ignore[no-untyped-call]
         return float(value.detach())
 
+    def _outputs_of(self, model: nn.Module, inputs: tuple[Tensor, ...], source: str) -> Any:
+        """What `model` gives in training: a tensor, batch first, or a structure with one in it."""
+
+        from slimfleet.compression.pruning.nested import tensors_in
+
+        with blamed(self.reference, f"the model on {source}"):
+            outputs = model.train()(*inputs)
+        if not any(tensor.dim() for tensor in tensors_in(outputs)):
+            raise self._bad(
+                f"the model on {source}",
+                f"gives {_shown(outputs)}: must be a tensor, batch first, or a structure with such tensors",
+            )
+        return outputs
+
+    def _pairs(self) -> tuple[Tensor, ...]:
+        """The example inputs as a batch of two: batch normalisation needs that many."""
+        return tuple(_repeated(tensor, 2) for tensor in self.example_inputs())
+
+    def _targets_for(self, outputs: Any) -> Tensor:
+        """The example targets; `outputs` are those of a batch of two."""
+        if self._targets is None:
+            self._targets = self._own_targets() if self._has_targets() else self._found_targets(outputs)
+        return self._targets
+
+    def _has_targets(self) -> bool:
+        with blamed(self.reference, "example_targets"):
+            return hasattr(self.wrapped, "example_targets")
+
+    def _own_targets(self) -> Tensor:
+        with blamed(self.reference, "example_targets"):
+            targets = cast(Any, self.wrapped).example_targets()
+        self._check_tensor("example_targets", targets, "it")
+        if len(targets) != 1:
+            raise self._bad("example_targets", f"gives a batch of {len(targets)}: must be a batch of one")
+        return cast("Tensor", targets)
+
+    def _found_targets(self, outputs: Any) -> Tensor:
+        try:
+            return fitting_targets(self.loss, outputs)
+        except BadTask as refusal:
+            # A loss that takes no zeros is shown real targets, where there are any on this machine.
+            try:
+                return self.load(0).targets[:1]
+            except BadTask:
+                raise BadTask(
+                    f"{refusal}; give the task example_targets(), the targets of a batch of one"
+                ) from (refusal.__cause__)
+
     def _copy(self, model: nn.Module) -> nn.Module:
         """A copy of a model, which must allow it: sub-models are made of copies."""
         with blamed(self.reference, "build_model, copied"):
             return deepcopy(model)
+
+    def _settle(self, model: object) -> None:
+        """Give lazy layers their shapes, and cut results of computations (old weight norm) from their gradients."""
+        import torch
+        from torch.nn.parameter import is_lazy
+
+        if not isinstance(model, torch.nn.Module):
+            return
+        with blamed(self.reference, "build_model"):
+            if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+                with (
+                    blamed(self.reference, "the model on example_inputs"),
+                    torch.no_grad(),
+                    _evaluating(model),
+                ):
+                    model(*self._pairs())
+            for module in model.modules():
+                for name, value in vars(module).items():
+                    if isinstance(value, torch.Tensor) and value.grad_fn is not None:
+                        setattr(module, name, value.detach())  # a copy of the model must be possible
 
     def _check_model(self, model: object) -> None:
         import torch
@@ -300,18 +388,28 @@ class CheckedTask:
         return BadTask(f"task {self.reference!r}, {member}: {problem}")
 
 
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """While open, the model is in eval mode: its running statistics stay."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def _repeated(tensor: Tensor, times: int) -> Tensor:
     return tensor.repeat(times, *[1] * (tensor.dim() - 1))
 
 
 def _at_least_two(examples: Examples, most: int) -> Examples:
     """The first examples, the only one twice: batch normalisation needs two."""
-    inputs, targets = examples.inputs[:most], examples.targets[:most]
-    return (
-        Examples(inputs, targets)
-        if len(targets) > 1
-        else Examples(_repeated(inputs, 2), _repeated(targets, 2))
-    )
+    import torch
+
+    few = examples.take(slice(most))
+    return few if len(few) > 1 else examples.take(torch.zeros(2, dtype=torch.long))
 
 
 def _shown(value: object) -> str:

@@ -242,11 +242,20 @@ def _progress(title: str, total: int, quiet: bool) -> Iterator[Callable[[], None
 
 
 def _table(title: str, points: list[OperatingPoint], nbytes: int) -> Table:
+    from rich import box
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"{escape(title)}: {nbytes:,} bytes")
-    for heading in ("target NMSE", "NMSE", "bytes", "bits/parameter", "ratio", "encode MB/s", "decode MB/s"):
+    table = Table(title=f"{escape(title)}: {nbytes:,} bytes", title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in (
+        "target",
+        "NMSE",
+        "bytes",
+        "bits per\nparameter",
+        "ratio",
+        "encode\nMB/s",
+        "decode\nMB/s",
+    ):
         table.add_column(heading, justify="right")
     for point in points:
         table.add_row(

@@ -6,7 +6,7 @@ The coordinator gets a task as an object or as a `module:object` string read at 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -16,23 +16,42 @@ if TYPE_CHECKING:
 class Examples:
     """One device's data. `inputs` and `targets` share their first dimension, the number of examples."""
 
-    inputs: Tensor
+    inputs: Tensor | tuple[Tensor, ...]
+    """One tensor, or a tuple for a model that takes several: it is called as `model(*arguments)`."""
     targets: Tensor
 
     def __len__(self) -> int:
         return int(self.targets.shape[0])
 
+    @property
+    def arguments(self) -> tuple[Tensor, ...]:
+        """The inputs as a tuple, in the order in which the model takes them."""
+        return self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)
+
+    def take(self, index: slice | Tensor) -> Examples:
+        """The examples that `index` names."""
+        inputs = tuple(tensor[index] for tensor in self.arguments)
+        return Examples(inputs if isinstance(self.inputs, tuple) else inputs[0], self.targets[index])
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Result of a model on held-out data: mean loss, and accuracy in 0..1."""
+    """Result of a model on held-out data."""
 
     loss: float
-    accuracy: float
+    """Mean over the examples."""
+    accuracy: float | None = None
+    """A score from 0 to 1, higher is better: the share of right answers, or what the task has in its place. None for
+    a task without one, such as a regression: its runs are judged by their loss."""
 
 
 class Task(Protocol):
-    """A model, its data and its loss."""
+    """A model, its data and its loss.
+
+    A task may also have `example_targets()`, the targets of a batch of one, which stand for those of `load` wherever a
+    model is tried or measured without data. Without it, zeros of a shape and dtype that `loss` takes are found
+    (`slimfleet.compression.example_targets`).
+    """
 
     @property
     def name(self) -> str:
@@ -56,10 +75,10 @@ class Task(Protocol):
         """The local examples of one device."""
         ...
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of a batch, a 0-d tensor."""
+    def loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Mean loss of a batch, a 0-d tensor; `outputs` are what the model returned."""
         ...
 
     def evaluate(self, model: nn.Module) -> Evaluation:
-        """Loss and accuracy on held-out data."""
+        """Loss, and accuracy where the task has one, on held-out data."""
         ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,8 +22,10 @@ from slimfleet.compression.edge.command_line import (
     Version,
     command_app,
     interruptible,
+    json_text,
     keyword_arguments,
     run_app,
+    stdout_kept_clean,
 )
 from slimfleet.compression.edge.input_files import read_profiles
 from slimfleet.compression.edge.task_loader import BUILT_IN, existing_folders, load_task, make_importable
@@ -98,10 +99,11 @@ def plan(
         budget=Budgets(common=budget),
         client=ClientSettings(runtime=runtime),
     )
-    loaded = load_task(task, BUILT_IN, partitions=1, seed=0, options=keyword_arguments(option))
-    explanations = explain(loaded, profiles, settings, examples)
+    with stdout_kept_clean():
+        loaded = load_task(task, BUILT_IN, partitions=1, seed=0, options=keyword_arguments(option))
+        explanations = explain(loaded, profiles, settings, examples)
     if as_json:
-        print(json.dumps([_record(each) for each in explanations], indent=2))
+        print(json_text([_record(each) for each in explanations]))
     else:
         console = Console()
         console.print(_table(explanations))

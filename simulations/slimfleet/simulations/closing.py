@@ -13,7 +13,15 @@ from rich.text import Text
 from slimfleet.coordinator.reporting import units
 from slimfleet.coordinator.reporting.outcome import RunRecord
 from slimfleet.coordinator.reporting.summary import summarise
-from slimfleet.coordinator.reporting.words import alarms, compared, explain, idle_classes, reached, tally
+from slimfleet.coordinator.reporting.words import (
+    alarms,
+    compared,
+    explain,
+    idle_classes,
+    reached,
+    score_of,
+    tally,
+)
 
 
 def closing_table(record: RunRecord, baseline: RunRecord | None = None) -> Group:
@@ -25,7 +33,7 @@ def closing_table(record: RunRecord, baseline: RunRecord | None = None) -> Group
     summary = summarise(record, baseline)
     parts: list[Table | Text] = [_results(summary)]
     if baseline is not None:
-        parts.append(_to_target(summary) if summary["to_target"]["rounds"] else _on_the_way(summary))
+        parts.append(_against_baseline(summary))
     parts.append(_left_out(record))
     if idle := idle_classes(record.device_rows):
         parts.append(Text(f"\nNever took part: {idle}.", style="yellow"))
@@ -47,7 +55,7 @@ def _results(summary: Mapping[str, Any]) -> Table:
     def row(name: str, show: Any) -> None:
         table.add_row(name, *(show(run) for run in runs))
 
-    row("accuracy, last five rounds", lambda run: units.percent(run["accuracy_last5"]))
+    row(score_of(summary)[0], lambda run: score_of(run)[1])
     for name, direction in (("sent by devices", "uplink"), ("sent to devices", "downlink")):
         row(name, lambda run, key=f"{direction}_bytes": units.data(run[key]))
         row("  as float32", lambda run, key=f"{direction}_bytes": _against(run, key))
@@ -61,6 +69,12 @@ def _results(summary: Mapping[str, Any]) -> Table:
     row("updates used", lambda run: units.count(run["participations"]))
     row("budgets broken", lambda run: _violations(run["violations"]))
     return table
+
+
+def _against_baseline(summary: Mapping[str, Any]) -> Table | Text:
+    if summary["to_target"]["accuracy"] is None:
+        return Text("\nFedAvg's final accuracy is not known: no cost to compare.", style="yellow")
+    return _to_target(summary) if summary["to_target"]["rounds"] else _on_the_way(summary)
 
 
 def _to_target(summary: Mapping[str, Any]) -> Table:

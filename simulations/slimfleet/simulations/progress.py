@@ -9,9 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from slimfleet.coordinator import Closed, Event, Planned, State
+from slimfleet.coordinator import Closed, Event, Planned, RoundRow, State
 from slimfleet.coordinator.reporting import units
-from slimfleet.coordinator.reporting.summary import final_accuracy
 from slimfleet.coordinator.reporting.words import own_budgets
 
 __all__ = ["RoundProgress"]
@@ -36,7 +35,7 @@ class RoundProgress:
         )
         self._task: TaskID | None = None
         self._state: State | None = None
-        self._accuracy: float | None = None
+        self._score = "not evaluated"
         self._uplink_bytes = 0
         self._energy_j = 0.0
 
@@ -58,7 +57,7 @@ class RoundProgress:
 
     def _begin(self, event: Planned) -> None:
         self._state, settings, rows = event.state, event.settings, event.state.rows
-        self._accuracy = final_accuracy(rows)
+        self._score = next(filter(None, map(_score, reversed(rows))), "not evaluated")
         self._uplink_bytes = sum(row.uplink_bytes for row in rows)
         self._energy_j = sum(row.energy_j for row in rows)
         self._task = self._live.add_task(
@@ -70,13 +69,10 @@ class RoundProgress:
 
     def _closed(self, event: Closed) -> None:
         row, title, rounds = event.row, event.settings.name, event.settings.rounds
-        self._accuracy = row.accuracy if row.accuracy is not None else self._accuracy
+        self._score = _score(row) or self._score
         self._uplink_bytes += row.uplink_bytes
         self._energy_j += row.energy_j
-        state = (
-            f"accuracy {units.percent(self._accuracy)}, "
-            f"sent {units.data(self._uplink_bytes)}, {units.energy(self._energy_j)}"
-        )
+        state = f"{self._score}, sent {units.data(self._uplink_bytes)}, {units.energy(self._energy_j)}"
         if self._task is not None:
             self._live.update(self._task, advance=1, state=state)
         is_worth_a_line = row.round == rounds or row.round % max(1, rounds // _PLAIN_LINES) == 0
@@ -85,3 +81,10 @@ class RoundProgress:
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _score(row: RoundRow) -> str:
+    """What a round's model is judged by: its accuracy, or the loss where the task has none; empty where neither is."""
+    if row.accuracy is not None:
+        return f"accuracy {units.percent(row.accuracy)}"
+    return "" if row.loss is None else f"loss {row.loss:.4g}"

@@ -10,10 +10,11 @@ import json
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from slimfleet.compression.checked_task import blamed, label_of
+from slimfleet.compression.checked_task import CheckedTask, blamed, label_of
 from slimfleet.compression.examined import Examined, key_of
+from slimfleet.compression.example_targets import fitting_targets
 
 if TYPE_CHECKING:
     from torch import Tensor, UntypedStorage, nn
@@ -54,13 +55,14 @@ def work_of(task: Task, model: nn.Module, examined: Examined | None = None) -> W
 
 def _measured(task: Task, model: nn.Module) -> Work:
     with blamed(label_of(task), "a step on example_inputs"):
-        return measure_work(model, task.example_inputs(), task.loss)
+        targets = task.example_targets() if isinstance(task, CheckedTask) else None
+        return measure_work(model, task.example_inputs(), task.loss, targets)
 
 
 def measure_work(
     model: nn.Module,
     example_inputs: tuple[Tensor, ...],
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Callable[[Any, Tensor], Tensor],
     targets: Tensor | None = None,
 ) -> Work:
     """Count the work of training `model` by running it forward and backward on batches of 2 and of 8.
@@ -69,15 +71,17 @@ def measure_work(
     layer saves for its backward pass) drops out, and batch normalisation never sees a batch of one.
 
     `example_inputs` are the inputs of a batch of one, batch dimension first. `loss(outputs, targets)` returns
-    the 0-d mean loss. `targets` are those of a batch of one; left out, class number 0 stands for every
-    target, which fits classification with outputs shaped (batch, classes, ...). Neither the model nor torch's
-    random state changes. What counts as a FLOP is in `slimfleet.compression.cost.flops`.
+    the 0-d mean loss. `targets` are those of a batch of one; left out, zeros that `loss` takes stand for them.
+    Neither the model nor torch's random state changes. What counts as a FLOP is in
+    `slimfleet.compression.cost.flops`.
     """
     import torch
 
     copy = deepcopy(model).train()
     small, large = 2, 8
     with torch.random.fork_rng(devices=[]):
+        if targets is None:
+            targets = fitting_targets(loss, copy(*(_repeat(x, small) for x in example_inputs)))
         flops_small, bytes_small = _pass(copy, example_inputs, loss, targets, small)
         flops_large, bytes_large = _pass(copy, example_inputs, loss, targets, large)
     trained = [p for p in copy.parameters() if p.requires_grad]
@@ -92,8 +96,8 @@ def measure_work(
 def _pass(
     model: nn.Module,
     example_inputs: tuple[Tensor, ...],
-    loss: Callable[[Tensor, Tensor], Tensor],
-    targets: Tensor | None,
+    loss: Callable[[Any, Tensor], Tensor],
+    targets: Tensor,
     batch: int,
 ) -> tuple[int, int]:
     """FLOPs and bytes kept for the backward pass, of one training step on `batch` copies of the example."""
@@ -101,7 +105,7 @@ def _pass(
 
     from slimfleet.compression.cost.flops import FlopCounter
 
-    inputs = tuple(_repeat(x, batch) for x in example_inputs)
+    inputs, wanted = tuple(_repeat(x, batch) for x in example_inputs), _repeat(targets, batch)
     # Views of one storage (a ReLU's output kept by the next layer too) are one piece of memory.
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, UntypedStorage] = {}
@@ -114,7 +118,6 @@ def _pass(
     with FlopCounter() as counter:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             outputs = model(*inputs)
-            wanted = _class_zero(outputs) if targets is None else _repeat(targets, batch)
             value = loss(outputs, wanted)
         kept_bytes = sum(each.nbytes() for address, each in kept.items() if address not in parameters)
         kept.clear()  # the backward pass frees them as it goes
@@ -125,7 +128,3 @@ def _pass(
 
 def _repeat(tensor: Tensor, batch: int) -> Tensor:
     return tensor.repeat(batch, *[1] * (tensor.dim() - 1))
-
-
-def _class_zero(outputs: Tensor) -> Tensor:
-    return outputs.new_zeros((outputs.shape[0], *outputs.shape[2:])).long()

@@ -11,11 +11,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
+from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import click
 import typer
@@ -54,10 +56,12 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
 
     Bad input (BadInput, an option that does not parse, a package that a plain installation lacks) becomes one line on
     stderr and exit code 2, any other SlimfleetError one line and exit code 1; their cause is logged with its traceback,
-    for people who ask for more. Ctrl-C becomes exit code 130, output that finds no room or no reader 1.
+    for people who ask for more, as are warnings of libraries. Ctrl-C becomes exit code 130, output that finds no room
+    or no reader 1.
     Every other exception is a defect of slimfleet: it keeps its traceback and exits with 1.
     """
     _show_all_characters()
+    warnings.showwarning = _log_warning
     try:
         status = app(prog_name=name, standalone_mode=False)
         sys.stdout.flush()
@@ -96,6 +100,26 @@ def complain(message: str) -> None:
 
 
 @contextmanager
+def stdout_kept_clean() -> Iterator[None]:
+    """While open, what a task prints goes to stderr: stdout is for results, which other programs may read."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def json_text(value: object) -> str:
+    """`value` as indented JSON that every reader takes: a number that is not finite becomes null."""
+    return json.dumps(_finite(value), indent=2, allow_nan=False)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@contextmanager
 def interruptible() -> Iterator[None]:
     """Let Ctrl-C end the process on the spot, for the time in which it imports libraries.
 
@@ -115,6 +139,18 @@ def interruptible() -> Iterator[None]:
 def _leave(number: int, frame: object) -> NoReturn:
     os.write(2, b"interrupted\n")
     os._exit(INTERRUPTED)
+
+
+def _log_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Most warnings are by libraries, about a task's model: for people who ask for more."""
+    log.info("%s:%d: %s: %s", filename, lineno, category.__name__, message)
 
 
 def _show_all_characters() -> None:
@@ -148,10 +184,11 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _log_causes(wanted: bool) -> None:
+def _log_causes(wanted: bool) -> bool:
     if wanted:
         logging.basicConfig(format="%(message)s")
         logging.getLogger("slimfleet").setLevel(logging.INFO)
+    return wanted
 
 
 Version = Annotated[
@@ -163,7 +200,9 @@ Quiet = Annotated[
 ]
 Verbose = Annotated[
     bool,
-    typer.Option("--verbose", "-v", callback=_log_causes, help="Show the traceback of what a task raises."),
+    typer.Option(
+        "--verbose", "-v", callback=_log_causes, help="Show more, and the traceback of what a task raises."
+    ),
 ]
 TaskArguments = Annotated[
     list[str] | None,

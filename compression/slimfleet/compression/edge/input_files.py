@@ -31,7 +31,9 @@ def read_profiles(path: Path) -> list[DeviceProfile]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except OSError as error:
-        raise BadInput(f"cannot read the profile {path}: {error.strerror}") from error
+        raise BadInput(
+            f"cannot read the profile {path}: {error.strerror}; slimfleet-device profile --json writes one"
+        ) from error
     except ValueError as error:
         raise BadInput(f"the profile {path} is not JSON: {error}") from error
     values = content if isinstance(content, list) else [content]

@@ -31,8 +31,9 @@ class RoundRow:
     failed: int
     """Devices that gave no usable answer: lost, late, or refusing."""
     accuracy: float | None
-    """Of the published model on held-out data, 0..1; None where it was not evaluated."""
+    """Of the published model on held-out data, 0..1; None where it was not evaluated, or the task has none."""
     loss: float | None
+    """Of the same model on the same data; None where it was not evaluated."""
     trailing_accuracy: float | None
     """Mean accuracy of the last five evaluated rounds."""
     uplink_bytes: int
@@ -62,12 +63,14 @@ class RoundRow:
 
 def alarm_of(evaluation: Evaluation | None) -> str:
     """What an evaluation says is wrong with the model: NaN or infinity, which training seldom recovers from."""
-    if evaluation is None or (isfinite(evaluation.loss) and isfinite(evaluation.accuracy)):
+    if evaluation is None:
         return ""
-    return (
-        f"the evaluation is not finite (loss {evaluation.loss:g}, accuracy {evaluation.accuracy:g}): "
-        f"the global model is broken"
-    )
+    found = {"loss": evaluation.loss, "accuracy": evaluation.accuracy}
+    numbers = {name: value for name, value in found.items() if value is not None}
+    if all(isfinite(value) for value in numbers.values()):
+        return ""
+    said = ", ".join(f"{name} {value:g}" for name, value in numbers.items())
+    return f"the evaluation is not finite ({said}): the global model is broken"
 
 
 def round_row(

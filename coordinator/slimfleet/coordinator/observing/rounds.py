@@ -55,9 +55,12 @@ def log_rounds(event: Event) -> None:
 
 def line_of(row: RoundRow, rounds: int) -> str:
     """A round in one line."""
-    accuracy = "not evaluated" if row.accuracy is None else f"accuracy {row.accuracy:.3f}"
+    if row.accuracy is not None:
+        score = f"accuracy {row.accuracy:.3f}"
+    else:
+        score = "not evaluated" if row.loss is None else f"loss {row.loss:.4g}"
     alarm = f"; {row.alarm}" if row.alarm else ""
     return (
-        f"round {row.round} of {rounds}: {row.completed} of {row.selected} devices done, {accuracy}, "
+        f"round {row.round} of {rounds}: {row.completed} of {row.selected} devices done, {score}, "
         f"{row.uplink_bytes:,} bytes up, {row.downlink_bytes:,} down, {row.energy_j:.3g} J{alarm}"
     )

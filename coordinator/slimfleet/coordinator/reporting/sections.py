@@ -62,10 +62,7 @@ def headline(record: RunRecord, summary: Mapping[str, Any]) -> str:
     # Nothing is good about the budgets of devices that had nothing to spend.
     kind = "bad" if violations else "" if idle or not summary["participations"] else "good"
     tiles = [
-        tile(
-            units.percent(summary["accuracy"]),
-            f"accuracy of the last model; mean of the last five rounds {units.percent(summary['accuracy_last5'])}",
-        ),
+        _score(summary),
         _traffic(summary, "uplink", "sent by devices"),
         _traffic(summary, "downlink", "sent to devices"),
         tile(
@@ -83,11 +80,26 @@ def headline(record: RunRecord, summary: Mapping[str, Any]) -> str:
     )
 
 
+def _score(summary: Mapping[str, Any]) -> str:
+    if summary["accuracy"] is None and summary["loss"] is not None:
+        return tile(f"{summary['loss']:.4g}", "loss of the last model; the task has no accuracy")
+    last5 = units.percent(summary["accuracy_last5"])
+    return tile(
+        units.percent(summary["accuracy"]),
+        f"accuracy of the last model; mean of the last five rounds {last5}",
+    )
+
+
 def savings(summary: Mapping[str, Any]) -> str:
     """The cost of reaching accuracies, up to that of plain federated averaging; empty without a baseline."""
     if "baseline" not in summary:
         return ""
     ours, ratios = summary["to_target"], summary["savings"]
+    if ours["accuracy"] is None:
+        return (
+            "<h2>Against plain federated averaging</h2>"
+            "<p>Its accuracy is not known: there is no cost to compare.</p>"
+        )
     target = units.percent(ours["accuracy"])
     if ours["rounds"] is None:
         lead = (

@@ -95,6 +95,13 @@ def compared(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     ]
 
 
+def score_of(summary: Mapping[str, Any]) -> tuple[str, str]:
+    """What a run is judged by, and its value: the accuracy, or the loss of a task without one."""
+    if summary["accuracy"] is None and summary["loss"] is not None:
+        return "loss, last model", f"{summary['loss']:.4g}"
+    return "accuracy, last five rounds", units.percent(summary["accuracy_last5"])
+
+
 def reached(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
     """(accuracy, rounds of both, times fewer bytes up, bytes down, joules) for each accuracy of a comparison."""
     rows = []
