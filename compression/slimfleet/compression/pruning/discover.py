@@ -39,9 +39,9 @@ def discover(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Discovery:
     tried in both modes: with some of its channels removed the model computes what it computes with these channels set
     to zero. What fails, and what nothing is known about, is left whole, so it costs savings, never correctness.
 
-    The work is bounded by counting it, not by a clock, so that all machines find the same. What a forward pass raises
-    is a reason to leave the model whole. Raises BadInput for a model that cannot be copied, or whose tensors cannot be
-    carried.
+    The work is bounded by counting it, not by a clock, so that all machines find the same. What a forward pass
+    raises is a reason to leave the model whole. Raises BadInput for a model that cannot be copied, or whose tensors
+    cannot be carried.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

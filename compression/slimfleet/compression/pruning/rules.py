@@ -513,19 +513,26 @@ _WINDOWS = {
 }
 
 _ALIKE: Mapping[Rule, str] = {
-    _elementwise: "_prelu_kernel hardswish hardsigmoid masked_fill fill dropout bernoulli native_dropout "
-    "rrelu_with_noise",
+    _elementwise: """
+        _prelu_kernel hardswish hardsigmoid masked_fill fill dropout bernoulli native_dropout rrelu_with_noise
+        """,
     _same: "clone _to_copy contiguous lift_fresh lift detach alias cumsum",
     _copied: "copy",
-    _constant: "zeros ones empty full arange rand randn zeros_like ones_like empty_like full_like rand_like "
-    "randn_like new_zeros new_ones new_empty new_full scalar_tensor eye linspace randint randperm normal "
-    "uniform zero _local_scalar_dense empty_strided new_empty_strided logspace is_nonzero equal item "
-    "_assert_async random exponential tril_indices triu_indices hann_window",
-    _moved: "roll flip repeat pixel_shuffle pixel_unshuffle channel_shuffle tril triu im2col _unsafe_view "
-    "_reshape_copy view_copy permute_copy t_copy transpose_copy expand_copy slice_copy select_copy "
-    "native_channel_shuffle diagonal_copy unfold_copy",
-    _padded: "constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "
-    "replication_pad2d replication_pad3d",
+    _constant: """
+        zeros ones empty full arange rand randn zeros_like ones_like empty_like full_like rand_like randn_like new_zeros
+        new_ones new_empty new_full scalar_tensor eye linspace logspace randint randperm normal uniform random
+        exponential zero empty_strided new_empty_strided tril_indices triu_indices hann_window _local_scalar_dense is_nonzero equal
+        item _assert_async
+        """,
+    _moved: """
+        roll flip repeat pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle tril triu im2col
+        _unsafe_view _reshape_copy view_copy permute_copy t_copy transpose_copy expand_copy slice_copy select_copy
+        diagonal_copy unfold_copy
+        """,
+    _padded: """
+        constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
+        replication_pad3d
+        """,
     _split: "unsafe_split unsafe_split_with_sizes split_copy split_with_sizes_copy",
     _concatenated: "cat",
     _stacked: "stack",
@@ -533,14 +540,15 @@ _ALIKE: Mapping[Rule, str] = {
     _index_selected: "index_select",
     _gathered: "gather",
     _embedded: "embedding",
-    _reduced: "sum mean amax amin max min argmax argmin var std var_mean std_mean norm linalg_vector_norm prod any "
-    "all logsumexp median nansum",
-    _coupled_along: "_softmax _log_softmax _safe_softmax cumprod logcumsumexp sort",
+    _reduced: """
+        sum mean amax amin max min argmax argmin var std var_mean std_mean norm linalg_vector_norm prod any all
+        logsumexp median nansum
+        """,
+    _coupled_along: "_softmax _log_softmax _safe_softmax cumprod logcumsumexp",
     _product: "mm bmm mv dot addmm baddbmm addmv",
-    _convolved: "convolution convolution_overrideable _convolution",
+    _convolved: "convolution",
     _resampled: " ".join(_WINDOWS),
-    _batch_norm: "native_batch_norm cudnn_batch_norm _native_batch_norm_legit _batch_norm_with_update "
-    "_native_batch_norm_legit_no_training",
+    _batch_norm: "native_batch_norm cudnn_batch_norm _native_batch_norm_legit _batch_norm_with_update",
     _layer_norm: "native_layer_norm",
     _group_norm: "native_group_norm",
     _packed: "_pack_padded_sequence",

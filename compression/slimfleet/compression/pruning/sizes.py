@@ -20,24 +20,36 @@ from slimfleet.compression.pruning.groups import Size
 from slimfleet.compression.pruning.relate import varying
 from slimfleet.compression.pruning.shadow import Shadow, compact
 
-MOST_SIGHTINGS = 8
-"""Of one attribute that are kept."""
+MOST_SIGHTINGS = 16
+"""Of one size of one layer that are kept."""
+
+_Sighting = tuple[Tensor, int]
+"""A compact slot of labels, and the dimension along which a size counts them."""
 
 
 class Sightings:
-    """Where attributes were seen as sizes."""
+    """Where sizes were seen, and which channels have to stay as many as others."""
 
     def __init__(self) -> None:
         self._given: dict[nn.Module, list[Ids]] = {}
         self._ties: list[tuple[Ids, Ids]] = []
         self._attributes: dict[nn.Module, list[tuple[str, dict[int, list[str]]]]] = {}
-        self._seen: dict[tuple[str, str], list[list[tuple[Tensor, int]]]] = defaultdict(list)
+        self._names: dict[tuple[str, int], list[str]] = {}
+        self._seen: dict[tuple[str, int], list[list[_Sighting]]] = defaultdict(list)
+        self._entering: dict[tuple[str, int], list[list[_Sighting]]] = defaultdict(list)
+
+    def watch(self, model: nn.Module) -> None:
+        """Look at the attributes of the layers of `model`, which is about to run."""
+        own = {module: (path, _integers(module)) for path, module in model.named_modules()}
+        self._attributes = {
+            module: [own[module], *(own[child] for child in module.children())] for module in own
+        }
+        self._names = {(path, size): names for path, sizes in own.values() for size, names in sizes.items()}
 
     def enter(self, layer: nn.Module, tensors: Sequence[Tensor], shadow: Shadow) -> None:
-        """Note what a layer is given: views in it may take their sizes from there."""
+        """Note what a layer is given: sizes, and views in it, may come from there."""
         for tensor in tensors:
-            # As large as `in_channels` may also be what the layer makes; by its name it means what it gets.
-            self.note(layer, tensor, shadow, prefix="in_")
+            self._note(layer, tensor, shadow, self._entering)
         self._given[layer] = [vector for tensor in tensors for vector in _vectors(tensor, shadow)]
 
     def view(self, layer: nn.Module, tensor: Tensor, sizes: Sequence[int], shadow: Shadow) -> None:
@@ -47,62 +59,92 @@ class Sightings:
                 self._ties += [(own, given) for given in self._given[layer] if len(own) == len(given)]
 
     def tie(self, channels: Channels) -> bool:
-        """Join, place by place, channels inside a layer to those of its input that have to stay as many."""
+        """Join, place by place, channels inside a layer to those of its input that have to stay as many.
+
+        Returns whether that changes anything.
+        """
         before = channels.roots()
         for own, given in self._ties:
             channels.join(np.stack([own, given], axis=1))
         return bool((channels.roots() != before).any())
 
-    def watch(self, model: nn.Module) -> None:
-        """Look at the attributes of the layers of `model`, which is about to run."""
-        own = {module: (path, _integers(module)) for path, module in model.named_modules()}
-        self._attributes = {
-            module: [own[module], *(own[child] for child in module.children())] for module in own
-        }
-
-    def note(self, layer: nn.Module, tensor: Tensor, shadow: Shadow, prefix: str = "") -> None:
-        """Note the attributes of `layer`, and of those in it, that count labels along a dimension of `tensor`."""
-        for path, integers in self._attributes[layer]:
-            self._note(path, integers, tensor, shadow, prefix)
+    def note(self, layer: nn.Module, tensor: Tensor, shadow: Shadow) -> None:
+        """Note the sizes of `layer`, and of the layers in it, that a tensor has along a labelled dimension."""
+        self._note(layer, tensor, shadow, self._seen)
 
     def _note(
-        self, path: str, integers: Mapping[int, list[str]], tensor: Tensor, shadow: Shadow, prefix: str
+        self,
+        layer: nn.Module,
+        tensor: Tensor,
+        shadow: Shadow,
+        seen: dict[tuple[str, int], list[list[_Sighting]]],
     ) -> None:
-        for name in sorted({name for size in tensor.shape for name in integers.get(size, ())}):
-            if not name.startswith(prefix):
-                continue
-            seen = self._seen[path, name]
-            if len(seen) == MOST_SIGHTINGS:
-                continue
-            sighting = [
-                (slot, dim)
-                for slot in map(compact, shadow.read(tensor).channels)
-                for dim in _meant(name, slot, integers)
-            ]
-            if sighting and not any(map(_same, sighting, seen[-1]) if seen else ()):
-                seen.append(sighting)
+        for path, sizes in self._attributes[layer]:
+            for size in set(tensor.shape) & sizes.keys():
+                sightings = seen[path, size]
+                if len(sightings) == MOST_SIGHTINGS:
+                    continue
+                slots = map(compact, shadow.read(tensor).channels)
+                found = [
+                    (slot, dim) for slot in slots for dim in sorted(varying(slot)) if slot.shape[dim] == size
+                ]
+                if found and not (
+                    sightings and len(found) == len(sightings[-1]) and all(map(_same, found, sightings[-1]))
+                ):
+                    sightings.append(found)
 
     def sizes(self, roots: Ids, members: Mapping[int, str]) -> Iterator[tuple[str, Size]]:
-        """Group -> an attribute that its channels count in. `members` is root -> group, for all in a group."""
-        for (path, name), seen in self._seen.items():
-            for sighting in seen:
-                found = [_counts(roots[slot.numpy()], dim, members) for slot, dim in sighting]
-                counts = next((count for count in found if count), {})
-                yield from ((group, Size(path, name, count)) for group, count in counts.items())
-                if any(count is not None for count in found):
-                    # Another tensor as long may be so by chance.
-                    break
+        """Group -> an attribute that its channels count in. `members` is root -> group, for all in a group.
+
+        As large as one attribute may also be another: those that start with `in_` mean what enters the layer, others
+        what is seen in it, in the order in which both are named.
+        """
+        for (path, size), names in self._names.items():
+            inner = [name for name in names if not name.startswith("in_")]
+            for wanted, seen in ((inner, self._seen), ([n for n in names if n not in inner], self._entering)):
+                counted = [
+                    [_counts(roots[slot.numpy()], dim, members) for slot, dim in sighting]
+                    for sighting in seen.get((path, size), ())
+                ]
+                for name, counts in zip(wanted, _meant(counted, len(wanted)), strict=False):
+                    yield from ((group, Size(path, name, count)) for group, count in counts.items())
+
+
+_Counts = dict[str, int]
+"""Group -> how much of a size one of its channels owns; empty where the size has nothing to do with channels."""
+
+
+def _meant(counted: Sequence[Sequence[_Counts | None]], names: int) -> Iterator[_Counts]:
+    """What so many sizes of one value count, from all that was seen to be as long."""
+    known = [[counts for counts in each if counts is not None] for each in counted]
+    known = [each for each in known if each]
+    if names == 1:
+        # The first tensor as long decides; a later one may be so by chance.
+        if known:
+            yield next((counts for counts in known[0] if counts), {})
+        return
+    different: list[_Counts] = []
+    for counts in (counts for each in known for counts in each):
+        if counts not in different:
+            different.append(counts)
+    rest = next((counts for counts in different if counts), {})
+    yield from (*different[:names], *[rest] * (names - len(different)))
 
 
 def _vectors(tensor: Tensor, shadow: Shadow) -> list[Ids]:
     """The labels along the dimensions of a tensor that give each label one run of positions."""
-    slots = map(compact, shadow.read(tensor).channels)
-    vectors = [slot.flatten().numpy() for slot in slots if len(varying(slot)) == 1]
-    return [v for v in vectors if v.all() and len(np.unique(v)) == 1 + np.count_nonzero(np.diff(v))]
+    return [vector for slot in shadow.read(tensor).channels for vector in _runs(compact(slot))]
 
 
-def _counts(classes: Ids, dim: int, members: Mapping[int, str]) -> dict[str, int] | None:
-    """Group -> the positions along `dim` that each of its channels owns; None where no number says so."""
+def _runs(slot: Tensor) -> Iterator[Ids]:
+    if len(varying(slot)) == 1:
+        vector: Ids = slot.flatten().numpy()
+        if vector.all() and len(np.unique(vector)) == 1 + np.count_nonzero(np.diff(vector)):
+            yield vector
+
+
+def _counts(classes: Ids, dim: int, members: Mapping[int, str]) -> _Counts | None:
+    """How many positions along `dim` each channel owns; None where no number says so."""
     rows = np.moveaxis(classes, dim, 0).reshape(classes.shape[dim], -1)
     if (rows == rows[0]).all():
         return {}
@@ -134,17 +176,7 @@ def _integers(layer: nn.Module) -> dict[int, list[str]]:
     return found
 
 
-def _meant(name: str, slot: Tensor, integers: Mapping[int, list[str]]) -> list[int]:
-    """The dimensions of a slot that an attribute may be the size of."""
-    for size, names in integers.items():
-        if name in names:
-            dims = [dim for dim in sorted(varying(slot)) if slot.shape[dim] == size]
-            # Sizes that happen to be equal are told apart by the order in which they are named.
-            return [dims[names.index(name)]] if 1 < len(dims) == len(names) else dims
-    return []
-
-
-def _same(a: tuple[Tensor, int], b: tuple[Tensor, int]) -> bool:
+def _same(a: _Sighting, b: _Sighting) -> bool:
     return a[1] == b[1] and a[0].shape == b[0].shape and torch.equal(a[0], b[0])
 
 
