@@ -65,6 +65,7 @@ class Relations:
             _add(places, operand.places)
         # Labels joined by now repeat along more dimensions, which keeps slots small.
         channels = [self.rooted(slot) if len(varying(slot)) > 1 else slot for slot in channels]
+        self.fix([s for s in channels if not varying(s)], "all of a tensor depends on each of them")
         fixed = [slot for slot in channels if self._is_fixed(slot)]
         channels = [slot for slot in channels if not any(slot is f for f in fixed)]
         _add(places, fixed)
@@ -223,7 +224,7 @@ def _uncovered(slot: Tensor, covers: Iterable[Tensor]) -> Tensor:
 def _add(places: list[Tensor], more: Iterable[Tensor]) -> None:
     """Add the places that lie along a dimension which none of those known does."""
     for place in more:
-        if not any(varying(place) <= varying(known) for known in places):
+        if varying(place) and not any(varying(place) <= varying(known) for known in places):
             places.append(place)
 
 
