@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Examined", "Finding"]
 
 SUFFIX = ".examined"
-PACKAGES = ("slimfleet", "torch", "torch-pruning")
+PACKAGES = ("slimfleet", "torch")
 
 log = logging.getLogger(__name__)
 

@@ -62,10 +62,13 @@ class Relations:
                         break
                 else:
                     channels.append(slot)
-            places += [place for place in operand.places if not any(_covers(p, place) for p in places)]
+            _add(places, operand.places)
+        # Labels joined by now repeat along more dimensions, which keeps slots small.
+        channels = [self.rooted(slot) if len(varying(slot)) > 1 else slot for slot in channels]
+        self.fix([s for s in channels if not varying(s)], "all of a tensor depends on each of them")
         fixed = [slot for slot in channels if self._is_fixed(slot)]
         channels = [slot for slot in channels if not any(slot is f for f in fixed)]
-        places += [slot for slot in fixed if not any(_covers(p, slot) for p in places)]
+        _add(places, fixed)
         return Labels(tuple(s.expand(*shape) for s in channels), tuple(s.expand(*shape) for s in places))
 
     def along(self, slot: Tensor, dims: Iterable[int]) -> Tensor:
@@ -150,8 +153,7 @@ class Relations:
             if varying(slot) - shared:
                 self.along(slot, shared)
             else:
-                a, b = _broadcast(bare, place)
-                self.channels.fix(self._unique(a[b != 0]), "they meet data whose size is fixed")
+                self.fix([bare], "they meet data whose size is fixed")
 
     def _is_fixed(self, slot: Tensor) -> bool:
         return self.channels.are_fixed(int(slot.reshape(-1)[-1:])) and self.channels.are_fixed(
@@ -219,8 +221,11 @@ def _uncovered(slot: Tensor, covers: Iterable[Tensor]) -> Tensor:
     return slot
 
 
-def _covers(a: Tensor, b: Tensor) -> bool:
-    return varying(b) <= varying(a)
+def _add(places: list[Tensor], more: Iterable[Tensor]) -> None:
+    """Add the places that lie along a dimension which none of those known does."""
+    for place in more:
+        if varying(place) and not any(varying(place) <= varying(known) for known in places):
+            places.append(place)
 
 
 def _first(place: Tensor, dims: Iterable[int]) -> Tensor:

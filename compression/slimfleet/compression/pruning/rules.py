@@ -134,6 +134,9 @@ def _joined_along(
     call: Call, operands: Sequence[Labels], shapes: Sequence[Sequence[int]], dim: int
 ) -> Labels:
     """Labels side by side along `dim`; along the other dimensions they must agree."""
+    operands = [
+        Labels(tuple(call.relations.rooted(s).expand(s.shape) for s in each.channels), each.places) for each in operands
+    ]
     across = [
         Labels(
             tuple(s.narrow(dim, 0, 1) for s in operand.channels if dim not in varying(compact(s))),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-PURGE_EVERY = 64
+PURGE_EVERY = 8
 """Labels of freed storages are dropped after so many writes."""
 
 
