@@ -84,15 +84,15 @@ class _Found:
         _couple_layers(found)
         return found
 
-    def groups(self) -> list[ChannelGroup]:
-        """The groups that the labels make, before any trial."""
+    def groups(self, second: bool = False) -> list[ChannelGroup]:
+        """The groups that the labels make, before any trial; `second` as in `Sightings.sizes`."""
         order = list(self.model.state_dict())
         written = {_written(path, layer) for path, layer in self.model.named_modules()}
         found = groups_of(self.channels, self.sites, order, written)
         named = [(group, own) for group, own in found if group.size > 1]
         members = {root: group.name for group, own in named for root in own.tolist()}
         sizes: dict[str, list[Size]] = defaultdict(list)
-        for name, size in self.sightings.sizes(self.channels.roots(), members):
+        for name, size in self.sightings.sizes(self.channels.roots(), members, second):
             sizes[name].append(size)
         return [replace(group, sizes=tuple(sizes[group.name])) for group, _ in named]
 
@@ -215,6 +215,10 @@ def _tried(found: _Found, trial: Trial) -> Discovery:
     failure = trial.failure(groups) if groups else None
     if failure is None:
         return found.discovery(groups, failures)
+    otherwise = found.groups(second=True)
+    counted = any(a.sizes != b.sizes for a, b in zip(groups, otherwise, strict=True))
+    if counted and trial.failure(otherwise) is None:
+        return found.discovery(otherwise, failures)
     tied = replace(found, channels=found.channels.copy())
     if found.sightings.tie(tied.channels):
         together = tied.groups()

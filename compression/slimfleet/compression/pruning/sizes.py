@@ -93,8 +93,11 @@ class Sightings:
                 ):
                     sightings.append(found)
 
-    def sizes(self, roots: Ids, members: Mapping[int, str]) -> Iterator[tuple[str, Size]]:
+    def sizes(self, roots: Ids, members: Mapping[int, str], second: bool) -> Iterator[tuple[str, Size]]:
         """Group -> an attribute that its channels count in. `members` is root -> group, for all in a group.
+
+        Where tensors as long as one attribute have different channels, the first of them tell what it counts; with
+        `second`, the next that differ.
 
         As large as one attribute may also be another: those that start with `in_` mean what enters the layer, others
         what is seen in it, in the order in which both are named.
@@ -106,7 +109,7 @@ class Sightings:
                     [_counts(roots[slot.numpy()], dim, members) for slot, dim in sighting]
                     for sighting in seen.get((path, size), ())
                 ]
-                for name, counts in zip(wanted, _meant(counted, len(wanted)), strict=False):
+                for name, counts in zip(wanted, _meant(counted, len(wanted), second), strict=False):
                     yield from ((group, Size(path, name, count)) for group, count in counts.items())
 
 
@@ -114,19 +117,22 @@ _Counts = dict[str, int]
 """Group -> how much of a size one of its channels owns; empty where the size has nothing to do with channels."""
 
 
-def _meant(counted: Sequence[Sequence[_Counts | None]], names: int) -> Iterator[_Counts]:
+def _meant(counted: Sequence[Sequence[_Counts | None]], names: int, second: bool) -> Iterator[_Counts]:
     """What so many sizes of one value count, from all that was seen to be as long."""
     known = [[counts for counts in each if counts is not None] for each in counted]
     known = [each for each in known if each]
-    if names == 1:
-        # The first tensor as long decides; a later one may be so by chance.
-        if known:
-            yield next((counts for counts in known[0] if counts), {})
-        return
     different: list[_Counts] = []
     for counts in (counts for each in known for counts in each):
         if counts not in different:
             different.append(counts)
+    if names == 1:
+        # The first tensor as long decides; a later one may be so by chance.
+        counting = [counts for counts in different if counts]
+        if second and len(counting) > 1:
+            yield counting[1]
+        elif known:
+            yield next((counts for counts in known[0] if counts), {})
+        return
     rest = next((counts for counts in different if counts), {})
     yield from (*different[:names], *[rest] * (names - len(different)))
 
