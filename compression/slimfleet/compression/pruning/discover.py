@@ -84,15 +84,15 @@ class _Found:
         _couple_layers(found)
         return found
 
-    def groups(self) -> list[ChannelGroup]:
-        """The groups that the labels make, before any trial."""
+    def groups(self, inputs_first: bool = False) -> list[ChannelGroup]:
+        """The groups that the labels make, before any trial; `inputs_first` as in `Sightings.sizes`."""
         order = list(self.model.state_dict())
         written = {_written(path, layer) for path, layer in self.model.named_modules()}
         found = groups_of(self.channels, self.sites, order, written)
         named = [(group, own) for group, own in found if group.size > 1]
         members = {root: group.name for group, own in named for root in own.tolist()}
         sizes: dict[str, list[Size]] = defaultdict(list)
-        for name, size in self.sightings.sizes(self.channels.roots(), members):
+        for name, size in self.sightings.sizes(self.channels.roots(), members, inputs_first):
             sizes[name].append(size)
         return [replace(group, sizes=tuple(sizes[group.name])) for group, _ in named]
 
@@ -215,12 +215,21 @@ def _tried(found: _Found, trial: Trial) -> Discovery:
     failure = trial.failure(groups) if groups else None
     if failure is None:
         return found.discovery(groups, failures)
-    tied = replace(found, channels=found.channels.copy())
-    if found.sightings.tie(tied.channels):
-        together = tied.groups()
-        if together and trial.failure(together) is None:
-            return tied.discovery(together, failures)
+    for view, others in _other_readings(found):
+        if others and trial.failure(others) is None:
+            return view.discovery(others, failures)
     return found.discovery(_passing(trial, groups, failure, failures), failures)
+
+
+def _other_readings(found: _Found) -> Iterator[tuple[_Found, list[ChannelGroup]]]:
+    """What else the sizes in the forward pass may mean."""
+    yield found, found.groups(inputs_first=True)
+    for tie in (found.sightings.tie_to_inputs, found.sightings.tie_alike):
+        tied = replace(found, channels=found.channels.copy())
+        tie(tied.channels)
+        if (tied.channels.roots() != found.channels.roots()).any():
+            yield tied, tied.groups()
+            yield tied, tied.groups(inputs_first=True)
 
 
 def _passing(

@@ -58,15 +58,18 @@ class Sightings:
             for own in _vectors(tensor, shadow):
                 self._ties += [(own, given) for given in self._given[layer] if len(own) == len(given)]
 
-    def tie(self, channels: Channels) -> bool:
-        """Join, place by place, channels inside a layer to those of its input that have to stay as many.
-
-        Returns whether that changes anything.
-        """
-        before = channels.roots()
+    def tie_to_inputs(self, channels: Channels) -> None:
+        """Join, place by place, channels inside a layer to those of its input that have to stay as many."""
         for own, given in self._ties:
             channels.join(np.stack([own, given], axis=1))
-        return bool((channels.roots() != before).any())
+
+    def tie_alike(self, channels: Channels) -> None:
+        """Join, place by place, all that one size of a layer counts."""
+        for key in self._names:
+            slots = [slot for sighting in self._seen.get(key, ()) for slot, _ in sighting]
+            vectors = [vector for slot in slots for vector in _runs(slot)]
+            for vector in vectors[1:]:
+                channels.join(np.stack([vectors[0], vector], axis=1))
 
     def note(self, layer: nn.Module, tensor: Tensor, shadow: Shadow) -> None:
         """Note the sizes of `layer`, and of the layers in it, that a tensor has along a labelled dimension."""
@@ -93,18 +96,23 @@ class Sightings:
                 ):
                     sightings.append(found)
 
-    def sizes(self, roots: Ids, members: Mapping[int, str]) -> Iterator[tuple[str, Size]]:
+    def sizes(
+        self, roots: Ids, members: Mapping[int, str], inputs_first: bool = False
+    ) -> Iterator[tuple[str, Size]]:
         """Group -> an attribute that its channels count in. `members` is root -> group, for all in a group.
 
         As large as one attribute may also be another: those that start with `in_` mean what enters the layer, others
-        what is seen in it, in the order in which both are named.
+        what is seen in it, in the order in which both are named; with `inputs_first` all mean what enters it if that
+        is as large.
         """
         for (path, size), names in self._names.items():
             inner = [name for name in names if not name.startswith("in_")]
-            for wanted, seen in ((inner, self._seen), ([n for n in names if n not in inner], self._entering)):
+            entering, seen = self._entering.get((path, size), []), self._seen.get((path, size), [])
+            inside = [*entering, *seen] if inputs_first else seen
+            for wanted, sightings in ((inner, inside), ([n for n in names if n not in inner], entering)):
                 counted = [
                     [_counts(roots[slot.numpy()], dim, members) for slot, dim in sighting]
-                    for sighting in seen.get((path, size), ())
+                    for sighting in sightings
                 ]
                 for name, counts in zip(wanted, _meant(counted, len(wanted)), strict=False):
                     yield from ((group, Size(path, name, count)) for group, count in counts.items())
