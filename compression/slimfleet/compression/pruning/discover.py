@@ -218,7 +218,7 @@ def _tried(found: _Found, trial: Trial) -> Discovery:
     for view, others in _other_readings(found):
         if others and trial.failure(others) is None:
             return view.discovery(others, failures)
-    return found.discovery(_passing(trial, groups, failure, failures), failures)
+    return found.discovery(_with_what_passes(trial, [], groups, failures), failures)
 
 
 def _other_readings(found: _Found) -> Iterator[tuple[_Found, list[ChannelGroup]]]:
@@ -232,15 +232,16 @@ def _other_readings(found: _Found) -> Iterator[tuple[_Found, list[ChannelGroup]]
             yield tied, tied.groups(inputs_first=True)
 
 
-def _passing(
-    trial: Trial, groups: Sequence[ChannelGroup], failure: str, failures: dict[str, str]
+def _with_what_passes(
+    trial: Trial, accepted: list[ChannelGroup], groups: Sequence[ChannelGroup], failures: dict[str, str]
 ) -> list[ChannelGroup]:
-    """Those of `groups`, which fail together with `failure`, that pass; the others are put down in `failures`."""
+    """`accepted`, and those of `groups` that pass beside them; the others are put down in `failures`."""
+    failure = trial.failure([*accepted, *groups])
+    if failure is None:
+        return [*accepted, *groups]
     if len(groups) == 1:
         failures[groups[0].name] = failure
-        return []
-    passing: list[ChannelGroup] = []
+        return accepted
     for part in (groups[: len(groups) // 2], groups[len(groups) // 2 :]):
-        of_part = trial.failure(part)
-        passing += part if of_part is None else _passing(trial, part, of_part, failures)
-    return passing
+        accepted = _with_what_passes(trial, accepted, part, failures)
+    return accepted

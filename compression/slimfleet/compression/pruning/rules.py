@@ -135,7 +135,8 @@ def _joined_along(
 ) -> Labels:
     """Labels side by side along `dim`; along the other dimensions they must agree."""
     operands = [
-        Labels(tuple(call.relations.rooted(s).expand(s.shape) for s in each.channels), each.places) for each in operands
+        Labels(tuple(call.relations.rooted(s).expand(s.shape) for s in each.channels), each.places)
+        for each in operands
     ]
     across = [
         Labels(

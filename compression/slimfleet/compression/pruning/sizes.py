@@ -33,18 +33,18 @@ class Sightings:
     def __init__(self) -> None:
         self._given: dict[nn.Module, list[Ids]] = {}
         self._ties: list[tuple[Ids, Ids]] = []
-        self._attributes: dict[nn.Module, list[tuple[str, dict[int, list[str]]]]] = {}
+        self._attributes: dict[nn.Module, tuple[str, dict[int, list[str]]]] = {}
         self._names: dict[tuple[str, int], list[str]] = {}
         self._seen: dict[tuple[str, int], list[list[_Sighting]]] = defaultdict(list)
+        self._around: dict[tuple[str, int], list[list[_Sighting]]] = defaultdict(list)
         self._entering: dict[tuple[str, int], list[list[_Sighting]]] = defaultdict(list)
 
     def watch(self, model: nn.Module) -> None:
         """Look at the attributes of the layers of `model`, which is about to run."""
-        own = {module: (path, _integers(module)) for path, module in model.named_modules()}
-        self._attributes = {
-            module: [own[module], *(own[child] for child in module.children())] for module in own
+        self._attributes = {module: (path, _integers(module)) for path, module in model.named_modules()}
+        self._names = {
+            (path, size): names for path, sizes in self._attributes.values() for size, names in sizes.items()
         }
-        self._names = {(path, size): names for path, sizes in own.values() for size, names in sizes.items()}
 
     def enter(self, layer: nn.Module, tensors: Sequence[Tensor], shadow: Shadow) -> None:
         """Note what a layer is given: sizes, and views in it, may come from there."""
@@ -74,6 +74,8 @@ class Sightings:
     def note(self, layer: nn.Module, tensor: Tensor, shadow: Shadow) -> None:
         """Note the sizes of `layer`, and of the layers in it, that a tensor has along a labelled dimension."""
         self._note(layer, tensor, shadow, self._seen)
+        for child in layer.children():
+            self._note(child, tensor, shadow, self._around)
 
     def _note(
         self,
@@ -82,19 +84,18 @@ class Sightings:
         shadow: Shadow,
         seen: dict[tuple[str, int], list[list[_Sighting]]],
     ) -> None:
-        for path, sizes in self._attributes[layer]:
-            for size in set(tensor.shape) & sizes.keys():
-                sightings = seen[path, size]
-                if len(sightings) == MOST_SIGHTINGS:
-                    continue
-                slots = map(compact, shadow.read(tensor).channels)
-                found = [
-                    (slot, dim) for slot in slots for dim in sorted(varying(slot)) if slot.shape[dim] == size
-                ]
-                if found and not (
-                    sightings and len(found) == len(sightings[-1]) and all(map(_same, found, sightings[-1]))
-                ):
-                    sightings.append(found)
+        path, sizes = self._attributes[layer]
+        for size in set(tensor.shape) & sizes.keys():
+            sightings = seen[path, size]
+            if len(sightings) == MOST_SIGHTINGS:
+                continue
+            slots = map(compact, shadow.read(tensor).channels)
+            found = [
+                (slot, dim) for slot in slots for dim in sorted(varying(slot)) if slot.shape[dim] == size
+            ]
+            last = sightings[-1] if sightings else []
+            if found and not (len(found) == len(last) and all(map(_same, found, last))):
+                sightings.append(found)
 
     def sizes(
         self, roots: Ids, members: Mapping[int, str], inputs_first: bool = False
@@ -107,7 +108,9 @@ class Sightings:
         """
         for (path, size), names in self._names.items():
             inner = [name for name in names if not name.startswith("in_")]
-            entering, seen = self._entering.get((path, size), []), self._seen.get((path, size), [])
+            key = path, size
+            # The layer around it, where a layer's own forward pass shows nothing.
+            entering, seen = self._entering.get(key, []), self._seen.get(key) or self._around.get(key, [])
             inside = [*entering, *seen] if inputs_first else seen
             for wanted, sightings in ((inner, inside), ([n for n in names if n not in inner], entering)):
                 counted = [
