@@ -525,8 +525,8 @@ _ALIKE: Mapping[Rule, str] = {
     _constant: """
         zeros ones empty full arange rand randn zeros_like ones_like empty_like full_like rand_like randn_like new_zeros
         new_ones new_empty new_full scalar_tensor eye linspace logspace randint randperm normal uniform random
-        exponential zero empty_strided new_empty_strided tril_indices triu_indices hann_window _local_scalar_dense is_nonzero equal
-        item _assert_async
+        exponential zero empty_strided new_empty_strided tril_indices triu_indices hann_window _local_scalar_dense
+        is_nonzero equal item _assert_async
         """,
     _moved: """
         roll flip repeat pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle tril triu im2col
