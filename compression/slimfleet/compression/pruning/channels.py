@@ -24,7 +24,7 @@ class Channels:
     """Labels from 1; 0 stands for no label."""
 
     def __init__(self) -> None:
-        self._parent = [0]
+        self._parent: Ids = np.zeros(1, dtype=np.int64)
         self._reasons: dict[int, str] = {}
         self._read: list[Ids] = []
 
@@ -41,12 +41,13 @@ class Channels:
     def fresh(self, count: int) -> range:
         """So many new labels."""
         start = len(self._parent)
-        self._parent.extend(range(start, start + count))
+        self._parent = np.concatenate([self._parent, np.arange(start, start + count)])
         return range(start, start + count)
 
     def join(self, pairs: Ids) -> None:
         """Join the two labels of each row of `pairs`, of shape (n, 2)."""
-        for a, b in pairs.tolist():
+        roots = self.roots_of(pairs)
+        for a, b in np.unique(roots[roots[:, 0] != roots[:, 1]], axis=0).tolist():
             low, high = sorted((self._root(a), self._root(b)))
             if low == high:
                 continue
@@ -56,18 +57,20 @@ class Channels:
 
     def fix(self, labels: Ids, reason: str) -> None:
         """Keep `labels`, and all that is joined to them, whole. The first reason given stays."""
-        for label in labels.tolist():
-            self._reasons.setdefault(self._root(label), reason)
+        for root in np.unique(self.roots_of(labels)).tolist():
+            self._reasons.setdefault(root, reason)
 
     def roots_of(self, labels: Ids) -> Ids:
         """The label that stands for the class of each of `labels`."""
-        return np.array([self._root(label) for label in labels.ravel().tolist()], dtype=np.int64).reshape(
-            labels.shape
-        )
+        roots = self._parent[labels]
+        while (roots != (above := self._parent[roots])).any():
+            roots = above
+        self._parent[labels] = roots
+        return roots
 
-    def are_fixed(self, *labels: int) -> bool:
+    def are_fixed(self, labels: Ids) -> bool:
         """Whether all `labels`, none of which is 0, are fixed by now."""
-        return all(self._root(label) in self._reasons for label in labels)
+        return all(root in self._reasons for root in np.unique(self.roots_of(labels)).tolist())
 
     def read(self, labels: Ids) -> None:
         """Note that a weight mixes `labels` into something else: only such channels can be missed."""
@@ -75,10 +78,7 @@ class Channels:
 
     def roots(self) -> Ids:
         """Label -> the label that stands for its class."""
-        roots = np.array(self._parent, dtype=np.int64)
-        while (roots != roots[roots]).any():
-            roots = roots[roots]
-        return roots
+        return self.roots_of(np.arange(len(self._parent)))
 
     def reasons(self) -> dict[int, str]:
         """Root -> why its class is kept whole, for every class that is."""
@@ -88,10 +88,8 @@ class Channels:
         return {**dict.fromkeys(unread, "no layer reads them"), **found}
 
     def _root(self, label: int) -> int:
-        parent = self._parent
-        while parent[label] != label:
-            parent[label] = parent[parent[label]]
-            label = parent[label]
+        while (parent := int(self._parent[label])) != label:
+            label = parent
         return label
 
 

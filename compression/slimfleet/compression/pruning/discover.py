@@ -84,15 +84,15 @@ class _Found:
         _couple_layers(found)
         return found
 
-    def groups(self, second: bool = False) -> list[ChannelGroup]:
-        """The groups that the labels make, before any trial; `second` as in `Sightings.sizes`."""
+    def groups(self, inputs_first: bool = False) -> list[ChannelGroup]:
+        """The groups that the labels make, before any trial; `inputs_first` as in `Sightings.sizes`."""
         order = list(self.model.state_dict())
         written = {_written(path, layer) for path, layer in self.model.named_modules()}
         found = groups_of(self.channels, self.sites, order, written)
         named = [(group, own) for group, own in found if group.size > 1]
         members = {root: group.name for group, own in named for root in own.tolist()}
         sizes: dict[str, list[Size]] = defaultdict(list)
-        for name, size in self.sightings.sizes(self.channels.roots(), members, second):
+        for name, size in self.sightings.sizes(self.channels.roots(), members, inputs_first):
             sizes[name].append(size)
         return [replace(group, sizes=tuple(sizes[group.name])) for group, _ in named]
 
@@ -215,27 +215,33 @@ def _tried(found: _Found, trial: Trial) -> Discovery:
     failure = trial.failure(groups) if groups else None
     if failure is None:
         return found.discovery(groups, failures)
-    otherwise = found.groups(second=True)
-    counted = any(a.sizes != b.sizes for a, b in zip(groups, otherwise, strict=True))
-    if counted and trial.failure(otherwise) is None:
-        return found.discovery(otherwise, failures)
-    tied = replace(found, channels=found.channels.copy())
-    if found.sightings.tie(tied.channels):
-        together = tied.groups()
-        if together and trial.failure(together) is None:
-            return tied.discovery(together, failures)
-    return found.discovery(_passing(trial, groups, failure, failures), failures)
+    for view, others in _other_readings(found):
+        if others and trial.failure(others) is None:
+            return view.discovery(others, failures)
+    return found.discovery(_with_what_passes(trial, [], groups, failures), failures)
 
 
-def _passing(
-    trial: Trial, groups: Sequence[ChannelGroup], failure: str, failures: dict[str, str]
+def _other_readings(found: _Found) -> Iterator[tuple[_Found, list[ChannelGroup]]]:
+    """What else the sizes in the forward pass may mean."""
+    yield found, found.groups(inputs_first=True)
+    for tie in (found.sightings.tie_to_inputs, found.sightings.tie_alike):
+        tied = replace(found, channels=found.channels.copy())
+        tie(tied.channels)
+        if (tied.channels.roots() != found.channels.roots()).any():
+            yield tied, tied.groups()
+            yield tied, tied.groups(inputs_first=True)
+
+
+def _with_what_passes(
+    trial: Trial, accepted: list[ChannelGroup], groups: Sequence[ChannelGroup], failures: dict[str, str]
 ) -> list[ChannelGroup]:
-    """Those of `groups`, which fail together with `failure`, that pass; the others are put down in `failures`."""
+    """`accepted`, and those of `groups` that pass beside them; the others are put down in `failures`."""
+    failure = trial.failure([*accepted, *groups])
+    if failure is None:
+        return [*accepted, *groups]
     if len(groups) == 1:
         failures[groups[0].name] = failure
-        return []
-    passing: list[ChannelGroup] = []
+        return accepted
     for part in (groups[: len(groups) // 2], groups[len(groups) // 2 :]):
-        of_part = trial.failure(part)
-        passing += part if of_part is None else _passing(trial, part, of_part, failures)
-    return passing
+        accepted = _with_what_passes(trial, accepted, part, failures)
+    return accepted

@@ -156,9 +156,7 @@ class Relations:
                 self.fix([bare], "they meet data whose size is fixed")
 
     def _is_fixed(self, slot: Tensor) -> bool:
-        return self.channels.are_fixed(int(slot.reshape(-1)[-1:])) and self.channels.are_fixed(
-            *self._unique(slot).tolist()
-        )
+        return self.channels.are_fixed(self._unique(slot))
 
     def _dependent(self, a: Tensor, b: Tensor) -> Ids | None:
         """The pairs of labels that meet, or None where the two slots are independent."""

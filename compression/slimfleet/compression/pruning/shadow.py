@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-PURGE_EVERY = 8
-"""Labels of freed storages are dropped after so many writes."""
+PURGE_AT = 64
+"""Labels of freed storages are dropped when those of so many were added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Shadow:
 
     def __init__(self) -> None:
         self._entries: dict[int, _Entry] = {}
-        self._writes = 0
+        self._purge_at = PURGE_AT
 
     def read(self, tensor: Tensor) -> Labels:
         """The labels of a tensor, of its shape."""
@@ -77,9 +77,9 @@ class Shadow:
 
     def write(self, tensor: Tensor, labels: Labels) -> None:
         """Replace the labels of a tensor; those of the rest of its storage stay."""
-        self._writes += 1
-        if self._writes % PURGE_EVERY == 0:
+        if len(self._entries) >= self._purge_at:
             self._entries = {key: e for key, e in self._entries.items() if not _freed(e)}
+            self._purge_at = len(self._entries) + PURGE_AT
         labels = labels.map(canonical)
         entry = self._entry(tensor)
         geometry = _geometry(tensor)

@@ -33,18 +33,18 @@ class Sightings:
     def __init__(self) -> None:
         self._given: dict[nn.Module, list[Ids]] = {}
         self._ties: list[tuple[Ids, Ids]] = []
-        self._attributes: dict[nn.Module, list[tuple[str, dict[int, list[str]]]]] = {}
+        self._attributes: dict[nn.Module, tuple[str, dict[int, list[str]]]] = {}
         self._names: dict[tuple[str, int], list[str]] = {}
         self._seen: dict[tuple[str, int], list[list[_Sighting]]] = defaultdict(list)
+        self._around: dict[tuple[str, int], list[list[_Sighting]]] = defaultdict(list)
         self._entering: dict[tuple[str, int], list[list[_Sighting]]] = defaultdict(list)
 
     def watch(self, model: nn.Module) -> None:
         """Look at the attributes of the layers of `model`, which is about to run."""
-        own = {module: (path, _integers(module)) for path, module in model.named_modules()}
-        self._attributes = {
-            module: [own[module], *(own[child] for child in module.children())] for module in own
+        self._attributes = {module: (path, _integers(module)) for path, module in model.named_modules()}
+        self._names = {
+            (path, size): names for path, sizes in self._attributes.values() for size, names in sizes.items()
         }
-        self._names = {(path, size): names for path, sizes in own.values() for size, names in sizes.items()}
 
     def enter(self, layer: nn.Module, tensors: Sequence[Tensor], shadow: Shadow) -> None:
         """Note what a layer is given: sizes, and views in it, may come from there."""
@@ -58,19 +58,24 @@ class Sightings:
             for own in _vectors(tensor, shadow):
                 self._ties += [(own, given) for given in self._given[layer] if len(own) == len(given)]
 
-    def tie(self, channels: Channels) -> bool:
-        """Join, place by place, channels inside a layer to those of its input that have to stay as many.
-
-        Returns whether that changes anything.
-        """
-        before = channels.roots()
+    def tie_to_inputs(self, channels: Channels) -> None:
+        """Join, place by place, channels inside a layer to those of its input that have to stay as many."""
         for own, given in self._ties:
             channels.join(np.stack([own, given], axis=1))
-        return bool((channels.roots() != before).any())
+
+    def tie_alike(self, channels: Channels) -> None:
+        """Join, place by place, all that one size of a layer counts."""
+        for key in self._names:
+            slots = [slot for sighting in self._seen.get(key, ()) for slot, _ in sighting]
+            vectors = [vector for slot in slots for vector in _runs(slot)]
+            for vector in vectors[1:]:
+                channels.join(np.stack([vectors[0], vector], axis=1))
 
     def note(self, layer: nn.Module, tensor: Tensor, shadow: Shadow) -> None:
         """Note the sizes of `layer`, and of the layers in it, that a tensor has along a labelled dimension."""
         self._note(layer, tensor, shadow, self._seen)
+        for child in layer.children():
+            self._note(child, tensor, shadow, self._around)
 
     def _note(
         self,
@@ -79,37 +84,40 @@ class Sightings:
         shadow: Shadow,
         seen: dict[tuple[str, int], list[list[_Sighting]]],
     ) -> None:
-        for path, sizes in self._attributes[layer]:
-            for size in set(tensor.shape) & sizes.keys():
-                sightings = seen[path, size]
-                if len(sightings) == MOST_SIGHTINGS:
-                    continue
-                slots = map(compact, shadow.read(tensor).channels)
-                found = [
-                    (slot, dim) for slot in slots for dim in sorted(varying(slot)) if slot.shape[dim] == size
-                ]
-                if found and not (
-                    sightings and len(found) == len(sightings[-1]) and all(map(_same, found, sightings[-1]))
-                ):
-                    sightings.append(found)
+        path, sizes = self._attributes[layer]
+        for size in set(tensor.shape) & sizes.keys():
+            sightings = seen[path, size]
+            if len(sightings) == MOST_SIGHTINGS:
+                continue
+            slots = map(compact, shadow.read(tensor).channels)
+            found = [
+                (slot, dim) for slot in slots for dim in sorted(varying(slot)) if slot.shape[dim] == size
+            ]
+            last = sightings[-1] if sightings else []
+            if found and not (len(found) == len(last) and all(map(_same, found, last))):
+                sightings.append(found)
 
-    def sizes(self, roots: Ids, members: Mapping[int, str], second: bool) -> Iterator[tuple[str, Size]]:
+    def sizes(
+        self, roots: Ids, members: Mapping[int, str], inputs_first: bool = False
+    ) -> Iterator[tuple[str, Size]]:
         """Group -> an attribute that its channels count in. `members` is root -> group, for all in a group.
 
-        Where tensors as long as one attribute have different channels, the first of them tell what it counts; with
-        `second`, the next that differ.
-
         As large as one attribute may also be another: those that start with `in_` mean what enters the layer, others
-        what is seen in it, in the order in which both are named.
+        what is seen in it, in the order in which both are named; with `inputs_first` all mean what enters it if that
+        is as large.
         """
         for (path, size), names in self._names.items():
             inner = [name for name in names if not name.startswith("in_")]
-            for wanted, seen in ((inner, self._seen), ([n for n in names if n not in inner], self._entering)):
+            key = path, size
+            # The layer around it, where a layer's own forward pass shows nothing.
+            entering, seen = self._entering.get(key, []), self._seen.get(key) or self._around.get(key, [])
+            inside = [*entering, *seen] if inputs_first else seen
+            for wanted, sightings in ((inner, inside), ([n for n in names if n not in inner], entering)):
                 counted = [
                     [_counts(roots[slot.numpy()], dim, members) for slot, dim in sighting]
-                    for sighting in seen.get((path, size), ())
+                    for sighting in sightings
                 ]
-                for name, counts in zip(wanted, _meant(counted, len(wanted), second), strict=False):
+                for name, counts in zip(wanted, _meant(counted, len(wanted)), strict=False):
                     yield from ((group, Size(path, name, count)) for group, count in counts.items())
 
 
@@ -117,22 +125,19 @@ _Counts = dict[str, int]
 """Group -> how much of a size one of its channels owns; empty where the size has nothing to do with channels."""
 
 
-def _meant(counted: Sequence[Sequence[_Counts | None]], names: int, second: bool) -> Iterator[_Counts]:
+def _meant(counted: Sequence[Sequence[_Counts | None]], names: int) -> Iterator[_Counts]:
     """What so many sizes of one value count, from all that was seen to be as long."""
     known = [[counts for counts in each if counts is not None] for each in counted]
     known = [each for each in known if each]
+    if names == 1:
+        # The first tensor as long decides; a later one may be so by chance.
+        if known:
+            yield next((counts for counts in known[0] if counts), {})
+        return
     different: list[_Counts] = []
     for counts in (counts for each in known for counts in each):
         if counts not in different:
             different.append(counts)
-    if names == 1:
-        # The first tensor as long decides; a later one may be so by chance.
-        counting = [counts for counts in different if counts]
-        if second and len(counting) > 1:
-            yield counting[1]
-        elif known:
-            yield next((counts for counts in known[0] if counts), {})
-        return
     rest = next((counts for counts in different if counts), {})
     yield from (*different[:names], *[rest] * (names - len(different)))
 

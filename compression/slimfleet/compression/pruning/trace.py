@@ -82,6 +82,9 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._layers.pop()
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._layers:
+            for tensor in tensors_of_args(args, kwargs or {}):
+                self._sightings.note(self._layers[-1], tensor, self._shadow)
         output = self._labelled(operator, args, kwargs or {})
         if self._layers:
             for tensor in tensors_of_args((output,), {}):
