@@ -31,7 +31,11 @@ class Channels:
     def copy(self) -> Channels:
         """Channels of their own, with the same labels."""
         other = Channels()
-        other._parent, other._reasons, other._read = self._parent.copy(), self._reasons.copy(), self._read.copy()
+        other._parent, other._reasons, other._read = (
+            self._parent.copy(),
+            self._reasons.copy(),
+            self._read.copy(),
+        )
         return other
 
     def fresh(self, count: int) -> range:
