@@ -117,7 +117,7 @@ def test_the_baseline_ignores_budgets_and_changes_nothing_else() -> None:
         (32,),
     )
     assert theirs.codec == replace(ours.coordinator.codec, feedback=False)
-    assert theirs.server == ServerSettings(max_update_norm=50.0)
+    assert theirs.server == ServerSettings(max_update_norm=50.0, fleet_bounds=False)
     assert (theirs.budget, theirs.client) == (ours.coordinator.budget, ours.coordinator.client)
 
 

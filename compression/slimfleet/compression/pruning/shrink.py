@@ -37,11 +37,13 @@ def shrink_model(model: nn.Module, index_map: IndexMap) -> nn.Module:
         set_size(owner, attribute, get_size(owner, attribute) - count)
     taken: _Taken = {}
     changed = {m: cut for path, m in small.named_modules() if (cut := _slice_own(m, path, index_map, taken))}
+    # Found before sizes change: of a norm over two groups one may be left, and is no norm over all channels.
+    stand_ins = {layer: new for layer, cut in changed.items() if (new := _stand_in(layer, cut)) is not None}
     for module in changed:
         for kind, fix in _FIXES:
             if isinstance(module, kind) and not counts_whole(module):
                 fix(module)
-    return _replaced(small, changed)
+    return _replaced(small, stand_ins)
 
 
 def _slice_own(module: nn.Module, path: str, index_map: IndexMap, taken: _Taken) -> _Cut | None:
@@ -125,9 +127,8 @@ _FIXES: tuple[tuple[type[nn.Module], Callable[[Any], None]], ...] = (
 )
 
 
-def _replaced(model: nn.Module, changed: Mapping[nn.Module, _Cut]) -> nn.Module:
-    """`model` with stand-ins for those of the layers that `changed` which torch's own code cannot run with."""
-    stand_ins = {layer: new for layer, cut in changed.items() if (new := _stand_in(layer, cut)) is not None}
+def _replaced(model: nn.Module, stand_ins: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """`model` with stand-ins for those of its layers that torch's own code cannot run with fewer channels."""
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if child in stand_ins:
