@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 # Before torch is imported, here and in the processes that tests start: two workers share the machine already.
 os.environ["OMP_NUM_THREADS"] = "1"
+# What tests find out about models is no business of the user's cache, nor of the next run.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="slimfleet-tests-")
 
 import logging
 from collections.abc import Callable, Iterator, Sequence

@@ -111,3 +111,54 @@ def test_a_folder_that_cannot_be_written_only_costs_time(task_of, tmp_path, capl
     found, work = examine(task_of(), tmp_path / "file")
     assert work.parameters == sum(p.numel() for p in nn.Module.parameters(found.model))
     assert "is not kept" in caplog.text
+
+
+class Lined(torch.nn.Module):
+    """Its forward pass, and how many heads it has, are attributes."""
+
+    def __init__(self, forward, heads):
+        super().__init__()
+        self.line, self.heads, self.a, self.b = forward, heads, nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.line(self, x)
+
+
+class LinedTask:
+    name, partitions = "lined", 1
+
+    def __init__(self, forward, heads=1):
+        self.build_model = lambda: Lined(forward, heads)
+
+    def example_inputs(self):
+        return (torch.zeros(1, 4),)
+
+
+def test_the_user_s_cache_is_asked_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = blueprint(LinedTask(lambda s, x: s.b(s.a(x))), 0)
+    monkeypatch.setattr("slimfleet.compression.pruning.blueprint.discover", None)
+    again = blueprint(LinedTask(lambda s, x: s.b(s.a(x))), 0)
+    assert shape_of(again) == shape_of(found)
+    assert again.whole == found.whole != ()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [LinedTask(lambda s, x: s.b(s.a(x).softmax(-1))), LinedTask(lambda s, x: s.b(s.a(x)), heads=2)],
+    ids=["another function", "another number"],
+)
+def test_what_a_layer_holds_tells_models_apart(tmp_path, monkeypatch, other):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    blueprint(LinedTask(lambda s, x: s.b(s.a(x))), 0)
+    blueprint(other, 0)
+    assert len(list(tmp_path.rglob("*.examined"))) == 2
+
+
+def test_without_a_home_nothing_is_kept(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("pathlib.Path.home", homeless)
+    assert [group.name for group in blueprint(LinedTask(lambda s, x: s.b(s.a(x))), 0).groups] == ["a"]

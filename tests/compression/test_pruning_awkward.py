@@ -402,6 +402,24 @@ def test_work_is_bounded_by_counting_it(monkeypatch: pytest.MonkeyPatch) -> None
     assert set(whole(found).values()) == {"finding its channels takes more work than is allowed"}
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}, {"bias": False}])
+def test_machines_with_and_without_a_fused_lstm_find_the_same(options: dict[str, Any]) -> None:
+    def forward(s: Any, x: Tensor) -> Tensor:
+        return s.o(s.r(s.e(x))[0].mean(1))
+
+    def found() -> object:
+        directions = 1 + options.get("bidirectional", False)
+        parts = {"r": nn.LSTM(8, 6, batch_first=True, **options), "o": nn.Linear(6 * directions, 2)}
+        groups = discover(Written(forward, e=nn.Embedding(9, 8), **parts), WORDS).groups
+        return [(g.name, [(m.tensor, m.dim, m.positions.tolist()) for m in g.members]) for g in groups]
+
+    fused = found()
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert found() == fused
+    assert [name for name, _ in fused] == ["e", "r"]
+
+
 def test_the_same_groups_every_time() -> None:
     first, second = (
         [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,11 +63,20 @@ class Examined:
         return self.folder / f"{key}{SUFFIX}"
 
 
+def user_cache() -> Examined | None:
+    """Findings in `$XDG_CACHE_HOME/slimfleet`, by default `~/.cache/slimfleet`; None where the user has no home."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
+    return Examined(folder / "slimfleet")
+
+
 def key_of(what: str, task: Task, model: nn.Module) -> str:
     """The key of a finding about `model`, a model of `task` at any width.
 
-    It changes with the layers, their shapes and the example inputs, with the versions of the libraries, and with the
-    source of every package, or single module, that the task or a layer comes from.
+    It changes with the layers, their shapes and plain attributes, the functions that they hold, the example inputs, the
+    versions of the libraries, and the source of every package, or single module, that the task or a layer comes from.
     """
     digest = hashlib.sha256(what.encode())
     for package in PACKAGES:
@@ -76,10 +86,25 @@ def key_of(what: str, task: Task, model: nn.Module) -> str:
     for tensor in task.example_inputs():
         digest.update(f"{list(tensor.shape)} {tensor.dtype}\n".encode())
     digest.update(repr(model).encode())
+    for path, layer in model.named_modules():
+        plain = {name: _told(value) for name, value in vars(layer).items() if not name.startswith("_")}
+        digest.update(f"{path} {plain}\n".encode())
     names = {type(each).__module__ for each in (getattr(task, "wrapped", task), *model.modules())}
     for path in _sources({name.partition(".")[0] for name in names}):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:32]
+
+
+def _told(value: object) -> object:
+    """What of an attribute tells one model from another, in the same words in every process."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, list | tuple):
+        return [_told(item) for item in value]
+    code = getattr(value, "__code__", None)
+    if code is not None:
+        return code.co_code.hex(), [_told(c) for c in code.co_consts], code.co_names
+    return type(value).__name__
 
 
 def _sources(packages: set[str]) -> list[Path]:

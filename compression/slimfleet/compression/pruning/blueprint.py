@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from slimfleet.compression.checked_task import CheckedTask, blamed, label_of
-from slimfleet.compression.examined import Examined, Finding, key_of
+from slimfleet.compression.examined import Examined, Finding, key_of, user_cache
 from slimfleet.compression.limits import check_channels, check_sizes, check_values
 from slimfleet.compression.pruning.discover import discover
 from slimfleet.compression.pruning.groups import ChannelGroup, Discovery, LeftWhole, Member, Size
@@ -45,7 +45,8 @@ class Blueprint:
 def blueprint(task: Task, seed: int, examined: Examined | None = None) -> Blueprint:
     """Build the task's model with torch seeded by `seed` (the global generator is left alone) and examine it.
 
-    With `examined` the channel groups are looked up there, and found out and kept where they are new. Raises BadInput
+    With `examined` the channel groups are looked up there, and found out and kept where they are new. Without, a user's
+    task is tried with the model, and the groups are kept in the user's cache. Raises BadInput
     for a model that the wire cannot carry, or that no fleet can train.
     """
     with torch.random.fork_rng(devices=[]):
@@ -61,22 +62,29 @@ def blueprint(task: Task, seed: int, examined: Examined | None = None) -> Bluepr
 
 def _examined(task: Task, model: nn.Module, examined: Examined | None) -> Discovery:
     if examined is None:
-        return _discovered(task, model)
-    key = key_of("groups", task, model)
-    known = examined.get(key)
+        _rehearse(task, model)
+        return _looked_up(task, model, user_cache())
+    return _looked_up(task, model, examined, rehearse=True)
+
+
+def _looked_up(task: Task, model: nn.Module, examined: Examined | None, rehearse: bool = False) -> Discovery:
+    """The groups of a model as found before, or found now; what is new is tried with its task first."""
+    key = key_of("groups", task, model) if examined else ""
+    known = examined.get(key) if examined else None
     if known is not None:
         return _discovery_in(known)
-    discovery = _discovered(task, model)
-    examined.put(key, _finding(discovery))
+    if rehearse:
+        _rehearse(task, model)
+    with blamed(label_of(task), "build_model, examined for channels to remove"):
+        discovery = discover(model, task.example_inputs())
+    if examined:
+        examined.put(key, _finding(discovery))
     return discovery
 
 
-def _discovered(task: Task, model: nn.Module) -> Discovery:
-    """The groups of a model that is new here; a user's task is tried with it first."""
+def _rehearse(task: Task, model: nn.Module) -> None:
     if isinstance(task, CheckedTask):
         task.rehearse_model(model)
-    with blamed(label_of(task), "build_model, examined for channels to remove"):
-        return discover(model, task.example_inputs())
 
 
 def _finding(discovery: Discovery) -> Finding:

@@ -444,6 +444,38 @@ def _within_groups(relations: Relations, slot: Tensor, shape: Sequence[int], gro
     return canonical(joined.reshape(shape[0], shape[1], *split.shape[3:])).expand(shape)
 
 
+def _recurrent(call: Call) -> Sequence[Labels]:
+    """One layer of an LSTM, fused: a unit owns its rows of each gate and its column of the recurrent weights."""
+    x, w_input, w_hidden, b_input, b_hidden, h, c = call.args[:7]
+    relations = call.relations
+    units = w_hidden.shape[1]
+    rows = x.numel() // x.shape[-1]
+
+    def by_unit(labels: Labels) -> Labels:
+        """Labels along the rows of gates, joined over the gates."""
+        rows = [s.select(-1, 0) if s.dim() == 2 else s for s in labels.channels if 0 in varying(compact(s))]
+        gates = [canonical(s.reshape(-1, units)) for s in rows]
+        return Labels(tuple(relations.along(compact(s), [0]).expand(1, units) for s in gates))
+
+    columns = Labels(tuple(s[:1] for s in call.labels(w_hidden).channels if varying(compact(s)) == {1}))
+    states = [call.labels(state).map(lambda s: s.reshape(-1, units)[:1]) for state in (h, c)]
+    gates = [by_unit(call.labels(t)) for t in (w_input, w_hidden, b_input, b_hidden)]
+    own = relations.together([columns, *states, *gates], (1, units))
+    relations.read(map(compact, own.channels))
+
+    features = call.labels(x).map(lambda s: s.reshape(-1, x.shape[-1], 1))
+    weights = call.labels(w_input)
+    weights = Labels(tuple(s[:1].t()[None] for s in weights.channels if varying(compact(s)) == {1}))
+    relations.contracted([features.map(canonical), weights], (rows, x.shape[-1], 1), 1)
+    relations.multiplications += rows * (w_input.numel() + w_hidden.numel())
+    return [
+        Labels(tuple(s[0].expand(out.shape) for s in own.channels), _places(out.shape, range(out.dim() - 1)))
+        if out.dim() and out.shape[-1] == units
+        else Labels()
+        for out in tensors_of_args((call.output,), {})
+    ]
+
+
 def _packed(call: Call) -> Sequence[Labels]:
     data = call.output[0]
     rows = call.labels(call.args[0]).map(lambda slot: slot[:1, 0].expand(data.shape))
@@ -556,6 +588,7 @@ _ALIKE: Mapping[Rule, str] = {
     _layer_norm: "native_layer_norm",
     _group_norm: "native_group_norm",
     _packed: "_pack_padded_sequence",
+    _recurrent: "mkldnn_rnn_layer",
 }
 
 RULES: Mapping[str, Rule] = {name: rule for rule, names in _ALIKE.items() for name in names.split()}

@@ -136,13 +136,13 @@ def _integers(args: Any) -> Iterator[int]:
 
 @contextmanager
 def plain_kernels() -> Iterator[None]:
-    """While open, attention and recurrent layers are computed step by step instead of by one fused operator."""
+    """While open, attention is computed step by step instead of by one fused operator."""
     fast = torch.backends.mha.get_fastpath_enabled()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             torch.backends.mha.set_fastpath_enabled(False)
-            with sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
+            with sdpa_kernel(SDPBackend.MATH):
                 yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
