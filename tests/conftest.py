@@ -7,8 +7,9 @@ import tempfile
 
 # Before torch is imported, here and in the processes that tests start: two workers share the machine already.
 os.environ["OMP_NUM_THREADS"] = "1"
-# What tests find out about models is no business of the user's cache, nor of the next run.
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="slimfleet-tests-")
+# What tests find out about models is no business of the user's cache, nor of the next run; removed as this process ends.
+CACHE = tempfile.TemporaryDirectory(prefix="slimfleet-tests-")
+os.environ["XDG_CACHE_HOME"] = CACHE.name
 
 import logging
 from collections.abc import Callable, Iterator, Sequence

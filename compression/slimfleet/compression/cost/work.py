@@ -12,8 +12,9 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from slimfleet.compression.architecture import key_of
 from slimfleet.compression.checked_task import CheckedTask, blamed, label_of
-from slimfleet.compression.examined import Examined, key_of
+from slimfleet.compression.examined import Examined
 from slimfleet.compression.example_targets import fitting_targets
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from slimfleet.compression.architecture import key_of
 from slimfleet.compression.checked_task import CheckedTask, blamed, label_of
-from slimfleet.compression.examined import Examined, Finding, key_of, user_cache
+from slimfleet.compression.examined import Examined, Finding, user_cache
 from slimfleet.compression.limits import check_channels, check_sizes, check_values
 from slimfleet.compression.pruning.discover import discover
 from slimfleet.compression.pruning.groups import ChannelGroup, Discovery, LeftWhole, Member, Size
@@ -45,9 +46,9 @@ class Blueprint:
 def blueprint(task: Task, seed: int, examined: Examined | None = None) -> Blueprint:
     """Build the task's model with torch seeded by `seed` (the global generator is left alone) and examine it.
 
-    With `examined` the channel groups are looked up there, and found out and kept where they are new. Without, a user's
-    task is tried with the model, and the groups are kept in the user's cache. Raises BadInput
-    for a model that the wire cannot carry, or that no fleet can train.
+    The channel groups are looked up in `examined`, and found out and kept there where they are new, after a user's task
+    was tried with the model. Without `examined` the task is tried every time, and the user's cache keeps the groups.
+    Raises BadInput for a model that the wire cannot carry, or that no fleet can train.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -55,36 +56,23 @@ def blueprint(task: Task, seed: int, examined: Examined | None = None) -> Bluepr
     schema = schema_of(model)
     check_sizes(schema)
     check_values(schema, tensors_of(model))
-    found = _examined(task, model, examined)
+    found = _discovered(task, model, examined)
     check_channels(found.groups)
     return Blueprint(model, schema, found.groups, found.whole)
 
 
-def _examined(task: Task, model: nn.Module, examined: Examined | None) -> Discovery:
-    if examined is None:
-        _rehearse(task, model)
-        return _looked_up(task, model, user_cache())
-    return _looked_up(task, model, examined, rehearse=True)
-
-
-def _looked_up(task: Task, model: nn.Module, examined: Examined | None, rehearse: bool = False) -> Discovery:
-    """The groups of a model as found before, or found now; what is new is tried with its task first."""
-    key = key_of("groups", task, model) if examined else ""
-    known = examined.get(key) if examined else None
+def _discovered(task: Task, model: nn.Module, examined: Examined | None) -> Discovery:
+    key = key_of("groups", task, model)
+    findings = examined or user_cache()
+    known = findings.get(key)
+    if isinstance(task, CheckedTask) and (examined is None or known is None):
+        task.rehearse_model(model)
     if known is not None:
         return _discovery_in(known)
-    if rehearse:
-        _rehearse(task, model)
     with blamed(label_of(task), "build_model, examined for channels to remove"):
         discovery = discover(model, task.example_inputs())
-    if examined:
-        examined.put(key, _finding(discovery))
+    findings.put(key, _finding(discovery))
     return discovery
-
-
-def _rehearse(task: Task, model: nn.Module) -> None:
-    if isinstance(task, CheckedTask):
-        task.rehearse_model(model)
 
 
 def _finding(discovery: Discovery) -> Finding:
