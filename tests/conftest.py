@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 
 # Before torch is imported, here and in the processes that tests start: two workers share the machine already.
 os.environ["OMP_NUM_THREADS"] = "1"
-# What tests find out about models is no business of the user's cache, nor of the next run; removed as this process ends.
-CACHE = tempfile.TemporaryDirectory(prefix="slimfleet-tests-")
-os.environ["XDG_CACHE_HOME"] = CACHE.name
 
 import logging
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -24,6 +21,10 @@ from slimfleet.coordinator.reporting import DeviceRow, RunRecord
 
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
+
+# What tests find out about models is no business of the user's cache; gone when this process ends.
+CACHE = tempfile.TemporaryDirectory(prefix="slimfleet-tests-")
+os.environ["XDG_CACHE_HOME"] = CACHE.name
 
 MakeRecord = Callable[..., RunRecord]
 
