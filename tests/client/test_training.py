@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from slimfleet.client.training import Trained, local_sgd, prepared, shuffled
+from slimfleet.client.training import Trained, local_sgd
 from slimfleet.compression import BadInput, BudgetExceeded, Examples, Plan, Training
+from slimfleet.compression.training import prepared, shuffled
 
 PLAN = Plan(width=1.0, local_steps=5, batch_size=16, nmse=0.1)
 SGD = Training(learning_rate=0.1, momentum=0.0)
