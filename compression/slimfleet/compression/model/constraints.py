@@ -1,0 +1,147 @@
+"""Constraints on weights that every later step of training keeps to: a mask, a grid, shared values.
+
+A model always holds weights that obey, in parameters of torch's own, so that any layer may have them, recurrent ones
+too. Where rounding would swallow small steps, the optimiser moves a copy that is not rounded (`Constrained`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Constrained", "Constraint", "Constraints", "Grid", "Mask", "Shared"]
+
+
+class Constraint(Protocol):
+    """What the weights of one tensor obey."""
+
+    rounds: bool
+    """Whether small changes of a weight may have no effect, so that they must be summed up elsewhere."""
+
+    def obeyed(self, weight: Tensor) -> Tensor:
+        """The values, of the same shape and dtype, that obey and are next to `weight`."""
+        ...
+
+    def gradient(self, gradient: Tensor, weight: Tensor) -> Tensor:
+        """The gradient that moves `weight` and keeps to the constraint; `gradient` is that of the obeyed values."""
+        ...
+
+
+Constraints = Mapping[str, Constraint]
+"""Name of a parameter -> what it obeys."""
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """Keeps weights at zero."""
+
+    free: Tensor
+    """bool, the shape of the weight: true where it may differ from zero."""
+    rounds = False
+
+    def obeyed(self, weight: Tensor) -> Tensor:
+        """The weight, zero where it is not free."""
+        return weight * self.free
+
+    def gradient(self, gradient: Tensor, weight: Tensor) -> Tensor:
+        """No gradient where the weight is not free."""
+        return gradient * self.free
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Rounds weights to multiples of a step.
+
+    Gradients pass straight through inside the range of the grid and are zero where they would lead further out of it
+    (Bengio, Léonard and Courville 2013, arXiv 1308.3432).
+    """
+
+    step: Tensor
+    """float32, of a shape that broadcasts to the weight: 0-d, or [c, 1, 1, 1] for one step a channel."""
+    low: int
+    high: int
+    """Smallest and largest multiple."""
+    free: Tensor | None = None
+    """As in `Mask`; None where all weights are free."""
+    rounds = True
+
+    def levels(self, weight: Tensor) -> Tensor:
+        """The multiples, whole numbers in float32."""
+        levels = (weight / self.step).round().clamp(self.low, self.high)
+        return levels if self.free is None else levels * self.free
+
+    def obeyed(self, weight: Tensor) -> Tensor:
+        """The next points of the grid."""
+        return self.levels(weight) * self.step
+
+    def gradient(self, gradient: Tensor, weight: Tensor) -> Tensor:
+        """Straight through."""
+        scaled = weight / self.step
+        outwards = ((scaled > self.high) & (gradient < 0)) | ((scaled < self.low) & (gradient > 0))
+        inside = gradient * ~outwards
+        return inside if self.free is None else inside * self.free
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """Shares values among weights: those of one place are equal, and their gradients add up (Han, Mao and Dally 2016,
+    arXiv 1510.00149, section 3).
+    """
+
+    places: Tensor
+    """int64, the shape of the weight: the value that each has. Place 0 is the value zero, and stays so."""
+    rounds = False
+
+    def values(self, weight: Tensor) -> Tensor:
+        """The value of each place, float32 [places]: the mean of its weights."""
+        count = int(self.places.max()) + 1 if self.places.numel() else 1
+        sums = torch.zeros(count, dtype=torch.float64).index_add_(
+            0, self.places.flatten(), weight.flatten().double()
+        )
+        members = torch.bincount(self.places.flatten(), minlength=count).clamp(min=1)
+        means = (sums / members).float()
+        means[0] = 0.0
+        return means
+
+    def obeyed(self, weight: Tensor) -> Tensor:
+        """The mean of each place, for each of its weights."""
+        return self.values(weight)[self.places].to(weight.dtype)
+
+    def gradient(self, gradient: Tensor, weight: Tensor) -> Tensor:
+        """The sum over each place, for each of its weights."""
+        count = int(self.places.max()) + 1 if self.places.numel() else 1
+        sums = gradient.new_zeros(count).index_add_(0, self.places.flatten(), gradient.flatten())
+        sums[0] = 0.0
+        return sums[self.places]
+
+
+class Constrained:
+    """Takes the steps of an optimiser over a model whose weights obey constraints.
+
+    Between `before_step` and `after_step` the parameters hold what the optimiser moves.
+    """
+
+    def __init__(self, model: nn.Module, constraints: Constraints) -> None:
+        named = dict(model.named_parameters())
+        self._of = [(named[name], constraint) for name, constraint in constraints.items()]
+        self._moved = {i: p.detach().clone() for i, (p, c) in enumerate(self._of) if c.rounds}
+        self.after_step()
+
+    def before_step(self) -> None:
+        """Turn gradients into those that the constraints allow."""
+        for i, (parameter, constraint) in enumerate(self._of):
+            if i in self._moved:
+                parameter.data.copy_(self._moved[i])
+            if parameter.grad is not None:
+                parameter.grad = constraint.gradient(parameter.grad, parameter.detach())
+
+    def after_step(self) -> None:
+        """Let the weights obey again."""
+        for i, (parameter, constraint) in enumerate(self._of):
+            if i in self._moved:
+                self._moved[i].copy_(parameter.detach())
+            parameter.data.copy_(constraint.obeyed(parameter.detach()))

@@ -1,0 +1,182 @@
+"""Fine-tuning: the one loop of training that every technique uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import islice
+from math import ceil, cos, inf, pi
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from annotated_types import Ge, Gt, Le, Lt
+from torch import Tensor, nn
+
+from slimfleet.compression.model.central import CentralTask
+from slimfleet.compression.model.constraints import Constrained, Constraints
+from slimfleet.compression.model.slim_model import SlimModel
+from slimfleet.compression.task import Evaluation, Examples
+from slimfleet.compression.training import prepared, shuffled, train_step
+from slimfleet.compression.types import Precision
+
+__all__ = ["Loss", "Tuned", "Tuner", "Tuning", "tune"]
+
+Loss = Callable[[nn.Module, Examples], Tensor]
+"""Mean loss of a model on a batch, 0-d."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """How weights are trained."""
+
+    epochs: Annotated[float, Ge(0), Le(10_000)] = 5.0
+    learning_rate: Annotated[float, Gt(0), Le(10)] = 0.01
+    batch_size: Annotated[int, Ge(1), Le(65_536)] = 64
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
+    weight_decay: Annotated[float, Ge(0), Lt(1)] = 0.0
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """`cosine` lowers the learning rate to 0 at the end (Loshchilov and Hutter 2017, arXiv 1608.03983, eq. 5)."""
+    warmup: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Share of the steps over which the learning rate rises from 0."""
+    patience: Annotated[int, Ge(0)] = 0
+    """Epochs without a better validation loss after which training stops; 0 never stops early."""
+    precision: Precision = "float32"
+    """`bfloat16` runs the forward pass under torch's autocast: faster where the processor has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What fine-tuning did."""
+
+    steps: int
+    validation: Evaluation
+    """Of the weights that were kept."""
+
+
+class Tuner:
+    """Training of a copy of a slim model, some steps at a time; constraints may change between them.
+
+    Raises BudgetExceeded("examples") where the model cannot train on batches of this size.
+    """
+
+    def __init__(
+        self,
+        slim: SlimModel,
+        central: CentralTask,
+        settings: Tuning,
+        what: str = "training",
+        loss: Loss | None = None,
+    ) -> None:
+        self.model = deepcopy(slim.model)
+        self._constraints = dict(slim.constraints)
+        self._constrained = Constrained(self.model, self._constraints)
+        self._central, self._settings, self._what, self._loss = central, settings, what, loss
+        self.epoch = ceil(len(central.training) / settings.batch_size)
+        """Steps of an epoch."""
+        self.planned = round(settings.epochs * self.epoch)
+        self.done = 0
+        self._optimizer = _optimizer(self.model, settings)
+        single = prepared(self.model, central.task, central.training, settings.batch_size)
+        rng = np.random.default_rng([central.seed, 7])
+        self._batches = shuffled(central.training, settings.batch_size, rng, single=single)
+
+    @property
+    def slim(self) -> SlimModel:
+        """The model as it is now, in evaluation mode. It changes with further steps."""
+        self.model.eval()
+        return SlimModel(self.model, self._constraints)
+
+    def constrain(self, more: Constraints) -> None:
+        """Let the weights obey these constraints too, from now on."""
+        self._constraints |= more
+        self._constrained = Constrained(self.model, self._constraints)
+
+    def run(self, steps: int) -> float:
+        """Take so many steps, at most those that are left; their mean loss."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._central.seed + 1_000_003 * self.done)  # dropout is random too
+            return self._run(min(steps, self.planned - self.done))
+
+    def _run(self, count: int) -> float:
+        self.model.train()
+        total = 0.0
+        for batch in islice(self._batches, count):
+            self._set_learning_rate()
+            total += train_step(
+                self.model,
+                self._central.task,
+                batch,
+                self._optimizer,
+                self._settings.precision,
+                loss=self._loss,
+                adjust=self._constrained.before_step,
+            )
+            self._constrained.after_step()
+            self.done += 1
+            self._central.progress(self._what, self.done, self.planned)
+        return total / max(count, 1)
+
+    def finish(self) -> tuple[SlimModel, Tuned]:
+        """Take the steps that are left, with an evaluation after every epoch; the best weights since now are kept."""
+        best, weights, waited = self.validated(), deepcopy(self.model.state_dict()), 0
+        while self.done < self.planned and (not self._settings.patience or waited < self._settings.patience):
+            self.run(self.epoch)
+            now = self.validated()
+            waited += 1
+            if better(now, best):
+                best, weights, waited = now, deepcopy(self.model.state_dict()), 0
+        self.model.load_state_dict(weights)
+        return self.slim, Tuned(self.done, best)
+
+    def validated(self) -> Evaluation:
+        """The present weights on the validation data."""
+        return self._central.validated(self.model)
+
+    def _set_learning_rate(self) -> None:
+        settings = self._settings
+        done = self.done / max(self.planned, 1)
+        warm = min(done / settings.warmup, 1.0) if settings.warmup else 1.0
+        rest = max(done - settings.warmup, 0.0) / max(1.0 - settings.warmup, 1e-9)
+        level = 0.5 * (1 + cos(pi * rest)) if settings.schedule == "cosine" else 1.0
+        for group in self._optimizer.param_groups:
+            group["lr"] = settings.learning_rate * warm * level
+
+
+def tune(
+    slim: SlimModel,
+    central: CentralTask,
+    settings: Tuning,
+    what: str = "fine-tuning",
+    loss: Loss | None = None,
+) -> tuple[SlimModel, Tuned]:
+    """Train a copy of `slim`; `loss` stands in for the task's own. The weights before the first step count too, so that
+    training never makes a model worse on the validation data.
+    """
+    tuner = Tuner(slim, central, settings, what, loss)
+    return tuner.finish()
+
+
+def better(one: Evaluation, other: Evaluation) -> bool:
+    """Whether the first has the higher accuracy, or the lower loss where that is equal or unknown."""
+    return _merit(one) > _merit(other)
+
+
+def _merit(evaluation: Evaluation) -> tuple[float, float]:
+    accuracy = -inf if evaluation.accuracy is None else evaluation.accuracy
+    return accuracy, -evaluation.loss
+
+
+def _optimizer(model: nn.Module, settings: Tuning) -> torch.optim.Optimizer:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in parameters if p.dim() >= 2]
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.learning_rate)
+    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
