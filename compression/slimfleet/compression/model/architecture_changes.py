@@ -124,12 +124,7 @@ def _apply(holder: nn.Module, change: Change) -> None:
                 for attribute, value in attributes.items():
                     _set(there, attribute, value)
             case {"parameters": dict(wanted)} if there is not None:
-                for parameter, present in wanted.items():
-                    had = there._parameters.get(parameter)
-                    there.register_parameter(
-                        parameter,
-                        (had if had is not None else nn.Parameter(torch.empty(0))) if present else None,
-                    )
+                _set_parameters(there, wanted)
             case _:
                 raise PayloadError("architecture", f"the model cannot be changed by {shortened(str(change))}")
     except AttributeError as error:
@@ -140,10 +135,18 @@ def _set(layer: nn.Module, attribute: str, value: object) -> None:
     """Attributes are numbers, words or tuples of them, and never take the place of anything else."""
     value = tuple(value) if isinstance(value, list) else value
     if attribute.startswith("_") or not _is_plain(value) or not _is_plain(getattr(layer, attribute, None)):
-        raise PayloadError(
-            "architecture", f"{type(layer).__name__}.{attribute} cannot be set to {shortened(str(value))}"
-        )
+        kind = type(layer).__name__
+        raise PayloadError("architecture", f"{kind}.{attribute} cannot be set to {shortened(str(value))}")
     setattr(layer, attribute, value)
+
+
+def _set_parameters(layer: nn.Module, wanted: Mapping[str, bool]) -> None:
+    """A layer with these parameters, and no others; a new one is empty until it gets its values."""
+    for name in layer._parameters.keys() | wanted.keys():
+        if not wanted.get(name):
+            layer.register_parameter(name, None)
+        elif layer._parameters.get(name) is None:
+            layer.register_parameter(name, nn.Parameter(torch.empty(0)))
 
 
 def _hold(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -160,9 +163,8 @@ def _hold(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             if held is None or prefix + name not in names:
                 continue
             new = taken.setdefault(id(held), tensors[prefix + name])
-            if isinstance(held, nn.Parameter):
-                if not isinstance(new, nn.Parameter):
-                    new = taken[id(held)] = nn.Parameter(new, held.requires_grad)
+            if isinstance(held, nn.Parameter) and not isinstance(new, nn.Parameter):
+                new = taken[id(held)] = nn.Parameter(new, held.requires_grad)
             setattr(layer, name, new)
         if isinstance(layer, nn.RNNBase):
             layer.flatten_parameters()

@@ -62,9 +62,9 @@ class Grid:
 
     step: Tensor
     """float32, of a shape that broadcasts to the weight: 0-d, or [c, 1, 1, 1] for one step a channel."""
-    low: int
-    high: int
-    """Smallest and largest multiple."""
+    low: Tensor
+    high: Tensor
+    """Smallest and largest multiple, whole numbers in float32, of the shape of `step`."""
     free: Tensor | None = None
     """As in `Mask`; None where all weights are free."""
     rounds = True

@@ -62,7 +62,7 @@ def _products(slim: SlimModel, central: CentralTask) -> dict[str, Tensor]:
     weights = weights_of(model)
     order = torch.randperm(len(central.training), generator=torch.Generator().manual_seed(central.seed))
     products: dict[str, list[Tensor]] = {name: [] for name in weights}
-    for index in order.split(BATCH)[:BATCHES]:
+    for index in torch.split(order, BATCH)[:BATCHES]:
         batch = central.training.take(index)
         model.zero_grad(set_to_none=True)
         central.loss(model(*batch.arguments), batch.targets).backward()  # type: ignore[no-untyped-call]

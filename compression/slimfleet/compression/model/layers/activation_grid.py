@@ -60,7 +60,7 @@ class _StraightThrough(torch.autograd.Function):
         return rounded
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """`gradient`, zero outside the range of the grid."""
         x, rounded = context.saved_tensors
         low, high = rounded.min(), rounded.max()

@@ -79,7 +79,7 @@ def _masks(scores: dict[str, Tensor], settings: Sparsify, share: float) -> dict[
     if settings.scope == "layer":
         return {name: Mask(highest(score, share)) for name, score in scores.items()}
     free = highest(torch.cat([score.flatten() for score in scores.values()]), share)
-    parts = free.split([score.numel() for score in scores.values()])
+    parts = torch.split(free, [score.numel() for score in scores.values()])
     return {
         name: Mask(part.view_as(score)) for part, (name, score) in zip(parts, scores.items(), strict=True)
     }
@@ -93,10 +93,11 @@ def highest(scores: Tensor, share: float) -> Tensor:
 
 
 def of_every(scores: Tensor, keep: int, of: int) -> Tensor:
-    """bool, the shape of `scores` [out, ...]: true for the `keep` highest of every `of` neighbours along the inputs of a
-    layer; a last group of fewer keeps that many too."""
+    """bool, the shape of `scores` [out, ...]: true for the `keep` highest of every `of` neighbours along the inputs of
+    a layer; a last group of fewer keeps that many too."""
     rows = scores.flatten(1)
-    padded = torch.nn.functional.pad(rows, (0, -rows.shape[1] % of), value=-torch.inf).unflatten(1, (-1, of))
+    padded = torch.nn.functional.pad(rows, (0, -rows.shape[1] % of), value=-torch.inf)
+    padded = padded.reshape(len(rows), -1, of)
     best = padded.argsort(dim=2, descending=True, stable=True)[..., :keep]
     free = torch.zeros_like(padded, dtype=torch.bool).scatter_(2, best, True)
     return free.flatten(1)[:, : rows.shape[1]].reshape(scores.shape)
