@@ -30,6 +30,8 @@ class CentralTask:
     validation: Examples
     """Held out from the training data: what is chosen, is chosen on these. Test data only report."""
     seed: int = 0
+    teachers: tuple[nn.Module, ...] = ()
+    """Models in evaluation mode that take the same inputs; `distil` learns from them."""
     progress: Progress = silent
 
     @property
@@ -53,4 +55,4 @@ class CentralTask:
 def central_task(task: Task, seed: int = 0, progress: Progress = silent) -> CentralTask:
     """Read all data of `task`. Raises BadInput where they are too few to hold some out."""
     training, validation = training_and_validation(task, seed)
-    return CentralTask(task, training, validation, seed, progress)
+    return CentralTask(task, training, validation, seed, progress=progress)

@@ -1,7 +1,7 @@
 """Weight sharing: a codebook of a few values for each tensor (Deep Compression, Han, Mao and Dally 2016, arXiv
 1510.00149, section 3).
 
-k-means finds the values, from centroids spread linearly over the range of the weights, which the paper found best: large
+k-means finds the values, from centroids spread linearly over the range of the weights, as the paper found best: large
 weights are few and matter. Fine-tuning moves the values; which weight has which does not change. Zeros stay zero and
 take no entry.
 """
@@ -65,7 +65,7 @@ def clustered(weight: Tensor, count: int) -> Tensor:
     if used.numel():
         # Sorted values make every cluster a run: two cumulative sums give all means.
         order = used.argsort(stable=True)
-        run = _runs(used[order].double(), min(count, used.unique().numel()))
+        run = _runs(used[order].double(), min(count, len(torch.unique(used))))
         found = torch.empty_like(order)
         found[order] = run
         places[flat != 0] = found + 1
@@ -79,7 +79,10 @@ def _runs(values: Tensor, count: int) -> Tensor:
     ends = torch.tensor([0, len(values)])
     for _ in range(ITERATIONS):
         cuts = torch.searchsorted(values, (means[1:] + means[:-1]) / 2)
-        before, ends = ends, torch.cat([ends.new_zeros(1), cuts, ends.new_tensor([len(values)])]).unique()
+        before, ends = (
+            ends,
+            torch.unique(torch.cat([ends.new_zeros(1), cuts, ends.new_tensor([len(values)])])),
+        )
         if torch.equal(before, ends):
             break
         means = (sums[ends[1:]] - sums[ends[:-1]]) / (ends[1:] - ends[:-1])

@@ -1,0 +1,28 @@
+"""Table of techniques: name -> what it is. A new one is one file and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from slimfleet.compression.model.technique import Technique
+from slimfleet.compression.model.techniques.distil import Distil, distil
+from slimfleet.compression.model.techniques.prune import Prune, prune
+from slimfleet.compression.model.techniques.quantise import Quantise, quantise
+from slimfleet.compression.model.techniques.share import Share, share
+from slimfleet.compression.model.techniques.sparsify import Sparsify, sparsify
+
+__all__ = ["TECHNIQUES"]
+
+TECHNIQUES: Mapping[str, Technique] = MappingProxyType(
+    {
+        "prune": Technique("removes channels, neurons, recurrent units and heads", "structure", Prune, prune),
+        "sparsify": Technique(
+            "zeroes single weights, anywhere or n of every m", "weights", Sparsify, sparsify
+        ),
+        "share": Technique("shares a few values among the weights of a tensor", "weights", Share, share),
+        "quantise": Technique("rounds weights and activations to few bits", "weights", Quantise, quantise),
+        "distil": Technique("trains on what teachers say", "training", Distil, distil),
+    }
+)
+"""In the order in which a recipe may use them."""
