@@ -68,7 +68,7 @@ def _changes(before: nn.Module, after: nn.Module, at: str) -> Iterator[Change]:
     """The changes in an order in which they can be made; the reader of one makes it before the next is looked for."""
     for name, child in after.named_children():
         path = f"{at}.{name}" if at else name
-        if type(before._modules.get(name)) is not type(child):
+        if _is_new(before._modules.get(name), child):
             yield _new_layer(path, child)
         there = before.get_submodule(name)
         if attributes := _other_attributes(there, child):
@@ -78,6 +78,13 @@ def _changes(before: nn.Module, after: nn.Module, at: str) -> Iterator[Change]:
         for gone in there._modules.keys() - child._modules.keys():
             yield {"at": f"{path}.{gone}", "remove": True}
         yield from _changes(there, child, path)
+
+
+def _is_new(before: nn.Module | None, after: nn.Module) -> bool:
+    """Whether no change of attributes makes one layer the other: a recurrent layer knows its tensors by name."""
+    return type(before) is not type(after) or (
+        isinstance(after, nn.RNNBase) and before._parameters.keys() != after._parameters.keys()
+    )
 
 
 def _new_layer(path: str, layer: nn.Module) -> Change:

@@ -104,16 +104,19 @@ def _weight_bytes(slim: SlimModel) -> int:
 
 
 def _bits(grid: Grid) -> int:
-    return int((grid.high - grid.low).max() + 1).bit_length()
+    """Bits that hold every multiple: 2**b of them need b."""
+    return len(f"{int((grid.high - grid.low).max()):b}")
 
 
 def _activation_bytes(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> int:
     """The most bytes of operators' results alive at once; in a model with grids of up to 8 bits, floats take one."""
     grids = [module for module in model.modules() if isinstance(module, ActivationGrid)]
     byte = bool(grids) and all(grid.bits <= 8 for grid in grids)
-    with _evaluating(model), _Alive(byte) as alive:
+    alive = _Alive(byte)
+    with _evaluating(model), alive:
         model(*example_inputs)
-    return alive.most + sum(x.numel() * (1 if byte else x.element_size()) for x in example_inputs)
+    given = sum(x.numel() * (1 if byte else x.element_size()) for x in example_inputs)
+    return alive.most + given
 
 
 class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -121,7 +124,8 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, byte: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.most = 0
+        self.now: int = 0
+        self.most: int = 0
         self._byte = byte
         self._known: set[int] = set()
 

@@ -80,6 +80,7 @@ class Tuner:
         self.done = 0
         self._optimizer = _optimizer(self.model, settings)
         single = prepared(self.model, central.task, central.training, settings.batch_size)
+        self._training = [module for module in self.model.modules() if module.training]
         rng = np.random.default_rng([central.seed, 7])
         self._batches = shuffled(central.training, settings.batch_size, rng, single=single)
 
@@ -101,7 +102,8 @@ class Tuner:
             return self._run(min(steps, self.planned - self.done))
 
     def _run(self, count: int) -> float:
-        self.model.train()
+        for module in self._training:
+            module.training = True
         total = 0.0
         for batch in islice(self._batches, count):
             self._set_learning_rate()
