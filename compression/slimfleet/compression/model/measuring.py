@@ -23,7 +23,7 @@ from slimfleet.compression.pruning.nested import tensors_in
 from slimfleet.compression.threads import torch_threads
 from slimfleet.compression.types import DeviceProfile
 
-__all__ = ["Measured", "flops_of", "measured"]
+__all__ = ["Measured", "bits_of", "flops_of", "latency_of", "measured", "peak_memory_of"]
 
 REPEATS, LONGEST_S = 30, 1.0
 """Forward passes that latency is the median of; fewer where they take longer than this together."""
@@ -70,8 +70,8 @@ def measured(
         nonzero=sum(int(torch.count_nonzero(p)) for p in parameters),
         flops=flops,
         bytes=stored_bytes(slim),
-        peak_memory_bytes=_weight_bytes(slim) + _activation_bytes(model, central.example_inputs),
-        latency_s=_latency_s(model, central.example_inputs),
+        peak_memory_bytes=peak_memory_of(slim, central.example_inputs),
+        latency_s=latency_of(model, central.example_inputs),
         energy_j=None if profile is None else flops / profile.train_flops_per_s * profile.train_w,
         energy_source=None if profile is None else "simulated",
         accuracy=evaluation.accuracy,
@@ -96,14 +96,19 @@ def _flops(model: nn.Module, example_inputs: tuple[Tensor, ...], batch: int) -> 
     return counter.flops
 
 
+def peak_memory_of(slim: SlimModel, example_inputs: tuple[Tensor, ...]) -> int:
+    """Bytes, as in `Measured`."""
+    return _weight_bytes(slim) + _activation_bytes(slim.model, example_inputs)
+
+
 def _weight_bytes(slim: SlimModel) -> int:
     """Parameters and buffers as a runtime keeps them."""
-    small = {name for name, each in slim.constraints.items() if isinstance(each, Grid) and _bits(each) <= 8}
+    small = {name for name, each in slim.constraints.items() if isinstance(each, Grid) and bits_of(each) <= 8}
     named = [*slim.model.named_parameters(), *slim.model.named_buffers()]
     return sum(tensor.numel() * (1 if name in small else tensor.element_size()) for name, tensor in named)
 
 
-def _bits(grid: Grid) -> int:
+def bits_of(grid: Grid) -> int:
     """Bits that hold every multiple: 2**b of them need b."""
     return len(f"{int((grid.high - grid.low).max()):b}")
 
@@ -150,7 +155,8 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now -= size
 
 
-def _latency_s(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> float:
+def latency_of(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> float:
+    """Seconds of a forward pass of one example, as in `Measured`."""
     times: list[float] = []
     with _evaluating(model), torch_threads(1):
         model(*example_inputs)

@@ -11,6 +11,7 @@ from slimfleet.compression.model.techniques.factorise import Factorise, factoris
 from slimfleet.compression.model.techniques.prune import Prune, prune
 from slimfleet.compression.model.techniques.quantise import Quantise, quantise
 from slimfleet.compression.model.techniques.recurrent import Recurrent, recurrent
+from slimfleet.compression.model.techniques.search import Search, search
 from slimfleet.compression.model.techniques.separate import Separate, separate
 from slimfleet.compression.model.techniques.share import Share, share
 from slimfleet.compression.model.techniques.sparsify import Sparsify, sparsify
@@ -28,6 +29,12 @@ TECHNIQUES: Mapping[str, Technique] = MappingProxyType(
             "turns LSTMs into GRUs, and two directions into one", "structure", Recurrent, recurrent
         ),
         "tie": Technique("shares weights among the layers of a stack", "structure", Tie, tie),
+        "search": Technique(
+            "finds the best width, depth, kernels and bits within a device's limits",
+            "structure",
+            Search,
+            search,
+        ),
         "prune": Technique("removes channels, neurons, recurrent units and heads", "structure", Prune, prune),
         "sparsify": Technique(
             "zeroes single weights, anywhere or n of every m", "weights", Sparsify, sparsify
