@@ -22,9 +22,11 @@ def blocks_of(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> list[str]
     kept: dict[nn.Module, bool] = {}
 
     def compare(layer: nn.Module, args: tuple[Any, ...], outputs: Any) -> None:
-        given = args[0] if args else None
-        same = isinstance(given, Tensor) and isinstance(outputs, Tensor)
-        same = same and (given.shape, given.dtype) == (outputs.shape, outputs.dtype)
+        match args, outputs:
+            case (Tensor() as given, *_), Tensor():
+                same = (given.shape, given.dtype) == (outputs.shape, outputs.dtype)
+            case _:
+                same = False
         kept[layer] = kept.get(layer, True) and same and len(_weights(layer)) > 1
 
     for layer in model.modules():

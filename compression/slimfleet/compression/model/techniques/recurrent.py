@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Gt, Le
-from torch import nn
+from torch import Tensor, nn
 
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.fitting import Call
@@ -104,7 +104,8 @@ def _map(width: int, wanted: int) -> nn.Module | None:
 def _layer(old: nn.RNNBase, hidden: int, *, bidirectional: bool, as_gru: bool) -> nn.RNNBase:
     """A layer of the new sizes, which starts with the weights of the first of the old units."""
     given = {"nonlinearity": old.nonlinearity} if isinstance(old, nn.RNN) else {}
-    new = (nn.GRU if as_gru else type(old))(
+    kind: Any = nn.GRU if as_gru else type(old)
+    new: nn.RNNBase = kind(
         old.input_size,
         hidden,
         old.num_layers,
@@ -117,12 +118,13 @@ def _layer(old: nn.RNNBase, hidden: int, *, bidirectional: bool, as_gru: bool) -
     gates = _GATES[type(old), as_gru]
     with torch.no_grad():
         for name, weight in new.named_parameters():
-            theirs = old.get_parameter(name).unflatten(0, (-1, old.hidden_size))
+            theirs: Tensor = old.get_parameter(name).detach()
+            theirs = theirs.reshape(-1, old.hidden_size, *theirs.shape[1:])  # gates, units, inputs
             rows = theirs[gates, :hidden].flatten(0, 1)
             if rows.dim() == 2 and not name.startswith(
                 "weight_ih_l0"
             ):  # its columns are units, of each direction
-                rows = rows.unflatten(1, (-1, old.hidden_size))[:, :, :hidden].flatten(1)[
+                rows = rows.reshape(len(rows), -1, old.hidden_size)[:, :, :hidden].flatten(1)[
                     :, : weight.shape[1]
                 ]
             weight.copy_(rows)

@@ -191,11 +191,13 @@ def _explored(judge: _Judge, model: nn.Module, settings: Search, until: float) -
             choice = {axis.name: axis.values[places[axis.name]] for axis in space.axes}
             known[key] = judge.scored(judge.made(model, choice), choice)
         judge.central.progress("search: scoring", trial.number + 1, settings.trials)
-        trial.set_user_attr("over", known[key].over)
+        for name, over in zip(settings.limits, known[key].over, strict=True):
+            trial.set_constraint(name, over)
         return known[key].evaluation.loss, *known[key].costs.values()
 
     study = optuna.create_study(
-        directions=["minimize"] * (1 + len(settings.limits)), sampler=_sampler(optuna, judge, settings)
+        directions=["minimize"] * (1 + len(settings.limits)),
+        sampler=_sampler(optuna, judge.central.seed, settings),
     )
     for anchor in range(min(ANCHORS, settings.trials)):
         choice = space.level(anchor / (ANCHORS - 1))
@@ -216,15 +218,11 @@ def _optuna() -> Any:
     return optuna
 
 
-def _sampler(optuna: Any, judge: _Judge, settings: Search) -> Any:
-    def over(trial: Any) -> Sequence[float]:
-        return tuple(trial.user_attrs["over"])
-
-    seed = judge.central.seed
+def _sampler(optuna: Any, seed: int, settings: Search) -> Any:
     if settings.sampler == "tpe":
-        return optuna.samplers.TPESampler(seed=seed, constraints_func=over)
+        return optuna.samplers.TPESampler(seed=seed)
     population = max(min(settings.trials // 8, 50), 2)
-    return optuna.samplers.NSGAIISampler(seed=seed, population_size=population, constraints_func=over)
+    return optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
 
 
 def _halved(
@@ -255,8 +253,9 @@ def _within_limits(
     judge: _Judge, original: nn.Module, settings: Search, until: float
 ) -> list[tuple[SlimModel, _Scored]]:
     """Random sub-networks that keep to the limits, as many as there are trials, or what is found of them in time."""
-    rng, found, nearest = np.random.default_rng([judge.central.seed, 17]), [], []
-    seen = set[tuple[int, ...]]()
+    rng, seen = np.random.default_rng([judge.central.seed, 17]), set[tuple[int, ...]]()
+    found: list[tuple[SlimModel, _Scored]] = []
+    nearest: list[tuple[SlimModel, _Scored]] = []
     for turn in range(10 * settings.trials):
         choice = judge.space.level(turn / (ANCHORS - 1)) if turn < ANCHORS else judge.space.drawn(rng)
         if (key := tuple(choice.values())) in seen:

@@ -70,7 +70,7 @@ def _alike(stack: nn.Module, partly: bool) -> Iterator[list[Owned]]:
     """Parameters that can be one, in the order of the layers."""
     if isinstance(stack, nn.RNNBase):
         for reverse in ("", "_reverse") if stack.bidirectional else ("",):
-            layers = [
+            layers: list[dict[str, Owned]] = [
                 {
                     name.removesuffix(f"_l{number}{reverse}"): (stack, name)
                     for name in stack._parameters
