@@ -85,9 +85,8 @@ def from_float32(values: NDArray[np.float32], dtype: Dtype) -> NDArray[Any]:
     if dtype.name == "bfloat16":
         bits = values.view(np.uint32)
         rounded = (bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
-        return np.minimum(rounded & np.uint32(0x7FFF), np.uint32(0x7F7F)).astype(np.uint16) | (
-            (bits >> np.uint32(16)) & np.uint32(0x8000)
-        ).astype(np.uint16)
+        magnitude = np.minimum(rounded & np.uint32(0x7FFF), np.uint32(0x7F7F))
+        return np.asarray(magnitude | bits >> np.uint32(16) & np.uint32(0x8000), np.uint16)
     if dtype.name == "float16":
         return np.clip(values, -65504, 65504).astype(np.float16)
     return values.astype(dtype.held)

@@ -258,9 +258,7 @@ def _take_record(reader: Reader) -> Record:
     if number >= len(DTYPES):
         raise PayloadError("version", f"unknown dtype {number}: a newer slimfleet may know it")
     if dimensions > MOST_DIMENSIONS:
-        raise PayloadError(
-            "header", f"a tensor of {dimensions} dimensions, the limit is {MOST_DIMENSIONS}"
-        )
+        raise PayloadError("header", f"a tensor of {dimensions} dimensions, the limit is {MOST_DIMENSIONS}")
     shape = tuple(_take_varint(reader) for _ in range(dimensions))
     record = Record(name, DTYPES[number], shape, _known(Store, reader.byte()), _take_varint(reader))
     # Dimension by dimension, so that a zero among them hides nothing.

@@ -30,7 +30,9 @@ def check_head(data: bytes) -> None:
         raise PayloadError("magic", "not a slim file")
     _, version, reserved = HEAD.unpack(data[: HEAD.size])
     if (version, reserved) != (VERSION, 0):
-        raise PayloadError("version", f"slim file of version {version}.{reserved}, this end reads {VERSION}.0")
+        raise PayloadError(
+            "version", f"slim file of version {version}.{reserved}, this end reads {VERSION}.0"
+        )
 
 
 def tail_bytes(index: bytes, inflated: int) -> bytes:

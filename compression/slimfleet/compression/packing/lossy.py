@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -66,8 +66,9 @@ class Settled:
 def code_group(items: Sequence[Lossy | Settled], preset: NativePreset) -> Coded:
     """One section of whole tensors, all of them settled or to an error, or all of them to a rate."""
     lossy = [item for item in items if isinstance(item, Lossy)]
-    tensors = [
-        to_float32(item.array, item.record.dtype) if isinstance(item, Lossy) else item.levels for item in items
+    tensors: list[NDArray[Any]] = [
+        to_float32(item.array, item.record.dtype) if isinstance(item, Lossy) else item.levels
+        for item in items
     ]
     if not lossy:
         return quantise(tensors, (), preset).coded
@@ -85,12 +86,18 @@ def code_group(items: Sequence[Lossy | Settled], preset: NativePreset) -> Coded:
     return made.coded
 
 
-def _search(lossy, values, trial, preset):  # type: ignore[no-untyped-def]
+def _search(
+    lossy: Sequence[Lossy],
+    values: Sequence[Values],
+    trial: Callable[[Numbers], Quantised],
+    preset: NativePreset,
+) -> Quantised:
+    """What `trial` makes of the steps that meet the errors, or the rate, of tensors whose energies are known."""
     first = np.array([_first(item, tensor, preset) for item, tensor in zip(lossy, values, strict=True)])
     least = np.array([finest(tensor) for tensor in values])
     energies = np.array([item.energy for item in lossy])
     if isinstance(lossy[0].coding, ToError):
-        bounds = np.array([bound_of(item) for item in lossy])
+        bounds = np.array([_bound_of(item) for item in lossy])
 
         def errors(steps: Numbers) -> tuple[Numbers, Quantised]:
             made = trial(steps)
@@ -99,7 +106,7 @@ def _search(lossy, values, trial, preset):  # type: ignore[no-untyped-def]
 
         found = meet(errors, bounds, first, least, 2.0)
     else:
-        budget = np.array([sum(item.coding.bits * item.array.size for item in lossy) / 8])
+        budget = np.array([sum(_bits_of(item) for item in lossy) / 8])
 
         def sizes(scale: Numbers) -> tuple[Numbers, Quantised]:
             made = trial(np.maximum(first * scale[0], least))
@@ -135,7 +142,7 @@ def code_large(lossy: Lossy, preset: NativePreset, pool: Executor) -> list[Coded
         return np.array([error / lossy.energy]), made
 
     to_error = isinstance(lossy.coding, ToError)
-    bound = bound_of(lossy) if to_error else lossy.coding.bits * lossy.array.size / 8  # type: ignore[union-attr]
+    bound = _bound_of(lossy) if to_error else _bits_of(lossy) / 8
     slope = 2.0 if to_error else _BYTES_BY_STEP
     found = meet(trial, np.array([bound]), first, least, slope, _CLOSE_LARGE)
     if found is None:
@@ -163,7 +170,11 @@ def _sampled(lossy: Lossy, preset: NativePreset) -> Numbers:
     return np.array([_search([sample], [tensor], trial, preset).units[0] * 256.0]) * 0.995
 
 
-def bound_of(lossy: Lossy) -> float:
+def _bits_of(lossy: Lossy) -> float:
+    return lossy.coding.bits * lossy.array.size if isinstance(lossy.coding, ToRate) else 0.0
+
+
+def _bound_of(lossy: Lossy) -> float:
     """The error that is left to the grid, relative to the tensor's squares."""
     return lossy.coding.nmse - _OWN_ROUNDING[lossy.record.dtype.name]
 

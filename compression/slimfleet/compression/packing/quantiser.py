@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,15 +59,15 @@ def units_of(steps: Numbers) -> tuple[float, ...]:
     return tuple(float(np.float32(max(step / FRACTION, LEAST_UNIT))) for step in steps)
 
 
-def quantise(
-    tensors: Sequence[Values | Levels], units: Sequence[float], preset: NativePreset
-) -> Quantised:
+def quantise(tensors: Sequence[NDArray[Any]], units: Sequence[float], preset: NativePreset) -> Quantised:
     """Code tensors as one section, in their order: float32 ones are quantised, int32 ones are levels already.
 
     `units` are those of the float32 tensors.
     """
     trellis = preset == "small" and load() is not None
-    parts, levels, tallied = [], [], []
+    parts: list[Part] = []
+    levels: list[Levels] = []
+    tallied: list[tuple[Levels, Values]] = []
     left = iter(units)
     for tensor in tensors:
         if tensor.dtype == np.int32:
@@ -91,7 +91,8 @@ def quantise(
 def centred(tally: Tally, unit: float) -> tuple[tuple[int, ...], float]:
     """Offsets of a grid, and the squared error with them."""
     offsets = offsets_of(tally)
-    return offsets, error_of(tally, offsets) * float(np.float32(unit) * np.float32(FRACTION)) ** 2
+    step = float(np.float32(unit) * np.float32(FRACTION))
+    return offsets, error_of(tally, offsets) * step**2
 
 
 def added(tallies: Sequence[Tally]) -> Tally:
@@ -126,12 +127,13 @@ def energy(tensor: Values) -> float:
 
 def finest(tensor: Values) -> float:
     """The step that takes the largest value to the last level."""
-    return float(np.abs(tensor).max(initial=0)) / (LARGEST_LEVEL - 2)
+    largest = max(float(tensor.max(initial=0)), -float(tensor.min(initial=0)))
+    return largest / (LARGEST_LEVEL - 2)
 
 
-def first_step(size_rms: float, nmse: float, preset: NativePreset) -> float:
+def first_step(rms: float, nmse: float, preset: NativePreset) -> float:
     """A step to begin a search with: that of uniform noise, which prices make coarser."""
-    return size_rms * (3 * nmse if preset == "small" else 8 * nmse) ** 0.5
+    return rms * float(np.sqrt((3 if preset == "small" else 8) * nmse))
 
 
 def meet(
@@ -171,9 +173,7 @@ def meet(
     return best
 
 
-def _slopes(
-    before: tuple[Numbers, Numbers], now: tuple[Numbers, Numbers], slopes: Numbers
-) -> Numbers:
+def _slopes(before: tuple[Numbers, Numbers], now: tuple[Numbers, Numbers], slopes: Numbers) -> Numbers:
     """By the last two trials, where their steps lie far enough apart; within a factor of three of those before."""
     run = np.log(now[0] / before[0])
     rise = np.log(now[1] / before[1])

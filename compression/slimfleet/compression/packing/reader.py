@@ -20,7 +20,7 @@ from slimfleet.compression.codec.quantise.grid import Grid, dequantised
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.files import naming
 from slimfleet.compression.packing.codings import Codebook, Entry, Lossless, OnGrid
-from slimfleet.compression.packing.dtypes import Dtype, from_float32, to_float32
+from slimfleet.compression.packing.dtypes import from_float32, to_float32
 from slimfleet.compression.packing.index import (
     WHOLE,
     Index,
@@ -48,7 +48,7 @@ class Description:
     dtype: str
     shape: tuple[int, ...]
     coding: str
-    """lossless, grid, on-grid, codebook, or tied."""
+    """plain (bit for bit), grid, on-grid, codebook, or tied."""
     bytes: float
     """In the file; its share by elements where tensors share a section."""
     tied_to: str | None = None
@@ -112,7 +112,7 @@ class SlimFile:
         """What is known of a tensor without reading it. Raises KeyError."""
         record = self._records[name]
         words = {
-            Store.PLAIN: "lossless",
+            Store.PLAIN: "plain",
             Store.GRID: "grid",
             Store.MULTIPLES: "on-grid",
             Store.CODEBOOK: "codebook",
@@ -125,6 +125,10 @@ class SlimFile:
         return Description(
             name, record.dtype.name, record.shape, words[record.store], taken, self.tied.get(name)
         )
+
+    def size_of(self, name: str) -> int:
+        """Bytes of a tensor, in its dtype. Raises KeyError."""
+        return self._records[name].nbytes
 
     def tensor(self, name: str) -> NDArray[Any]:
         """A tensor, in its shape and dtype; bfloat16 as float32, float8 as uint8.
@@ -151,7 +155,10 @@ class SlimFile:
         match record.store:
             case Store.MULTIPLES:
                 return Entry(
-                    name, array, OnGrid(self._values(record), 0 if record.axis == WHOLE else record.axis), dtype
+                    name,
+                    array,
+                    OnGrid(self._values(record), 0 if record.axis == WHOLE else record.axis),
+                    dtype,
                 )
             case Store.CODEBOOK:
                 levels = np.empty(record.size, np.int32)
@@ -229,13 +236,11 @@ class SlimFile:
     def _values(self, record: Record) -> NDArray[Any]:
         """The steps or centroids of a record, as held."""
         companion = self._companion(record)
-        parts = [
-            values for number in companion.sections for _, values in self.section(number, companion)
-        ]
+        parts = [values for number in companion.sections for _, values in self.section(number, companion)]
         return np.concatenate(parts).reshape(companion.shape)
 
     def _decoded(self, number: int) -> dict[int, NDArray[Any]]:
-        """Elements or levels of a section's pieces; the last shared section is kept, since its tensors are read in turn."""
+        """Elements or levels of a section's pieces; the last shared section is kept: its tensors are read in turn."""
         with self._lock:
             kept, values = self._kept
         if kept == number:
@@ -311,7 +316,9 @@ def _read_index(descriptor: int) -> Index:
     stored, inflated = read_tail(tail, size)
     data = os.pread(descriptor, stored, size - TAIL.size - stored)
     if tail_bytes(data, inflated) != tail:
-        raise PayloadError("checksum", "the index of the file does not fit its checksum: it is damaged or cut off")
+        raise PayloadError(
+            "checksum", "the index of the file does not fit its checksum: it is damaged or cut off"
+        )
     index = inflate(data, inflated)
     if sum(section.length for section in index.sections) != size - LEAST_BYTES - stored:
         raise PayloadError("truncated", f"the file has {size:,} bytes, and not those that its index states")

@@ -37,4 +37,5 @@ def rounded(array: NDArray[Any], dtype: Dtype, bits: int) -> NDArray[Any]:
     up = (words + ((one << (drop - one)) - one + odd)) >> drop << drop
     down = words >> drop << drop
     mask = words.dtype.type(((1 << _EXPONENT[dtype.name]) - 1) << _MANTISSA[dtype.name])
-    return np.where(up & mask == mask, down, up).astype(words.dtype).view(array.dtype)
+    kept = np.asarray(np.where(up & mask == mask, down, up), words.dtype)
+    return kept.view(array.dtype)

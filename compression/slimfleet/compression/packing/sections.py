@@ -78,7 +78,10 @@ def code_levels(
 
 
 def read_levels(data: memoryview, coder: Section, pieces: Sequence[Piece]) -> list[Levels]:
-    """Levels of each piece, int32 in `Piece.shape`. Raises PayloadError: counts, entropy, or version without a coder."""
+    """Levels of each piece, int32 in `Piece.shape`.
+
+    Raises PayloadError: counts, entropy, or version where the native coder is needed and missing.
+    """
     if coder is Section.LEVELS:
         count = sum(piece.size for piece in pieces)
         _refuse_more(data, count)

@@ -55,13 +55,13 @@ class Summary:
     parameters: int = 0
     """Elements of float tensors."""
     error: float = 0.0
-    """Sum of squared errors of the tensors that were coded to an error or a rate."""
+    """Sum of squared errors of the tensors on a grid; the others lose less than a sixteenth of that, or nothing."""
     energy: float = 0.0
     """Sum of their squares."""
 
     @property
     def nmse(self) -> float:
-        """Squared error over squared norm; 0 where nothing was lost."""
+        """Squared error over squared norm of the tensors on a grid; 0 where there is none."""
         return self.error / self.energy if self.energy else 0.0
 
 
@@ -191,12 +191,7 @@ class _Writer:
             return
         _refuse_nonfinite(record, array)
         if array.ndim < 2 or array.size < FEW or not _suits_a_grid(array, dtype, coding.nmse):
-            kept = rounded(array, dtype, mantissa_bits(coding.nmse))
-            self.summary.error += sum(
-                energy(to_float32(a, dtype) - to_float32(b, dtype)) for a, b in _pairs(array, kept)
-            )
-            self.summary.energy += sum(energy(to_float32(a, dtype)) for a, _ in _pairs(array, kept))
-            self._add_plain(record, kept)
+            self._add_plain(record, rounded(array, dtype, mantissa_bits(coding.nmse)))
             return
         record.store = Store.GRID
         lossy = Lossy(record, array, coding)
@@ -297,7 +292,3 @@ def _whole_rows(shape: tuple[int, ...]) -> int:
 
 def _cut(flat: NDArray[Any], size: int) -> Iterable[NDArray[Any]]:
     return (flat[start : start + size] for start in range(0, flat.size, size))
-
-
-def _pairs(one: NDArray[Any], other: NDArray[Any]) -> Iterable[tuple[NDArray[Any], NDArray[Any]]]:
-    return zip(_cut(one.reshape(-1), SECTION_LEVELS), _cut(other.reshape(-1), SECTION_LEVELS), strict=True)

@@ -130,7 +130,9 @@ def dequantise(quantised: Quantised, schema: ModelSchema) -> Tensors:
 def dequantised(levels: NDArray[np.int32], grid: Grid, unit: np.float32) -> NDArray[np.float32]:
     """What levels within +-LARGEST_LEVEL stand for at a unit. Raises PayloadError: grid or nonfinite."""
     grid.check(levels, unit)
-    return _look_up_block(levels, grid, unit, None if load() else grid.values(largest_magnitude(levels), unit))
+    return _look_up_block(
+        levels, grid, unit, None if load() else grid.values(largest_magnitude(levels), unit)
+    )
 
 
 def _look_up_block(

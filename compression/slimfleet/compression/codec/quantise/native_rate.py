@@ -220,6 +220,7 @@ def _centre(
 
 
 def offsets_of(tally: Tally) -> tuple[int, ...]:
+    """Offsets that move levels to the means of what they stand for."""
     used = np.flatnonzero(tally.counts[1:]) + 1
     if not used.size:
         return ()
