@@ -7,8 +7,8 @@ from types import MappingProxyType
 
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.constraints import Grid
-from slimfleet.compression.model.measuring import bits_of, flops_of, latency_of, peak_memory_of
+from slimfleet.compression.model.file import packed_bytes
+from slimfleet.compression.model.measuring import flops_of, latency_of, peak_memory_of
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.profiles import load_profiles
 from slimfleet.compression.types import DeviceProfile
@@ -35,17 +35,13 @@ def _energy(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None
 
 
 def _size(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None) -> float:
-    """Bytes of the parameters at their bits, before any coding."""
-    bits = {name: bits_of(each) for name, each in slim.constraints.items() if isinstance(each, Grid)}
-    return sum(
-        p.numel() * bits.get(name, 8 * p.element_size()) / 8 for name, p in slim.model.named_parameters()
-    )
+    return float(packed_bytes(slim, central.task))
 
 
 COSTS: Mapping[str, Callable[[SlimModel, CentralTask, DeviceProfile | None], float]] = MappingProxyType(
     {"flops": _flops, "latency": _latency, "memory": _memory, "energy": _energy, "size": _size}
 )
-"""For one example, as in `Measured`: FLOPs, seconds, bytes at the peak, joules, bytes of weights."""
+"""Those of `Measured`: FLOPs, seconds, bytes at the peak and joules for one example, bytes of the file."""
 
 
 def profile_named(name: str) -> DeviceProfile:

@@ -23,7 +23,7 @@ from slimfleet.compression.pruning.nested import tensors_in
 from slimfleet.compression.threads import torch_threads
 from slimfleet.compression.types import DeviceProfile
 
-__all__ = ["Measured", "bits_of", "flops_of", "latency_of", "measured", "peak_memory_of"]
+__all__ = ["Measured", "flops_of", "latency_of", "measured", "peak_memory_of"]
 
 REPEATS, LONGEST_S = 30, 1.0
 """Forward passes that latency is the median of; fewer where they take longer than this together."""
@@ -103,12 +103,12 @@ def peak_memory_of(slim: SlimModel, example_inputs: tuple[Tensor, ...]) -> int:
 
 def _weight_bytes(slim: SlimModel) -> int:
     """Parameters and buffers as a runtime keeps them."""
-    small = {name for name, each in slim.constraints.items() if isinstance(each, Grid) and bits_of(each) <= 8}
+    small = {name for name, each in slim.constraints.items() if isinstance(each, Grid) and _bits(each) <= 8}
     named = [*slim.model.named_parameters(), *slim.model.named_buffers()]
     return sum(tensor.numel() * (1 if name in small else tensor.element_size()) for name, tensor in named)
 
 
-def bits_of(grid: Grid) -> int:
+def _bits(grid: Grid) -> int:
     """Bits that hold every multiple: 2**b of them need b."""
     return len(f"{int((grid.high - grid.low).max()):b}")
 

@@ -30,7 +30,7 @@ from slimfleet.compression.pruning.shrink import shrink_model
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.tensors import schema_of
 
-__all__ = ["Axes", "Axis", "Choice", "Space", "Subnet", "recalibrated", "space_of", "subnet"]
+__all__ = ["Axes", "Axis", "Choice", "Space", "Subnet", "on_grids", "recalibrated", "space_of", "subnet"]
 
 LEVELS = 8
 """Equal steps of a group's channels."""
@@ -109,10 +109,11 @@ class Space:
         return {axis.of: choice[axis.name] for axis in self.axes if axis.kind == kind}
 
     def changes(self, choice: Choice) -> Iterator[tuple[Axis, int]]:
-        """The axes on which a choice is smaller than the model."""
+        """The axes on which a choice is smaller than the model, but for what is in a block that is gone."""
+        gone = tuple(f"{path}." for path, stays in self.of_kind("depth", choice).items() if not stays)
         for axis in self.axes:
             value = choice[axis.name]
-            if value != axis.values[0] or axis.kind == "bits":
+            if (value != axis.values[0] or axis.kind == "bits") and not axis.of.startswith(gone):
                 yield axis, value
 
 
@@ -189,16 +190,16 @@ def subnet(space: Space, model: nn.Module, choice: Choice) -> Subnet:
     return Subnet(small, kept, rings)
 
 
-def on_grids(space: Space, model: nn.Module, choice: Choice) -> SlimModel:
+def on_grids(space: Space, slim: SlimModel, choice: Choice) -> SlimModel:
     """A model with its weights on the grids of the chosen bits, where bits are chosen."""
     bits = space.of_kind("bits", choice)
-    weights = weights_of(model)
+    weights = weights_of(slim.model)
     grids = {
         name: grid_of(weights[name], count, "channel", "symmetric")
         for name, count in bits.items()
         if name in weights
     }
-    return SlimModel(model).constrained(grids)
+    return slim.constrained(grids)
 
 
 def recalibrated(model: nn.Module, central: CentralTask) -> nn.Module:

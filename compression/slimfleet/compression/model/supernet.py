@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -23,15 +22,14 @@ DRAWN = 2
 
 
 def supernet(
-    model: nn.Module, space: Space, central: CentralTask, tuning: Tuning, epochs: float, until: float
+    slim: SlimModel, space: Space, central: CentralTask, tuning: Tuning, until: float
 ) -> tuple[nn.Module, int]:
-    """A trained copy of `model`, and the steps that it took; they end at `until` on `time.monotonic`'s clock.
+    """A trained copy of the model, and the steps that it took; they end at `until` on `time.monotonic`'s clock.
 
     In each step train the largest sub-network, the smallest and some random ones, of which the smaller learn what the
     largest says (sandwich rule and in-place distillation, Yu and Huang 2019, arXiv 1903.05134, sections 3.2 and 3.3).
     """
-    settings = replace(tuning, epochs=epochs)
-    tuner = Tuner(SlimModel(model), central, settings, "search: supernet", _sandwich(space, central))
+    tuner = Tuner(slim, central, tuning, "search: supernet", _sandwich(space, central))
     while tuner.done < tuner.planned and time.monotonic() < until:
         tuner.run(max(tuner.epoch // 10, 1))
     return tuner.slim.model, tuner.done

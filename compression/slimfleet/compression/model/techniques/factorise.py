@@ -16,6 +16,7 @@ import torch
 from annotated_types import Gt, Le
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.conv import _ConvNd
 
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.fitting import Call
@@ -66,7 +67,7 @@ def factorise(
 
 
 def _has_weights(layer: nn.Module) -> bool:
-    return any(p.dim() >= 2 for p in layer.parameters(recurse=False))
+    return isinstance(layer, nn.Linear | _ConvNd | nn.RNNBase | nn.Embedding | nn.MultiheadAttention)
 
 
 def _thin(layer: Any, calls: Sequence[Call], settings: Factorise) -> nn.Module | str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -26,6 +27,7 @@ from slimfleet.compression.model.replacing import taught
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.subnets import Axes, Choice, Space, on_grids, recalibrated, space_of, subnet
 from slimfleet.compression.model.supernet import supernet
+from slimfleet.compression.model.target import Target, target_of
 from slimfleet.compression.model.technique import Curve, LayerChange, TechniqueReport
 from slimfleet.compression.model.tuning import Tuning, tune
 from slimfleet.compression.task import Evaluation
@@ -42,7 +44,8 @@ KEPT = 3
 ANCHORS = 8
 """Sub-networks that are as small on every axis, with which a search begins."""
 
-Limit = Annotated[float, Gt(0)] | None
+Limit = float | str | None
+"""A share of what the model has, or a number with its unit: see `target_of`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +57,11 @@ class Search:
     memory: Limit = None
     energy: Limit = None
     size: Limit = None
-    """Limits for one example: FLOPs, seconds on one thread of this machine, bytes at the peak, joules (simulated),
-    bytes of the weights at their bits. Without any, half the FLOPs."""
-    unit: Literal["share", "absolute"] = "share"
-    """Whether limits are shares of what the model has, or in the units above."""
+    """Limits, as shares of what the model has or with a unit: `0.3`, `12ms`, `200kB`. FLOPs, latency on one thread of
+    this machine, peak memory and energy (simulated) are those of one example, `size` is that of model.slim. Without
+    any, half the FLOPs."""
     device: str = ""
-    """Name of the device profile that joules are simulated with; absolute limits of energy need one."""
+    """Name of the device profile that joules are simulated with; a limit in joules needs one."""
     width: bool = True
     depth: bool = True
     kernel: bool = True
@@ -80,11 +82,11 @@ class Search:
     tuning: Tuning = field(default_factory=Tuning)
 
     @property
-    def limits(self) -> dict[str, float]:
-        """Name of a cost -> its limit."""
+    def limits(self) -> dict[str, Target]:
+        """Name of a cost -> its limit. Raises BadInput for what is none."""
         given = {name: getattr(self, name) for name in COSTS}
-        found = {name: value for name, value in given.items() if value is not None}
-        return found or {"flops": 0.5}
+        found = {name: value for name, value in given.items() if value is not None} or {"flops": 0.5}
+        return {name: target_of(f"{name}={value}") for name, value in found.items()}
 
     @property
     def axes(self) -> Axes:
@@ -105,9 +107,10 @@ def search(slim: SlimModel, central: CentralTask, settings: Search) -> tuple[Sli
         raise BadInput(
             "search finds nothing to choose in this model: it has no channels, blocks or kernels to remove"
         )
-    judge = _Judge(space, central, settings, original)
+    judge = _Judge(space, central, settings, slim)
     if settings.strategy == "supernet":
-        model, steps = supernet(original, space, central, settings.tuning, settings.supernet_epochs, until)
+        tuning = replace(settings.tuning, epochs=settings.supernet_epochs)
+        model, steps = supernet(slim, space, central, tuning, until)
         tried = _explored(judge, model, settings, until)
         best = _best(tried, settings)
         small = judge.made(model, best.choice)
@@ -140,30 +143,33 @@ class _Scored:
 class _Judge:
     """Makes and scores sub-networks."""
 
-    def __init__(self, space: Space, central: CentralTask, settings: Search, original: nn.Module) -> None:
-        self.space, self.settings = space, settings
+    def __init__(self, space: Space, central: CentralTask, settings: Search, slim: SlimModel) -> None:
+        self.space, self._slim = space, slim
         self.central = replace(central, validation=central.validation.take(slice(MOST_EXAMPLES)))
         self._profile: DeviceProfile | None = profile_named(settings.device) if settings.device else None
-        if settings.energy is not None and settings.unit == "absolute" and self._profile is None:
+        self._limits = settings.limits
+        if "energy" in self._limits and self._limits["energy"].share is None and self._profile is None:
             raise BadInput("search: a limit in joules needs the name of a device profile: give device=NAME")
-        self._whole = self._costs(SlimModel(original))
+        self._whole = self._costs(replace(slim, model=deepcopy(slim.model)))
 
     def made(self, model: nn.Module, choice: Choice) -> SlimModel:
         """The sub-network of a choice, ready to be used."""
         small = recalibrated(subnet(self.space, model, choice).model, self.central)
-        return on_grids(self.space, small, choice)
+        return on_grids(self.space, replace(self._slim, model=small), choice)
 
     def scored(self, small: SlimModel, choice: Choice) -> _Scored:
         """What a sub-network costs, and how good it is."""
-        costs, limits = self._costs(small), self.settings.limits
+        costs = self._costs(small)
         shares = {name: cost / self._whole[name] for name, cost in costs.items()}
-        held = shares if self.settings.unit == "share" else costs
-        over = tuple(held[name] / limit - 1 for name, limit in limits.items())
+        over = tuple(
+            (shares[name] / limit.share if limit.share else costs[name] / (limit.absolute or 1.0)) - 1
+            for name, limit in self._limits.items()
+        )
         return _Scored(choice, self.central.validated(small.model), shares, over)
 
     def _costs(self, slim: SlimModel) -> dict[str, float]:
         slim.model.eval()
-        return {name: COSTS[name](slim, self.central, self._profile) for name in self.settings.limits}
+        return {name: COSTS[name](slim, self.central, self._profile) for name in self._limits}
 
 
 def _best(tried: Sequence[_Scored], settings: Search) -> _Scored:
