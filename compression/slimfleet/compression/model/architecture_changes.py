@@ -18,7 +18,7 @@ from slimfleet.compression.errors import BadInput, PayloadError
 from slimfleet.compression.model.layer_kinds import KINDS, kind_of
 from slimfleet.compression.validation import shortened
 
-__all__ = ["Change", "changed", "changes_between"]
+__all__ = ["Change", "changed", "changes_between", "first_names"]
 
 Change = Mapping[str, Any]
 """JSON. `at` is the path of a layer; beside it stands one of
@@ -121,14 +121,14 @@ def _parameters(layer: nn.Module) -> dict[str, bool]:
 
 def _ties(before: nn.Module, after: nn.Module) -> Iterator[Change]:
     """What makes the parameters that are one in `after`, and only those, one in `before`, which has the same layers."""
-    had, has = _first_names(before), _first_names(after)
+    had, has = first_names(before), first_names(after)
     for name, first in has.items():
         if had[name] != first:
             layer, _, own = name.rpartition(".")
             yield {"at": layer, "tie": {own: None if first == name else first}}
 
 
-def _first_names(model: nn.Module) -> dict[str, str]:
+def first_names(model: nn.Module) -> dict[str, str]:
     """The first name of each parameter, by each of its names."""
     first: dict[nn.Parameter, str] = {}
     return {
@@ -154,12 +154,20 @@ def _apply(holder: nn.Module, change: Change) -> None:
                 _set_parameters(there, wanted)
             case {"tie": dict(ties)} if there is not None and ties.keys() <= there._parameters.keys():
                 for own, other in ties.items():
-                    new = torch.empty(0) if other is None else holder.get_parameter(other)
-                    setattr(there, own, nn.Parameter(new) if other is None else new)
+                    setattr(there, own, _parameter(holder, other, change))
             case _:
                 raise PayloadError("architecture", f"the model cannot be changed by {shortened(str(change))}")
     except AttributeError as error:
         raise PayloadError("architecture", f"the model has no layer {change['at']!r}") from error
+
+
+def _parameter(holder: nn.Module, path: object, change: Change) -> nn.Parameter:
+    """The one at a path; an empty one that gets its values later where there is none."""
+    if path is None:
+        return nn.Parameter(torch.empty(0))
+    if not isinstance(path, str):
+        raise PayloadError("architecture", f"the model cannot be changed by {shortened(str(change))}")
+    return holder.get_parameter(path)
 
 
 def _set(layer: nn.Module, attribute: str, value: object) -> None:

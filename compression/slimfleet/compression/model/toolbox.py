@@ -21,6 +21,7 @@ __all__ = ["TECHNIQUES"]
 
 TECHNIQUES: Mapping[str, Technique] = MappingProxyType(
     {
+        "prune": Technique("removes channels, neurons, recurrent units and heads", "structure", Prune, prune),
         "separate": Technique("makes convolutions depthwise separable", "structure", Separate, separate),
         "factorise": Technique(
             "makes linear layers and convolutions of low rank", "structure", Factorise, factorise
@@ -35,7 +36,6 @@ TECHNIQUES: Mapping[str, Technique] = MappingProxyType(
             Search,
             search,
         ),
-        "prune": Technique("removes channels, neurons, recurrent units and heads", "structure", Prune, prune),
         "sparsify": Technique(
             "zeroes single weights, anywhere or n of every m", "weights", Sparsify, sparsify
         ),
