@@ -13,7 +13,6 @@ from slimfleet.compression.model import fitting
 from slimfleet.compression.model.file import load_model, packed_bytes, save_model
 from slimfleet.compression.model.fitting import calls_of, fitted, outputs_read
 from slimfleet.compression.model.measuring import flops_of
-from slimfleet.compression.model.replacing import replaced
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.techniques.factorise import Factorise, _thin
 from slimfleet.compression.model.techniques.quantise import Quantise, quantise
