@@ -126,19 +126,19 @@ def test_statistics_are_those_of_the_sub_network():
     ("settings", "problem"),
     [
         (
-            Search(flops=0.001, trials=8, supernet_epochs=0),
+            {"flops": 0.001, "trials": 8, "supernet_epochs": 0},
             "no architecture within the limits, the nearest has 0.0",
         ),
-        (Search(flops="fast"), "target 'flops=fast'"),
-        (Search(energy="1mJ"), "device=NAME"),
-        (Search(energy=0.5, device="abacus"), "no device profile 'abacus'"),
-        (Search(width=False, kernel=False), "nothing to choose"),
+        ({"flops": "fast"}, "target 'flops=fast'"),
+        ({"energy": "1mJ"}, "device=NAME"),
+        ({"energy": 0.5, "device": "abacus"}, "no device profile 'abacus'"),
+        ({"width": False, "kernel": False}, "nothing to choose"),
     ],
 )
 def test_what_cannot_be_found_gets_one_line(settings, problem):
     slim, central = trained("cnn")
     with pytest.raises(BadInput) as refusal:
-        search(slim, central, settings)
+        search(slim, central, Search(**settings))
     assert problem in str(refusal.value)
     assert "\n" not in str(refusal.value)
 

@@ -89,7 +89,8 @@ def _stand_in(
     calls = calls_of(model, path, central)
     if not calls:
         return "the model does not call it"
-    read = outputs_read(model, path, central.example_inputs)
+    several = len(calls[0].outputs) > 1
+    read = outputs_read(model, path, central.example_inputs) if several else (True,)
     new = stand(layer, calls, read)
     if isinstance(new, str):
         return new

@@ -50,7 +50,7 @@ Limit = float | str | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """Settings of `search`."""
+    """Settings of `search`. Raises BadInput for a limit that is none."""
 
     flops: Limit = None
     latency: Limit = None
@@ -78,8 +78,14 @@ class Search:
     trials: Annotated[int, Ge(2), Le(100_000)] = 200
     """Sub-networks that are scored."""
     minutes: Annotated[float, Gt(0)] = 10.0
-    """Time for everything before the last fine-tuning; the search ends early where it is over."""
+    """Time for everything before the last fine-tuning; the supernet gets half of it, or less if it needs less. What
+    is under way then ends early."""
     tuning: Tuning = field(default_factory=Tuning)
+
+    def __post_init__(self) -> None:
+        limits = self.limits
+        if "energy" in limits and limits["energy"].share is None and not self.device:
+            raise BadInput("search: a limit in joules needs the name of a device profile: give device=NAME")
 
     @property
     def limits(self) -> dict[str, Target]:
@@ -101,7 +107,8 @@ def search(slim: SlimModel, central: CentralTask, settings: Search) -> tuple[Sli
     Raises BadInput where nothing can be chosen, or where no sub-network that was found keeps to the limits.
     """
     original = slim.unconstrained("search")
-    until = time.monotonic() + 60 * settings.minutes
+    began = time.monotonic()
+    until = began + 60 * settings.minutes
     space = space_of(original, central, settings.axes, settings.narrowest)
     if not space.axes:
         raise BadInput(
@@ -110,7 +117,7 @@ def search(slim: SlimModel, central: CentralTask, settings: Search) -> tuple[Sli
     judge = _Judge(space, central, settings, slim)
     if settings.strategy == "supernet":
         tuning = replace(settings.tuning, epochs=settings.supernet_epochs)
-        model, steps = supernet(slim, space, central, tuning, until)
+        model, steps = supernet(slim, space, central, tuning, (began + until) / 2)
         tried = _explored(judge, model, settings, until)
         best = _best(tried, settings)
         small = judge.made(model, best.choice)
@@ -148,8 +155,6 @@ class _Judge:
         self.central = replace(central, validation=central.validation.take(slice(MOST_EXAMPLES)))
         self._profile: DeviceProfile | None = profile_named(settings.device) if settings.device else None
         self._limits = settings.limits
-        if "energy" in self._limits and self._limits["energy"].share is None and self._profile is None:
-            raise BadInput("search: a limit in joules needs the name of a device profile: give device=NAME")
         self._whole = self._costs(replace(slim, model=deepcopy(slim.model)))
 
     def made(self, model: nn.Module, choice: Choice) -> SlimModel:
