@@ -99,6 +99,22 @@ class Relations:
             tuple(p.expand(shape) for p in places if varying(compact(p))),
         )
 
+    def coupled(self, labels: Labels, dims: Iterable[int], reason: str) -> Labels:
+        """Labels after every element came to depend on all along `dims`, as in a softmax.
+
+        Channels that lie along other dimensions too are joined along these; others are fixed.
+        """
+        dims, shape = set(dims), _shape(labels)
+        kept: list[Tensor] = []
+        places = list(map(compact, labels.places))
+        for slot in map(compact, labels.channels):
+            if varying(slot) and varying(slot) <= dims:
+                self.fix([slot], reason)
+                _add(places, [slot])
+            else:
+                kept.append(self.along(slot, dims & varying(slot)))
+        return Labels(tuple(s.expand(shape) for s in kept), tuple(p.expand(shape) for p in places))
+
     def contracted(self, operands: Sequence[Labels], shape: Sequence[int], dim: int) -> Labels:
         """Labels after operands were multiplied element by element and summed over `dim`, which stays with size 1.
 

@@ -249,9 +249,7 @@ def _coupled_along(call: Call) -> Labels:
     """Each element of the output depends on all along one dimension, as in a softmax."""
     source = call.args[0]
     dim = call.argument("dim", -1) % max(1, source.dim())
-    labels = call.labels(source)
-    reduced = call.relations.reduced(labels, {dim}, f"{call.name} runs over them")
-    return Labels(tuple(s.expand(source.shape) for s in reduced.channels), labels.places)
+    return call.relations.coupled(call.labels(source), {dim}, f"{call.name} runs over them")
 
 
 def _product(call: Call) -> Labels:
@@ -384,6 +382,7 @@ def _batch_norm(call: Call) -> Sequence[Labels]:
             kept.append(call.relations.along(slot, others))
         else:
             call.relations.fix([slot], "batch statistics are taken over them")
+            kept.append(slot)
     labels = Labels(tuple(s.expand(source.shape) for s in kept), labels.places)
     names = ("weight", "bias", "running_mean", "running_var")
     own = [call.labels(call.argument(name)) for name in names]
@@ -404,7 +403,7 @@ def _layer_norm(call: Call) -> Sequence[Labels]:
         slots = [call.relations.along(s, dims) if varying(s) - dims else s for s in slots]
         labels = Labels(tuple(s.expand(source.shape) for s in slots), labels.places)
     else:
-        labels = _normalised(call, labels, dims)
+        labels = call.relations.coupled(labels, dims, "a norm without a layer of its own runs over them")
     own = [call.labels(call.argument(name)) for name in ("weight", "bias")]
     if mixed:
         # Channels of several blocks share these parameters, which stay whole.
@@ -416,12 +415,6 @@ def _layer_norm(call: Call) -> Sequence[Labels]:
 
 def _counts_whole(call: Call) -> bool:
     return call.layer is not None and counts_whole(call.layer)
-
-
-def _normalised(call: Call, labels: Labels, dims: set[int]) -> Labels:
-    reduced = call.relations.reduced(labels, dims, "a norm without a layer of its own runs over them")
-    shape = call.args[0].shape
-    return Labels(tuple(s.expand(shape) for s in reduced.channels), labels.places)
 
 
 def _group_norm(call: Call) -> Sequence[Labels]:
