@@ -27,7 +27,7 @@ _TOLERANCE = 1e-4
 
 _LONGEST = 160
 
-MOST_OPERATIONS = 300e9
+MOST_OPERATIONS = 250e9
 """Multiplications in the trials of one model, at most, beyond those of the last trial that began."""
 
 LAYER = 15e6

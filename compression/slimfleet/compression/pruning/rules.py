@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 
-from slimfleet.compression.pruning.full_norm import counts_whole
+from slimfleet.compression.pruning.full_norm import counts_whole, standardises
 from slimfleet.compression.pruning.relate import Relations, varying
 from slimfleet.compression.pruning.shadow import Labels, Shadow, canonical, compact
 
@@ -291,7 +291,7 @@ def _convolved(call: Call) -> Labels:
             [s for s in kernel.channels if varying(compact(s)) == {1}], "all groups of a kernel share them"
         )
         kernel = Labels(tuple(s for s in kernel.channels if varying(compact(s)) == {0}), kernel.places)
-    filters = Labels(tuple(_filter(slot, groups, transposed) for slot in kernel.channels))
+    filters = kernel.map(lambda slot: _filter(slot, groups, transposed))
     data = data.map(canonical)
     if groups > 1 and not whole_groups:
         # What stands at one place of every group goes together.
@@ -381,7 +381,8 @@ def _batch_norm(call: Call) -> Sequence[Labels]:
         elif 1 in varying(slot):
             kept.append(call.relations.along(slot, others))
         else:
-            call.relations.fix([slot], "batch statistics are taken over them")
+            if call.layer is None or not standardises(call.layer):
+                call.relations.fix([slot], "batch statistics are taken over them")
             kept.append(slot)
     labels = Labels(tuple(s.expand(source.shape) for s in kept), labels.places)
     names = ("weight", "bias", "running_mean", "running_var")
