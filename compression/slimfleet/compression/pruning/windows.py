@@ -40,7 +40,7 @@ def select_channels(
     chosen = {}
     earlier: Counter[int] = Counter()
     for group in groups:
-        count = max(group.min_channels, _rounded(width * group.size, up=earlier[group.size] % 2 == 0))
+        count = max(group.min_channels, _rounded(width * group.size, earlier[group.size]))
         earlier[group.size] += 1
         match policy:
             case "prefix":
@@ -54,9 +54,10 @@ def select_channels(
     return chosen
 
 
-def _rounded(count: float, up: bool) -> int:
-    """The nearest integer; of two that are as near, the one above if `up`."""
-    return math.floor(count + 0.5) if up else math.ceil(count - 0.5)
+def _rounded(count: float, turn: int) -> int:
+    """The nearest integer; of two that are as near, the even one in even turns, the odd one in odd turns."""
+    nearest = round(count)
+    return nearest if turn % 2 == 0 or count % 1 != 0.5 else math.floor(count) + math.ceil(count) - nearest
 
 
 def pack_channels(groups: Sequence[ChannelGroup], channels: Channels) -> bytes:
