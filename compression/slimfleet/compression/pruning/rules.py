@@ -7,7 +7,7 @@ its operands whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +89,21 @@ def _moved(call: Call) -> Labels:
 
 def _padded(call: Call) -> Labels:
     source, pad = call.args[0], call.args[1]
-    return call.labels(source).map(lambda slot: torch.nn.functional.pad(slot, pad, value=0))
+    spread = {source.dim() - 1 - i // 2 for i, width in enumerate(pad) if width}
+
+    def padded(slot: Tensor) -> Tensor:
+        (thin,) = _thinned([slot], spread)
+        return torch.nn.functional.pad(thin, pad, value=0).expand(call.output.shape)
+
+    return call.labels(source).map(padded)
+
+
+def _thinned(slots: Sequence[Tensor], dims: Collection[int]) -> list[Tensor]:
+    """`slots` cut to size 1 along all but `dims` wherever all of them repeat: copying them takes little memory."""
+    for dim in set(range(slots[0].dim())) - set(dims):
+        if all(slot.stride(dim) == 0 for slot in slots):
+            slots = [slot.narrow(dim, 0, 1) for slot in slots]
+    return list(slots)
 
 
 def _split(call: Call) -> Sequence[Labels]:
@@ -156,16 +170,12 @@ def _joined_along(
                 key = frozenset(varying(compact(slot)) | {dim})
                 count[key] = count.get(key, -1) + 1
                 rows.setdefault((key, count[key]), [None] * len(operands))[i] = slot
-        return tuple(
-            torch.cat(
-                [
-                    torch.zeros(tuple(size), dtype=torch.int64) if slot is None else slot
-                    for slot, size in zip(row, shapes, strict=True)
-                ],
-                dim,
-            )
+        none = torch.zeros((), dtype=torch.int64)
+        filled = [
+            [none.expand(tuple(size)) if slot is None else slot for slot, size in zip(row, shapes, strict=True)]
             for row in rows.values()
-        )
+        ]
+        return tuple(torch.cat(_thinned(row, {dim}), dim).expand(call.output.shape) for row in filled)
 
     channels = [call.relations.rooted(slot).expand(slot.shape) for slot in side_by_side(lambda o: o.channels)]
     return Labels(tuple(channels), side_by_side(lambda o: o.places))
@@ -478,8 +488,12 @@ def _packed(call: Call) -> Sequence[Labels]:
 
 def unknown(call: Call) -> Sequence[Labels]:
     """An operator without a rule: whatever goes in stays whole."""
+    return _whole(call, f"they go through {call.name}, which has no rule")
+
+
+def _whole(call: Call, reason: str) -> Sequence[Labels]:
     for tensor in tensors_of_args(call.args, call.kwargs):
-        call.relations.fix(call.labels(tensor), f"they go through {call.name}, which has no rule")
+        call.relations.fix(call.labels(tensor), reason)
     return [Labels((), _places(t.shape)) for t in tensors_of_args((call.output,), {})]
 
 
@@ -589,9 +603,20 @@ RULES: Mapping[str, Rule] = {name: rule for rule, names in _ALIKE.items() for na
 """Operator, without overload and without the underscore of one in place -> rule."""
 
 
-def rule_of(operator: OpOverload) -> Rule:
-    """The rule of an operator."""
+MOST_ELEMENTS = 1 << 25
+"""Of a tensor whose labels are moved one by one, which takes 8 bytes each, in each of up to five numberings."""
+
+_ONE_BY_ONE = frozenset({_moved, _copied, _stacked, _indexed, _index_selected, _gathered})
+
+
+def _too_large(call: Call) -> Sequence[Labels]:
+    return _whole(call, f"they go through {call.name} in a tensor of more than {MOST_ELEMENTS:,} elements")
+
+
+def rule_of(operator: OpOverload, elements: int) -> Rule:
+    """The rule of an operator whose largest tensor has so many `elements`."""
     name = str(operator).rpartition(".")[0].removeprefix("aten.").rstrip("_")
     if name in RULES:
-        return RULES[name]
+        rule = RULES[name]
+        return _too_large if rule in _ONE_BY_ONE and elements > MOST_ELEMENTS else rule
     return _elementwise if torch.Tag.pointwise in operator.tags else unknown
