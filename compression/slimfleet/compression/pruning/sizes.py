@@ -20,7 +20,7 @@ from slimfleet.compression.pruning.groups import Size
 from slimfleet.compression.pruning.relate import varying
 from slimfleet.compression.pruning.shadow import Shadow, compact
 
-MOST_SIGHTINGS = 16
+MOST_SIGHTINGS = 128
 """Of one size of one layer that are kept."""
 
 _Sighting = tuple[Tensor, int]
