@@ -25,6 +25,7 @@ from slimfleet.compression.tensors import schema_of
 MOST_LABELS = 400_000_000
 """Labels looked at in one discovery, at most."""
 
+
 def discover(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Discovery:
     """The channel groups of `model`, in the order of its state dict, and what stays whole; `model` is not changed.
 

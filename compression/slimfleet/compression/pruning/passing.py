@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from slimfleet.compression.pruning.groups import ChannelGroup
-from slimfleet.compression.pruning.removable import Trial
+from slimfleet.compression.pruning.removable import UNTRIED, Trial
 
 _Kind = Sequence[ChannelGroup]
 """Groups that are tried together or not at all."""
@@ -25,7 +25,7 @@ def passing(
     failures: dict[str, str] = {}
     for kind, reason in failed:
         accepted, alone = _searched(trial, accepted, [[group] for group in kind], reason)
-        failures |= {group.name: why for (group,), why in alone}
+        failures |= {group.name: reason if why == UNTRIED else why for (group,), why in alone}
     return [group for group in groups if group in accepted], failures
 
 

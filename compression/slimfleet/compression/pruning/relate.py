@@ -11,7 +11,6 @@ from torch import Tensor
 from slimfleet.compression.pruning.channels import Channels, Ids
 from slimfleet.compression.pruning.shadow import Labels, compact
 
-
 MOST_AT_ONCE = 1 << 22
 """Labels that are compared at once: some 100 MB."""
 

@@ -33,6 +33,9 @@ MOST_OPERATIONS = 250e9
 LAYER = 15e6
 """Multiplications that running one layer once takes as long as."""
 
+UNTRIED = "trying it would take more work than is allowed"
+"""Why a group fails once the operations are used up."""
+
 WEIGHT = 50
 """Multiplications that copying one weight takes as long as."""
 
@@ -57,14 +60,17 @@ class Trial:
         load_tensors(self._model, self._full)
         self._cases = list(_cases(self._model, inputs, rng))
         layers = sum(1 for _ in model.modules())
-        self._run_costs = {"eval": multiplications + LAYER * layers, "train": 2 * multiplications + LAYER * layers}
+        self._run_costs = {
+            "eval": multiplications + LAYER * layers,
+            "train": 2 * multiplications + LAYER * layers,
+        }
         self._copy_costs = WEIGHT * sum(array.size for array in self._full.values())
         self._left = MOST_OPERATIONS
 
     def failure(self, groups: Sequence[ChannelGroup]) -> str | None:
         """Why the model without some channels of `groups` is not the one with these set to zero; None if it is."""
         if self._left <= 0:
-            return "trying it would take more work than is allowed"
+            return UNTRIED
         # Numbers of channels may fit by chance: other choices tell. Half of each group is what devices get most.
         return (
             self._failure_of(groups, _shares(groups, 0), self._cases)

@@ -172,7 +172,10 @@ def _joined_along(
                 rows.setdefault((key, count[key]), [None] * len(operands))[i] = slot
         none = torch.zeros((), dtype=torch.int64)
         filled = [
-            [none.expand(tuple(size)) if slot is None else slot for slot, size in zip(row, shapes, strict=True)]
+            [
+                none.expand(tuple(size)) if slot is None else slot
+                for slot, size in zip(row, shapes, strict=True)
+            ]
             for row in rows.values()
         ]
         return tuple(torch.cat(_thinned(row, {dim}), dim).expand(call.output.shape) for row in filled)
