@@ -67,7 +67,7 @@ def shape_asserted(s: Any, x: Tensor) -> Tensor:
 
 def not_halved(s: Any, x: Tensor) -> Tensor:
     h = s.a(x)
-    assert h.shape[1] != 32, "32 of 64"
+    assert h.shape[1] != 64, "64 of 128"
     return s.o(h)
 
 
@@ -364,7 +364,7 @@ LEFT: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...], str, str]] = 
         ROW, "a", "data whose size is fixed",
     ),
     "a width that fails at one half alone": (
-        lambda: Written(not_halved, **linear(4, 64, 2)), ROW, "a", "fails in eval mode: AssertionError: 32 of 64",
+        lambda: Written(not_halved, **linear(4, 128, 2)), ROW, "a", "fails in eval mode: AssertionError: 64 of 128",
     ),
     "added to the inputs": (
         lambda: Written(lambda s, x: s.o(x + s.a(x)), **linear(4, 4, 2)), ROW, "a", "data whose size is fixed",

@@ -49,11 +49,13 @@ class Trial:
     """Tries groups on copies of one model with random weights, in evaluation and in training mode."""
 
     def __init__(self, model: nn.Module, inputs: Inputs, multiplications: int) -> None:
-        """`multiplications` are those of `model` run once, on `inputs`: trials are bounded by counting them."""
+        """`model` is taken over: it gets other weights. Run once on `inputs` it makes so many `multiplications`, which
+        bound the trials.
+        """
         rng = np.random.default_rng(0)
         self._schema: ModelSchema = schema_of(model)
         # In float32: half precision rounds more than a misplaced channel changes.
-        self._model = copy.deepcopy(model)
+        self._model = model
         if any(_is_half(tensor) for tensor in model.state_dict().values()):
             self._model, inputs = self._model.float(), tuple(t.float() if _is_half(t) else t for t in inputs)
         self._full = _random_tensors(model, rng)
@@ -208,10 +210,11 @@ def _random_tensors(model: nn.Module, rng: np.random.Generator) -> Tensors:
             array = tensors[first]
         elif array.dtype.kind == "f":
             if array.ndim > 1:
-                values = rng.normal(size=array.shape) / np.sqrt(max(1, array[:1].size))
+                values = rng.standard_normal(array.shape, dtype=np.float32)
+                values /= np.float32(np.sqrt(max(1, array[:1].size)))
             else:
-                values = rng.uniform(0.5, 1.5, size=array.shape)
-            array = np.asarray(values, dtype=array.dtype)
+                values = rng.uniform(0.5, 1.5, size=array.shape).astype(np.float32)
+            array = values.astype(array.dtype, copy=False)
         tensors[name] = array
     return tensors
 

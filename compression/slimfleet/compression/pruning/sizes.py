@@ -46,6 +46,10 @@ class Sightings:
             (path, size): names for path, sizes in self._attributes.values() for size, names in sizes.items()
         }
 
+    def unwatch(self) -> None:
+        """Let go of the layers of the model that ran."""
+        self._attributes, self._given = {}, {}
+
     def enter(self, layer: nn.Module, tensors: Sequence[Tensor], shadow: Shadow) -> None:
         """Note what a layer is given: sizes, and views in it, may come from there."""
         for tensor in tensors:

@@ -166,5 +166,6 @@ def follow(
         trace.label_input(tensor)
     with torch.no_grad(), plain_kernels(), trace.watching(model), trace:
         output = model(*inputs)
+    sightings.unwatch()
     for tensor in tensors_in(output):
         relations.fix(trace.labels(tensor), "they are outputs of the model")
