@@ -148,7 +148,7 @@ class Relations:
             bare = _uncovered(slot, [s for s in other.channels if varying(s) & varying(slot)])
             if not bool(bare.any()):
                 continue
-            if self._dependent(slot, place) is None:
+            if self._dependent(slot, place, places=True) is None:
                 continue
             if varying(slot) - shared:
                 self.along(slot, shared)
@@ -158,9 +158,12 @@ class Relations:
     def _is_fixed(self, slot: Tensor) -> bool:
         return self.channels.are_fixed(self._unique(slot))
 
-    def _dependent(self, a: Tensor, b: Tensor) -> Ids | None:
-        """The pairs of labels that meet, or None where the two slots are independent."""
-        pairs = np.unique(self.channels.roots_of(self._pairs(a, b)), axis=0)
+    def _dependent(self, a: Tensor, b: Tensor, places: bool = False) -> Ids | None:
+        """The pairs of labels that meet, or None where the two slots are independent; `b` may be `places`."""
+        pairs = self._pairs(a, b)
+        labels = pairs[:, :1] if places else pairs
+        labels[:] = self.channels.roots_of(labels)
+        pairs = np.unique(pairs, axis=0)
         combinations = len(np.unique(pairs[:, 0])) * len(np.unique(pairs[:, 1]))
         return None if len(pairs) == combinations else pairs
 

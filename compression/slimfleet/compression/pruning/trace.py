@@ -12,17 +12,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from slimfleet.compression.pruning.call import Call, places, places_along, tensors_of_args
 from slimfleet.compression.pruning.channels import Key
 from slimfleet.compression.pruning.nested import tensors_in
 from slimfleet.compression.pruning.relate import Relations
-from slimfleet.compression.pruning.rules import (
-    Call,
-    _places,
-    join_pieces,
-    places_along,
-    rule_of,
-    tensors_of_args,
-)
+from slimfleet.compression.pruning.rules import join_pieces, rule_of
 from slimfleet.compression.pruning.shadow import Labels, Shadow, canonical
 from slimfleet.compression.pruning.sizes import Sightings
 
@@ -59,7 +53,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def label_input(self, tensor: Tensor) -> None:
         """Say that nothing of a tensor can be removed."""
-        self._shadow.write(tensor, Labels((), _places(tensor.shape)))
+        self._shadow.write(tensor, Labels((), places(tensor.shape)))
 
     def labels(self, tensor: Tensor) -> Labels:
         """The labels of a tensor."""
