@@ -111,6 +111,7 @@ class Relations:
             if dim not in varying(slot):
                 kept.append(slot)
                 continue
+            slot = _completed(slot, dim)
             self.channels.read(self._unique(slot))
             if varying(slot) != {dim}:
                 kept.append(self.along(slot, [dim]))
@@ -212,6 +213,12 @@ def _filled(a: Tensor, b: Tensor) -> Tensor:
     """The labels of `a`, and those of `b` where `a` has none."""
     a, b = _broadcast(a, b)
     return compact(torch.where(a == 0, b, a), checked=False)
+
+
+def _completed(slot: Tensor, dim: int) -> Tensor:
+    """A compact slot whose labels tell `dim` alone, without the elements that have none, such as padding."""
+    along = slot.amax([d for d in range(slot.dim()) if d != dim], keepdim=True)
+    return along if bool(((slot == 0) | (slot == along)).all()) else slot
 
 
 def _uncovered(slot: Tensor, covers: Iterable[Tensor]) -> Tensor:

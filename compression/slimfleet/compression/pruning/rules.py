@@ -75,8 +75,15 @@ def _shuffled(call: Call) -> Labels:
 
 
 def _padded(call: Call) -> Labels:
-    source, pad = call.args[0], call.args[1]
-    return call.labels(source).map(lambda slot: torch.nn.functional.pad(slot, pad, value=0))
+    """What is put in along a dimension goes with the channels that lie along others."""
+    pad, shape = call.args[1], call.output.shape
+
+    def padded(slot: Tensor) -> Tensor:
+        own = compact(slot)
+        amounts = [n if own.shape[-1 - i // 2] > 1 else 0 for i, n in enumerate(pad)]
+        return torch.nn.functional.pad(own, amounts, value=0).expand(shape)
+
+    return call.labels(call.args[0]).map(padded)
 
 
 def _split(call: Call) -> Sequence[Labels]:
