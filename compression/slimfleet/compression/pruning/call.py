@@ -42,7 +42,12 @@ class Call:
     @property
     def name(self) -> str:
         """The operator, without its overload."""
-        return str(self.operator).rpartition(".")[0].removeprefix("aten.").rstrip("_")
+        return name_of(self.operator)
+
+
+def name_of(operator: OpOverload) -> str:
+    """The name of an operator, without overload and without the underscore of one in place."""
+    return str(operator).rpartition(".")[0].removeprefix("aten.").rstrip("_")
 
 
 Rule = Callable[[Call], Sequence[Labels] | Labels]

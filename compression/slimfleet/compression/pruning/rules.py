@@ -20,6 +20,7 @@ from slimfleet.compression.pruning.call import (
     Call,
     Rule,
     first_output,
+    name_of,
     places,
     tensors_of_args,
     unknown,
@@ -201,6 +202,8 @@ def _takes_zeros(call: Call, dims: set[int]) -> bool:
         return True
     if isinstance(call.layer, nn.MultiheadAttention):
         return True  # the mean of the attention weights, which the heads left have too
+    if call.name in ("any", "all") and len(dims) == call.args[0].dim():
+        return True  # a check of all values, such as whether one is NaN
     return call.name == "mean" and len(dims) == 1 and _counts_whole(call)
 
 
@@ -538,6 +541,7 @@ _WINDOWS = {
     "_upsample_bilinear2d_aa": 2,
     "upsample_bicubic2d": 2,
     "_upsample_bicubic2d_aa": 2,
+    "_upsample_lanczos2d_aa": 2,
     "upsample_trilinear3d": 3,
     "grid_sampler_2d": 2,
     "grid_sampler_3d": 3,
@@ -546,15 +550,15 @@ _WINDOWS = {
 _ALIKE: Mapping[Rule, str] = {
     _elementwise: """
         _prelu_kernel hardswish hardsigmoid masked_fill fill dropout bernoulli native_dropout rrelu_with_noise
-        log_sigmoid_forward fake_quantize_per_tensor_affine_cachemask
+        log_sigmoid_forward fake_quantize_per_tensor_affine_cachemask floor_divide complex polar
         """,
     _same: "clone _to_copy contiguous lift_fresh lift detach alias cumsum renorm embedding_renorm",
     _copied: "copy",
     _constant: """
-        zeros ones empty full arange rand randn zeros_like ones_like empty_like full_like rand_like randn_like new_zeros
-        new_ones new_empty new_full scalar_tensor eye linspace logspace randint randperm normal uniform random
-        exponential zero empty_strided new_empty_strided tril_indices triu_indices hann_window _local_scalar_dense
-        is_nonzero equal item _assert_async
+        zeros ones empty full arange rand randn zeros_like ones_like empty_like full_like rand_like randn_like
+        randint_like new_zeros new_ones new_empty new_full scalar_tensor eye linspace logspace randint randperm normal
+        uniform random exponential zero empty_strided new_empty_strided tril_indices triu_indices hann_window
+        _local_scalar_dense is_nonzero equal item _assert_async
         """,
     _moved: """
         roll flip rot90 repeat pixel_shuffle pixel_unshuffle tril triu im2col
@@ -574,12 +578,12 @@ _ALIKE: Mapping[Rule, str] = {
     indexing.index_selected: "index_select",
     indexing.gathered: "gather",
     indexing.scattered: "scatter scatter_add scatter_reduce index_add index_copy index_fill index_reduce",
-    indexing.put: "index_put _index_put_impl",
+    indexing.put: "index_put _index_put_impl _unsafe_index_put",
     indexing.embedded: "embedding",
     indexing.embedded_bags: "_embedding_bag _embedding_bag_forward_only",
     _reduced: """
         sum mean amax amin max min argmax argmin var std var_mean std_mean norm linalg_vector_norm prod any all
-        logsumexp median nansum kthvalue mode aminmax count_nonzero
+        logsumexp median nanmedian nansum kthvalue mode aminmax count_nonzero
         """,
     _coupled_along: """
         _softmax _log_softmax _safe_softmax cumprod logcumsumexp cummax cummin sort topk _fft_r2c _fft_c2r _fft_c2c
@@ -604,7 +608,11 @@ RULES: Mapping[str, Rule] = {name: rule for rule, names in _ALIKE.items() for na
 
 def rule_of(operator: OpOverload) -> Rule:
     """The rule of an operator."""
-    name = str(operator).rpartition(".")[0].removeprefix("aten.").rstrip("_")
-    if name in RULES:
-        return RULES[name]
-    return _elementwise if torch.Tag.pointwise in operator.tags else unknown
+    name = name_of(operator)
+    return RULES.get(name) or (_elementwise if _is_elementwise(operator, name) else unknown)
+
+
+def _is_elementwise(operator: OpOverload, name: str) -> bool:
+    """Whether torch tags any of the operator's overloads so: those in place it often forgets."""
+    packet = getattr(torch.ops.aten, name, operator.overloadpacket)
+    return any(torch.Tag.pointwise in getattr(packet, overload).tags for overload in packet.overloads())
