@@ -268,7 +268,16 @@ CASES: dict[str, Case] = {
         {"a": 8, "r": 6},
     ),
     "checked for NaN": between(TOKENS, checked),
-    "more places than channels": between(TOKENS, lambda s, x: x.flatten(1).repeat(1, 9).view(len(x), 54, -1)),
+    "data of more places than there are channels": (
+        lambda: Written(
+            lambda s, x, y: s.o(s.b((s.a(x).flatten(1) + y).view(-1, 4, 64)).relu()),
+            a=nn.Conv1d(1, 4, 1),
+            b=nn.Conv1d(4, 6, 1),
+            o=nn.Conv1d(6, 2, 1),
+        ),
+        (example(2, 1, 64), example(2, 256)),
+        {"b": 6},
+    ),
 }
 
 
