@@ -49,31 +49,39 @@ def scattered(call: Call) -> Labels:
 def put(call: Call) -> Labels:
     """Written at positions that are data: the target and what is written agree along the other dimensions."""
     target, indices, values = call.args[:3]
-    chosen = _chosen(indices)
-    if chosen == set(range(target.dim())) and len(indices) == 1 and values.numel() == 1:
-        return call.relations.together([call.labels(target), call.labels(indices[0])], target.shape)
+    own, chosen = call.labels(target), _chosen(indices)
+    if len(indices) == 1 and len(chosen) == target.dim() and values.numel() == 1:
+        # A mask of all elements, computed from the target as a rule.
+        return call.relations.together([own, call.labels(indices[0])], target.shape)
+    labels = call.relations.together(
+        [_without(call, own, chosen), _written(call, chosen)],
+        target.shape,
+    )
+    return Labels(labels.channels, (*labels.places, *places(target.shape, sorted(chosen))))
+
+
+def _written(call: Call, chosen: set[int]) -> Labels:
+    """The labels of what is put, as if it were put everywhere along the dimensions chosen from."""
+    target, indices, values = call.args[:3]
+    labels = call.labels(values)
+    if values.dim() < target.dim() - max(chosen):
+        return labels  # along the dimensions behind those alone
     key = _key(indices)
     shape = target[key].shape
 
     def everywhere(slot: Tensor) -> Tensor:
-        """What is written as if it were along all of the dimensions chosen from."""
-        written = torch.zeros(target.shape, dtype=torch.int64)
-        written[key] = slot
-        return canonical(written.amax(sorted(chosen), keepdim=True).expand(target.shape))
+        whole = torch.zeros(target.shape, dtype=torch.int64)
+        whole[key] = slot
+        return canonical(whole.amax(sorted(chosen), keepdim=True).expand(target.shape))
 
-    own = call.labels(values).map(lambda slot: slot.expand(shape))
-    spread = [everywhere(slot) for slot in own.channels]
-    same = [torch.equal(wide[key], slot) for wide, slot in zip(spread, own.channels, strict=True)]
+    def along_others(slot: Tensor) -> bool:
+        return torch.equal(everywhere(slot)[key], slot.expand(shape))
+
     call.relations.fix(
-        [slot for slot, is_same in zip(own.channels, same, strict=True) if not is_same],
-        "they are written where an index says",
+        [s for s in labels.channels if not along_others(s)], "they are written where an index says"
     )
-    kept = Labels(
-        tuple(wide for wide, is_same in zip(spread, same, strict=True) if is_same),
-        tuple(map(everywhere, own.places)),
-    )
-    labels = call.relations.together([_without(call, call.labels(target), chosen), kept], target.shape)
-    return Labels(labels.channels, (*labels.places, *places(target.shape, sorted(chosen))))
+    kept = Labels(tuple(filter(along_others, labels.channels)), labels.places)
+    return kept.map(everywhere)
 
 
 def embedded(call: Call) -> Labels:
