@@ -65,6 +65,18 @@ def test_it_is_the_plain_weighted_mean_to_the_resolution_of_the_sum():
     np.testing.assert_allclose(mean["weight"], plain, atol=2.0**-28)
 
 
+def test_a_large_round_of_large_devices_has_room_for_its_updates():
+    everywhere, most = map_of(0, 1, 2, 3), 10_000
+    mean = CoverageMean(SCHEMA, most, most_examples=10**6)
+    mean.add(change(everywhere, 200.0), everywhere, 10**6)
+    mean.add(change(everywhere, -100.0), everywhere, 5 * 10**5)
+    mean.add(change(everywhere, 7.0), everywhere, 1)
+    assert mean.mean()["weight"] == pytest.approx(100.0, rel=2e-3)
+    assert mean_of(
+        [(change(everywhere, 1.0), everywhere, 63), (change(everywhere, 0.0), everywhere, 1)]
+    ).mean()["weight"] == pytest.approx(63 / 64)
+
+
 def test_counters_flags_and_unsigned_bytes():
     everywhere = map_of(0, 1, 2, 3)
     first, second = change(everywhere, 0.0, count=3), change(everywhere, 0.0, count=2**40)

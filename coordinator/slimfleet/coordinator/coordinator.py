@@ -192,11 +192,13 @@ class Coordinator:
         state, settings = self.state, self.settings
         if state.open_round is None:
             number, model = state.next_round, state.server.model()
+            bounds = self._bounds(number, model)
+            most_examples = bounds.weight(max((record.examples for record in state.registry), default=1))
             state.open_round = OpenRound(
                 number=number,
                 downlink=Downlink(self.blueprint, model, number, state.versions, settings),
-                mean=CoverageMean(state.schema.moving, settings.selection.per_round, model),
-                bounds=self._bounds(number, model),
+                mean=CoverageMean(state.schema.moving, settings.selection.per_round, model, most_examples),
+                bounds=bounds,
                 opened_s=now_s,
                 opened_at=began,
             )

@@ -10,6 +10,7 @@ et al. 2017, alg. 1).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,9 @@ FRACTION_BITS = 28
 HEADROOM = 2.0**62
 """Largest sum: half of int64's range, so that rounding cannot decide an overflow."""
 
+MOST_EXAMPLES = 2**26
+"""Of all updates of a mean: values of up to 256 then fit the sum. Where there may be more, some share a weight of 1."""
+
 
 class CoverageMean:
     """Add at most `most_updates` updates in any order, then read their mean.
@@ -38,9 +42,11 @@ class CoverageMean:
     whether one is refused does not depend on the others.
     """
 
-    def __init__(self, schema: ModelSchema, most_updates: int, model: Tensors | None = None) -> None:
-        """Begin a mean of updates of `model`. Where it is NaN or infinite, an update other than 0 sets a value, so that
-        the mean is over the devices that do."""
+    def __init__(
+        self, schema: ModelSchema, most_updates: int, model: Tensors | None = None, most_examples: int = 1
+    ) -> None:
+        """Begin a mean of updates of `model`, each of at most `most_examples`, as far as is known. Where the model is
+        NaN or infinite, an update other than 0 sets a value, so that the mean is over the devices that do."""
         self._kinds = {t.name: t.kind for t in schema.tensors}
         self._sum = {t.name: np.zeros(t.shape, np.int64) for t in schema.tensors}
         self._weight = {t.name: np.zeros(t.shape, np.int64) for t in schema.tensors}
@@ -50,17 +56,18 @@ class CoverageMean:
         self._examples = 0
         self._share = HEADROOM / max(most_updates, 1)
         self._most = most_updates
+        self._lot = max(ceil(most_updates * most_examples / MOST_EXAMPLES), 1)
         self.updates = 0
 
-    def add(self, update: Tensors, index_map: IndexMap, weight: int) -> None:
-        """Add one device's `update` (shrunk shapes, dtypes of the schema) at `index_map`, weighted by its `weight`
-        examples.
+    def add(self, update: Tensors, index_map: IndexMap, examples: int) -> None:
+        """Add one device's `update` (shrunk shapes, dtypes of the schema) at `index_map`, weighted by its `examples`.
 
         Raises PayloadError("norm") where its values are so large that the sum could overflow; nothing is added then.
         Statistics of data on a large scale are cut instead: they move as far as the sum has room, round by round.
         """
         if self.updates == self._most:
             raise ValueError(f"this mean was made for {self._most} updates, here is one more")
+        weight = max(examples // self._lot, 1)
         update = {name: self._cut(name, values, weight) for name, values in update.items()}
         for name, values in update.items():
             largest = float(np.max(np.abs(values.astype(np.float64)), initial=0.0))
@@ -68,7 +75,7 @@ class CoverageMean:
             if not weight * (largest * 2.0 ** self._fraction_bits(name) + 1) <= self._share:
                 raise PayloadError(
                     "norm",
-                    f"tensor {name!r}: values up to {largest:.3g} from {weight} examples overflow the sum",
+                    f"tensor {name!r}: values up to {largest:.3g} from {examples} examples overflow the sum",
                 )
         index_map.add_into(self._sum, {name: self._units(name, v) * weight for name, v in update.items()})
         index_map.add_scalar(self._weight, weight)
