@@ -16,7 +16,8 @@ def allocated(
     `sizes`: name -> weights; `losses`: name -> bits -> loss where this tensor alone has so few. Losses are taken to add
     up, and to fall with bits: what noise there is against it is taken out. Bits go in the order of loss saved per bit
     spent along the convex hull of each tensor, which solves the Lagrangian relaxation of the choice (Shoham and Gersho
-    1988, doi 10.1109/29.90373). Every tensor has the fewest bits that were tried, even where that is over budget.
+    1988, doi 10.1109/29.90373); of a step that does not fit, as much is taken as does. Where equal bits for all lose
+    less, all have equal bits. Every tensor has the fewest bits that were tried, even where that is over budget.
     """
     chosen = {name: min(each) for name, each in losses.items()}
     spent = sum(sizes[name] * bits for name, bits in chosen.items())
@@ -26,11 +27,19 @@ def allocated(
         for (bits, loss), (more, less) in pairwise(_hull(_falling(each)))
     ]
     for _, name, bits, more in sorted(steps):
-        extra = (more - bits) * sizes[name]
-        if chosen[name] == bits and spent + extra <= budget:
-            chosen[name] = more
-            spent += extra
-    return chosen
+        if chosen[name] == bits:
+            fit = [
+                b for b in losses[name] if bits <= b <= more and spent + (b - bits) * sizes[name] <= budget
+            ]
+            chosen[name] = max(fit, default=bits)
+            spent += (chosen[name] - bits) * sizes[name]
+    alike = {name: _most(each, budget // sum(sizes.values())) for name, each in losses.items()}
+    return min(chosen, alike, key=lambda bits: sum(losses[name][b] for name, b in bits.items()))
+
+
+def _most(tried: Mapping[int, float], bits: int) -> int:
+    """The largest number that was tried and is at most `bits`; the least where all are larger."""
+    return max((b for b in tried if b <= bits), default=min(tried))
 
 
 def _falling(losses: Mapping[int, float]) -> list[tuple[int, float]]:

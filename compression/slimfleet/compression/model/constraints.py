@@ -156,6 +156,11 @@ class Constrained:
         """Steps of grids that training moves, by the name of the weight: more for the optimiser to move."""
         self.constrain(constraints)
 
+    @property
+    def moved(self) -> dict[str, Tensor]:
+        """What the optimiser moves, by the name of the parameter."""
+        return {name: self._moved.get(name, p.detach()) for name, p in self._parameters.items()}
+
     def constrain(self, more: Constraints) -> None:
         """Let the weights obey these constraints too; one on the same tensor takes the place of the former. What the
         optimiser moves in place of rounded weights goes on from where it is."""

@@ -75,16 +75,20 @@ def _columns(layer: nn.Module, x: Tensor) -> Tensor:
     patches = F.unfold(
         x, (*flat, *layer.kernel_size), dilation=(*flat, *layer.dilation), stride=(*flat, *layer.stride)
     )
-    grouped = patches.unflatten(1, (layer.groups, -1))
+    grouped: Tensor = patches.reshape(len(patches), layer.groups, -1, patches.shape[-1])
     return grouped.permute(1, 2, 0, 3).flatten(2)
 
 
 def _rounded(weight: Tensor, grid: Grid, moments: Tensor) -> Tensor:
     """Points of `grid` for `weight` [c, ...], whose filters are in as many groups as there are `moments`."""
     rows = weight.flatten(1)
-    step, low, high = (each.expand(weight.shape).flatten(1)[:, :1] for each in (grid.step, grid.low, grid.high))
+    step, low, high = (
+        each.expand(weight.shape).flatten(1)[:, :1] for each in (grid.step, grid.low, grid.high)
+    )
     free = torch.ones_like(rows) if grid.free is None else grid.free.flatten(1).to(rows.dtype)
-    parts = zip(*(torch.chunk(each, len(moments)) for each in (rows, step, low, high, free)), moments, strict=True)
+    parts = zip(
+        *(torch.chunk(each, len(moments)) for each in (rows, step, low, high, free)), moments, strict=True
+    )
     return torch.cat([_rounded_rows(*part) for part in parts]).view_as(weight)
 
 
@@ -110,4 +114,5 @@ def _inverse_factor(moments: Tensor) -> Tensor:
     damping = DAMPING * moments.diagonal().mean().clamp(min=1e-12)
     damped = (moments + damping * torch.eye(len(moments))).double()
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    return torch.linalg.cholesky(inverse, upper=True).to(moments.dtype)
+    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor.to(moments.dtype)

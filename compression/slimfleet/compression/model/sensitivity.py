@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from slimfleet.compression.model.central import CentralTask
+from slimfleet.compression.model.divergence import divergence
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
 from slimfleet.compression.model.technique import Curve
+from slimfleet.compression.task import Evaluation
 
 __all__ = ["Sensitivity", "curves", "sensitivities", "sensitivities_of_tensors"]
+
+COMPARED, BATCH = 1024, 128
+"""Validation examples whose outputs are compared, and how many at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,26 +32,58 @@ class Sensitivity:
     loss: tuple[float, ...]
     """On the validation data, at each `x`."""
     accuracy: tuple[float | None, ...]
+    divergence: tuple[float, ...]
+    """Of the outputs from those of the model as it was (see `divergence`). It shows what few validation examples hide:
+    their loss may even fall."""
 
 
 def sensitivities(
+    model: nn.Module,
     central: CentralTask,
     parts: Sequence[str],
     x: Sequence[float],
     changed: Callable[[str, float], nn.Module],
-    what: str,
 ) -> tuple[Sensitivity, ...]:
-    """The sensitivity of each part; `changed(part, x)` makes the model in which it alone is changed."""
+    """The sensitivity of each part of `model`; `changed(part, x)` makes the one in which it alone is changed."""
+    compared = _Compared(model, central)
     found = []
     for done, part in enumerate(parts):
-        evaluations = [central.validated(changed(part, at)) for at in x]
+        points = [compared.to(changed(part, at)) for at in x]
+        evaluations, divergences = zip(*points, strict=True)
         found.append(
             Sensitivity(
-                part, tuple(x), tuple(e.loss for e in evaluations), tuple(e.accuracy for e in evaluations)
+                part,
+                tuple(x),
+                tuple(each.loss for each in evaluations),
+                tuple(each.accuracy for each in evaluations),
+                divergences,
             )
         )
-        central.progress(what, done + 1, len(parts))
+        central.progress("sensitivity", done + 1, len(parts))
     return tuple(found)
+
+
+class _Compared:
+    """A model, and what it gives for some of the validation examples."""
+
+    def __init__(self, model: nn.Module, central: CentralTask) -> None:
+        self._central = central
+        self._batches = [
+            central.validation.take(slice(begin, begin + BATCH))
+            for begin in range(0, min(len(central.validation), COMPARED), BATCH)
+        ]
+        self._reference = self._outputs(model)
+
+    def _outputs(self, model: nn.Module) -> list[Any]:
+        model.eval()
+        with torch.no_grad():
+            return [model(*batch.arguments) for batch in self._batches]
+
+    def to(self, other: nn.Module) -> tuple[Evaluation, float]:
+        """The other model on the validation data, and its divergence."""
+        pairs = zip(self._outputs(other), self._reference, self._batches, strict=True)
+        apart = [float(divergence(ours, theirs, batch.targets)) * len(batch) for ours, theirs, batch in pairs]
+        return self._central.validated(other), sum(apart) / sum(map(len, self._batches))
 
 
 def sensitivities_of_tensors(
@@ -64,7 +103,7 @@ def sensitivities_of_tensors(
             weight.data.copy_(changed(name, original[name], at) if other == name else original[other])
         return model
 
-    return sensitivities(central, names, x, with_one, "sensitivity of each tensor")
+    return sensitivities(slim.model, central, names, x, with_one)
 
 
 def curves(title: str, found: Sequence[Sensitivity]) -> Mapping[str, tuple[Curve, ...]]:

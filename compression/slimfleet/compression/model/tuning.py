@@ -96,6 +96,11 @@ class Tuner:
         self.model.eval()
         return SlimModel(self.model, dict(self._constrained.constraints))
 
+    @property
+    def moved(self) -> dict[str, Tensor]:
+        """What the optimiser moves, by the name of the parameter: weights before they are rounded."""
+        return self._constrained.moved
+
     def constrain(self, more: Constraints) -> None:
         """Let the weights obey these constraints too, from now on."""
         self._constrained.constrain(more)

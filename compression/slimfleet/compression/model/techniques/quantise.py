@@ -3,8 +3,8 @@
 Weights get the grid of least squared error; they are rounded so that the outputs of their layer change least, see
 `error_aware`. Activations get the range that calibration finds; they are rounded at the inputs of linear,
 convolutional, recurrent and attention layers, as an integer runtime does. `mixed` spends the same bits where rounding
-costs most: each tensor is tried alone at each number of bits, and bits go where they save most loss. Training moves
-weights that are not rounded, and the steps of the grids (LSQ, Esser et al. 2020, arXiv 1902.08153).
+costs most: each tensor is tried alone at each number of bits, and bits go where they keep the outputs of the model.
+Training moves weights that are not rounded, and the steps of the grids (LSQ, Esser et al. 2020, arXiv 1902.08153).
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Quantise:
 def quantise(slim: SlimModel, central: CentralTask, settings: Quantise) -> tuple[SlimModel, TechniqueReport]:
     """Grids on tensors of two or more dimensions, and on the inputs of the layers that have them.
 
-    Masked weights stay zero; shared weights stay as they are, since a codebook has few values already; weights on a grid
-    of no more bits stay on it. Raises BadInput where all weights are shared and activations are to stay.
+    Masked weights stay zero; shared weights stay as they are, since a codebook has few values already; weights on a
+    grid of no more bits stay on it. Raises BadInput where all weights are shared and activations are to stay.
     """
     weights = weights_of(slim.model)
     whole = {name: why for name in weights if (why := _kept(slim.constraints.get(name), settings))}
@@ -109,7 +109,7 @@ def _bits(
         return dict.fromkeys(names, settings.weights), {}
     found = sensitivity_to_bits(slim, central, names, settings)
     sizes = {name: weight.numel() for name, weight in weights_of(slim.model).items() if name in names}
-    losses = {each.part: dict(zip(map(int, each.x), each.loss, strict=True)) for each in found}
+    losses = {each.part: dict(zip(map(int, each.x), each.divergence, strict=True)) for each in found}
     bits = allocated(sizes, losses, settings.weights * sum(sizes.values()))
     return bits, curves("bits of one tensor", found)
 
