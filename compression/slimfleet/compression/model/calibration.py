@@ -90,7 +90,7 @@ def _round(layer: nn.Module, seen: _Seen, bits: int) -> None:
 def _unrounded(layer: nn.Module, reached: bool) -> str | None:
     """What a grid at the inputs of `layer` does not round."""
     if not reached:
-        return "its inputs are not rounded: the layer around it computes with its weights"
+        return "its inputs are not rounded: they are no float tensor, or the layer around it uses its weights itself"
     if isinstance(layer, nn.RNNBase):
         return "its hidden states are not rounded, its inputs are"
     if isinstance(layer, nn.MultiheadAttention | SlimAttention):

@@ -1,7 +1,7 @@
 """Constraints on weights that every later step of training keeps to: a mask, a grid, shared values.
 
 A model always holds weights that obey, in parameters of torch's own, so that any layer may have them, recurrent ones
-too. Where rounding would swallow small steps, the optimiser moves a copy that is not rounded (`Constrained`).
+too. Where rounding would swallow small steps, the optimiser moves a copy that does not obey (`Constrained`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ LEAST_STEP = 0.5
 class Constraint(Protocol):
     """What the weights of one tensor obey."""
 
-    rounds: bool
-    """Whether small changes of a weight may have no effect, so that they must be summed up elsewhere."""
+    @property
+    def rounds(self) -> bool:
+        """Whether the optimiser moves a copy of the weights instead: small changes may have no effect, or what is
+        hidden may come back."""
+        ...
 
     def obeyed(self, weight: Tensor) -> Tensor:
         """The values, of the same shape and dtype, that obey and are next to `weight`."""
@@ -44,7 +47,8 @@ class Mask:
 
     free: Tensor
     """bool, the shape of the weight: true where it may differ from zero."""
-    rounds = False
+    rounds: bool = False
+    """Whether weights that are not free are hidden, and come back as they were where a later mask frees them."""
 
     def obeyed(self, weight: Tensor) -> Tensor:
         """The weight, zero where it is not free."""

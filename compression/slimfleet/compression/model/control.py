@@ -1,15 +1,16 @@
 """Control of compression during training: how sparse and how coarse a model is follows how well it copes.
 
-A pure function of what was seen. It tightens while the model loses no more than allowed: zeros move towards their
-bound, and on a plateau, where training at this size has nothing more to give, a weight loses a bit. It waits while
-training still makes good what was lost, and loosens where it no longer does, more carefully from then on. Near the end
-of training, or once the model is small enough, it only loosens.
+A pure function of what was seen. It tightens while the model loses no more than allowed: zeros and bits take turns. It
+waits while training still makes good what was lost; on a plateau, where training no longer does, it takes the last move
+back and goes on with the other, more carefully. Near the end of training, or once the model is small enough, it only
+loosens.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import inf
+from typing import Literal
 
 __all__ = ["Bounds", "Control", "Seen", "next_control"]
 
@@ -45,8 +46,10 @@ class Control:
     """Of zeros."""
     pace: float = 0.3
     """Share of the way to the bound that zeros move at once."""
+    turn: Literal["zeros", "bits"] = "zeros"
+    """What tightens next; the other moved last."""
     best: float = inf
-    """Best loss since the last change."""
+    """Best loss since the last move."""
     waited: int = 0
 
     @property
@@ -71,23 +74,31 @@ def next_control(control: Control, seen: Seen, bounds: Bounds) -> Control:
     """The control until the next look."""
     better = seen.loss < control.best * BETTER
     control = replace(control, best=min(seen.loss, control.best), waited=0 if better else control.waited + 1)
-    plateau = control.waited >= bounds.patience
     if seen.points > bounds.points:
-        return _looser(control, bounds) if plateau or seen.left <= SETTLING else control
-    if seen.left <= SETTLING or control.size <= bounds.size:
-        return control
-    return _tighter(control, bounds, plateau)
+        return _looser(control, bounds) if control.waited >= bounds.patience else control
+    done = seen.left <= SETTLING or control.size <= bounds.size
+    return control if done else _tighter(control, bounds)
 
 
-def _tighter(control: Control, bounds: Bounds, plateau: bool) -> Control:
-    share = control.share + control.pace * (bounds.most - control.share)
+def _tighter(control: Control, bounds: Bounds) -> Control:
+    """One move in the order of turns; as it is where both are at their bounds."""
+    sparser = control.share + control.pace * (bounds.most - control.share)
     # No smaller than asked for: what is left over is accuracy.
-    enough = 1 - bounds.size * FULL_BITS / control.bits
-    share = max(min(share, enough, bounds.most), control.share)
-    bits = max(control.bits - 1, bounds.least_bits) if plateau else control.bits
-    return Control(bits, share, control.pace) if (bits, share) != (control.bits, control.share) else control
+    enough = max(1 - bounds.size * FULL_BITS / control.bits, control.share)
+    moves = {
+        "zeros": replace(control, share=min(sparser, enough), turn="bits"),
+        "bits": replace(control, bits=max(control.bits - 1, bounds.least_bits), turn="zeros"),
+    }
+    for move in (moves.pop(control.turn), *moves.values()):
+        if move.size < control.size:
+            return replace(move, best=inf, waited=0)
+    return control
 
 
 def _looser(control: Control, bounds: Bounds) -> Control:
-    share = max(control.share - control.pace * (1 - control.share), 0.0)
-    return Control(min(control.bits + 1, bounds.most_bits), share, control.pace / 2)
+    """The last move taken back, or the one before, where bits are back at their most."""
+    moved = replace(control, best=inf, waited=0)
+    if control.turn == "zeros" and control.bits < bounds.most_bits:
+        return replace(moved, bits=control.bits + 1)
+    less = (control.share - control.pace * bounds.most) / (1 - control.pace)
+    return replace(moved, share=max(less, 0.0), pace=control.pace / 2)

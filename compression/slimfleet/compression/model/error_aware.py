@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from slimfleet.compression.model.calibration import run_calibration
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Grid
+from slimfleet.compression.model.layers.activation_grid import rounded_inputs
 from slimfleet.compression.model.slim_model import SlimModel
 
 __all__ = ["round_error_aware"]
@@ -57,6 +58,8 @@ class _Moments:
         self.moments: Tensor | None = None
 
     def __call__(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if not rounded_inputs(layer, inputs):
+            return
         columns = _columns(layer, inputs[0])
         moments = columns @ columns.transpose(1, 2)
         self.moments = moments if self.moments is None else self.moments + moments

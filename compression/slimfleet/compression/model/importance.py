@@ -67,29 +67,28 @@ def _mean_product(slim: SlimModel, central: CentralTask, of: Callable[[Tensor], 
         batch = central.training.take(index)
         model.zero_grad(set_to_none=True)
         central.loss(model(*batch.arguments), batch.targets).backward()  # type: ignore[no-untyped-call]
-        for name, product in _products(weights).items():
-            means[name] += of(product) / len(batches)
+        for name, weight in weights.items():
+            if weight.grad is not None:
+                means[name] += of(weight.detach() * weight.grad) / len(batches)
     return means
-
-
-def _products(weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """w * dL/dw of the weights that have a gradient."""
-    return {name: w.detach() * w.grad for name, w in weights.items() if w.grad is not None}
 
 
 class Movement:
     """Movement importance over the steps of training: the sum of -w * dL/dw (Sanh et al. 2020, arXiv 2005.07683, eq.
     4). A `Watch` of the tuner.
 
-    A weight that is masked is zero and keeps its sum: it comes back where those of others fall below.
+    The weights are those that masks hide, too: one comes back where training would move it away from zero again.
     """
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
 
-    def __call__(self, model: nn.Module) -> None:
+    def __call__(self, model: nn.Module, moved: Mapping[str, Tensor]) -> None:
         """Add what this step of training moves."""
-        for name, product in _products(weights_of(model)).items():
+        for name, weight in weights_of(model).items():
+            if weight.grad is None:
+                continue
+            product = moved[name] * weight.grad
             self._sums[name] = self._sums[name] - product if name in self._sums else -product
 
     def scores(self, model: nn.Module) -> dict[str, Tensor]:

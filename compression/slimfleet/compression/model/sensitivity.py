@@ -14,11 +14,12 @@ from slimfleet.compression.model.divergence import divergence
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
 from slimfleet.compression.model.technique import Curve
 from slimfleet.compression.task import Evaluation
+from slimfleet.compression.validation_split import evaluate_on
 
 __all__ = ["Sensitivity", "curves", "sensitivities", "sensitivities_of_tensors"]
 
 COMPARED, BATCH = 1024, 128
-"""Validation examples whose outputs are compared, and how many at a time."""
+"""Validation examples that are looked at, and how many at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Sensitivity:
     x: tuple[float, ...]
     """How much it is changed: bits of a weight, or the share that is removed."""
     loss: tuple[float, ...]
-    """On the validation data, at each `x`."""
+    """On the first 1024 validation examples, at each `x`."""
     accuracy: tuple[float | None, ...]
     divergence: tuple[float, ...]
     """Of the outputs from those of the model as it was (see `divergence`). It shows what few validation examples hide:
@@ -67,10 +68,10 @@ class _Compared:
     """A model, and what it gives for some of the validation examples."""
 
     def __init__(self, model: nn.Module, central: CentralTask) -> None:
-        self._central = central
+        self._task = central.task
+        self._examples = central.validation.take(slice(COMPARED))
         self._batches = [
-            central.validation.take(slice(begin, begin + BATCH))
-            for begin in range(0, min(len(central.validation), COMPARED), BATCH)
+            self._examples.take(slice(begin, begin + BATCH)) for begin in range(0, len(self._examples), BATCH)
         ]
         self._reference = self._outputs(model)
 
@@ -80,10 +81,10 @@ class _Compared:
             return [model(*batch.arguments) for batch in self._batches]
 
     def to(self, other: nn.Module) -> tuple[Evaluation, float]:
-        """The other model on the validation data, and its divergence."""
+        """The other model on these examples, and its divergence."""
         pairs = zip(self._outputs(other), self._reference, self._batches, strict=True)
         apart = [float(divergence(ours, theirs, batch.targets)) * len(batch) for ours, theirs, batch in pairs]
-        return self._central.validated(other), sum(apart) / sum(map(len, self._batches))
+        return evaluate_on(self._task, other, self._examples), sum(apart) / len(self._examples)
 
 
 def sensitivities_of_tensors(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
@@ -26,8 +26,9 @@ __all__ = ["Loss", "Tuned", "Tuner", "Tuning", "Watch", "tune"]
 Loss = Callable[[nn.Module, Examples], Tensor]
 """Mean loss of a model on a batch, 0-d. One that is a module has parameters of its own, which are trained too."""
 
-Watch = Callable[[nn.Module], None]
-"""Sees the model at every step, with the gradients of its weights, before constraints change them."""
+Watch = Callable[[nn.Module, Mapping[str, Tensor]], None]
+"""Sees the model at every step, with the gradients of its weights before constraints change them, and what the
+optimiser moves, by the names of the parameters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +139,7 @@ class Tuner:
 
     def _adjust(self) -> None:
         if self._watch is not None:
-            self._watch(self.model)
+            self._watch(self.model, self.moved)
         self._constrained.before_step()
 
     def finish(self) -> tuple[SlimModel, Tuned]:

@@ -46,7 +46,7 @@ class Adapt:
     """Looks without a better loss that make a plateau."""
     granularity: Granularity = "channel"
     scheme: Scheme = "symmetric"
-    tuning: Tuning = field(default_factory=lambda: Tuning(epochs=20))
+    tuning: Tuning = field(default_factory=lambda: Tuning(epochs=20, optimizer="adamw", learning_rate=0.002))
 
 
 def adapt(slim: SlimModel, central: CentralTask, settings: Adapt) -> tuple[SlimModel, TechniqueReport]:

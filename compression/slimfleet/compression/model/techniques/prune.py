@@ -21,7 +21,7 @@ from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.importance import Importance, importance_of
 from slimfleet.compression.model.measuring import flops_of
 from slimfleet.compression.model.schedule import Schedule, shares
-from slimfleet.compression.model.sensitivity import Sensitivity, sensitivities
+from slimfleet.compression.model.sensitivity import Sensitivity, curves, sensitivities
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.technique import Curve, LayerChange, TechniqueReport
 from slimfleet.compression.model.threshold import largest_share
@@ -56,6 +56,8 @@ class Prune:
     least: Annotated[float, Ge(0), Lt(1)] = 0.05
     """Share of each group's channels that stays in any case."""
     pace: Schedule = "iterative"
+    sensitivity: bool = False
+    """Whether to measure before what each group alone loses with fewer and fewer channels, for the report."""
     tuning: Tuning = field(default_factory=Tuning)
 
 
@@ -72,7 +74,9 @@ def prune(slim: SlimModel, central: CentralTask, settings: Prune) -> tuple[SlimM
             "prune finds no channels to remove: " + "; ".join(f"{w.name}: {w.reason}" for w in found.whole)
         )
     whole = cost_of(model, found.groups, central, settings.of)
-    share, curves = _goal(model, found.groups, central, settings)
+    share, plots = _goal(model, found.groups, central, settings)
+    if settings.sensitivity:
+        plots = {**plots, **curves("channels of one group", sensitivity_to_pruning(slim, central, settings))}
     stages = list(shares(settings.pace, share))
     each = replace(settings.tuning, epochs=settings.tuning.epochs / len(stages))
     groups, steps = found.groups, 0
@@ -85,7 +89,7 @@ def prune(slim: SlimModel, central: CentralTask, settings: Prune) -> tuple[SlimM
     before = {group.name: group.size for group in found.groups}
     changed = tuple(LayerChange(g.name, f"{before[g.name]} -> {g.size} channels") for g in groups)
     left = tuple(LayerChange(each.name, each.reason) for each in found.whole)
-    return SlimModel(model), TechniqueReport(changed=changed, whole=left, curves=curves, steps=steps)
+    return SlimModel(model), TechniqueReport(changed=changed, whole=left, curves=plots, steps=steps)
 
 
 def sensitivity_to_pruning(slim: SlimModel, central: CentralTask, settings: Prune) -> tuple[Sensitivity, ...]:

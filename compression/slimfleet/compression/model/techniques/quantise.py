@@ -49,7 +49,7 @@ class Quantise:
     """Of weights, where nothing is trained. `error-aware` needs examples."""
     calibration: Annotated[int, Ge(1), Le(100_000)] = 256
     """Training examples that the ranges of activations, and error-aware rounding, are taken from."""
-    tuning: Tuning = field(default_factory=lambda: Tuning(epochs=0))
+    tuning: Tuning = field(default_factory=lambda: Tuning(epochs=0, optimizer="adamw", learning_rate=0.002))
 
 
 def quantise(slim: SlimModel, central: CentralTask, settings: Quantise) -> tuple[SlimModel, TechniqueReport]:

@@ -8,7 +8,7 @@ Zeros cost almost nothing in the file; a runtime without sparse kernels computes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import torch
@@ -21,7 +21,7 @@ from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Mask
 from slimfleet.compression.model.importance import Importance, Movement, importance_of
 from slimfleet.compression.model.schedule import Schedule, shares
-from slimfleet.compression.model.sensitivity import Sensitivity, sensitivities_of_tensors
+from slimfleet.compression.model.sensitivity import Sensitivity, curves, sensitivities_of_tensors
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
 from slimfleet.compression.model.technique import Curve, LayerChange, TechniqueReport
 from slimfleet.compression.model.threshold import largest_share
@@ -51,6 +51,8 @@ class Sparsify:
     scope: Literal["global", "layer"] = "global"
     """Whether weights compete across the whole model or within their tensor."""
     pace: Schedule = "gradual"
+    sensitivity: bool = False
+    """Whether to measure before what each tensor alone loses with more and more zeros, for the report."""
     tuning: Tuning = field(default_factory=Tuning)
 
 
@@ -62,7 +64,12 @@ def sparsify(slim: SlimModel, central: CentralTask, settings: Sparsify) -> tuple
     names = [name for name in weights_of(slim.model) if isinstance(slim.constraints.get(name), Mask | None)]
     if not names:
         raise BadInput("sparsify finds no weights that are neither shared nor quantised: put it before those")
-    goal, curves = _goal(slim, central, names, settings)
+    goal, plots = _goal(slim, central, names, settings)
+    if settings.sensitivity:
+        plots = {
+            **plots,
+            **curves("zeros in one tensor", sensitivity_to_zeros(slim, central, names, settings)),
+        }
     watch = Movement() if settings.importance == "movement" and settings.tuning.epochs else None
     tuner = Tuner(slim, central, settings.tuning, "sparsifying", watch=watch)
     stages = list(shares(settings.pace, goal))
@@ -71,12 +78,13 @@ def sparsify(slim: SlimModel, central: CentralTask, settings: Sparsify) -> tuple
             tuner.run(tuner.planned // 2 // len(stages))
         now = tuner.slim
         scores = watch.scores(now.model) if watch else importance_of(settings.importance, now, central)
-        tuner.constrain(masks_of({name: scores[name] for name in names}, settings, share))
+        masks = masks_of({name: scores[name] for name in names}, settings, share)
+        tuner.constrain({name: replace(mask, rounds=bool(watch)) for name, mask in masks.items()})
     sparse, tuned = tuner.finish()
     return sparse, TechniqueReport(
         changed=tuple(_changes(sparse, names)),
         whole=tuple(_whole(sparse, names)),
-        curves=curves,
+        curves=plots,
         steps=tuned.steps,
     )
 
