@@ -21,7 +21,7 @@ from slimfleet.compression.task import Evaluation, Examples
 from slimfleet.compression.training import prepared, shuffled, train_step
 from slimfleet.compression.types import Precision
 
-__all__ = ["Loss", "Tuned", "Tuner", "Tuning", "Watch", "tune"]
+__all__ = ["Loss", "Tuned", "Tuner", "Tuning", "Watch", "better", "tune"]
 
 Loss = Callable[[nn.Module, Examples], Tensor]
 """Mean loss of a model on a batch, 0-d. One that is a module has parameters of its own, which are trained too."""

@@ -26,7 +26,7 @@ from slimfleet.compression.model.grids import Granularity, Scheme, grid_of
 from slimfleet.compression.model.sensitivity import Sensitivity, curves, sensitivities_of_tensors
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
 from slimfleet.compression.model.technique import Curve, LayerChange, TechniqueReport
-from slimfleet.compression.model.tuning import Tuner, Tuning
+from slimfleet.compression.model.tuning import Tuner, Tuning, better
 
 __all__ = ["Quantise", "quantise", "sensitivity_to_bits"]
 
@@ -46,7 +46,7 @@ class Quantise:
     scheme: Scheme = "symmetric"
     mixed: bool = False
     rounding: Literal["error-aware", "nearest"] = "error-aware"
-    """Of weights, where nothing is trained. `error-aware` needs examples."""
+    """Of weights before training; where that is better than what training ends with, it stays."""
     calibration: Annotated[int, Ge(1), Le(100_000)] = 256
     """Training examples that the ranges of activations, and error-aware rounding, are taken from."""
     tuning: Tuning = field(default_factory=lambda: Tuning(epochs=0, optimizer="adamw", learning_rate=0.002))
@@ -65,15 +65,18 @@ def quantise(slim: SlimModel, central: CentralTask, settings: Quantise) -> tuple
         raise BadInput("quantise finds no weights that are not shared already: leave it out")
     bits, plots = _bits(slim, central, names, settings)
     grids = {name: _grid(weights[name], bits[name], settings, slim.constraints.get(name)) for name in names}
-    rounded, left = _rounded(slim, central, grids, settings)
-    tuner = Tuner(rounded, central, settings.tuning, "training on the grid")
-    tuner.constrain(grids)
-    tuned, done = tuner.finish()
+    left: tuple[LayerChange, ...] = ()
+    if settings.activations:
+        slim, left = calibrated(slim, central, settings.activations, settings.calibration)
+    rounded = slim.constrained(grids)
+    if settings.rounding == "error-aware":
+        rounded = round_error_aware(slim, central, grids, settings.calibration)
+    tuned, steps = _trained(slim, rounded, central, grids, settings.tuning)
     return tuned, TechniqueReport(
         changed=tuple(LayerChange(name, f"{bits[name]} bits") for name in names),
         whole=(*(LayerChange(name, why) for name, why in whole.items()), *left),
         curves=plots,
-        steps=done.steps,
+        steps=steps,
     )
 
 
@@ -114,22 +117,19 @@ def _bits(
     return bits, curves("bits of one tensor", found)
 
 
-def _rounded(
-    slim: SlimModel, central: CentralTask, grids: Mapping[str, Grid], settings: Quantise
-) -> tuple[SlimModel, tuple[LayerChange, ...]]:
-    """The model before training, and what of its activations is not rounded.
+def _trained(
+    slim: SlimModel, rounded: SlimModel, central: CentralTask, grids: Mapping[str, Grid], tuning: Tuning
+) -> tuple[SlimModel, int]:
+    """The better of `rounded` and of what training makes of `slim` on the grids; and its steps.
 
-    Its weights are on the grid where nothing is trained; else they stay between its points, where training begins.
+    Training begins between the points of the grid: what rounding took away is still there.
     """
-    left: tuple[LayerChange, ...] = ()
-    if not settings.tuning.epochs:
-        if settings.rounding == "error-aware":
-            slim = round_error_aware(slim, central, grids, settings.calibration)
-        else:
-            slim = slim.constrained(grids)
-    if settings.activations:
-        slim, left = calibrated(slim, central, settings.activations, settings.calibration)
-    return slim, left
+    if not tuning.epochs:
+        return rounded, 0
+    tuner = Tuner(slim, central, tuning, "training on the grid")
+    tuner.constrain(grids)
+    tuned, done = tuner.finish()
+    return (rounded if better(central.validated(rounded.model), done.validation) else tuned), done.steps
 
 
 def _grid(weight: Tensor, bits: int, settings: Quantise, constraint: Constraint | None) -> Grid:
