@@ -110,7 +110,7 @@ def test_the_columns_of_a_layer_times_its_weights_are_its_outputs(layer):
 
 
 def test_mixed_bits_keep_to_the_budget_and_the_outputs(central, trained):
-    settings = Quantise(weights=4, mixed=True, rounding="nearest", granularity="tensor")
+    settings = Quantise(weights=4, mixed=True, rounding="nearest")
     mixed, report = quantise(trained, central, settings)
     sizes = {name: weight.numel() for name, weight in weights_of(trained.model).items()}
     spent = {change.layer: int(change.change.split()[0]) for change in report.changed}
@@ -149,7 +149,7 @@ def test_training_aware_of_rounding_wins_back_what_two_bits_lose(central, traine
     after, _ = quantise(trained, central, rounding)
     aware = replace(rounding, tuning=Tuning(epochs=3, optimizer="adamw", learning_rate=0.002))
     tuned, report = quantise(trained, central, aware)
-    assert central.validated(tuned.model).loss < 0.7 * central.validated(after.model).loss
+    assert central.tested(tuned.model).loss < 0.7 * central.tested(after.model).loss
     assert report.steps > 0
     for name, weight in weights_of(tuned.model).items():
         grid = tuned.constraints[name]

@@ -73,13 +73,14 @@ def prune(slim: SlimModel, central: CentralTask, settings: Prune) -> tuple[SlimM
         raise BadInput(
             "prune finds no channels to remove: " + "; ".join(f"{w.name}: {w.reason}" for w in found.whole)
         )
-    whole = cost_of(model, found.groups, central, settings.of)
-    share, plots = _goal(model, found.groups, central, settings)
+    groups = tuple(_bounded(group, settings.least) for group in found.groups)
+    whole = cost_of(model, groups, central, settings.of)
+    share, plots = _goal(model, groups, central, settings)
     if settings.sensitivity:
         plots = {**plots, **curves("channels of one group", sensitivity_to_pruning(slim, central, settings))}
     stages = list(shares(settings.pace, share))
     each = replace(settings.tuning, epochs=settings.tuning.epochs / len(stages))
-    groups, steps = found.groups, 0
+    steps = 0
     for share in stages:
         scores = channel_scores(groups, SlimModel(model), central, settings.importance)
         keep = _fewest(model, groups, scores, central, settings, (1 - share) * whole)
@@ -126,6 +127,11 @@ def _goal(
             f"leave it out"
         )
     return share, {"one-shot pruning, share of channels": (curve,)}
+
+
+def _bounded(group: ChannelGroup, least: float) -> ChannelGroup:
+    """The group with at least that share of its channels kept."""
+    return replace(group, min_channels=max(group.min_channels, round(least * group.size)))
 
 
 def cost_of(model: nn.Module, groups: Sequence[ChannelGroup], central: CentralTask, of: str) -> float:
@@ -175,6 +181,7 @@ def _fewest(
     def cost(count: int) -> float:
         return cost_of(*_cut(model, groups, kept(count)), central, settings.of)
 
+    goal *= 1 + 1e-9  # the cost of a model that was measured before
     low, high = 0, total
     if (least := cost(low)) > goal:
         raise BadInput(
@@ -198,7 +205,7 @@ def _highest(groups: Sequence[ChannelGroup], scores: Scores, share: float, setti
         wanted = dict(zip(wanted, counts.tolist(), strict=True))
     keep = {}
     for group in groups:
-        count = max(wanted[group.name], group.min_channels, round(settings.least * group.size))
+        count = max(wanted[group.name], group.min_channels)
         keep[group.name] = np.sort(np.argsort(-scores[group.name], kind="stable")[:count])
     return keep
 
