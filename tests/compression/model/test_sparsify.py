@@ -44,7 +44,8 @@ def test_paces_end_at_the_goal_and_rise():
 
 @pytest.mark.parametrize("importance", ["magnitude", "taylor", "movement"])
 def test_every_importance_beats_chance(central, trained, importance):
-    settings = {"share": 0.8, "tuning": Tuning(epochs=2)}
+    pace = "gradual" if importance == "movement" else "iterative"
+    settings = {"share": 0.8, "pace": pace, "tuning": Tuning(epochs=2)}
     random, _ = sparsify(trained, central, Sparsify(importance="random", **settings))
     ours, _ = sparsify(trained, central, Sparsify(importance=importance, **settings))
     assert central.validated(ours.model).loss < 0.8 * central.validated(random.model).loss

@@ -1,9 +1,9 @@
 """Weight sharing: a codebook of a few values for each tensor (Deep Compression, Han, Mao and Dally 2016, arXiv
 1510.00149, section 3).
 
-k-means finds the values, from centroids spread linearly over the range of the weights, as the paper found best: large
-weights are few and matter. Fine-tuning moves the values; which weight has which does not change. Zeros stay zero and
-take no entry.
+k-means finds the values; one of its two starts spreads them linearly over the range of the weights, as the paper found
+best: large weights are few and matter. Fine-tuning moves the values; which weight has which does not change. Zeros stay
+zero and take no entry.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from slimfleet.compression.model.tuning import Tuner, Tuning
 
 __all__ = ["Share", "share"]
 
-ITERATIONS = 50
+ITERATIONS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,16 +76,12 @@ def clustered(weight: Tensor, count: int) -> Tensor:
 def _clusters(values: Tensor, times: Tensor, count: int) -> Tensor:
     """The cluster of each of the sorted `values` [n], which occur so many `times`: 0 .. `count` - 1, n > `count`.
 
-    A cluster that nothing is nearest to is given up, and the one with the largest error is split at its mean instead.
+    From two starts, means spread linearly and runs that are split where their error is largest, the better end.
     """
     runs = _Runs(values, times)
-    means = torch.linspace(float(values[0]), float(values[-1]), count, dtype=torch.float64)
-    ends = torch.tensor([0, len(values)])
-    for _ in range(ITERATIONS):
-        before, ends = ends, runs.filled(runs.nearest(means), count)
-        if torch.equal(before, ends):
-            break
-        means = runs.means(ends)
+    linear = torch.linspace(float(values[0]), float(values[-1]), count, dtype=torch.float64)
+    starts = (runs.nearest(linear), torch.tensor([0, len(values)]))
+    ends = min((runs.settled(start, count) for start in starts), key=runs.error)
     return torch.searchsorted(ends, torch.arange(len(values)), right=True) - 1
 
 
@@ -110,16 +106,32 @@ class _Runs:
         times, sums, _ = self._of(ends)
         return sums / times
 
+    def error(self, ends: Tensor) -> float:
+        """The sum of squared distances to the means."""
+        return float(self._errors(ends).sum())
+
+    def settled(self, ends: Tensor, count: int) -> Tensor:
+        """The ends of `count` runs that Lloyd's algorithm reaches; a run that nothing is nearest to is given up, and
+        another is split instead."""
+        ends = self.filled(ends, count)
+        for _ in range(ITERATIONS):
+            before, ends = ends, self.filled(self.nearest(self.means(ends)), count)
+            if torch.equal(before, ends):
+                break
+        return ends
+
     def filled(self, ends: Tensor, count: int) -> Tensor:
         """`count` runs: of the runs between `ends`, those of largest error are split at their means."""
         while len(ends) <= count:
-            times, sums, squares = self._of(ends)
-            errors = torch.where(ends.diff() > 1, squares - sums**2 / times, -torch.inf)
-            worst = int(errors.argmax())
+            worst = int(torch.where(ends.diff() > 1, self._errors(ends), -torch.inf).argmax())
             cut = torch.searchsorted(self._values, self.means(ends)[worst])
             cut = cut.clamp(ends[worst] + 1, ends[worst + 1] - 1)
             ends = torch.cat([ends[: worst + 1], cut[None], ends[worst + 1 :]])
         return ends
+
+    def _errors(self, ends: Tensor) -> Tensor:
+        times, sums, squares = self._of(ends)
+        return squares - sums**2 / times
 
     def _of(self, ends: Tensor) -> list[Tensor]:
         return [sums[ends[1:]] - sums[ends[:-1]] for sums in self._sums]
