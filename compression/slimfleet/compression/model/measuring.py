@@ -116,14 +116,9 @@ def _flops(model: nn.Module, example_inputs: tuple[Tensor, ...], batch: int) -> 
 
 def _weight_bytes(slim: SlimModel) -> int:
     """Parameters and buffers as a runtime keeps them."""
-    small = {name for name, each in slim.constraints.items() if isinstance(each, Grid) and _bits(each) <= 8}
+    small = {name for name, each in slim.constraints.items() if isinstance(each, Grid) and each.bits <= 8}
     named = [*slim.model.named_parameters(), *slim.model.named_buffers()]
     return sum(tensor.numel() * (1 if name in small else tensor.element_size()) for name, tensor in named)
-
-
-def _bits(grid: Grid) -> int:
-    """Bits that hold every multiple: 2**b of them need b."""
-    return len(f"{int((grid.high - grid.low).max()):b}")
 
 
 def _activation_bytes(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> int:
