@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+import torch
+
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.file import packed_bytes
@@ -38,10 +40,26 @@ def _size(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None) 
     return float(packed_bytes(slim, central.task))
 
 
+def _parameters(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None) -> float:
+    return float(sum(p.numel() for p in slim.model.parameters()))
+
+
+def _nonzero(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None) -> float:
+    return float(sum(int(torch.count_nonzero(p)) for p in slim.model.parameters()))
+
+
 COSTS: Mapping[str, Callable[[SlimModel, CentralTask, DeviceProfile | None], float]] = MappingProxyType(
-    {"flops": _flops, "latency": _latency, "memory": _memory, "energy": _energy, "size": _size}
+    {
+        "size": _size,
+        "parameters": _parameters,
+        "nonzero": _nonzero,
+        "flops": _flops,
+        "memory": _memory,
+        "latency": _latency,
+        "energy": _energy,
+    }
 )
-"""Those of `Measured`: FLOPs, seconds, bytes at the peak and joules for one example, bytes of the file."""
+"""As in `Measured`: bytes of the file, FLOPs, bytes at the peak, seconds and joules for one example."""
 
 
 def profile_named(name: str) -> DeviceProfile:

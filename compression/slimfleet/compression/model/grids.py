@@ -18,7 +18,7 @@ Scheme = Literal["symmetric", "affine"]
 """Multiples from -(2**(b-1) - 1) to its opposite; or as many that lie between the smallest and the largest weight, zero
 among them (Jacob et al. 2018, arXiv 1712.05877)."""
 
-CLIPPED = torch.linspace(0.4, 1.0, 25)
+CLIPPED = torch.linspace(0.2, 1.0, 33)
 """Shares of the largest weight that are tried as the end of the grid."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from slimfleet.compression.cost.flops import FlopCounter
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Grid
+from slimfleet.compression.model.file import packed_bytes
 from slimfleet.compression.model.layers.activation_grid import ActivationGrid
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.pruning.nested import tensors_in
@@ -54,13 +55,8 @@ class Measured:
     loss: float
 
 
-def measured(
-    slim: SlimModel,
-    central: CentralTask,
-    stored_bytes: Callable[[SlimModel], int],
-    profile: DeviceProfile | None = None,
-) -> Measured:
-    """Measure a model; `stored_bytes` says how large its file is."""
+def measured(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None = None) -> Measured:
+    """Measure a model; joules are those of `profile`."""
     model = slim.model.eval()
     parameters = list(model.parameters())
     flops = flops_of(model, central.example_inputs)
@@ -69,7 +65,7 @@ def measured(
         parameters=sum(p.numel() for p in parameters),
         nonzero=sum(int(torch.count_nonzero(p)) for p in parameters),
         flops=flops,
-        bytes=stored_bytes(slim),
+        bytes=packed_bytes(slim, central.task),
         peak_memory_bytes=peak_memory_of(slim, central.example_inputs),
         latency_s=latency_of(model, central.example_inputs),
         energy_j=None if profile is None else flops / profile.train_flops_per_s * profile.train_w,
@@ -103,14 +99,9 @@ def peak_memory_of(slim: SlimModel, example_inputs: tuple[Tensor, ...]) -> int:
 
 def _weight_bytes(slim: SlimModel) -> int:
     """Parameters and buffers as a runtime keeps them."""
-    small = {name for name, each in slim.constraints.items() if isinstance(each, Grid) and _bits(each) <= 8}
+    small = {name for name, each in slim.constraints.items() if isinstance(each, Grid) and each.bits <= 8}
     named = [*slim.model.named_parameters(), *slim.model.named_buffers()]
     return sum(tensor.numel() * (1 if name in small else tensor.element_size()) for name, tensor in named)
-
-
-def _bits(grid: Grid) -> int:
-    """Bits that hold every multiple: 2**b of them need b."""
-    return len(f"{int((grid.high - grid.low).max()):b}")
 
 
 def _activation_bytes(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> int:

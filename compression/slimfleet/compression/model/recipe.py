@@ -8,7 +8,7 @@ A key is a setting of the technique, or of its `tuning`.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
@@ -76,12 +76,13 @@ def _step(text: str) -> Step:
         near = get_close_matches(name, TECHNIQUES, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(TECHNIQUES)}"
         raise BadInput(f"recipe: there is no technique {name!r}: {hint}")
+    usual = getattr(TECHNIQUES[name].settings(), "tuning", None)
     values: dict[str, Any] = {}
     for pair in filter(None, (part.strip() for part in rest.split(","))):
         key, equals, value = (part.strip() for part in pair.partition("="))
         if not equals:
             raise BadInput(f"recipe: {name}: {pair!r} must be key=value")
-        place = values.setdefault("tuning", {}) if key in _TUNING else values
+        place = values.setdefault("tuning", asdict(usual) if usual else {}) if key in _TUNING else values
         place[key] = _value(value)
     return Step(name, checked(TECHNIQUES[name].settings, values, f"recipe: {name}"))
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from slimfleet.compression.model.technique import Technique
+from slimfleet.compression.model.techniques.adapt import Adapt, adapt
 from slimfleet.compression.model.techniques.distil import Distil, distil
 from slimfleet.compression.model.techniques.factorise import Factorise, factorise
+from slimfleet.compression.model.techniques.fold import Fold, fold
 from slimfleet.compression.model.techniques.prune import Prune, prune
 from slimfleet.compression.model.techniques.quantise import Quantise, quantise
 from slimfleet.compression.model.techniques.recurrent import Recurrent, recurrent
@@ -22,6 +24,7 @@ __all__ = ["TECHNIQUES"]
 TECHNIQUES: Mapping[str, Technique] = MappingProxyType(
     {
         "prune": Technique("removes channels, neurons, recurrent units and heads", "structure", Prune, prune),
+        "fold": Technique("takes batch normalisations into the layers before them", "structure", Fold, fold),
         "separate": Technique("makes convolutions depthwise separable", "structure", Separate, separate),
         "factorise": Technique(
             "makes linear layers and convolutions of low rank", "structure", Factorise, factorise
@@ -41,6 +44,7 @@ TECHNIQUES: Mapping[str, Technique] = MappingProxyType(
         ),
         "share": Technique("shares a few values among the weights of a tensor", "weights", Share, share),
         "quantise": Technique("rounds weights and activations to few bits", "weights", Quantise, quantise),
+        "adapt": Technique("zeroes and rounds weights as far as training bears it", "weights", Adapt, adapt),
         "distil": Technique("trains on what teachers say", "training", Distil, distil),
     }
 )

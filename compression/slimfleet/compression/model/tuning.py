@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
@@ -21,10 +21,14 @@ from slimfleet.compression.task import Evaluation, Examples
 from slimfleet.compression.training import prepared, shuffled, train_step
 from slimfleet.compression.types import Precision
 
-__all__ = ["Loss", "Tuned", "Tuner", "Tuning", "tune"]
+__all__ = ["Loss", "Tuned", "Tuner", "Tuning", "Watch", "better", "tune"]
 
 Loss = Callable[[nn.Module, Examples], Tensor]
-"""Mean loss of a model on a batch, 0-d."""
+"""Mean loss of a model on a batch, 0-d. One that is a module has parameters of its own, which are trained too."""
+
+Watch = Callable[[nn.Module, Mapping[str, Tensor]], None]
+"""Sees the model at every step, with the gradients of its weights before constraints change them, and what the
+optimiser moves, by the names of the parameters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,16 +73,19 @@ class Tuner:
         settings: Tuning,
         what: str = "training",
         loss: Loss | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.model = deepcopy(slim.model)
-        self._constraints = dict(slim.constraints)
-        self._constrained = Constrained(self.model, self._constraints)
+        self._constrained = Constrained(self.model, slim.constraints)
+        self._watch = watch
         self._central, self._settings, self._what, self._loss = central, settings, what, loss
         self.epoch = ceil(len(central.training) / settings.batch_size)
         """Steps of an epoch."""
         self.planned = round(settings.epochs * self.epoch)
         self.done = 0
-        self._optimizer = _optimizer(self.model, settings)
+        trained = [self.model, loss] if isinstance(loss, nn.Module) else [self.model]
+        self._optimizer = _optimizer(trained, settings)
+        self._train_steps(slim.constraints)
         single = prepared(self.model, central.task, central.training, settings.batch_size)
         self._training = [module for module in self.model.modules() if module.training]
         rng = np.random.default_rng([central.seed, 7])
@@ -88,12 +95,21 @@ class Tuner:
     def slim(self) -> SlimModel:
         """The model as it is now, in evaluation mode. It changes with further steps."""
         self.model.eval()
-        return SlimModel(self.model, self._constraints)
+        return SlimModel(self.model, dict(self._constrained.constraints))
+
+    @property
+    def moved(self) -> dict[str, Tensor]:
+        """What the optimiser moves, by the name of the parameter: weights before they are rounded."""
+        return self._constrained.moved
 
     def constrain(self, more: Constraints) -> None:
         """Let the weights obey these constraints too, from now on."""
-        self._constraints |= more
-        self._constrained = Constrained(self.model, self._constraints)
+        self._constrained.constrain(more)
+        self._train_steps(more)
+
+    def _train_steps(self, of: Constraints) -> None:
+        if steps := [self._constrained.steps[name] for name in of if name in self._constrained.steps]:
+            self._optimizer.add_param_group({"params": steps, "weight_decay": 0.0})
 
     def run(self, steps: int) -> float:
         """Take so many steps, at most those that are left; their mean loss."""
@@ -114,24 +130,28 @@ class Tuner:
                 self._optimizer,
                 self._settings.precision,
                 loss=self._loss,
-                adjust=self._constrained.before_step,
+                adjust=self._adjust,
             )
             self._constrained.after_step()
             self.done += 1
             self._central.progress(self._what, self.done, self.planned)
         return total / max(count, 1)
 
+    def _adjust(self) -> None:
+        if self._watch is not None:
+            self._watch(self.model, self.moved)
+        self._constrained.before_step()
+
     def finish(self) -> tuple[SlimModel, Tuned]:
         """Take the steps that are left, with an evaluation after every epoch; the best weights since now are kept."""
-        best, weights, waited = self.validated(), deepcopy(self.model.state_dict()), 0
+        best, kept, waited = self.validated(), deepcopy(self.slim), 0
         while self.done < self.planned and (not self._settings.patience or waited < self._settings.patience):
             self.run(self.epoch)
             now = self.validated()
             waited += 1
             if better(now, best):
-                best, weights, waited = now, deepcopy(self.model.state_dict()), 0
-        self.model.load_state_dict(weights)
-        return self.slim, Tuned(self.done, best)
+                best, kept, waited = now, deepcopy(self.slim), 0
+        return kept, Tuned(self.done, best)
 
     def validated(self) -> Evaluation:
         """The present weights on the validation data."""
@@ -171,8 +191,8 @@ def _merit(evaluation: Evaluation) -> tuple[float, float]:
     return accuracy, -evaluation.loss
 
 
-def _optimizer(model: nn.Module, settings: Tuning) -> torch.optim.Optimizer:
-    parameters = [p for p in model.parameters() if p.requires_grad]
+def _optimizer(trained: Sequence[nn.Module], settings: Tuning) -> torch.optim.Optimizer:
+    parameters = [p for module in trained for p in module.parameters() if p.requires_grad]
     decayed = [p for p in parameters if p.dim() >= 2]
     groups = [
         {"params": decayed, "weight_decay": settings.weight_decay},

@@ -1,9 +1,9 @@
 """Weight sharing: a codebook of a few values for each tensor (Deep Compression, Han, Mao and Dally 2016, arXiv
 1510.00149, section 3).
 
-k-means finds the values, from centroids spread linearly over the range of the weights, as the paper found best: large
-weights are few and matter. Fine-tuning moves the values; which weight has which does not change. Zeros stay zero and
-take no entry.
+k-means finds the values; one of its two starts spreads them linearly over the range of the weights, as the paper found
+best: large weights are few and matter. Fine-tuning moves the values; which weight has which does not change. Zeros stay
+zero and take no entry.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from slimfleet.compression.model.tuning import Tuner, Tuning
 
 __all__ = ["Share", "share"]
 
-ITERATIONS = 50
+ITERATIONS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,32 +58,84 @@ def share(slim: SlimModel, central: CentralTask, settings: Share) -> tuple[SlimM
 
 
 def clustered(weight: Tensor, count: int) -> Tensor:
-    """int64, the shape of `weight`: 0 for zeros, else 1 + the place of the nearest of `count` means (Lloyd 1982)."""
+    """int64, the shape of `weight`: 0 for zeros, else 1 + the place of the nearest of `count` means (Lloyd 1982,
+    doi 10.1109/TIT.1982.1056489).
+
+    Where there are no more than `count` values besides zero each has a place of its own.
+    """
     flat = weight.flatten()
     used = flat[flat != 0]
+    values, among = torch.unique(used, return_inverse=True)  # sorted: every cluster is a run of them
+    times = torch.bincount(among, minlength=len(values))
+    clusters = _clusters(values.double(), times.double(), count) if len(values) > count else None
     places = torch.zeros(flat.shape, dtype=torch.int64)
-    if used.numel():
-        # Sorted values make every cluster a run: two cumulative sums give all means.
-        order = used.argsort(stable=True)
-        run = _runs(used[order].double(), min(count, len(torch.unique(used))))
-        found = torch.empty_like(order)
-        found[order] = run
-        places[flat != 0] = found + 1
+    places[flat != 0] = 1 + (among if clusters is None else clusters[among])
     return places.view_as(weight)
 
 
-def _runs(values: Tensor, count: int) -> Tensor:
-    """The cluster of each of the sorted `values` [n], 0 .. k - 1 for k <= `count` clusters, none of them empty."""
-    sums = torch.cat([values.new_zeros(1), values.cumsum(0)])
-    means = torch.linspace(float(values[0]), float(values[-1]), count, dtype=torch.float64)
-    ends = torch.tensor([0, len(values)])
-    for _ in range(ITERATIONS):
-        cuts = torch.searchsorted(values, (means[1:] + means[:-1]) / 2)
-        before, ends = (
-            ends,
-            torch.unique(torch.cat([ends.new_zeros(1), cuts, ends.new_tensor([len(values)])])),
-        )
-        if torch.equal(before, ends):
-            break
-        means = (sums[ends[1:]] - sums[ends[:-1]]) / (ends[1:] - ends[:-1])
+def _clusters(values: Tensor, times: Tensor, count: int) -> Tensor:
+    """The cluster of each of the sorted `values` [n], which occur so many `times`: 0 .. `count` - 1, n > `count`.
+
+    From two starts, means spread linearly and runs that are split where their error is largest, the better end.
+    """
+    runs = _Runs(values, times)
+    linear = torch.linspace(float(values[0]), float(values[-1]), count, dtype=torch.float64)
+    starts = (runs.nearest(linear), torch.tensor([0, len(values)]))
+    ends = min((runs.settled(start, count) for start in starts), key=runs.error)
     return torch.searchsorted(ends, torch.arange(len(values)), right=True) - 1
+
+
+class _Runs:
+    """Sorted values cut into runs; cumulative sums give the mean and the error of each at once.
+
+    `ends` are the cuts, int64 [runs + 1], from 0 to the number of values.
+    """
+
+    def __init__(self, values: Tensor, times: Tensor) -> None:
+        self._values = values
+        self._sums = [_cumulated(times * values**power) for power in range(3)]
+
+    def nearest(self, means: Tensor) -> Tensor:
+        """The ends of the runs that are nearest to sorted means; none is empty, so there may be fewer."""
+        cuts = torch.searchsorted(self._values, (means[1:] + means[:-1]) / 2)
+        ends = torch.cat([cuts.new_zeros(1), cuts, cuts.new_tensor([len(self._values)])])
+        return ends.unique_consecutive()  # type: ignore[no-any-return, no-untyped-call]
+
+    def means(self, ends: Tensor) -> Tensor:
+        """The mean of each run."""
+        times, sums, _ = self._of(ends)
+        return sums / times
+
+    def error(self, ends: Tensor) -> float:
+        """The sum of squared distances to the means."""
+        return float(self._errors(ends).sum())
+
+    def settled(self, ends: Tensor, count: int) -> Tensor:
+        """The ends of `count` runs that Lloyd's algorithm reaches; a run that nothing is nearest to is given up, and
+        another is split instead."""
+        ends = self.filled(ends, count)
+        for _ in range(ITERATIONS):
+            before, ends = ends, self.filled(self.nearest(self.means(ends)), count)
+            if torch.equal(before, ends):
+                break
+        return ends
+
+    def filled(self, ends: Tensor, count: int) -> Tensor:
+        """`count` runs: of the runs between `ends`, those of largest error are split at their means."""
+        while len(ends) <= count:
+            worst = int(torch.where(ends.diff() > 1, self._errors(ends), -torch.inf).argmax())
+            cut = torch.searchsorted(self._values, self.means(ends)[worst])
+            cut = cut.clamp(ends[worst] + 1, ends[worst + 1] - 1)
+            ends = torch.cat([ends[: worst + 1], cut[None], ends[worst + 1 :]])
+        return ends
+
+    def _errors(self, ends: Tensor) -> Tensor:
+        times, sums, squares = self._of(ends)
+        return squares - sums**2 / times
+
+    def _of(self, ends: Tensor) -> list[Tensor]:
+        return [sums[ends[1:]] - sums[ends[:-1]] for sums in self._sums]
+
+
+def _cumulated(values: Tensor) -> Tensor:
+    return torch.cat([values.new_zeros(1), values.cumsum(0)])
