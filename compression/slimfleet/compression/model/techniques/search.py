@@ -46,6 +46,7 @@ class Search:
     memory: Limit = None
     energy: Limit = None
     size: Limit = None
+    parameters: Limit = None
     """Limits, as shares of what the model has or with a unit: `0.3`, `12ms`, `200kB`. FLOPs, latency on one thread of
     this machine, peak memory and energy (simulated) are those of one example, `size` is that of model.slim. Without
     any, half the FLOPs."""
@@ -79,7 +80,7 @@ class Search:
     @property
     def limits(self) -> dict[str, Target]:
         """Name of a cost -> its limit. Raises BadInput for what is none."""
-        given = {name: getattr(self, name) for name in COSTS}
+        given = {name: getattr(self, name, None) for name in COSTS}
         found = {name: value for name, value in given.items() if value is not None} or {"flops": 0.5}
         return {name: target_of(f"{name}={value}") for name, value in found.items()}
 
