@@ -44,6 +44,8 @@ KEPT = 3
 ANCHORS = 8
 """Sub-networks that are as small on every axis, with which a search begins."""
 
+LIMITED = ("flops", "latency", "memory", "energy", "size")
+
 Limit = float | str | None
 """A share of what the model has, or a number with its unit: see `target_of`."""
 
@@ -90,7 +92,7 @@ class Search:
     @property
     def limits(self) -> dict[str, Target]:
         """Name of a cost -> its limit. Raises BadInput for what is none."""
-        given = {name: getattr(self, name) for name in COSTS}
+        given = {name: getattr(self, name) for name in LIMITED}
         found = {name: value for name, value in given.items() if value is not None} or {"flops": 0.5}
         return {name: target_of(f"{name}={value}") for name, value in found.items()}
 
