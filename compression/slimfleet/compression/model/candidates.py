@@ -122,7 +122,7 @@ def _bits(tried: _Tried, structure: str, smaller: SlimModel, excess: float) -> l
     found: list[Candidate] = []
     for sparsity in SPARSITIES:
         zeroed = f"sparsify: share={sparsity}" if sparsity else ""
-        sparse = tried.made(smaller, zeroed and f"{zeroed}, schedule=one-shot")
+        sparse = tried.made(smaller, zeroed and f"{zeroed}, pace=one-shot")
         for bits in BITS:
             part = f"quantise: weights={bits}"
             rounded = tried.made(sparse, f"{part}, rounding=nearest")

@@ -20,7 +20,6 @@ from torch import nn
 
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.device_costs import COSTS
 from slimfleet.compression.model.halving import halved
 from slimfleet.compression.model.judging import ANCHORS, Judge, Scored, best_of
 from slimfleet.compression.model.replacing import taught
@@ -32,6 +31,8 @@ from slimfleet.compression.model.technique import Curve, LayerChange, TechniqueR
 from slimfleet.compression.model.tuning import Tuning, tune
 
 __all__ = ["Search", "search"]
+
+LIMITED = ("flops", "latency", "memory", "energy", "size", "parameters")
 
 Limit = float | str | None
 """A share of what the model has, or a number with its unit: see `target_of`."""
@@ -80,7 +81,7 @@ class Search:
     @property
     def limits(self) -> dict[str, Target]:
         """Name of a cost -> its limit. Raises BadInput for what is none."""
-        given = {name: getattr(self, name, None) for name in COSTS}
+        given = {name: getattr(self, name) for name in LIMITED}
         found = {name: value for name, value in given.items() if value is not None} or {"flops": 0.5}
         return {name: target_of(f"{name}={value}") for name, value in found.items()}
 
