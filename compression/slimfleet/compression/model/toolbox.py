@@ -11,6 +11,7 @@ from slimfleet.compression.model.techniques.distil import Distil, distil
 from slimfleet.compression.model.techniques.fold import Fold, fold
 from slimfleet.compression.model.techniques.prune import Prune, prune
 from slimfleet.compression.model.techniques.quantise import Quantise, quantise
+from slimfleet.compression.model.techniques.recalibrate import Recalibrate, recalibrate
 from slimfleet.compression.model.techniques.share import Share, share
 from slimfleet.compression.model.techniques.sparsify import Sparsify, sparsify
 
@@ -26,6 +27,9 @@ TECHNIQUES: Mapping[str, Technique] = MappingProxyType(
         "share": Technique("shares a few values among the weights of a tensor", "weights", Share, share),
         "quantise": Technique("rounds weights and activations to few bits", "weights", Quantise, quantise),
         "adapt": Technique("zeroes and rounds weights as far as training bears it", "weights", Adapt, adapt),
+        "recalibrate": Technique(
+            "estimates the statistics of batch normalisations anew", "training", Recalibrate, recalibrate
+        ),
         "distil": Technique("trains on what teachers say", "training", Distil, distil),
     }
 )

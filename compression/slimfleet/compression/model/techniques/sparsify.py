@@ -61,9 +61,11 @@ def sparsify(slim: SlimModel, central: CentralTask, settings: Sparsify) -> tuple
 
     Raises BadInput where all do, and where not even 1/256 can be zeroed within `loss`.
     """
-    names = [name for name in weights_of(slim.model) if isinstance(slim.constraints.get(name), Mask | None)]
+    whole = dict(_whole(slim, settings))
+    names = [name for name in weights_of(slim.model) if name not in whole]
     if not names:
-        raise BadInput("sparsify finds no weights that are neither shared nor quantised: put it before those")
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in whole.items())
+        raise BadInput(f"sparsify finds no weights to zero, put it before share and quantise: {reasons}")
     goal, plots = _goal(slim, central, names, settings)
     if settings.sensitivity:
         plots = {
@@ -83,7 +85,7 @@ def sparsify(slim: SlimModel, central: CentralTask, settings: Sparsify) -> tuple
     sparse, tuned = tuner.finish()
     return sparse, TechniqueReport(
         changed=tuple(_changes(sparse, names)),
-        whole=tuple(_whole(sparse, names)),
+        whole=tuple(LayerChange(name, reason) for name, reason in whole.items()),
         curves=plots,
         steps=tuned.steps,
     )
@@ -172,7 +174,11 @@ def _changes(sparse: SlimModel, names: list[str]) -> Iterator[LayerChange]:
         yield LayerChange(name, f"{zeros:,} of {weights[name].numel():,} weights are zero")
 
 
-def _whole(sparse: SlimModel, names: list[str]) -> Iterator[LayerChange]:
-    for name in weights_of(sparse.model):
-        if name not in names:
-            yield LayerChange(name, f"obeys a {type(sparse.constraints[name]).__name__.lower()} already")
+def _whole(slim: SlimModel, settings: Sparsify) -> Iterator[tuple[str, str]]:
+    """Tensors that stay as they are, and why."""
+    for name, weight in weights_of(slim.model).items():
+        obeyed = slim.constraints.get(name)
+        if not isinstance(obeyed, Mask | None):
+            yield name, f"obeys a {type(obeyed).__name__.lower()} already"
+        elif settings.pattern != "any" and weight.shape[1] <= _pattern(settings)[0]:
+            yield name, f"has {weight.shape[1]} inputs, of which {settings.pattern} keeps all"
