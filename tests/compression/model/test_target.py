@@ -31,8 +31,8 @@ def test_a_target_is_what_its_text_says(text, target, limit):
 
 
 def test_a_limit_that_is_kept_is_no_excess():
-    assert target_of("size=8kB").excess(BEFORE, BEFORE) == 0.5
-    assert target_of("size=0.5").excess(BEFORE, BEFORE) == 2
+    assert target_of("size=8kB").excess(4000, BEFORE) == 0.5
+    assert target_of("size=0.5").excess(4000, BEFORE) == 2
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.measuring import Measured
+from slimfleet.compression.model.measuring import Measured, measured
 from slimfleet.compression.model.recipe import Recipe, Step
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.technique import TechniqueReport
 from slimfleet.compression.model.toolbox import TECHNIQUES
+from slimfleet.compression.types import DeviceProfile
 
-__all__ = ["Applied", "Measure", "applied"]
-
-Measure = Callable[[SlimModel], Measured]
+__all__ = ["Applied", "applied"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +29,14 @@ class Applied:
 
 
 def applied(
-    slim: SlimModel, central: CentralTask, recipe: Recipe, measure: Measure
+    slim: SlimModel, central: CentralTask, recipe: Recipe, profile: DeviceProfile | None = None
 ) -> tuple[SlimModel, tuple[Applied, ...]]:
     """The model that a recipe makes of `slim`, which stays as it is, and what each step did."""
-    now, before, done = slim, measure(slim), []
+    now, before, done = slim, measured(slim, central, profile), []
     for step in recipe.steps:
         began = time.perf_counter()
         now, report = TECHNIQUES[step.technique].apply(now, central, step.settings)
-        after = measure(now)
+        after = measured(now, central, profile)
         done.append(Applied(step, report, before, after, time.perf_counter() - began))
         before = after
     return now, tuple(done)

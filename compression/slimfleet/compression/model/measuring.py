@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 from weakref import finalize
 
@@ -15,15 +16,17 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from slimfleet.compression.cost.flops import FlopCounter
+from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Grid
+from slimfleet.compression.model.file import packed_bytes
 from slimfleet.compression.model.layers.activation_grid import ActivationGrid
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.pruning.nested import tensors_in
 from slimfleet.compression.threads import torch_threads
 from slimfleet.compression.types import DeviceProfile
 
-__all__ = ["Measured", "flops_of", "measured"]
+__all__ = ["QUANTITIES", "Measured", "flops_of", "measured"]
 
 REPEATS, LONGEST_S = 30, 1.0
 """Forward passes that latency is the median of; fewer where they take longer than this together."""
@@ -54,29 +57,44 @@ class Measured:
     loss: float
 
 
-def measured(
-    slim: SlimModel,
-    central: CentralTask,
-    stored_bytes: Callable[[SlimModel], int],
-    profile: DeviceProfile | None = None,
-) -> Measured:
-    """Measure a model; `stored_bytes` says how large its file is."""
-    model = slim.model.eval()
-    parameters = list(model.parameters())
-    flops = flops_of(model, central.example_inputs)
-    evaluation = central.validated(model)
+def measured(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None = None) -> Measured:
+    """Measure a model; joules are those of `profile`."""
+    slim.model.eval()
+    evaluation = central.validated(slim.model)
+    known = {name: of for name, of in QUANTITIES.items() if name != "energy_j" or profile is not None}
+    values: dict[str, Any] = {name: of(slim, central, profile) for name, of in known.items()}
     return Measured(
-        parameters=sum(p.numel() for p in parameters),
-        nonzero=sum(int(torch.count_nonzero(p)) for p in parameters),
-        flops=flops,
-        bytes=stored_bytes(slim),
-        peak_memory_bytes=_weight_bytes(slim) + _activation_bytes(model, central.example_inputs),
-        latency_s=_latency_s(model, central.example_inputs),
-        energy_j=None if profile is None else flops / profile.train_flops_per_s * profile.train_w,
+        **{"energy_j": None} | values,
         energy_source=None if profile is None else "simulated",
         accuracy=evaluation.accuracy,
         loss=evaluation.loss,
     )
+
+
+def _parameters(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None) -> int:
+    return sum(p.numel() for p in slim.model.parameters())
+
+
+def _nonzero(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None) -> int:
+    return sum(int(torch.count_nonzero(p)) for p in slim.model.parameters())
+
+
+def _flops_of_one(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None) -> float:
+    return flops_of(slim.model, central.example_inputs)
+
+
+def _bytes(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None) -> int:
+    return packed_bytes(slim, central.task)
+
+
+def _peak_memory_bytes(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None) -> int:
+    return _weight_bytes(slim) + _activation_bytes(slim.model, central.example_inputs)
+
+
+def _energy_j(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None) -> float:
+    if profile is None:
+        raise BadInput("joules are those of a device: name one with --device")
+    return flops_of(slim.model, central.example_inputs) / profile.train_flops_per_s * profile.train_w
 
 
 def flops_of(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> float:
@@ -145,13 +163,13 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now -= size
 
 
-def _latency_s(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> float:
+def _latency_s(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None) -> float:
     times: list[float] = []
-    with _evaluating(model), torch_threads(1):
-        model(*example_inputs)
+    with _evaluating(slim.model), torch_threads(1):
+        slim.model(*central.example_inputs)
         while len(times) < REPEATS and sum(times) < LONGEST_S:
             began = time.perf_counter()
-            model(*example_inputs)
+            slim.model(*central.example_inputs)
             times.append(time.perf_counter() - began)
     return median(times)
 
@@ -165,3 +183,17 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(was_training)
+
+
+QUANTITIES: Mapping[str, Callable[[SlimModel, CentralTask, DeviceProfile | None], float]] = MappingProxyType(
+    {
+        "parameters": _parameters,
+        "nonzero": _nonzero,
+        "flops": _flops_of_one,
+        "bytes": _bytes,
+        "peak_memory_bytes": _peak_memory_bytes,
+        "latency_s": _latency_s,
+        "energy_j": _energy_j,
+    }
+)
+"""The fields of `Measured` that a target may be about, to be looked at one by one."""

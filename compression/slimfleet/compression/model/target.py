@@ -16,7 +16,7 @@ __all__ = ["Target", "target_of"]
 _PLAIN = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 _BYTES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20}
 
-QUANTITIES: Mapping[str, tuple[str, Mapping[str, float]]] = MappingProxyType(
+KINDS: Mapping[str, tuple[str, Mapping[str, float]]] = MappingProxyType(
     {
         "size": ("bytes", _BYTES),
         "parameters": ("parameters", _PLAIN),
@@ -35,26 +35,33 @@ class Target:
     """The most that one quantity of a model may be."""
 
     quantity: str
-    """One of `QUANTITIES`."""
+    """One of `KINDS`."""
     share: float | None = None
     """Of what the model before the recipe has."""
     absolute: float | None = None
     """In the unit of its field in `Measured`."""
 
+    @property
+    def field(self) -> str:
+        """The field of `Measured` that it is about."""
+        return KINDS[self.quantity][0]
+
     def limit(self, before: Measured) -> float:
         """The target in the unit of its field. Raises BadInput for joules without a device."""
-        return self.absolute if self.absolute is not None else (self.share or 0.0) * self.of(before)
+        if self.absolute is not None:
+            return self.absolute
+        return (self.share or 0.0) * self.of(before)
 
     def of(self, measured: Measured) -> float:
         """The quantity of a model."""
-        value = getattr(measured, QUANTITIES[self.quantity][0])
+        value = getattr(measured, self.field)
         if value is None:
-            raise BadInput(f"target {self.quantity}: joules are those of a device, name one with --device")
+            raise BadInput(f"target {self}: joules are those of a device, name one with --device")
         return float(value)
 
-    def excess(self, measured: Measured, before: Measured) -> float:
-        """How many times its limit a model has; at most 1 is met."""
-        return self.of(measured) / max(self.limit(before), 1e-30)
+    def excess(self, value: float, before: Measured) -> float:
+        """How many times its limit a value is; at most 1 is met."""
+        return value / max(self.limit(before), 1e-30)
 
     def __str__(self) -> str:
         """As it is written."""
@@ -68,11 +75,9 @@ class Target:
 def target_of(text: str) -> Target:
     """The target that `text` describes: `size=0.1` is a share, `size=200kB` is not. Raises BadInput."""
     quantity, equals, value = (part.strip() for part in text.partition("="))
-    if not equals or quantity not in QUANTITIES:
-        raise BadInput(
-            f"target {text!r}: must be one of {', '.join(QUANTITIES)}, as in size=0.1 or size=200kB"
-        )
-    units = QUANTITIES[quantity][1]
+    if not equals or quantity not in KINDS:
+        raise BadInput(f"target {text!r}: must be one of {', '.join(KINDS)}, as in size=0.1 or size=200kB")
+    units = KINDS[quantity][1]
     found = re.fullmatch(r"([0-9.]+(?:e[+-]?[0-9]+)?)\s*([a-zA-Z]*)", value)
     number = _number(found[1]) if found else None
     if found is None or number is None or number <= 0 or (found[2] and found[2] not in units):
