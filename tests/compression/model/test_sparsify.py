@@ -147,7 +147,9 @@ def test_zeros_stay_through_whatever_comes_after(central, trained):
     )
     rounded, _ = quantise(tuned, central, Quantise(weights=4))
     more, _ = sparsify(sparse, central, Sparsify(share=0.9, tuning=ONE_EPOCH))
-    for later in (tuned, rounded, more):
+    fewer, _ = sparsify(sparse, central, Sparsify(share=0.5, importance="movement", tuning=ONE_EPOCH))
+    patterned, _ = sparsify(sparse, central, Sparsify(pattern="2:4", importance="random", tuning=NO_TUNING))
+    for later in (tuned, rounded, more, fewer, patterned):
         assert all((w[zero[name]] == 0).all() for name, w in weights_of(later.model).items())
     assert zeros(more) > zeros(sparse)
     with pytest.raises(

@@ -73,7 +73,9 @@ class Compressed:
         return self.excess <= 1 and self.points_lost <= self.request.max_loss
 
 
-def compress(model: nn.Module, task: Task, request: Request, folder: Path, progress: Progress = silent) -> Compressed:
+def compress(
+    model: nn.Module, task: Task, request: Request, folder: Path, progress: Progress = silent
+) -> Compressed:
     """Make `model`, a trained model of `task`, small, and write it to `folder`/model.slim; `model` does not change.
 
     A search keeps its journal in the folder and goes on where it was interrupted. Raises BadInput for a model that is
@@ -111,7 +113,9 @@ def compress(model: nn.Module, task: Task, request: Request, folder: Path, progr
 
 def check_model(model: nn.Module, task: Task) -> None:
     """Raise BadInput where `model` has not the tensors of the model that `task` builds, or numbers that are none."""
-    wanted, found = ({n: tuple(t.shape) for n, t in m.state_dict().items()} for m in (task.build_model(), model))
+    wanted, found = (
+        {n: tuple(t.shape) for n, t in m.state_dict().items()} for m in (task.build_model(), model)
+    )
     for name in wanted.keys() | found.keys():
         if wanted.get(name) != found.get(name):
             raise BadInput(
@@ -133,7 +137,9 @@ def _made(
     if request.recipe is not None:
         return applied(slim, central, request.recipe, request.device)
     if not request.targets:
-        raise BadInput("nothing to do: give a target such as size=0.1, or a recipe such as 'quantise: weights=8'")
+        raise BadInput(
+            "nothing to do: give a target such as size=0.1, or a recipe such as 'quantise: weights=8'"
+        )
     journal = Journal(folder / JOURNAL, _about(slim.model, central, request))
     found = searched(slim, central, request.targets, before, request.minutes, journal, request.device)
     return found.slim, found.steps

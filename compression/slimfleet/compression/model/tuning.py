@@ -144,13 +144,12 @@ class Tuner:
         self._constrained.before_step()
 
     def finish(self) -> tuple[SlimModel, Tuned]:
-        """Take the steps that are left, with an evaluation after every epoch; the best weights since now are kept.
+        """Take the steps that are left, with an evaluation after every epoch; the best model since now is kept.
 
-        Where no training was planned, statistics of batch normalisations are estimated anew, if that is better.
+        That before the first step counts too, as it is and with statistics of batch normalisations estimated anew.
         """
-        if not self.planned:
-            return self._recalibrated()
-        best, kept, waited = self.validated(), deepcopy(self.slim), 0
+        best, kept = self._now()
+        waited = 0
         while self.done < self.planned and (not self._settings.patience or waited < self._settings.patience):
             self.run(self.epoch)
             now = self.validated()
@@ -159,14 +158,14 @@ class Tuner:
                 best, kept, waited = now, deepcopy(self.slim), 0
         return kept, Tuned(self.done, best)
 
-    def _recalibrated(self) -> tuple[SlimModel, Tuned]:
-        best, kept = self.validated(), self.slim
+    def _now(self) -> tuple[Evaluation, SlimModel]:
+        best, kept = self.validated(), deepcopy(self.slim)
         if has_statistics(kept.model):
             tried = recalibrated(kept.model, self._central)
             now = self._central.validated(tried)
             if better(now, best):
-                best, kept = now, replace(kept, model=tried)
-        return kept, Tuned(0, best)
+                return now, replace(kept, model=tried)
+        return best, kept
 
     def validated(self) -> Evaluation:
         """The present weights on the validation data."""

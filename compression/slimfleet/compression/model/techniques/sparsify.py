@@ -80,7 +80,7 @@ def sparsify(slim: SlimModel, central: CentralTask, settings: Sparsify) -> tuple
             tuner.run(tuner.planned // 2 // len(stages))
         now = tuner.slim
         scores = watch.scores(now.model) if watch else importance_of(settings.importance, now, central)
-        masks = masks_of({name: scores[name] for name in names}, settings, share)
+        masks = masks_of(_free(scores, names, slim), settings, share)
         tuner.constrain({name: replace(mask, rounds=bool(watch)) for name, mask in masks.items()})
     sparse, tuned = tuner.finish()
     return sparse, TechniqueReport(
@@ -125,12 +125,22 @@ def _zeroing(
     slim: SlimModel, central: CentralTask, names: list[str], settings: Sparsify
 ) -> Callable[[float], nn.Module]:
     scores = importance_of(settings.importance, slim, central)
-    chosen = {name: scores[name] for name in names}
+    chosen = _free(scores, names, slim)
     return lambda share: slim.constrained(masks_of(chosen, settings, share)).model
 
 
+def _free(scores: Scores, names: list[str], slim: SlimModel) -> dict[str, Tensor]:
+    """The scores of these tensors, minus infinity where weights are masked already."""
+    return {
+        name: scores[name].where(obeyed.free, -torch.inf)
+        if isinstance(obeyed := slim.constraints.get(name), Mask)
+        else scores[name]
+        for name in names
+    }
+
+
 def masks_of(scores: Scores, settings: Sparsify, share: float) -> dict[str, Mask]:
-    """Masks that keep the highest scores, in the pattern and scope of `settings`."""
+    """Masks that keep the highest scores above minus infinity, in the pattern and scope of `settings`."""
     if settings.pattern != "any":
         keep, of = _pattern(settings)
         keep = max(keep, round(of * (1 - share)))
@@ -153,7 +163,7 @@ def highest(scores: Tensor, share: float) -> Tensor:
     """bool, the shape of `scores`: false for the `share` of lowest scores, the first of equal ones."""
     free = torch.ones(scores.numel(), dtype=torch.bool)
     free[scores.flatten().argsort(stable=True)[: round(share * scores.numel())]] = False
-    return free.view_as(scores)
+    return free.view_as(scores) & ~scores.isneginf()
 
 
 def of_every(scores: Tensor, keep: int, of: int) -> Tensor:
@@ -164,7 +174,7 @@ def of_every(scores: Tensor, keep: int, of: int) -> Tensor:
     padded = padded.reshape(*rows.shape[:-1], -1, of)
     best = padded.argsort(dim=-1, descending=True, stable=True)[..., :keep]
     free = torch.zeros_like(padded, dtype=torch.bool).scatter_(-1, best, True)
-    return free.flatten(-2)[..., : rows.shape[-1]].movedim(-1, 1).contiguous()
+    return free.flatten(-2)[..., : rows.shape[-1]].movedim(-1, 1).contiguous() & ~scores.isneginf()
 
 
 def _changes(sparse: SlimModel, names: list[str]) -> Iterator[LayerChange]:
