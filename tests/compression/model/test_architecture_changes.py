@@ -120,6 +120,22 @@ def test_tied_tensors_stay_one():
     assert model.a.weight is model.b.weight
 
 
+def test_ties_are_made_and_undone():
+    def stack():
+        return nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.GRU(4, 4, 2))
+
+    tied, plain = stack(), stack()
+    tied[1].weight = tied[0].weight
+    tied[2].weight_ih_l1 = tied[2].weight_ih_l0
+    for before, after in ((plain, tied), (tied, plain)):
+        changes = json.loads(json.dumps(changes_between(before, after)))
+        model = changed(before, changes, {name: t.clone() for name, t in after.state_dict().items()})
+        assert [name for name, _ in model.named_parameters()] == [
+            name for name, _ in after.named_parameters()
+        ]
+        assert torch.equal(model(X[0, 0, :4, :4])[0], after(X[0, 0, :4, :4])[0])
+
+
 def test_a_new_layer_that_no_file_can_describe_is_refused():
     model = Mixed()
     model.mix = nn.Bilinear(8, 8, 16)
@@ -146,6 +162,9 @@ def test_a_new_layer_that_no_file_can_describe_is_refused():
         ({"at": "model.mix", "set": {"_modules": 3}}, "cannot be set"),
         ({"at": "model.mix", "set": {"out_features": {"a": 1}}}, "cannot be set"),
         ({"at": "model.mix"}, "cannot be changed by"),
+        ({"at": "model.mix", "tie": {"forward": "model.out.weight"}}, "cannot be changed by"),
+        ({"at": "model.mix", "tie": {"weight": "model.out.forward"}}, "no layer"),
+        ({"at": "model.mix", "tie": {"weight": 3}}, "cannot be changed by"),
     ],
 )
 def test_a_change_that_does_not_fit_is_refused(change, problem):

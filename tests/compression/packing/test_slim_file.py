@@ -219,6 +219,16 @@ def test_equal_tensors_are_stored_once(tmp_path):
     assert one < 2.3 * array.nbytes
 
 
+def test_equal_tensors_on_a_grid_or_of_a_codebook_are_stored_once(tmp_path):
+    places = np.random.default_rng(0).integers(0, 8, (30, 20)).astype(np.uint8)
+    steps, book = np.linspace(0.1, 0.2, 30, dtype=np.float32), np.arange(8, dtype=np.float32)
+    for coding, array in ((OnGrid(steps), places * steps[:, None]), (Codebook(book, places), book[places])):
+        entries = [Entry(name, array.copy(), coding) for name in "abc"]
+        with written(tmp_path / "a.slim", Entry("z", weights(3, 2)), *entries) as slim:
+            assert slim.tied == {"b": "a", "c": "a"}
+            assert all(np.array_equal(slim.tensor(name), array) for name in "abc")
+
+
 @pytest.mark.parametrize(
     ("entries", "words"),
     [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
+from itertools import chain
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from slimfleet.compression.errors import BadInput, PayloadError
 from slimfleet.compression.model.layer_kinds import KINDS, kind_of
 from slimfleet.compression.validation import shortened
 
-__all__ = ["Change", "changed", "changes_between"]
+__all__ = ["Change", "changed", "changes_between", "first_names"]
 
 Change = Mapping[str, Any]
 """JSON. `at` is the path of a layer; beside it stands one of
@@ -25,7 +26,8 @@ Change = Mapping[str, Any]
 - `layer`, a kind, and `arguments`: the layer is made anew;
 - `remove`, true: it is gone;
 - `set`, attribute -> value;
-- `parameters`, name -> whether the layer has one of that name.
+- `parameters`, name -> whether the layer has one of that name;
+- `tie`, name -> the path of the parameter that the layer's one of that name is too; null where it is its own.
 """
 
 _Plain = (bool, int, float, str)
@@ -36,8 +38,8 @@ def changes_between(original: nn.Module, model: nn.Module) -> list[Change]:
 
     Raises BadInput for a new layer of a kind that no file can ask for.
     """
-    made, changes = _Holder(deepcopy(original)), []
-    for change in _changes(made, _Holder(model), ""):
+    made, after, changes = _Holder(deepcopy(original)), _Holder(model), []
+    for change in chain(_changes(made, after, ""), _ties(made, after)):
         _apply(made, change)
         changes.append(change)
     return changes
@@ -117,6 +119,24 @@ def _parameters(layer: nn.Module) -> dict[str, bool]:
     return {name: parameter is not None for name, parameter in layer._parameters.items()}
 
 
+def _ties(before: nn.Module, after: nn.Module) -> Iterator[Change]:
+    """What makes the parameters that are one in `after`, and only those, one in `before`, which has the same layers."""
+    had, has = first_names(before), first_names(after)
+    for name, first in has.items():
+        if had[name] != first:
+            layer, _, own = name.rpartition(".")
+            yield {"at": layer, "tie": {own: None if first == name else first}}
+
+
+def first_names(model: nn.Module) -> dict[str, str]:
+    """The first name of each parameter, by each of its names."""
+    first: dict[nn.Parameter, str] = {}
+    return {
+        name: first.setdefault(parameter, name)
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+    }
+
+
 def _apply(holder: nn.Module, change: Change) -> None:
     parent_path, _, name = change["at"].rpartition(".")
     try:
@@ -132,10 +152,22 @@ def _apply(holder: nn.Module, change: Change) -> None:
                     _set(there, attribute, value)
             case {"parameters": dict(wanted)} if there is not None:
                 _set_parameters(there, wanted)
+            case {"tie": dict(ties)} if there is not None and ties.keys() <= there._parameters.keys():
+                for own, other in ties.items():
+                    setattr(there, own, _parameter(holder, other, change))
             case _:
                 raise PayloadError("architecture", f"the model cannot be changed by {shortened(str(change))}")
     except AttributeError as error:
         raise PayloadError("architecture", f"the model has no layer {change['at']!r}") from error
+
+
+def _parameter(holder: nn.Module, path: object, change: Change) -> nn.Parameter:
+    """The one at a path; an empty one that gets its values later where there is none."""
+    if path is None:
+        return nn.Parameter(torch.empty(0))
+    if not isinstance(path, str):
+        raise PayloadError("architecture", f"the model cannot be changed by {shortened(str(change))}")
+    return holder.get_parameter(path)
 
 
 def _set(layer: nn.Module, attribute: str, value: object) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.measuring import QUANTITIES, Measured
+from slimfleet.compression.model.device_costs import COSTS
+from slimfleet.compression.model.measuring import Measured
 from slimfleet.compression.model.recipe import Recipe, recipe_of
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
 from slimfleet.compression.model.target import Target
@@ -67,7 +68,7 @@ class _Tried:
 
     def excess(self, slim: SlimModel, targets: Sequence[Target]) -> float:
         """How many times the largest limit."""
-        values = [QUANTITIES[target.field](slim, self.central, self._profile) for target in targets]
+        values = [COSTS[target.quantity](slim, self.central, self._profile) for target in targets]
         return max(
             (t.excess(value, self.before) for t, value in zip(targets, values, strict=True)), default=0.0
         )
@@ -121,7 +122,7 @@ def _bits(tried: _Tried, structure: str, smaller: SlimModel, excess: float) -> l
     found: list[Candidate] = []
     for sparsity in SPARSITIES:
         zeroed = f"sparsify: share={sparsity}" if sparsity else ""
-        sparse = tried.made(smaller, zeroed and f"{zeroed}, schedule=one-shot")
+        sparse = tried.made(smaller, zeroed and f"{zeroed}, pace=one-shot")
         for bits in BITS:
             part = f"quantise: weights={bits}"
             rounded = tried.made(sparse, f"{part}, rounding=nearest")

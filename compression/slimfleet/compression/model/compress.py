@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -22,6 +21,7 @@ from slimfleet.compression.model.recipe import Recipe
 from slimfleet.compression.model.search import excess_of, searched
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.target import Target
+from slimfleet.compression.model.threshold import points_lost
 from slimfleet.compression.model.tuning import Tuning, tune
 from slimfleet.compression.task import Evaluation, Task
 from slimfleet.compression.types import DeviceProfile

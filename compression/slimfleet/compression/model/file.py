@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from slimfleet.compression.errors import BadInput, PayloadError
-from slimfleet.compression.model.architecture_changes import changed, changes_between
+from slimfleet.compression.model.architecture_changes import changed, changes_between, first_names
 from slimfleet.compression.model.constraints import Constraint, Grid, Shared
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.packing import Codebook, Coding, Entry, Lossless, OnGrid, SlimFile, write_slim
@@ -69,10 +69,10 @@ def packed_bytes(slim: SlimModel, task: Task) -> int:
 
 
 def _entries(slim: SlimModel) -> Iterator[Entry]:
+    first = first_names(slim.model)  # a tied parameter is constrained by its first name
     for name, tensor in slim.model.state_dict().items():
-        yield Entry(
-            name, tensor.detach().cpu().numpy(), _coding(tensor, slim.constraints.get(name), slim.rest)
-        )
+        constraint = slim.constraints.get(first.get(name, name))
+        yield Entry(name, tensor.detach().cpu().numpy(), _coding(tensor, constraint, slim.rest))
 
 
 def _coding(tensor: Tensor, constraint: Constraint | None, rest: Coding) -> Coding:

@@ -14,6 +14,8 @@ from torch import nn
 
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.model.layers.activation_grid import ActivationGrid
+from slimfleet.compression.model.layers.recurrent_stand_in import RecurrentStandIn
+from slimfleet.compression.model.layers.skipped import Skipped
 from slimfleet.compression.pruning.attention import SlimAttention
 from slimfleet.compression.pruning.full_norm import FullNorm
 
@@ -82,6 +84,9 @@ KINDS: Mapping[str, LayerKind] = MappingProxyType(
         "conv2d": LayerKind(nn.Conv2d, _CONVOLUTION, ("bias",)),
         "gru": LayerKind(nn.GRU, _RECURRENT),
         "lstm": LayerKind(nn.LSTM, _RECURRENT),
+        "rnn": LayerKind(nn.RNN, (*_RECURRENT, "nonlinearity")),
+        "recurrent-stand-in": LayerKind(RecurrentStandIn, ("split", "cell_state")),
+        "skipped": LayerKind(Skipped),
         "slim-attention": LayerKind(SlimAttention, from_original=True),
         "full-norm": LayerKind(FullNorm, ("kept", "full"), from_original=True),
         "activation-grid": LayerKind(ActivationGrid, ("bits",), attach=ActivationGrid.attach),

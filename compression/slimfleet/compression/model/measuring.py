@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
-from types import MappingProxyType
 from typing import Any
 from weakref import finalize
 
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from slimfleet.compression.cost.flops import FlopCounter
-from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Grid
 from slimfleet.compression.model.file import packed_bytes
@@ -26,7 +24,7 @@ from slimfleet.compression.pruning.nested import tensors_in
 from slimfleet.compression.threads import torch_threads
 from slimfleet.compression.types import DeviceProfile
 
-__all__ = ["QUANTITIES", "Measured", "flops_of", "measured"]
+__all__ = ["Measured", "flops_of", "latency_of", "measured", "peak_memory_of"]
 
 REPEATS, LONGEST_S = 30, 1.0
 """Forward passes that latency is the median of; fewer where they take longer than this together."""
@@ -59,42 +57,22 @@ class Measured:
 
 def measured(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None = None) -> Measured:
     """Measure a model; joules are those of `profile`."""
-    slim.model.eval()
-    evaluation = central.validated(slim.model)
-    known = {name: of for name, of in QUANTITIES.items() if name != "energy_j" or profile is not None}
-    values: dict[str, Any] = {name: of(slim, central, profile) for name, of in known.items()}
+    model = slim.model.eval()
+    parameters = list(model.parameters())
+    flops = flops_of(model, central.example_inputs)
+    evaluation = central.validated(model)
     return Measured(
-        **{"energy_j": None} | values,
+        parameters=sum(p.numel() for p in parameters),
+        nonzero=sum(int(torch.count_nonzero(p)) for p in parameters),
+        flops=flops,
+        bytes=packed_bytes(slim, central.task),
+        peak_memory_bytes=peak_memory_of(slim, central.example_inputs),
+        latency_s=latency_of(model, central.example_inputs),
+        energy_j=None if profile is None else flops / profile.train_flops_per_s * profile.train_w,
         energy_source=None if profile is None else "simulated",
         accuracy=evaluation.accuracy,
         loss=evaluation.loss,
     )
-
-
-def _parameters(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None) -> int:
-    return sum(p.numel() for p in slim.model.parameters())
-
-
-def _nonzero(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None) -> int:
-    return sum(int(torch.count_nonzero(p)) for p in slim.model.parameters())
-
-
-def _flops_of_one(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None) -> float:
-    return flops_of(slim.model, central.example_inputs)
-
-
-def _bytes(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None) -> int:
-    return packed_bytes(slim, central.task)
-
-
-def _peak_memory_bytes(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None) -> int:
-    return _weight_bytes(slim) + _activation_bytes(slim.model, central.example_inputs)
-
-
-def _energy_j(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None) -> float:
-    if profile is None:
-        raise BadInput("joules are those of a device: name one with --device")
-    return flops_of(slim.model, central.example_inputs) / profile.train_flops_per_s * profile.train_w
 
 
 def flops_of(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> float:
@@ -112,6 +90,11 @@ def _flops(model: nn.Module, example_inputs: tuple[Tensor, ...], batch: int) -> 
         model(*inputs)
     counter.name_uncounted()
     return counter.flops
+
+
+def peak_memory_of(slim: SlimModel, example_inputs: tuple[Tensor, ...]) -> int:
+    """Bytes, as in `Measured`."""
+    return _weight_bytes(slim) + _activation_bytes(slim.model, example_inputs)
 
 
 def _weight_bytes(slim: SlimModel) -> int:
@@ -163,13 +146,14 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now -= size
 
 
-def _latency_s(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None) -> float:
+def latency_of(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> float:
+    """Seconds of a forward pass of one example, as in `Measured`."""
     times: list[float] = []
-    with _evaluating(slim.model), torch_threads(1):
-        slim.model(*central.example_inputs)
+    with _evaluating(model), torch_threads(1):
+        model(*example_inputs)
         while len(times) < REPEATS and sum(times) < LONGEST_S:
             began = time.perf_counter()
-            slim.model(*central.example_inputs)
+            model(*example_inputs)
             times.append(time.perf_counter() - began)
     return median(times)
 
@@ -183,17 +167,3 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(was_training)
-
-
-QUANTITIES: Mapping[str, Callable[[SlimModel, CentralTask, DeviceProfile | None], float]] = MappingProxyType(
-    {
-        "parameters": _parameters,
-        "nonzero": _nonzero,
-        "flops": _flops_of_one,
-        "bytes": _bytes,
-        "peak_memory_bytes": _peak_memory_bytes,
-        "latency_s": _latency_s,
-        "energy_j": _energy_j,
-    }
-)
-"""The fields of `Measured` that a target may be about, to be looked at one by one."""

@@ -2,7 +2,7 @@
 
     prune: share=0.6, epochs=10; quantise: weights=4, epochs=5; share: values=16
 
-A key is a setting of the technique, or of its `tuning`.
+A key is a setting of the technique, or else of its `tuning`.
 """
 
 from __future__ import annotations
@@ -77,12 +77,13 @@ def _step(text: str) -> Step:
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(TECHNIQUES)}"
         raise BadInput(f"recipe: there is no technique {name!r}: {hint}")
     usual = getattr(TECHNIQUES[name].settings(), "tuning", None)
+    own = {each.name for each in fields(TECHNIQUES[name].settings)}
     values: dict[str, Any] = {}
     for pair in filter(None, (part.strip() for part in rest.split(","))):
         key, equals, value = (part.strip() for part in pair.partition("="))
         if not equals:
             raise BadInput(f"recipe: {name}: {pair!r} must be key=value")
-        place = values.setdefault("tuning", asdict(usual) if usual else {}) if key in _TUNING else values
+        place = values.setdefault("tuning", asdict(usual) if usual else {}) if key in _TUNING - own else values
         place[key] = _value(value)
     return Step(name, checked(TECHNIQUES[name].settings, values, f"recipe: {name}"))
 

@@ -161,12 +161,15 @@ class _Writer:
 
     def _tie(self, record: Record, array: NDArray[Any], entry: Entry) -> bool:
         """Whether these values under this coding are there already: then they are noted to be the same."""
-        if array.ndim == 0 or not array.size or isinstance(entry.coding, OnGrid | Codebook):
+        if array.ndim == 0 or not array.size:
             return False
         digest = xxhash.xxh3_128_digest(array.reshape(-1).view(np.uint8).data)
-        key = (digest, record.dtype, record.shape, entry.coding)
-        other = self.known.setdefault(key, len(self.records))
-        if other == len(self.records):
+        # Equal values on a grid or of a codebook come back equal, whatever its steps; those come before them.
+        settled = isinstance(entry.coding, OnGrid | Codebook)
+        key = (digest, record.dtype, record.shape, type(entry.coding) if settled else entry.coding)
+        own = len(self.records) + settled
+        other = self.known.setdefault(key, own)
+        if other == own:
             return False
         record.store, record.section = Store.TIED, other
         self.records.append(record)

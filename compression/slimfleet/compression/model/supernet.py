@@ -1,0 +1,60 @@
+"""Supernet: a model trained so that its sub-networks work with the weights they share."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from slimfleet.compression.model.central import CentralTask
+from slimfleet.compression.model.slim_model import SlimModel
+from slimfleet.compression.model.subnets import Space, subnet
+from slimfleet.compression.model.tuning import Loss, Tuner, Tuning
+from slimfleet.compression.task import Examples
+
+__all__ = ["supernet"]
+
+DRAWN = 2
+"""Random sub-networks in a step."""
+
+
+def supernet(
+    slim: SlimModel, space: Space, central: CentralTask, tuning: Tuning, until: float
+) -> tuple[nn.Module, int]:
+    """A trained copy of the model, and the steps that it took; they end at `until` on `time.monotonic`'s clock.
+
+    In each step train the largest sub-network, the smallest and some random ones, of which the smaller learn what the
+    largest says (sandwich rule and in-place distillation, Yu and Huang 2019, arXiv 1903.05134, sections 3.2 and 3.3).
+    """
+    tuner = Tuner(slim, central, tuning, "search: supernet", _sandwich(space, central))
+    while tuner.done < tuner.planned and time.monotonic() < until:
+        tuner.run(max(tuner.epoch // 10, 1))
+    return tuner.slim.model, tuner.done
+
+
+def _sandwich(space: Space, central: CentralTask) -> Loss:
+    rng = np.random.default_rng([central.seed, 13])
+
+    def loss(model: nn.Module, batch: Examples) -> Tensor:
+        largest = model(*batch.arguments)
+        terms = [central.loss(largest, batch.targets)]
+        for choice in (space.smallest, *(space.drawn(rng) for _ in range(DRAWN))):
+            small = subnet(space, model, choice)
+            small.model.train()
+            outputs = small(model, batch.arguments)
+            terms.append(_difference(outputs, largest.detach(), batch.targets))
+        return torch.stack(terms).mean()
+
+    return loss
+
+
+def _difference(outputs: Tensor, taught: Tensor, targets: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of logits [n, classes]; squared difference of anything else."""
+    if outputs.dim() == 2 and targets.dim() == 1 and targets.dtype == torch.int64:
+        return F.kl_div(
+            F.log_softmax(outputs, 1), F.log_softmax(taught, 1), log_target=True, reduction="batchmean"
+        )
+    return F.mse_loss(outputs, taught)
