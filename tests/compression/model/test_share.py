@@ -100,7 +100,9 @@ def test_sixteen_values_lose_little_and_training_wins_back_what_three_lose(centr
     many, _ = share(trained, central, Share(values=16, tuning=NO_TUNING))
     assert central.tested(many.model).accuracy >= central.tested(trained.model).accuracy - 0.01
     few, _ = share(trained, central, Share(values=3, tuning=NO_TUNING))
-    tuned, report = share(trained, central, Share(values=3, tuning=Tuning(epochs=3)))
+    tuned, report = share(
+        trained, central, Share(values=3, tuning=Tuning(epochs=3, optimizer="adamw", learning_rate=0.003))
+    )
     assert central.tested(tuned.model).loss < central.tested(few.model).loss
     assert report.steps > 0
 

@@ -147,10 +147,20 @@ def test_zeros_stay_through_whatever_comes_after(central, trained):
     )
     rounded, _ = quantise(tuned, central, Quantise(weights=4))
     more, _ = sparsify(sparse, central, Sparsify(share=0.9, tuning=ONE_EPOCH))
-    for later in (tuned, rounded, more):
+    fewer, _ = sparsify(sparse, central, Sparsify(share=0.5, importance="movement", tuning=ONE_EPOCH))
+    patterned, _ = sparsify(sparse, central, Sparsify(pattern="2:4", importance="random", tuning=NO_TUNING))
+    for later in (tuned, rounded, more, fewer, patterned):
         assert all((w[zero[name]] == 0).all() for name, w in weights_of(later.model).items())
     assert zeros(more) > zeros(sparse)
     with pytest.raises(
-        BadInput, match=r"^sparsify finds no weights that are neither .*: put it before those$"
+        BadInput, match=r"^sparsify finds no weights to zero, put it before .*: obeys a grid already$"
     ):
         sparsify(rounded, central, Sparsify())
+
+
+def test_layers_with_too_few_inputs_for_a_pattern_are_named(central, trained):
+    _, report = sparsify(trained, central, Sparsify(pattern="2:4", tuning=NO_TUNING))
+    assert [(w.layer, w.change) for w in report.whole] == [
+        ("conv1.weight", "has 1 inputs, of which 2:4 keeps all")
+    ]
+    assert [change.layer for change in report.changed] == ["conv2.weight", "fc.weight"]

@@ -74,8 +74,8 @@ def _mean_product(slim: SlimModel, central: CentralTask, of: Callable[[Tensor], 
 
 
 class Movement:
-    """Movement importance over the steps of training: the sum of -w * dL/dw (Sanh et al. 2020, arXiv 2005.07683, eq.
-    4). A `Watch` of the tuner.
+    """Movement importance over the steps of training: the sum of -w * dL/dw (Sanh et al. 2020, arXiv 2005.07683,
+    section 4). A `Watch` of the tuner.
 
     The weights are those that masks hide, too: one comes back where training would move it away from zero again.
     """

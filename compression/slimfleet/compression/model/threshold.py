@@ -7,7 +7,9 @@ from collections.abc import Callable
 from torch import nn
 
 from slimfleet.compression.model.central import CentralTask
+from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.technique import Curve
+from slimfleet.compression.model.tuning import Tuning, tune
 from slimfleet.compression.task import Evaluation
 
 __all__ = ["largest_share", "points_lost"]
@@ -32,7 +34,8 @@ def largest_share(
     tried = {0.0: 0.0}
     for done in range(HALVINGS):
         middle = (low + high) / 2
-        tried[middle] = points_lost(central.validated(changed(middle)), before)
+        _, settled = tune(SlimModel(changed(middle)), central, Tuning(epochs=0))
+        tried[middle] = points_lost(settled.validation, before)
         low, high = (middle, high) if tried[middle] <= points else (low, middle)
         central.progress("finding the share", done + 1, HALVINGS)
     shares = tuple(sorted(tried))

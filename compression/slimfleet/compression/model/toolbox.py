@@ -12,6 +12,7 @@ from slimfleet.compression.model.techniques.factorise import Factorise, factoris
 from slimfleet.compression.model.techniques.fold import Fold, fold
 from slimfleet.compression.model.techniques.prune import Prune, prune
 from slimfleet.compression.model.techniques.quantise import Quantise, quantise
+from slimfleet.compression.model.techniques.recalibrate import Recalibrate, recalibrate
 from slimfleet.compression.model.techniques.recurrent import Recurrent, recurrent
 from slimfleet.compression.model.techniques.search import Search, search
 from slimfleet.compression.model.techniques.separate import Separate, separate
@@ -45,6 +46,9 @@ TECHNIQUES: Mapping[str, Technique] = MappingProxyType(
         "share": Technique("shares a few values among the weights of a tensor", "weights", Share, share),
         "quantise": Technique("rounds weights and activations to few bits", "weights", Quantise, quantise),
         "adapt": Technique("zeroes and rounds weights as far as training bears it", "weights", Adapt, adapt),
+        "recalibrate": Technique(
+            "estimates the statistics of batch normalisations anew", "training", Recalibrate, recalibrate
+        ),
         "distil": Technique("trains on what teachers say", "training", Distil, distil),
     }
 )

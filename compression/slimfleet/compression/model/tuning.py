@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from math import ceil, cos, inf, pi
 from typing import Annotated, Literal
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Constrained, Constraints
+from slimfleet.compression.model.recalibration import has_statistics, recalibrated
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.task import Evaluation, Examples
 from slimfleet.compression.training import prepared, shuffled, train_step
@@ -143,8 +144,12 @@ class Tuner:
         self._constrained.before_step()
 
     def finish(self) -> tuple[SlimModel, Tuned]:
-        """Take the steps that are left, with an evaluation after every epoch; the best weights since now are kept."""
-        best, kept, waited = self.validated(), deepcopy(self.slim), 0
+        """Take the steps that are left, with an evaluation after every epoch; the best model since now is kept.
+
+        That before the first step counts too, as it is and with statistics of batch normalisations estimated anew.
+        """
+        best, kept = self._now()
+        waited = 0
         while self.done < self.planned and (not self._settings.patience or waited < self._settings.patience):
             self.run(self.epoch)
             now = self.validated()
@@ -152,6 +157,15 @@ class Tuner:
             if better(now, best):
                 best, kept, waited = now, deepcopy(self.slim), 0
         return kept, Tuned(self.done, best)
+
+    def _now(self) -> tuple[Evaluation, SlimModel]:
+        best, kept = self.validated(), deepcopy(self.slim)
+        if has_statistics(kept.model):
+            tried = recalibrated(kept.model, self._central)
+            now = self._central.validated(tried)
+            if better(now, best):
+                return now, replace(kept, model=tried)
+        return best, kept
 
     def validated(self) -> Evaluation:
         """The present weights on the validation data."""
@@ -174,8 +188,9 @@ def tune(
     what: str = "fine-tuning",
     loss: Loss | None = None,
 ) -> tuple[SlimModel, Tuned]:
-    """Train a copy of `slim`; `loss` stands in for the task's own. The weights before the first step count too, so that
-    training never makes a model worse on the validation data.
+    """Train a copy of `slim`, as `Tuner.finish` does; `loss` stands in for the task's own.
+
+    The weights before the first step count too, so that training never makes a model worse on the validation data.
     """
     tuner = Tuner(slim, central, settings, what, loss)
     return tuner.finish()

@@ -26,7 +26,7 @@ from slimfleet.compression.model.grids import Granularity, Scheme, grid_of
 from slimfleet.compression.model.sensitivity import Sensitivity, curves, sensitivities_of_tensors
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
 from slimfleet.compression.model.technique import Curve, LayerChange, TechniqueReport
-from slimfleet.compression.model.tuning import Tuner, Tuning, better
+from slimfleet.compression.model.tuning import Tuner, Tuning, better, tune
 
 __all__ = ["Quantise", "quantise", "sensitivity_to_bits"]
 
@@ -124,12 +124,13 @@ def _trained(
 
     Training begins between the points of the grid: what rounding took away is still there.
     """
+    settled, without = tune(rounded, central, replace(tuning, epochs=0))
     if not tuning.epochs:
-        return rounded, 0
+        return settled, 0
     tuner = Tuner(slim, central, tuning, "training on the grid")
     tuner.constrain(grids)
     tuned, done = tuner.finish()
-    return (rounded if better(central.validated(rounded.model), done.validation) else tuned), done.steps
+    return (settled if better(without.validation, done.validation) else tuned), done.steps
 
 
 def _grid(weight: Tensor, bits: int, settings: Quantise, constraint: Constraint | None) -> Grid:

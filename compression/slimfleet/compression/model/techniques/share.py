@@ -33,7 +33,8 @@ class Share:
 
     values: Annotated[int, Ge(2), Le(65_535)] = 16
     """Values of a tensor besides zero; a tensor of fewer weights has as many as it has."""
-    tuning: Tuning = field(default_factory=Tuning)
+    tuning: Tuning = field(default_factory=lambda: Tuning(optimizer="adamw", learning_rate=0.003))
+    """Gradients of all weights of a value add up: AdamW, whose steps do not grow with them."""
 
 
 def share(slim: SlimModel, central: CentralTask, settings: Share) -> tuple[SlimModel, TechniqueReport]:

@@ -61,9 +61,11 @@ def sparsify(slim: SlimModel, central: CentralTask, settings: Sparsify) -> tuple
 
     Raises BadInput where all do, and where not even 1/256 can be zeroed within `loss`.
     """
-    names = [name for name in weights_of(slim.model) if isinstance(slim.constraints.get(name), Mask | None)]
+    whole = dict(_whole(slim, settings))
+    names = [name for name in weights_of(slim.model) if name not in whole]
     if not names:
-        raise BadInput("sparsify finds no weights that are neither shared nor quantised: put it before those")
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in whole.items())
+        raise BadInput(f"sparsify finds no weights to zero, put it before share and quantise: {reasons}")
     goal, plots = _goal(slim, central, names, settings)
     if settings.sensitivity:
         plots = {
@@ -78,12 +80,12 @@ def sparsify(slim: SlimModel, central: CentralTask, settings: Sparsify) -> tuple
             tuner.run(tuner.planned // 2 // len(stages))
         now = tuner.slim
         scores = watch.scores(now.model) if watch else importance_of(settings.importance, now, central)
-        masks = masks_of({name: scores[name] for name in names}, settings, share)
+        masks = masks_of(_free(scores, names, slim), settings, share)
         tuner.constrain({name: replace(mask, rounds=bool(watch)) for name, mask in masks.items()})
     sparse, tuned = tuner.finish()
     return sparse, TechniqueReport(
         changed=tuple(_changes(sparse, names)),
-        whole=tuple(_whole(sparse, names)),
+        whole=tuple(LayerChange(name, reason) for name, reason in whole.items()),
         curves=plots,
         steps=tuned.steps,
     )
@@ -123,12 +125,22 @@ def _zeroing(
     slim: SlimModel, central: CentralTask, names: list[str], settings: Sparsify
 ) -> Callable[[float], nn.Module]:
     scores = importance_of(settings.importance, slim, central)
-    chosen = {name: scores[name] for name in names}
+    chosen = _free(scores, names, slim)
     return lambda share: slim.constrained(masks_of(chosen, settings, share)).model
 
 
+def _free(scores: Scores, names: list[str], slim: SlimModel) -> dict[str, Tensor]:
+    """The scores of these tensors, minus infinity where weights are masked already."""
+    return {
+        name: scores[name].where(obeyed.free, -torch.inf)
+        if isinstance(obeyed := slim.constraints.get(name), Mask)
+        else scores[name]
+        for name in names
+    }
+
+
 def masks_of(scores: Scores, settings: Sparsify, share: float) -> dict[str, Mask]:
-    """Masks that keep the highest scores, in the pattern and scope of `settings`."""
+    """Masks that keep the highest scores above minus infinity, in the pattern and scope of `settings`."""
     if settings.pattern != "any":
         keep, of = _pattern(settings)
         keep = max(keep, round(of * (1 - share)))
@@ -151,7 +163,7 @@ def highest(scores: Tensor, share: float) -> Tensor:
     """bool, the shape of `scores`: false for the `share` of lowest scores, the first of equal ones."""
     free = torch.ones(scores.numel(), dtype=torch.bool)
     free[scores.flatten().argsort(stable=True)[: round(share * scores.numel())]] = False
-    return free.view_as(scores)
+    return free.view_as(scores) & ~scores.isneginf()
 
 
 def of_every(scores: Tensor, keep: int, of: int) -> Tensor:
@@ -162,7 +174,7 @@ def of_every(scores: Tensor, keep: int, of: int) -> Tensor:
     padded = padded.reshape(*rows.shape[:-1], -1, of)
     best = padded.argsort(dim=-1, descending=True, stable=True)[..., :keep]
     free = torch.zeros_like(padded, dtype=torch.bool).scatter_(-1, best, True)
-    return free.flatten(-2)[..., : rows.shape[-1]].movedim(-1, 1).contiguous()
+    return free.flatten(-2)[..., : rows.shape[-1]].movedim(-1, 1).contiguous() & ~scores.isneginf()
 
 
 def _changes(sparse: SlimModel, names: list[str]) -> Iterator[LayerChange]:
@@ -172,7 +184,11 @@ def _changes(sparse: SlimModel, names: list[str]) -> Iterator[LayerChange]:
         yield LayerChange(name, f"{zeros:,} of {weights[name].numel():,} weights are zero")
 
 
-def _whole(sparse: SlimModel, names: list[str]) -> Iterator[LayerChange]:
-    for name in weights_of(sparse.model):
-        if name not in names:
-            yield LayerChange(name, f"obeys a {type(sparse.constraints[name]).__name__.lower()} already")
+def _whole(slim: SlimModel, settings: Sparsify) -> Iterator[tuple[str, str]]:
+    """Tensors that stay as they are, and why."""
+    for name, weight in weights_of(slim.model).items():
+        obeyed = slim.constraints.get(name)
+        if not isinstance(obeyed, Mask | None):
+            yield name, f"obeys a {type(obeyed).__name__.lower()} already"
+        elif settings.pattern != "any" and weight.shape[1] <= _pattern(settings)[0]:
+            yield name, f"has {weight.shape[1]} inputs, of which {settings.pattern} keeps all"
