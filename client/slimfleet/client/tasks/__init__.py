@@ -10,9 +10,19 @@ from slimfleet.client.tasks.digits import Digits
 from slimfleet.client.tasks.fashion_mnist import FashionMnist
 from slimfleet.client.tasks.partition import dirichlet_partition
 from slimfleet.client.tasks.spoken_digits import spoken_digits
+from slimfleet.client.tasks.texts import newsgroups, reuters_r8
 from slimfleet.compression.edge.task_loader import TaskFactory
 
-__all__ = ["TASKS", "Digits", "FashionMnist", "activities", "dirichlet_partition", "spoken_digits"]
+__all__ = [
+    "TASKS",
+    "Digits",
+    "FashionMnist",
+    "activities",
+    "dirichlet_partition",
+    "newsgroups",
+    "reuters_r8",
+    "spoken_digits",
+]
 
 
 TASKS: Mapping[str, TaskFactory] = MappingProxyType(
@@ -21,5 +31,7 @@ TASKS: Mapping[str, TaskFactory] = MappingProxyType(
         "fashion-mnist": FashionMnist,
         "spoken-digits": spoken_digits,
         "activities": activities,
+        "reuters-r8": reuters_r8,
+        "newsgroups": newsgroups,
     }
 )
