@@ -43,12 +43,12 @@ def word_pieces(path: Path) -> Encode:
 
     def encode(text: str, most: int) -> list[int]:
         found = [numbers["[CLS]"]]
-        for word in words_of(text):
+        for chunk in text.split():
             if len(found) >= most - 1:
                 break
-            if word not in known:
-                known[word] = _pieces(word, numbers)
-            found += known[word]
+            if chunk not in known:
+                known[chunk] = [piece for word in words_of(chunk) for piece in _pieces(word, numbers)]
+            found += known[chunk]
         return [*found[: most - 1], numbers["[SEP]"]]
 
     return encode
@@ -56,14 +56,15 @@ def word_pieces(path: Path) -> Encode:
 
 def words_of(text: str) -> list[str]:
     """Lower-case words without accents; each punctuation mark and ideograph is one of its own."""
-    cleaned = "".join(
-        " " if mark.isspace() else mark
-        for mark in text
-        if mark in "\t\n\r" or (unicodedata.category(mark)[0] != "C" and mark != "�")
-    )
+    cleaned = "".join(mark for mark in text if mark.isspace() or not _is_control(mark))
     plain = unicodedata.normalize("NFD", _IDEOGRAPHS.sub(r" \1 ", cleaned))
     plain = "".join(mark for mark in plain if unicodedata.category(mark) != "Mn").lower()
     return "".join(f" {mark} " if _is_punctuation(mark) else mark for mark in plain).split()
+
+
+def _is_control(mark: str) -> bool:
+    """Control, format and unassigned characters, and the one that stands for what could not be decoded."""
+    return unicodedata.category(mark)[0] == "C" or mark == "\N{REPLACEMENT CHARACTER}"
 
 
 def _is_punctuation(mark: str) -> bool:
