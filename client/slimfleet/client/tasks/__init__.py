@@ -8,7 +8,7 @@ from types import MappingProxyType
 from slimfleet.client.tasks.activities import activities
 from slimfleet.client.tasks.digits import Digits
 from slimfleet.client.tasks.fashion_mnist import FashionMnist
-from slimfleet.client.tasks.partition import dirichlet_partition
+from slimfleet.client.tasks.partition import dirichlet_partition, grouped_partition
 from slimfleet.client.tasks.spoken_digits import spoken_digits
 from slimfleet.client.tasks.texts import newsgroups, reuters_r8
 from slimfleet.compression.edge.task_loader import TaskFactory
@@ -19,6 +19,7 @@ __all__ = [
     "FashionMnist",
     "activities",
     "dirichlet_partition",
+    "grouped_partition",
     "newsgroups",
     "reuters_r8",
     "spoken_digits",

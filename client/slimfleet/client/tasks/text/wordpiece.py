@@ -21,6 +21,9 @@ PIECES = 30_522
 
 _IDEOGRAPHS = re.compile("([㐀-䶿一-鿿豈-﫿\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f])")
 
+_BLANKS = re.compile(r"[^\S\x0b\x0c\x1c-\x1f\x85]+")
+"""Blanks, of which those that are control characters vanish instead."""
+
 
 @cache
 def word_pieces(path: Path) -> Encode:
@@ -35,15 +38,15 @@ def word_pieces(path: Path) -> Encode:
     numbers = {piece: number for number, piece in enumerate(pieces)}
     missing = [piece for piece in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if piece not in numbers]
     if missing or len(numbers) != PIECES:
+        lacks = f" and lacks {', '.join(missing)}" if missing else ""
         raise BadInput(
-            f"{path} is damaged: it has {len(numbers)} pieces and no {', '.join(missing) or 'doubles'}, "
-            f"BERT's uncased vocabulary has {PIECES}"
+            f"{path} is damaged: it has {len(numbers)} pieces{lacks}, BERT's uncased vocabulary has {PIECES}"
         )
     known: dict[str, list[int]] = {}
 
     def encode(text: str, most: int) -> list[int]:
         found = [numbers["[CLS]"]]
-        for chunk in text.split():
+        for chunk in filter(None, _BLANKS.split(text)):
             if len(found) >= most - 1:
                 break
             if chunk not in known:
@@ -56,7 +59,7 @@ def word_pieces(path: Path) -> Encode:
 
 def words_of(text: str) -> list[str]:
     """Lower-case words without accents; each punctuation mark and ideograph is one of its own."""
-    cleaned = "".join(mark for mark in text if mark.isspace() or not _is_control(mark))
+    cleaned = "".join(mark for mark in text if mark in "\t\n\r" or not _is_control(mark))
     plain = unicodedata.normalize("NFD", _IDEOGRAPHS.sub(r" \1 ", cleaned))
     plain = "".join(mark for mark in plain if unicodedata.category(mark) != "Mn").lower()
     return "".join(f" {mark} " if _is_punctuation(mark) else mark for mark in plain).split()
