@@ -178,6 +178,7 @@ def _written(path: str, layer: nn.Module) -> Key:
         (_ConvTransposeNd, "weight", 1),
         (_ConvNd, "weight", 0),
         (nn.Linear, "weight", 0),
+        (nn.Bilinear, "weight", 0),
         (nn.Embedding, "weight", 1),
         (nn.EmbeddingBag, "weight", 1),
         (nn.RNNBase, "weight_hh_l0", 1),

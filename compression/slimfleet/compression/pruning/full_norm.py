@@ -21,9 +21,16 @@ OWN_SIZES = frozenset(
         "rnn",
         "activation",
         "sparse",
+        "pooling",
+        "padding",
+        "fold",
+        "pixelshuffle",
+        "channelshuffle",
+        "upsampling",
+        "dropout",
     )
 )
-"""Where torch's layers come from that have tensors, and that know their sizes by attributes of their own."""
+"""Where torch's layers come from whose integers are known: sizes that `shrink` sets, and numbers that stay."""
 
 
 def counts_whole(layer: nn.Module) -> bool:

@@ -111,6 +111,7 @@ class Relations:
             if dim not in varying(slot):
                 kept.append(slot)
                 continue
+            slot = _completed(slot, dim)
             self.channels.read(self._unique(slot))
             if varying(slot) != {dim}:
                 kept.append(self.along(slot, [dim]))
@@ -148,7 +149,7 @@ class Relations:
             bare = _uncovered(slot, [s for s in other.channels if varying(s) & varying(slot)])
             if not bool(bare.any()):
                 continue
-            if self._dependent(slot, place) is None:
+            if self._dependent(slot, place, places=True) is None:
                 continue
             if varying(slot) - shared:
                 self.along(slot, shared)
@@ -158,9 +159,12 @@ class Relations:
     def _is_fixed(self, slot: Tensor) -> bool:
         return self.channels.are_fixed(self._unique(slot))
 
-    def _dependent(self, a: Tensor, b: Tensor) -> Ids | None:
-        """The pairs of labels that meet, or None where the two slots are independent."""
-        pairs = np.unique(self.channels.roots_of(self._pairs(a, b)), axis=0)
+    def _dependent(self, a: Tensor, b: Tensor, places: bool = False) -> Ids | None:
+        """The pairs of labels that meet, or None where the two slots are independent; `b` may be `places`."""
+        pairs = self._pairs(a, b)
+        labels = pairs[:, :1] if places else pairs
+        labels[:] = self.channels.roots_of(labels)
+        pairs = np.unique(pairs, axis=0)
         combinations = len(np.unique(pairs[:, 0])) * len(np.unique(pairs[:, 1]))
         return None if len(pairs) == combinations else pairs
 
@@ -209,6 +213,12 @@ def _filled(a: Tensor, b: Tensor) -> Tensor:
     """The labels of `a`, and those of `b` where `a` has none."""
     a, b = _broadcast(a, b)
     return compact(torch.where(a == 0, b, a), checked=False)
+
+
+def _completed(slot: Tensor, dim: int) -> Tensor:
+    """A compact slot whose labels tell `dim` alone, without the elements that have none, such as padding."""
+    along = slot.amax([d for d in range(slot.dim()) if d != dim], keepdim=True)
+    return along if bool(((slot == 0) | (slot == along)).all()) else slot
 
 
 def _uncovered(slot: Tensor, covers: Iterable[Tensor]) -> Tensor:

@@ -94,6 +94,10 @@ def _fix_linear(layer: nn.Linear) -> None:
     layer.out_features, layer.in_features = layer.weight.shape
 
 
+def _fix_bilinear(layer: nn.Bilinear) -> None:
+    layer.out_features, layer.in1_features, layer.in2_features = layer.weight.shape
+
+
 def _fix_norm(layer: _BatchNorm | _InstanceNorm) -> None:
     sized = layer.weight if layer.affine else layer.running_mean
     assert sized is not None
@@ -119,6 +123,7 @@ def _fix_recurrent(layer: nn.RNNBase) -> None:
 _FIXES: tuple[tuple[type[nn.Module], Callable[[Any], None]], ...] = (
     (_ConvNd, _fix_convolution),
     (nn.Linear, _fix_linear),
+    (nn.Bilinear, _fix_bilinear),
     (_BatchNorm, _fix_norm),
     (_InstanceNorm, _fix_norm),
     (nn.GroupNorm, _fix_group_norm),
