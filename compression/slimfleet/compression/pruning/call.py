@@ -56,8 +56,13 @@ Rule = Callable[[Call], Sequence[Labels] | Labels]
 
 def unknown(call: Call) -> Sequence[Labels]:
     """An operator without a rule: whatever goes in stays whole."""
+    return left_whole(call, f"they go through {call.name}, which has no rule")
+
+
+def left_whole(call: Call, reason: str) -> Sequence[Labels]:
+    """Whatever goes in stays whole; what comes out has no channels."""
     for tensor in tensors_of_args(call.args, call.kwargs):
-        call.relations.fix(call.labels(tensor), f"they go through {call.name}, which has no rule")
+        call.relations.fix(call.labels(tensor), reason)
     return [Labels((), places(t.shape)) for t in tensors_of_args((call.output,), {})]
 
 

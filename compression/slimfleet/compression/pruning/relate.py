@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +10,9 @@ from torch import Tensor
 
 from slimfleet.compression.pruning.channels import Channels, Ids
 from slimfleet.compression.pruning.shadow import Labels, compact
+
+MOST_AT_ONCE = 1 << 22
+"""Labels that are compared at once: some 100 MB."""
 
 
 class TooMuchWork(Exception):
@@ -99,6 +102,22 @@ class Relations:
             tuple(p.expand(shape) for p in places if varying(compact(p))),
         )
 
+    def coupled(self, labels: Labels, dims: Iterable[int], reason: str) -> Labels:
+        """Labels after every element came to depend on all along `dims`, as in a softmax.
+
+        Channels that lie along other dimensions too are joined along these; others are fixed.
+        """
+        dims, shape = set(dims), _shape(labels)
+        kept: list[Tensor] = []
+        places = list(map(compact, labels.places))
+        for slot in map(compact, labels.channels):
+            if varying(slot) and varying(slot) <= dims:
+                self.fix([slot], reason)
+                _add(places, [slot])
+            else:
+                kept.append(self.along(slot, dims & varying(slot)))
+        return Labels(tuple(s.expand(shape) for s in kept), tuple(p.expand(shape) for p in places))
+
     def contracted(self, operands: Sequence[Labels], shape: Sequence[int], dim: int) -> Labels:
         """Labels after operands were multiplied element by element and summed over `dim`, which stays with size 1.
 
@@ -171,7 +190,8 @@ class Relations:
     def _pairs(self, a: Tensor, b: Tensor) -> Ids:
         a, b = _broadcast(a, b)
         self.spend(a.numel())
-        codes = np.unique(((a << 32) | b).numpy())
+        met = [np.unique(((x << 32) | y).numpy()) for x, y in _pieces(a, b)]
+        codes = met[0] if len(met) == 1 else np.unique(np.concatenate(met))
         pairs: Ids = np.stack([codes >> 32, codes & 0xFFFFFFFF], axis=1)
         return pairs
 
@@ -184,6 +204,17 @@ class Relations:
         labels: Ids = np.unique(slot.numpy())
         labelled: Ids = labels[labels != 0]
         return labelled
+
+
+def _pieces(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Two tensors of one shape in pieces of at most MOST_AT_ONCE elements."""
+    if a.numel() <= MOST_AT_ONCE:
+        yield a, b
+        return
+    dim = max(range(a.dim()), key=lambda d: a.shape[d])
+    middle = a.shape[dim] // 2
+    for start, size in ((0, middle), (middle, a.shape[dim] - middle)):
+        yield from _pieces(a.narrow(dim, start, size), b.narrow(dim, start, size))
 
 
 def _broadcast(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ its operands whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -20,12 +20,13 @@ from slimfleet.compression.pruning.call import (
     Call,
     Rule,
     first_output,
+    left_whole,
     name_of,
     places,
     tensors_of_args,
     unknown,
 )
-from slimfleet.compression.pruning.full_norm import counts_whole
+from slimfleet.compression.pruning.full_norm import counts_whole, standardises
 from slimfleet.compression.pruning.relate import Relations, varying
 from slimfleet.compression.pruning.shadow import Labels, canonical, compact
 
@@ -85,6 +86,14 @@ def _padded(call: Call) -> Labels:
         return torch.nn.functional.pad(own, amounts, value=0).expand(shape)
 
     return call.labels(call.args[0]).map(padded)
+
+
+def _thinned(slots: Sequence[Tensor], dims: Collection[int]) -> list[Tensor]:
+    """`slots` cut to size 1 along all but `dims` wherever all of them repeat: copying them takes little memory."""
+    for dim in set(range(slots[0].dim())) - set(dims):
+        if all(slot.stride(dim) == 0 for slot in slots):
+            slots = [slot.narrow(dim, 0, 1) for slot in slots]
+    return list(slots)
 
 
 def _split(call: Call) -> Sequence[Labels]:
@@ -159,16 +168,15 @@ def _joined_along(
                 key = frozenset(varying(compact(slot)) | {dim})
                 count[key] = count.get(key, -1) + 1
                 rows.setdefault((key, count[key]), [None] * len(operands))[i] = slot
-        return tuple(
-            torch.cat(
-                [
-                    torch.zeros(tuple(size), dtype=torch.int64) if slot is None else slot
-                    for slot, size in zip(row, shapes, strict=True)
-                ],
-                dim,
-            )
+        none = torch.zeros((), dtype=torch.int64)
+        filled = [
+            [
+                none.expand(tuple(size)) if slot is None else slot
+                for slot, size in zip(row, shapes, strict=True)
+            ]
             for row in rows.values()
-        )
+        ]
+        return tuple(torch.cat(_thinned(row, {dim}), dim).expand(call.output.shape) for row in filled)
 
     channels = [call.relations.rooted(slot).expand(slot.shape) for slot in side_by_side(lambda o: o.channels)]
     return Labels(tuple(channels), side_by_side(lambda o: o.places))
@@ -218,11 +226,11 @@ def _dims(call: Call) -> set[int]:
 def _coupled_along(call: Call) -> Labels:
     """Each element of the output depends on all along some dimensions, as in a softmax."""
     source, dims, shape = call.args[0], _dims(call), first_output(call).shape
-    labels = call.labels(source)
-    reduced = call.relations.reduced(labels, dims, f"{call.name} runs over them")
-    channels = tuple(s.expand(shape) for s in reduced.channels)
+    labels, reason = call.labels(source), f"{call.name} runs over them"
     if shape == source.shape:
-        return Labels(channels, labels.places)
+        return call.relations.coupled(labels, dims, reason)
+    reduced = call.relations.reduced(labels, dims, reason)
+    channels = tuple(s.expand(shape) for s in reduced.channels)
     return Labels(channels, (*(p.expand(shape) for p in reduced.places), *places(shape, sorted(dims))))
 
 
@@ -304,7 +312,7 @@ def _convolved(call: Call) -> Labels:
             [s for s in kernel.channels if varying(compact(s)) == {1}], "all groups of a kernel share them"
         )
         kernel = Labels(tuple(s for s in kernel.channels if varying(compact(s)) == {0}), kernel.places)
-    filters = Labels(tuple(_filter(slot, groups, transposed) for slot in kernel.channels))
+    filters = kernel.map(lambda slot: _filter(slot, groups, transposed))
     data = data.map(canonical)
     if groups > 1 and not whole_groups:
         # What stands at one place of every group goes together.
@@ -409,7 +417,9 @@ def _batch_norm(call: Call) -> Sequence[Labels]:
         elif 1 in varying(slot):
             kept.append(call.relations.along(slot, others))
         else:
-            call.relations.fix([slot], "batch statistics are taken over them")
+            if call.layer is None or not standardises(call.layer):
+                call.relations.fix([slot], "batch statistics are taken over them")
+            kept.append(slot)
     labels = Labels(tuple(s.expand(source.shape) for s in kept), labels.places)
     names = ("weight", "bias", "running_mean", "running_var")
     own = [call.labels(call.argument(name)) for name in names]
@@ -430,7 +440,7 @@ def _layer_norm(call: Call) -> Sequence[Labels]:
         slots = [call.relations.along(s, dims) if varying(s) - dims else s for s in slots]
         labels = Labels(tuple(s.expand(source.shape) for s in slots), labels.places)
     else:
-        labels = _normalised(call, labels, dims)
+        labels = call.relations.coupled(labels, dims, "a norm without a layer of its own runs over them")
     own = [call.labels(call.argument(name)) for name in ("weight", "bias")]
     if mixed:
         # Channels of several blocks share these parameters, which stay whole.
@@ -442,12 +452,6 @@ def _layer_norm(call: Call) -> Sequence[Labels]:
 
 def _counts_whole(call: Call) -> bool:
     return call.layer is not None and counts_whole(call.layer)
-
-
-def _normalised(call: Call, labels: Labels, dims: set[int]) -> Labels:
-    reduced = call.relations.reduced(labels, dims, "a norm without a layer of its own runs over them")
-    shape = call.args[0].shape
-    return Labels(tuple(s.expand(shape) for s in reduced.channels), labels.places)
 
 
 def _group_norm(call: Call) -> Sequence[Labels]:
@@ -606,10 +610,37 @@ RULES: Mapping[str, Rule] = {name: rule for rule, names in _ALIKE.items() for na
 """Operator, without overload and without the underscore of one in place -> rule."""
 
 
-def rule_of(operator: OpOverload) -> Rule:
-    """The rule of an operator."""
+MOST_ELEMENTS = 1 << 25
+"""Of a tensor whose labels are moved one by one, which takes 8 bytes each, in each of up to five numberings."""
+
+_ONE_BY_ONE = frozenset(
+    {
+        _moved,
+        _shuffled,
+        _copied,
+        _stacked,
+        _folded,
+        _unpooled,
+        indexing.indexed,
+        indexing.index_selected,
+        indexing.gathered,
+        indexing.scattered,
+        indexing.put,
+    }
+)
+
+
+def _too_large(call: Call) -> Sequence[Labels]:
+    return left_whole(
+        call, f"they go through {call.name} in a tensor of more than {MOST_ELEMENTS:,} elements"
+    )
+
+
+def rule_of(operator: OpOverload, elements: int) -> Rule:
+    """The rule of an operator whose largest tensor has so many `elements`."""
     name = name_of(operator)
-    return RULES.get(name) or (_elementwise if _is_elementwise(operator, name) else unknown)
+    rule = RULES.get(name) or (_elementwise if _is_elementwise(operator, name) else unknown)
+    return _too_large if rule in _ONE_BY_ONE and elements > MOST_ELEMENTS else rule
 
 
 def _is_elementwise(operator: OpOverload, name: str) -> bool:

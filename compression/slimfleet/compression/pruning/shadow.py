@@ -135,8 +135,11 @@ def _merged(flat: Labels, elements: int, geometry: Geometry, labels: Labels) -> 
 
 
 def canonical(slot: Tensor) -> Tensor:
-    """`slot` with every dimension along which it repeats expanded."""
-    return compact(slot, checked=False).expand(slot.shape)
+    """`slot` with every dimension along which it repeats expanded, in a storage hardly larger than it needs."""
+    small = compact(slot, checked=False)
+    if small.untyped_storage().nbytes() > 2 * small.numel() * small.element_size():
+        small = small.clone(memory_format=torch.contiguous_format)
+    return small.expand(slot.shape)
 
 
 def compact(slot: Tensor, checked: bool = True) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from slimfleet.compression.pruning.attention import SlimAttention
-from slimfleet.compression.pruning.full_norm import FullNorm, counts_whole
+from slimfleet.compression.pruning.full_norm import FullNorm, counts_whole, standardises
 from slimfleet.compression.pruning.index_map import IndexMap, Kept
 from slimfleet.compression.pruning.rules import thin_groups
 from slimfleet.compression.pruning.sizes import get_size, set_size
@@ -150,4 +150,8 @@ def _stand_in(layer: nn.Module, cut: _Cut) -> nn.Module | None:
         return SlimAttention(layer)
     if counts_whole(layer):
         return FullNorm(layer, *cut)
+    if standardises(layer):
+        assert isinstance(layer, _ConvNd)
+        full, kept = layer.in_channels // layer.groups, layer.weight.shape[1]
+        return None if kept == full else FullNorm(layer, kept, full)
     return None

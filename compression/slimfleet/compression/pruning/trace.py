@@ -109,8 +109,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 )
             return output
         call = Call(operator, args, kwargs, output, self._shadow, self._relations, layer)
-        found = rule_of(operator)(call)
         outputs = list(tensors_of_args((output,), {}))
+        found = rule_of(operator, max((t.numel() for t in (*operands, *outputs)), default=0))(call)
         labels = [found] * len(outputs) if isinstance(found, Labels) else found
         for tensor, own in zip(outputs, labels, strict=False):
             self._shadow.write(tensor, own)
@@ -163,5 +163,6 @@ def follow(
         trace.label_input(tensor)
     with torch.no_grad(), plain_kernels(), trace.watching(model), trace:
         output = model(*inputs)
+    sightings.unwatch()
     for tensor in tensors_in(output):
         relations.fix(trace.labels(tensor), "they are outputs of the model")
