@@ -48,7 +48,7 @@ ROWS = (
     Row("activities", "gru", 10),
     Row("reuters-r8", "transformer", 6),
     Row("reuters-r8", "minilm", 1, 1e-4),
-    Row("newsgroups", "transformer", 8),
+    Row("newsgroups", "transformer", 5),
 )
 
 
