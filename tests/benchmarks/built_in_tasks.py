@@ -40,7 +40,7 @@ ROWS = (
     Row("fashion-mnist", "lenet-5", 8, 2e-3),
     Row("fashion-mnist", "cnn", 8),
     Row("fashion-mnist", "mobilenet", 3, 5e-3),
-    Row("fashion-mnist", "resnet20", 2, 5e-3),
+    Row("fashion-mnist", "resnet20", 1, 5e-3),
     Row("spoken-digits", "gru", 15, 5e-3),
     Row("spoken-digits", "lstm", 15, 5e-3),
     Row("spoken-digits", "ds-cnn", 15, 5e-3),
