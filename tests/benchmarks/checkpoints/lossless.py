@@ -32,7 +32,7 @@ class Result:
 
     bytes: int
     pack_mb_per_s: float
-    """1e6 bytes of tensors a second of processor time, all threads together; the best of TURNS, or of fewer long ones."""
+    """1e6 bytes of tensors a second of processor time of all threads; the best of TURNS, or of fewer long ones."""
     unpack_mb_per_s: float
 
 
