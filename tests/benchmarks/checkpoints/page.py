@@ -78,8 +78,9 @@ def page(cases: Sequence[Case], runs: Sequence[Run], missing: Sequence[str]) -> 
         "",
         "Bytes are of a whole checkpoint: of ours the file with names, shapes, checksums and integer tensors; of the "
         "others what they make of the float tensors alone, run together. Speeds are 1e6 bytes of tensors a second of "
-        "processor time over all threads, so a core's; the best of three turns. Ours go from file to file, the others "
-        "from memory to memory. Batch-norm counters aside, a bfloat16 checkpoint is the float32 one rounded.",
+        "processor time over all threads, so a core's; the best of up to 50 turns, or of those within two seconds. "
+        "Ours go from file to file, the others from memory to memory. A bfloat16 checkpoint is the float32 one "
+        "rounded.",
         "",
         f"| weights | dtype | bytes | {heads} |",
         "| --- " * (3 + 3 * len(names)) + "|",

@@ -30,7 +30,9 @@ from slimfleet.compression.packing.settle import multiples, ranked
 from slimfleet.compression.packing.stream import SectionStream
 
 SECTION_BYTES = 1 << 22
-"""Of plain tensors in one section."""
+"""Of a plain tensor in one section."""
+ALONE_BYTES = 1 << 16
+"""From here on a plain tensor is worth frequencies of its own."""
 SECTION_LEVELS = 1 << 20
 """In one section."""
 FEW = 256
@@ -174,14 +176,15 @@ class _Writer:
 
     def _add_plain(self, record: Record, array: NDArray[Any]) -> None:
         self.records.append(record)
-        if array.nbytes <= SECTION_BYTES:
+        if array.nbytes < ALONE_BYTES:
             group = self.plain.setdefault(record.dtype.name, [])
             group.append(_Plain(record, array))
             if sum(each.array.nbytes for each in group) >= SECTION_BYTES:
                 self._close_plain(record.dtype.name)
             return
-        record.part, record.section = SECTION_BYTES // array.itemsize, self.stream.following
-        for part in _cut(array.reshape(-1), record.part):
+        record.section = self.stream.following
+        record.part = SECTION_BYTES // array.itemsize if array.nbytes > SECTION_BYTES else 0
+        for part in _cut(array.reshape(-1), record.part or array.size):
             self.stream.submit(partial(code_elements, part, record.dtype), part.nbytes)
 
     def _add_lossy(self, record: Record, array: NDArray[Any], coding: ToError | ToRate) -> None:
