@@ -41,5 +41,4 @@ def test_no_layer_of_torch_is_forgotten() -> None:
         for name in public
         if name.startswith("Lazy") or "Loss" in name or name.endswith(("List", "Dict"))
     }
-    circular = {name for name in public if name.startswith("CircularPad")}
-    assert public - uncalled - circular - known.keys() == {"Sequential"}
+    assert public - uncalled - known.keys() == {"Sequential"}

@@ -180,7 +180,7 @@ def layers() -> Mapping[str, Around]:
         of(f"LPPool{dims}d", 2, 2)
         of(f"MaxUnpool{dims}d", 2, read=unpooled)
         of(f"Dropout{dims}d")
-        for pad in ("ReflectionPad", "ReplicationPad", "ZeroPad"):
+        for pad in ("ReflectionPad", "ReplicationPad", "ZeroPad", "CircularPad"):
             of(f"{pad}{dims}d", 1)
         of(f"ConstantPad{dims}d", 1, 0.0)
         if dims > 1:

@@ -17,6 +17,8 @@ from slimfleet.compression.errors import BadInput
 from slimfleet.compression.pruning import Discovery, index_map, select_channels
 from slimfleet.compression.pruning.discover import discover
 from slimfleet.compression.pruning.nested import tensors_in
+from slimfleet.compression.pruning.removable import LAYER
+from slimfleet.compression.pruning.shadow import canonical
 from slimfleet.compression.pruning.shrink import shrink_model
 from slimfleet.compression.tensors import load_tensors, schema_of, tensors_of
 
@@ -44,9 +46,28 @@ def linear(*sizes: int) -> dict[str, nn.Module]:
     return {"a": nn.Linear(sizes[0], sizes[1]), "o": nn.Linear(sizes[1], sizes[2])}
 
 
+class Standardised(nn.Conv2d):
+    """A convolution that norms its kernel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = F.batch_norm(self.weight.reshape(1, len(self.weight), -1), None, None, training=True)
+        return F.conv2d(x, kernel.reshape_as(self.weight), self.bias, padding=1, groups=self.groups)
+
+
+def glu(x: Tensor, width: int) -> Tensor:
+    gate, value = x.split([width, width], -1)
+    return gate.sigmoid() * value.tanh()
+
+
 def shape_asserted(s: Any, x: Tensor) -> Tensor:
     h = s.a(x)
     assert h.shape[1] == 8, "the width is 8"
+    return s.o(h)
+
+
+def not_halved(s: Any, x: Tensor) -> Tensor:
+    h = s.a(x)
+    assert h.shape[1] != 64, "64 of 128"
     return s.o(h)
 
 
@@ -263,6 +284,24 @@ FOUND: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...], dict[str, in
         (ROW[0].bfloat16(),),
         {"0": 8},
     ),
+    "kernels that are standardised": (
+        lambda: nn.Sequential(
+            Standardised(3, 8, 3), nn.ReLU(), Standardised(8, 8, 3, groups=2), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2),
+        ),
+        (torch.randn(1, 3, 8, 8),),
+        {"0": 4, "2": 4},
+    ),
+    "one size that many layers share": (
+        lambda: Written(
+            lambda s, x: s.o(torch.cat([glu(f(x), s.width) for f in s.f], -1)),
+            f=nn.ModuleList(nn.Linear(4, 12) for _ in range(12)),
+            width=6,
+            o=nn.Linear(72, 2),
+        ),
+        ROW,
+        {"f.0": 6},
+    ),
     "integers, frozen and empty tensors": (
         lambda: Written(
             lambda s, x: s.o(s.a(x) + s.n),
@@ -318,6 +357,15 @@ LEFT: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...], str, str]] = 
         ROW, "a", "_fft_r2c",
     ),
     "a softmax": (lambda: Written(lambda s, x: s.o(s.a(x).softmax(-1)), **linear(4, 8, 2)), ROW, "a", "softmax"),
+    "a factor from a softmax": (
+        lambda: Written(
+            lambda s, x: s.o(s.a(x) * s.b(x).softmax(-1)), a=nn.Linear(4, 8), b=nn.Linear(4, 8), o=nn.Linear(8, 2)
+        ),
+        ROW, "a", "data whose size is fixed",
+    ),
+    "a width that fails at one half alone": (
+        lambda: Written(not_halved, **linear(4, 128, 2)), ROW, "a", "fails in eval mode: AssertionError: 64 of 128",
+    ),
     "added to the inputs": (
         lambda: Written(lambda s, x: s.o(x + s.a(x)), **linear(4, 4, 2)), ROW, "a", "data whose size is fixed",
     ),
@@ -400,6 +448,52 @@ def test_work_is_bounded_by_counting_it(monkeypatch: pytest.MonkeyPatch) -> None
     found = discover(padded(), WORDS)
     assert found.groups == ()
     assert set(whole(found).values()) == {"finding its channels takes more work than is allowed"}
+
+
+def mixed(s: Any, x: Tensor) -> Tensor:
+    h = s.a(x)
+    assert h.shape[1] == 8
+    return x + s.o(h.relu()) + s.p(s.b(x).relu())
+
+
+def test_blocks_that_fail_alike_are_tried_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = {"a": (6, 8), "o": (8, 6), "b": (6, 8), "p": (8, 6)}
+    blocks = [Written(mixed, **{name: nn.Linear(*size) for name, size in parts.items()}) for _ in range(12)]
+    model = nn.Sequential(nn.Linear(4, 6), *blocks, nn.Linear(6, 2))
+    # So many as pass in less than ten trials.
+    monkeypatch.setattr("slimfleet.compression.pruning.removable.MOST_OPERATIONS", 10 * 61 * LAYER)
+    found = discover(model, ROW)
+    assert {group.name for group in found.groups} >= {"0", *(f"{i}.b" for i in range(1, 13))}
+    assert all(f"{i}.a" not in {group.name for group in found.groups} for i in range(1, 13))
+    assert all("AssertionError" in whole(found)[f"{i}.a"] for i in range(1, 13))
+
+
+def test_labels_compared_in_pieces_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def groups() -> list[tuple[str, int]]:
+        return [(group.name, group.size) for group in discover(padded(), WORDS).groups]
+
+    expected = groups()
+    monkeypatch.setattr("slimfleet.compression.pruning.relate.MOST_AT_ONCE", 7)
+    assert groups() == expected
+
+
+def test_labels_are_not_moved_in_a_tensor_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forward(s: Any, x: Tensor) -> Tensor:
+        return s.o(s.b(s.a(x).roll(1, 0)).relu())
+
+    model = Written(forward, a=nn.Linear(4, 8), b=nn.Linear(8, 6), o=nn.Linear(6, 2))
+    assert {group.name for group in discover(model, ROW).groups} == {"a", "b"}
+    monkeypatch.setattr("slimfleet.compression.pruning.rules.MOST_ELEMENTS", 7)
+    found = discover(model, ROW)
+    assert {group.name for group in found.groups} == {"b"}
+    assert whole(found)["a"] == "they go through roll in a tensor of more than 7 elements"
+
+
+def test_labels_of_a_view_do_not_keep_those_of_all() -> None:
+    whole = torch.arange(1_000_000).reshape(1000, 1000)
+    row = canonical(whole[:1].expand(1000, 1000))
+    assert row.shape == whole.shape
+    assert row.untyped_storage().nbytes() == 8 * 1000
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -40,6 +40,26 @@ def test_every_window_is_sorted_distinct_and_as_wide_as_the_plan(
     assert kept[-1] < size
 
 
+def test_half_a_channel_is_rounded_in_turn() -> None:
+    groups = [group(3, name=str(i)) for i in range(4)]
+    kept = select_channels([*groups[:2], group(8, name="8"), *groups[2:]], 0.5, "prefix")
+    assert {name: len(channels) for name, channels in kept.items()} == {
+        "0": 2,
+        "1": 1,
+        "8": 4,
+        "2": 2,
+        "3": 1,
+    }
+
+
+@given(st.lists(st.integers(1, 9), max_size=8), widths, widths)
+@example([3, 3], 0.5, 0.6)
+def test_a_wider_model_holds_a_narrower_one(sizes: list[int], a: float, b: float) -> None:
+    groups = [group(size, name=str(i)) for i, size in enumerate(sizes)]
+    narrow, wide = (select_channels(groups, width, "prefix") for width in sorted((a, b)))
+    assert all(set(narrow[name]) <= set(wide[name]) for name in narrow)
+
+
 @given(st.integers(1, 100), widths)
 @example(64, 0.01)
 def test_rolling_windows_cover_every_channel(size: int, width: float) -> None:

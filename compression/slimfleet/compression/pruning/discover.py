@@ -15,6 +15,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.pruning.channels import Channels, Key, groups_of
 from slimfleet.compression.pruning.groups import ChannelGroup, Discovery, LeftWhole, Size
+from slimfleet.compression.pruning.passing import passing
 from slimfleet.compression.pruning.relate import Relations, TooMuchWork
 from slimfleet.compression.pruning.removable import Trial, in_a_line
 from slimfleet.compression.pruning.sizes import Sightings
@@ -23,12 +24,6 @@ from slimfleet.compression.tensors import schema_of
 
 MOST_LABELS = 400_000_000
 """Labels looked at in one discovery, at most."""
-
-MOST_OPERATIONS = 200e9
-"""Multiplications in the trials of one discovery, at most, beyond the first trial."""
-
-LAYER = 15e6
-"""Multiplications that copying and running one layer takes as long as."""
 
 
 def discover(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Discovery:
@@ -49,7 +44,7 @@ def discover(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Discovery:
         found = _Found.of(_copied(model))
         try:
             _follow_both_modes(found, example_inputs)
-            trial = Trial(found.model, example_inputs, _trials(found))
+            trial = Trial(found.model, example_inputs, found.relations.multiplications // 3)
         except TooMuchWork:
             return found.nothing("finding its channels takes more work than is allowed")
         except Exception as error:  # noqa: BLE001 - a user's forward pass may raise anything
@@ -178,6 +173,7 @@ def _written(path: str, layer: nn.Module) -> Key:
         (_ConvTransposeNd, "weight", 1),
         (_ConvNd, "weight", 0),
         (nn.Linear, "weight", 0),
+        (nn.Bilinear, "weight", 0),
         (nn.Embedding, "weight", 1),
         (nn.EmbeddingBag, "weight", 1),
         (nn.RNNBase, "weight_hh_l0", 1),
@@ -201,24 +197,16 @@ def _twice(tensor: Tensor) -> Tensor:
     return torch.cat([tensor, tensor]) if tensor.dim() and len(tensor) == 1 else tensor
 
 
-def _trials(found: _Found) -> int:
-    """How many trials the model allows."""
-    weights = sum(tensor.numel() for tensor in found.model.state_dict().values())
-    layers = sum(1 for _ in found.model.modules())
-    return 2 + int(MOST_OPERATIONS / (3 * found.relations.multiplications + 50 * weights + LAYER * layers))
-
-
 def _tried(found: _Found, trial: Trial) -> Discovery:
     """What of the groups found passes the trial."""
     groups = found.groups()
-    failures: dict[str, str] = {}
     failure = trial.failure(groups) if groups else None
     if failure is None:
-        return found.discovery(groups, failures)
+        return found.discovery(groups, {})
     for view, others in _other_readings(found):
         if others and trial.failure(others) is None:
-            return view.discovery(others, failures)
-    return found.discovery(_with_what_passes(trial, [], groups, failures), failures)
+            return view.discovery(others, {})
+    return found.discovery(*passing(trial, groups, failure))
 
 
 def _other_readings(found: _Found) -> Iterator[tuple[_Found, list[ChannelGroup]]]:
@@ -230,18 +218,3 @@ def _other_readings(found: _Found) -> Iterator[tuple[_Found, list[ChannelGroup]]
         if (tied.channels.roots() != found.channels.roots()).any():
             yield tied, tied.groups()
             yield tied, tied.groups(inputs_first=True)
-
-
-def _with_what_passes(
-    trial: Trial, accepted: list[ChannelGroup], groups: Sequence[ChannelGroup], failures: dict[str, str]
-) -> list[ChannelGroup]:
-    """`accepted`, and those of `groups` that pass beside them; the others are put down in `failures`."""
-    failure = trial.failure([*accepted, *groups])
-    if failure is None:
-        return [*accepted, *groups]
-    if len(groups) == 1:
-        failures[groups[0].name] = failure
-        return accepted
-    for part in (groups[: len(groups) // 2], groups[len(groups) // 2 :]):
-        accepted = _with_what_passes(trial, accepted, part, failures)
-    return accepted

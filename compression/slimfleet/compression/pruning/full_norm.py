@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
+
+_BATCH_NORM = signature(F.batch_norm)
 
 OWN_SIZES = frozenset(
     f"torch.nn.modules.{kind}"
@@ -21,9 +25,16 @@ OWN_SIZES = frozenset(
         "rnn",
         "activation",
         "sparse",
+        "pooling",
+        "padding",
+        "fold",
+        "pixelshuffle",
+        "channelshuffle",
+        "upsampling",
+        "dropout",
     )
 )
-"""Where torch's layers come from that have tensors, and that know their sizes by attributes of their own."""
+"""Where torch's layers come from whose integers are known: sizes that `shrink` sets, and numbers that stay."""
 
 
 def counts_whole(layer: nn.Module) -> bool:
@@ -43,8 +54,17 @@ def counts_whole(layer: nn.Module) -> bool:
     return not any(layer.children()) and any(True for _ in layer.parameters())
 
 
+def standardises(layer: nn.Module) -> bool:
+    """Whether `layer` is a convolution whose own forward pass norms the kernel over its inputs.
+
+    A `FullNorm` can stand in for it. Weight standardisation, Qiao et al. 2019, as NFNets and BiT ResNets have it.
+    """
+    forward = getattr(type(layer).forward, "__code__", None)
+    return isinstance(layer, _ConvNd) and forward is not None and "batch_norm" in forward.co_names
+
+
 class FullNorm(nn.Module):
-    """Stands in for a norm that lost channels.
+    """Stands in for a norm, or a convolution that norms its kernel, that lost channels.
 
     Same parameters under the same names, same call. A norm of the channels left would compute with another mean and
     another variance than the full model in which the others are zero; this one computes with the same.
@@ -98,6 +118,8 @@ class _CountingAll(TorchFunctionMode):
             return _layer_norm(self._full, *args, **kwargs)
         if function in (F.rms_norm, torch.rms_norm):
             return _rms_norm(self._full, *args, **kwargs)
+        if function is F.batch_norm:
+            return _kernel_norm(self._kept, self._full, *args, **kwargs)
         if function in (F.group_norm, torch.group_norm):
             return _group_norm(self._full, *args, **kwargs)
         if function in (torch.mean, Tensor.mean) and self._is_over_channels(*args, **kwargs):
@@ -145,6 +167,15 @@ def _group_norm(
         None if weight is None else weight.reshape(column),
         None if bias is None else bias.reshape(column),
     )
+
+
+def _kernel_norm(kept: int, full: int, *args: Any, **kwargs: Any) -> Tensor:
+    """As `batch_norm` of a kernel of shape (1, outputs, inputs times places)."""
+    given = _BATCH_NORM.bind(*args, **kwargs)
+    given.apply_defaults()
+    kernel, weight, bias = (given.arguments[name] for name in ("input", "weight", "bias"))
+    y = _standardised(kernel, [2], kernel.shape[2] * full // kept, given.arguments["eps"])
+    return _affine(y, None if weight is None else weight[:, None], None if bias is None else bias[:, None])
 
 
 def _standardised(x: Tensor, dims: list[int], count: int, eps: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +10,9 @@ from torch import Tensor
 
 from slimfleet.compression.pruning.channels import Channels, Ids
 from slimfleet.compression.pruning.shadow import Labels, compact
+
+MOST_AT_ONCE = 1 << 22
+"""Labels that are compared at once: some 100 MB."""
 
 
 class TooMuchWork(Exception):
@@ -99,6 +102,22 @@ class Relations:
             tuple(p.expand(shape) for p in places if varying(compact(p))),
         )
 
+    def coupled(self, labels: Labels, dims: Iterable[int], reason: str) -> Labels:
+        """Labels after every element came to depend on all along `dims`, as in a softmax.
+
+        Channels that lie along other dimensions too are joined along these; others are fixed.
+        """
+        dims, shape = set(dims), _shape(labels)
+        kept: list[Tensor] = []
+        places = list(map(compact, labels.places))
+        for slot in map(compact, labels.channels):
+            if varying(slot) and varying(slot) <= dims:
+                self.fix([slot], reason)
+                _add(places, [slot])
+            else:
+                kept.append(self.along(slot, dims & varying(slot)))
+        return Labels(tuple(s.expand(shape) for s in kept), tuple(p.expand(shape) for p in places))
+
     def contracted(self, operands: Sequence[Labels], shape: Sequence[int], dim: int) -> Labels:
         """Labels after operands were multiplied element by element and summed over `dim`, which stays with size 1.
 
@@ -111,6 +130,7 @@ class Relations:
             if dim not in varying(slot):
                 kept.append(slot)
                 continue
+            slot = _completed(slot, dim)
             self.channels.read(self._unique(slot))
             if varying(slot) != {dim}:
                 kept.append(self.along(slot, [dim]))
@@ -148,7 +168,7 @@ class Relations:
             bare = _uncovered(slot, [s for s in other.channels if varying(s) & varying(slot)])
             if not bool(bare.any()):
                 continue
-            if self._dependent(slot, place) is None:
+            if self._dependent(slot, place, places=True) is None:
                 continue
             if varying(slot) - shared:
                 self.along(slot, shared)
@@ -158,16 +178,20 @@ class Relations:
     def _is_fixed(self, slot: Tensor) -> bool:
         return self.channels.are_fixed(self._unique(slot))
 
-    def _dependent(self, a: Tensor, b: Tensor) -> Ids | None:
-        """The pairs of labels that meet, or None where the two slots are independent."""
-        pairs = np.unique(self.channels.roots_of(self._pairs(a, b)), axis=0)
+    def _dependent(self, a: Tensor, b: Tensor, places: bool = False) -> Ids | None:
+        """The pairs of labels that meet, or None where the two slots are independent; `b` may be `places`."""
+        pairs = self._pairs(a, b)
+        labels = pairs[:, :1] if places else pairs
+        labels[:] = self.channels.roots_of(labels)
+        pairs = np.unique(pairs, axis=0)
         combinations = len(np.unique(pairs[:, 0])) * len(np.unique(pairs[:, 1]))
         return None if len(pairs) == combinations else pairs
 
     def _pairs(self, a: Tensor, b: Tensor) -> Ids:
         a, b = _broadcast(a, b)
         self.spend(a.numel())
-        codes = np.unique(((a << 32) | b).numpy())
+        met = [np.unique(((x << 32) | y).numpy()) for x, y in _pieces(a, b)]
+        codes = met[0] if len(met) == 1 else np.unique(np.concatenate(met))
         pairs: Ids = np.stack([codes >> 32, codes & 0xFFFFFFFF], axis=1)
         return pairs
 
@@ -180,6 +204,17 @@ class Relations:
         labels: Ids = np.unique(slot.numpy())
         labelled: Ids = labels[labels != 0]
         return labelled
+
+
+def _pieces(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Two tensors of one shape in pieces of at most MOST_AT_ONCE elements."""
+    if a.numel() <= MOST_AT_ONCE:
+        yield a, b
+        return
+    dim = max(range(a.dim()), key=lambda d: a.shape[d])
+    middle = a.shape[dim] // 2
+    for start, size in ((0, middle), (middle, a.shape[dim] - middle)):
+        yield from _pieces(a.narrow(dim, start, size), b.narrow(dim, start, size))
 
 
 def _broadcast(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,6 +244,12 @@ def _filled(a: Tensor, b: Tensor) -> Tensor:
     """The labels of `a`, and those of `b` where `a` has none."""
     a, b = _broadcast(a, b)
     return compact(torch.where(a == 0, b, a), checked=False)
+
+
+def _completed(slot: Tensor, dim: int) -> Tensor:
+    """A compact slot whose labels tell `dim` alone, without the elements that have none, such as padding."""
+    along = slot.amax([d for d in range(slot.dim()) if d != dim], keepdim=True)
+    return along if bool(((slot == 0) | (slot == along)).all()) else slot
 
 
 def _uncovered(slot: Tensor, covers: Iterable[Tensor]) -> Tensor:

@@ -17,14 +17,27 @@ from slimfleet.compression.pruning.groups import ChannelGroup
 from slimfleet.compression.pruning.index_map import index_map
 from slimfleet.compression.pruning.nested import tensors_in
 from slimfleet.compression.pruning.shrink import shrink_model
+from slimfleet.compression.pruning.windows import select_channels
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.tensors import load_tensors, schema_of, tensors_of
-from slimfleet.compression.types import Tensors
+from slimfleet.compression.types import Channels, Tensors
 
 _TOLERANCE = 1e-4
 """Of the largest output: far above float32 rounding, far below what one misplaced channel does."""
 
 _LONGEST = 160
+
+MOST_OPERATIONS = 250e9
+"""Multiplications in the trials of one model, at most, beyond those of the last trial that began."""
+
+LAYER = 15e6
+"""Multiplications that running one layer once takes as long as."""
+
+UNTRIED = "trying it would take more work than is allowed"
+"""Why a group fails once the operations are used up."""
+
+WEIGHT = 50
+"""Multiplications that copying one weight takes as long as."""
 
 Inputs = tuple[Tensor, ...]
 
@@ -35,29 +48,43 @@ _Case = tuple[str, Inputs]
 class Trial:
     """Tries groups on copies of one model with random weights, in evaluation and in training mode."""
 
-    def __init__(self, model: nn.Module, inputs: Inputs, most: int) -> None:
+    def __init__(self, model: nn.Module, inputs: Inputs, multiplications: int) -> None:
+        """`model` is taken over: it gets other weights. Run once on `inputs` it makes so many `multiplications`, which
+        bound the trials.
+        """
         rng = np.random.default_rng(0)
         self._schema: ModelSchema = schema_of(model)
         # In float32: half precision rounds more than a misplaced channel changes.
-        self._model = copy.deepcopy(model)
+        self._model = model
         if any(_is_half(tensor) for tensor in model.state_dict().values()):
             self._model, inputs = self._model.float(), tuple(t.float() if _is_half(t) else t for t in inputs)
         self._full = _random_tensors(model, rng)
         load_tensors(self._model, self._full)
         self._cases = list(_cases(self._model, inputs, rng))
-        self._left = most
+        layers = sum(1 for _ in model.modules())
+        self._run_costs = {
+            "eval": multiplications + LAYER * layers,
+            "train": 2 * multiplications + LAYER * layers,
+        }
+        self._copy_costs = WEIGHT * sum(array.size for array in self._full.values())
+        self._left = MOST_OPERATIONS
 
     def failure(self, groups: Sequence[ChannelGroup]) -> str | None:
         """Why the model without some channels of `groups` is not the one with these set to zero; None if it is."""
-        if not self._left:
-            return "trying it would take more work than is allowed"
-        self._left -= 1
-        # Numbers of channels may fit by chance: another choice tells.
-        return self._failure_of(groups, 0, self._cases) or self._failure_of(groups, 1, self._cases[:1])
+        if self._left <= 0:
+            return UNTRIED
+        # Numbers of channels may fit by chance: other choices tell. Half of each group is what devices get most.
+        return (
+            self._failure_of(groups, _shares(groups, 0), self._cases)
+            or self._failure_of(groups, _shares(groups, 1), self._cases[:1])
+            or self._failure_of(groups, select_channels(groups, 0.5, "prefix"), self._cases[:1])
+        )
 
-    def _failure_of(self, groups: Sequence[ChannelGroup], seed: int, cases: Sequence[_Case]) -> str | None:
-        rng = np.random.default_rng(seed)
-        kept = index_map(self._schema, groups, {group.name: _some(group, rng) for group in groups})
+    def _failure_of(
+        self, groups: Sequence[ChannelGroup], channels: Channels, cases: Sequence[_Case]
+    ) -> str | None:
+        self._left -= self._copy_costs
+        kept = index_map(self._schema, groups, channels)
         shrunk = kept.shrink(self._full)
         zeroed = copy.deepcopy(self._model)
         load_tensors(zeroed, kept.expand(shrunk))
@@ -67,6 +94,7 @@ class Trial:
         except Exception as error:  # noqa: BLE001 - what does not fit is the answer
             return f"without some of them the model cannot be built: {in_a_line(error)}"
         for mode, inputs in cases:
+            self._left -= self._run_costs[mode]
             try:
                 same = _same(small, zeroed, mode, inputs) or self._same_in_float64(
                     small, zeroed, mode, inputs
@@ -79,7 +107,7 @@ class Trial:
 
     def _same_in_float64(self, small: nn.Module, zeroed: nn.Module, mode: str, inputs: Inputs) -> bool:
         """The same question to models that enlarge rounding errors; their float32 weights are the same in float64."""
-        self._left = max(0, self._left - 2)
+        self._left -= 3 * self._run_costs[mode]
         try:
             return _same(
                 copy.deepcopy(small).double(),
@@ -111,6 +139,11 @@ def _cases(model: nn.Module, inputs: Inputs, rng: np.random.Generator) -> Iterat
                 continue
             yield mode, choice
             break
+
+
+def _shares(groups: Sequence[ChannelGroup], seed: int) -> Channels:
+    rng = np.random.default_rng(seed)
+    return {group.name: _some(group, rng) for group in groups}
 
 
 def _some(group: ChannelGroup, rng: np.random.Generator) -> NDArray[np.intp]:
@@ -177,10 +210,11 @@ def _random_tensors(model: nn.Module, rng: np.random.Generator) -> Tensors:
             array = tensors[first]
         elif array.dtype.kind == "f":
             if array.ndim > 1:
-                values = rng.normal(size=array.shape) / np.sqrt(max(1, array[:1].size))
+                values = rng.standard_normal(array.shape, dtype=np.float32)
+                values /= np.float32(np.sqrt(max(1, array[:1].size)))
             else:
-                values = rng.uniform(0.5, 1.5, size=array.shape)
-            array = np.asarray(values, dtype=array.dtype)
+                values = rng.uniform(0.5, 1.5, size=array.shape).astype(np.float32)
+            array = values.astype(array.dtype, copy=False)
         tensors[name] = array
     return tensors
 

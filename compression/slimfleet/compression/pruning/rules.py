@@ -7,59 +7,36 @@ its operands whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 
-from slimfleet.compression.pruning.full_norm import counts_whole
+from slimfleet.compression.pruning import indexing
+from slimfleet.compression.pruning.call import (
+    Call,
+    Rule,
+    first_output,
+    left_whole,
+    name_of,
+    places,
+    tensors_of_args,
+    unknown,
+)
+from slimfleet.compression.pruning.full_norm import counts_whole, standardises
 from slimfleet.compression.pruning.relate import Relations, varying
-from slimfleet.compression.pruning.shadow import Labels, Shadow, canonical, compact
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call of an operator, with the labels that its operands had."""
-
-    operator: OpOverload
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    output: Any
-    shadow: Shadow
-    relations: Relations
-    layer: nn.Module | None
-    """The layer around the call."""
-
-    def labels(self, tensor: Tensor | None) -> Labels:
-        """The labels of an operand; none for one that is left out."""
-        return Labels() if tensor is None else self.shadow.read(tensor)
-
-    def argument(self, name: str, default: Any = None) -> Any:
-        """An argument by the name that the operator's schema gives it."""
-        for i, parameter in enumerate(self.operator._schema.arguments):
-            if parameter.name == name:
-                value = self.args[i] if i < len(self.args) else self.kwargs.get(name, parameter.default_value)
-                return default if value is None else value
-        return default
-
-    @property
-    def name(self) -> str:
-        """The operator, without its overload."""
-        return str(self.operator).rpartition(".")[0].removeprefix("aten.").rstrip("_")
-
+from slimfleet.compression.pruning.shadow import Labels, canonical, compact
 
 THINNEST_GROUP = 4
 """Channels in a group of a convolution from which on they can be removed one by one."""
 
-Rule = Callable[[Call], Sequence[Labels] | Labels]
-
 
 def _elementwise(call: Call) -> Labels:
     operands = [call.labels(t) for t in tensors_of_args(call.args, call.kwargs)]
-    return call.relations.together(operands, _first_output(call).shape)
+    return call.relations.together(operands, first_output(call).shape)
 
 
 def _same(call: Call) -> Labels:
@@ -79,17 +56,44 @@ def _copied(call: Call) -> Labels:
 
 def _moved(call: Call) -> Labels:
     """The operator, applied to the labels of its first operand."""
-    source = call.args[0]
+    return _moved_as(call, call.labels(call.args[0]))
 
-    def move(slot: Tensor) -> Tensor:
-        return _applied(call.operator, (slot, *call.args[1:]), call.kwargs)
 
-    return call.labels(source).map(move)
+def _moved_as(call: Call, labels: Labels) -> Labels:
+    return labels.map(lambda slot: _applied(call.operator, (slot, *call.args[1:]), call.kwargs))
+
+
+def _shuffled(call: Call) -> Labels:
+    """What stands at the same place in each group goes together, so that the groups stay of one size."""
+    source, groups = call.args[:2]
+    split = (len(source), groups, -1, *source.shape[2:])
+
+    def alike(slot: Tensor) -> Tensor:
+        parts = slot.reshape(split)
+        joined = call.relations.along(compact(parts, checked=False), [1])
+        return joined.expand(parts.shape).reshape(source.shape)
+
+    return _moved_as(call, call.labels(source).map(alike))
 
 
 def _padded(call: Call) -> Labels:
-    source, pad = call.args[0], call.args[1]
-    return call.labels(source).map(lambda slot: torch.nn.functional.pad(slot, pad, value=0))
+    """What is put in along a dimension goes with the channels that lie along others."""
+    pad, shape = call.args[1], call.output.shape
+
+    def padded(slot: Tensor) -> Tensor:
+        own = compact(slot)
+        amounts = [n if own.shape[-1 - i // 2] > 1 else 0 for i, n in enumerate(pad)]
+        return torch.nn.functional.pad(own, amounts, value=0).expand(shape)
+
+    return call.labels(call.args[0]).map(padded)
+
+
+def _thinned(slots: Sequence[Tensor], dims: Collection[int]) -> list[Tensor]:
+    """`slots` cut to size 1 along all but `dims` wherever all of them repeat: copying them takes little memory."""
+    for dim in set(range(slots[0].dim())) - set(dims):
+        if all(slot.stride(dim) == 0 for slot in slots):
+            slots = [slot.narrow(dim, 0, 1) for slot in slots]
+    return list(slots)
 
 
 def _split(call: Call) -> Sequence[Labels]:
@@ -115,6 +119,14 @@ def _pieces_along(labels: Labels, sizes: Sequence[int], dim: int) -> list[Labels
         labels.map(lambda slot, a=start, n=size: slot.narrow(dim, a, n))  # type: ignore[misc]
         for start, size in zip(starts, sizes, strict=True)
     ]
+
+
+def _gated(call: Call) -> Labels:
+    """One half times the sigmoid of the other."""
+    dim = call.argument("dim") % call.args[0].dim()
+    halves = _pieces_along(call.labels(call.args[0]), [call.output.shape[dim]] * 2, dim)
+    join_pieces(call.relations, halves, dim)
+    return call.relations.together(halves, call.output.shape)
 
 
 def _concatenated(call: Call) -> Labels:
@@ -156,67 +168,23 @@ def _joined_along(
                 key = frozenset(varying(compact(slot)) | {dim})
                 count[key] = count.get(key, -1) + 1
                 rows.setdefault((key, count[key]), [None] * len(operands))[i] = slot
-        return tuple(
-            torch.cat(
-                [
-                    torch.zeros(tuple(size), dtype=torch.int64) if slot is None else slot
-                    for slot, size in zip(row, shapes, strict=True)
-                ],
-                dim,
-            )
+        none = torch.zeros((), dtype=torch.int64)
+        filled = [
+            [
+                none.expand(tuple(size)) if slot is None else slot
+                for slot, size in zip(row, shapes, strict=True)
+            ]
             for row in rows.values()
-        )
+        ]
+        return tuple(torch.cat(_thinned(row, {dim}), dim).expand(call.output.shape) for row in filled)
 
     channels = [call.relations.rooted(slot).expand(slot.shape) for slot in side_by_side(lambda o: o.channels)]
     return Labels(tuple(channels), side_by_side(lambda o: o.places))
 
 
-def _indexed(call: Call) -> Labels:
-    """Chosen by positions that are data: channels along the dimensions chosen from stay whole."""
-    source, indices = call.args[0], call.args[1]
-    dims: set[int] = set()
-    at = 0
-    for index in indices:
-        wide = index.dim() if index is not None and index.dtype in (torch.bool, torch.uint8) else 1
-        if index is not None:
-            dims.update(range(at, at + wide))
-        at += wide
-    labels = _without(call, call.labels(source), dims)
-    moved = labels.map(lambda slot: slot[tuple(slice(None) if i is None else i for i in indices)])
-    return Labels(moved.channels, moved.places or _places(call.output.shape))
-
-
-def _index_selected(call: Call) -> Labels:
-    labels = _without(call, call.labels(call.args[0]), {call.args[1] % max(1, call.args[0].dim())})
-    return labels.map(lambda slot: slot.index_select(call.args[1], call.args[2]))
-
-
-def _gathered(call: Call) -> Labels:
-    dim = call.args[1] % max(1, call.args[0].dim())
-    labels = _without(call, call.labels(call.args[0]), {dim})
-    return labels.map(lambda slot: slot.gather(dim, call.args[2]))
-
-
-def _without(call: Call, labels: Labels, dims: set[int]) -> Labels:
-    """Labels whose channels along `dims` are fixed and left out."""
-    gone = [s for s in labels.channels if varying(compact(s)) & dims]
-    call.relations.fix(gone, "they are chosen by an index")
-    return Labels(tuple(s for s in labels.channels if not varying(compact(s)) & dims), labels.places)
-
-
-def _embedded(call: Call) -> Labels:
-    weight, indices = call.args[0], call.args[1]
-    columns = [s for s in call.labels(weight).channels if varying(compact(s)) == {1}]
-    shape = call.output.shape
-    places = [p.unsqueeze(-1).expand(shape) for p in call.labels(indices).places]
-    return Labels(tuple(s[0].expand(shape) for s in columns), tuple(places))
-
-
 def _reduced(call: Call) -> Sequence[Labels]:
     source = call.args[0]
-    dims = call.argument("dim", call.argument("dims", list(range(source.dim()))))
-    dims = [dims] if isinstance(dims, int) else list(dims) or list(range(source.dim()))
-    dims = {dim % max(1, source.dim()) for dim in dims}
+    dims = _dims(call)
     labels = call.labels(source)
     if _takes_zeros(call, dims):
         alone = [s for s in map(compact, labels.channels) if varying(s) and varying(s) <= dims]
@@ -242,16 +210,28 @@ def _takes_zeros(call: Call, dims: set[int]) -> bool:
         return True
     if isinstance(call.layer, nn.MultiheadAttention):
         return True  # the mean of the attention weights, which the heads left have too
+    if call.name in ("any", "all") and len(dims) == call.args[0].dim():
+        return True  # a check of all values, such as whether one is NaN
     return call.name == "mean" and len(dims) == 1 and _counts_whole(call)
 
 
+def _dims(call: Call) -> set[int]:
+    """The dimensions that an operator computes something over, by default all."""
+    ndim = call.args[0].dim()
+    dims = call.argument("dim", call.argument("dims", ()))
+    dims = [dims] if isinstance(dims, int) else list(dims) or range(ndim)
+    return {dim % max(1, ndim) for dim in dims}
+
+
 def _coupled_along(call: Call) -> Labels:
-    """Each element of the output depends on all along one dimension, as in a softmax."""
-    source = call.args[0]
-    dim = call.argument("dim", -1) % max(1, source.dim())
-    labels = call.labels(source)
-    reduced = call.relations.reduced(labels, {dim}, f"{call.name} runs over them")
-    return Labels(tuple(s.expand(source.shape) for s in reduced.channels), labels.places)
+    """Each element of the output depends on all along some dimensions, as in a softmax."""
+    source, dims, shape = call.args[0], _dims(call), first_output(call).shape
+    labels, reason = call.labels(source), f"{call.name} runs over them"
+    if shape == source.shape:
+        return call.relations.coupled(labels, dims, reason)
+    reduced = call.relations.reduced(labels, dims, reason)
+    channels = tuple(s.expand(shape) for s in reduced.channels)
+    return Labels(channels, (*(p.expand(shape) for p in reduced.places), *places(shape, sorted(dims))))
 
 
 def _product(call: Call) -> Labels:
@@ -277,6 +257,45 @@ def _product(call: Call) -> Labels:
     return call.relations.together([labels, call.labels(bias)], call.output.shape)
 
 
+def _trilinear(call: Call) -> Labels:
+    """Three factors, each with dimensions put in, multiplied and summed: what a bilinear layer is made of."""
+    expanded = [call.argument(f"expand{i}") for i in (1, 2, 3)]
+    factors = [_with_dims(t.shape, dims) for t, dims in zip(call.args[:3], expanded, strict=True)]
+    shape = [max(sizes) for sizes in zip(*factors, strict=True)]
+    call.relations.multiplications += prod(shape)
+    labels = [
+        call.labels(t).map(lambda slot, s=size: slot.reshape(s))  # type: ignore[misc]
+        for t, size in zip(call.args[:3], factors, strict=True)
+    ]
+    return _summed(call, labels, shape, call.argument("sumdim"))
+
+
+def _distances(call: Call) -> Labels:
+    """Each row of one matrix against each of another: channels that are zero in both add nothing."""
+    a, b = call.args[:2]
+    labels = [call.labels(a).map(lambda s: s.unsqueeze(-2)), call.labels(b).map(lambda s: s.unsqueeze(-3))]
+    call.relations.multiplications += call.output.numel() * a.shape[-1]
+    return _summed(call, labels, [*call.output.shape, a.shape[-1]], [call.output.dim()])
+
+
+def _summed(call: Call, factors: Sequence[Labels], shape: Sequence[int], dims: Sequence[int]) -> Labels:
+    """Labels of a product summed over `dims`, which are gone."""
+    shape = list(shape)
+    for dim in dims:
+        factors = [call.relations.contracted(factors, shape, dim)]
+        shape[dim] = 1
+    (labels,) = factors
+    return labels.map(lambda slot: slot.reshape(call.output.shape))
+
+
+def _with_dims(shape: Iterable[int], dims: Iterable[int]) -> list[int]:
+    """A shape with a size of 1 put in at each of `dims`."""
+    sizes = list(shape)
+    for dim in sorted(dims):
+        sizes.insert(dim, 1)
+    return sizes
+
+
 def _convolved(call: Call) -> Labels:
     x, weight, bias, transposed, groups = (
         call.argument(name) for name in ("input", "weight", "bias", "transposed", "groups")
@@ -293,7 +312,7 @@ def _convolved(call: Call) -> Labels:
             [s for s in kernel.channels if varying(compact(s)) == {1}], "all groups of a kernel share them"
         )
         kernel = Labels(tuple(s for s in kernel.channels if varying(compact(s)) == {0}), kernel.places)
-    filters = Labels(tuple(_filter(slot, groups, transposed) for slot in kernel.channels))
+    filters = kernel.map(lambda slot: _filter(slot, groups, transposed))
     data = data.map(canonical)
     if groups > 1 and not whole_groups:
         # What stands at one place of every group goes together.
@@ -316,7 +335,7 @@ def _convolved(call: Call) -> Labels:
     if bias is not None:
         labels = relations.together([labels, call.labels(bias)], (batch, groups * outside))
     labels = labels.map(lambda slot: canonical(slot).reshape(batch, -1, *spatial).expand(out.shape))
-    return Labels(labels.channels, (*labels.places, *_places(out.shape, range(2, out.dim()))))
+    return Labels(labels.channels, (*labels.places, *places(out.shape, range(2, out.dim()))))
 
 
 def thin_groups(inside: int, outside: int, transposed: bool) -> bool:
@@ -355,20 +374,35 @@ def _first(place: Tensor, dims: set[int]) -> Tensor:
     return place
 
 
-def _resampled(call: Call) -> Sequence[Labels]:
+def _resampled(call: Call) -> Labels:
     """Pooling and interpolation: leading dimensions as before, the others anew."""
     source = call.args[0]
-    outputs = list(tensors_of_args((call.output,), {}))
-    out = outputs[0]
-    windows = _WINDOWS[call.name]
-    leading = source.dim() - windows
-    labels = call.labels(source)
+    return _anew(call, call.labels(source), source.dim() - _WINDOWS[call.name])
+
+
+def _unpooled(call: Call) -> Labels:
+    """Values put back where indices say, which were taken from as many channels."""
+    source = call.args[0]
+    labels = call.relations.together(list(map(call.labels, call.args[:2])), source.shape)
+    return _anew(call, labels, source.dim() - _WINDOWS[call.name])
+
+
+def _folded(call: Call) -> Labels:
+    """Windows put back into a picture: a channel owns all positions of its window."""
+    source, window = call.args[0], prod(call.argument("kernel_size"))
+    split = (*source.shape[:-2], -1, window, source.shape[-1])
+    labels = call.labels(source).map(lambda slot: canonical(slot.reshape(split)))
+    return _anew(call, labels, source.dim() - 1)
+
+
+def _anew(call: Call, labels: Labels, leading: int) -> Labels:
+    """Labels along the first `leading` dimensions, and places along those of the output after them."""
     for slot in map(compact, labels.channels):
-        if varying(slot) and varying(slot) <= set(range(leading, source.dim())):
+        if varying(slot) and min(varying(slot)) >= leading:
             call.relations.fix([slot], f"{call.name} runs over them")
-    kept = _over_trailing(call, labels, leading).map(lambda slot: slot.expand(out.shape))
-    result = Labels(kept.channels, (*kept.places, *_places(out.shape, range(leading, out.dim()))))
-    return [result] * len(outputs)
+    shape = first_output(call).shape
+    kept = _over_trailing(call, labels, leading).map(lambda slot: slot.expand(shape))
+    return Labels(kept.channels, (*kept.places, *places(shape, range(leading, len(shape)))))
 
 
 def _batch_norm(call: Call) -> Sequence[Labels]:
@@ -383,7 +417,9 @@ def _batch_norm(call: Call) -> Sequence[Labels]:
         elif 1 in varying(slot):
             kept.append(call.relations.along(slot, others))
         else:
-            call.relations.fix([slot], "batch statistics are taken over them")
+            if call.layer is None or not standardises(call.layer):
+                call.relations.fix([slot], "batch statistics are taken over them")
+            kept.append(slot)
     labels = Labels(tuple(s.expand(source.shape) for s in kept), labels.places)
     names = ("weight", "bias", "running_mean", "running_var")
     own = [call.labels(call.argument(name)) for name in names]
@@ -404,7 +440,7 @@ def _layer_norm(call: Call) -> Sequence[Labels]:
         slots = [call.relations.along(s, dims) if varying(s) - dims else s for s in slots]
         labels = Labels(tuple(s.expand(source.shape) for s in slots), labels.places)
     else:
-        labels = _normalised(call, labels, dims)
+        labels = call.relations.coupled(labels, dims, "a norm without a layer of its own runs over them")
     own = [call.labels(call.argument(name)) for name in ("weight", "bias")]
     if mixed:
         # Channels of several blocks share these parameters, which stay whole.
@@ -416,12 +452,6 @@ def _layer_norm(call: Call) -> Sequence[Labels]:
 
 def _counts_whole(call: Call) -> bool:
     return call.layer is not None and counts_whole(call.layer)
-
-
-def _normalised(call: Call, labels: Labels, dims: set[int]) -> Labels:
-    reduced = call.relations.reduced(labels, dims, "a norm without a layer of its own runs over them")
-    shape = call.args[0].shape
-    return Labels(tuple(s.expand(shape) for s in reduced.channels), labels.places)
 
 
 def _group_norm(call: Call) -> Sequence[Labels]:
@@ -469,7 +499,7 @@ def _recurrent(call: Call) -> Sequence[Labels]:
     relations.contracted([features.map(canonical), weights], (rows, x.shape[-1], 1), 1)
     relations.multiplications += rows * (w_input.numel() + w_hidden.numel())
     return [
-        Labels(tuple(s[0].expand(out.shape) for s in own.channels), _places(out.shape, range(out.dim() - 1)))
+        Labels(tuple(s[0].expand(out.shape) for s in own.channels), places(out.shape, range(out.dim() - 1)))
         if out.dim() and out.shape[-1] == units
         else Labels()
         for out in tensors_of_args((call.output,), {})
@@ -479,40 +509,7 @@ def _recurrent(call: Call) -> Sequence[Labels]:
 def _packed(call: Call) -> Sequence[Labels]:
     data = call.output[0]
     rows = call.labels(call.args[0]).map(lambda slot: slot[:1, 0].expand(data.shape))
-    return [Labels(rows.channels, _places(data.shape, (0,))), Labels()]
-
-
-def unknown(call: Call) -> Sequence[Labels]:
-    """An operator without a rule: whatever goes in stays whole."""
-    for tensor in tensors_of_args(call.args, call.kwargs):
-        call.relations.fix(call.labels(tensor), f"they go through {call.name}, which has no rule")
-    return [Labels((), _places(t.shape)) for t in tensors_of_args((call.output,), {})]
-
-
-def _places(shape: Sequence[int], dims: Sequence[int] | None = None) -> tuple[Tensor, ...]:
-    """A numbering of the places along each of `dims`, by default all, that is longer than 1."""
-    return tuple(
-        places_along(shape, dim) for dim in (range(len(shape)) if dims is None else dims) if shape[dim] > 1
-    )
-
-
-def places_along(shape: Sequence[int], dim: int, start: int = 1) -> Tensor:
-    """Integers from `start` on along `dim`, expanded to `shape`."""
-    numbers = torch.arange(start, start + shape[dim])
-    return numbers.reshape([-1 if d == dim else 1 for d in range(len(shape))]).expand(tuple(shape))
-
-
-def tensors_of_args(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
-    """Every tensor among arguments, in order."""
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from tensors_of_args(value, {})
-
-
-def _first_output(call: Call) -> Tensor:
-    return next(tensors_of_args((call.output,), {}))
+    return [Labels(rows.channels, places(data.shape, (0,))), Labels()]
 
 
 def _applied(operator: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
@@ -527,6 +524,10 @@ def _applied(operator: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, A
 _WINDOWS = {
     "max_pool2d_with_indices": 2,
     "max_pool3d_with_indices": 3,
+    "fractional_max_pool2d": 2,
+    "fractional_max_pool3d": 3,
+    "max_unpool2d": 2,
+    "max_unpool3d": 3,
     "avg_pool2d": 2,
     "avg_pool3d": 3,
     "_adaptive_avg_pool2d": 2,
@@ -538,11 +539,13 @@ _WINDOWS = {
     "upsample_nearest3d": 3,
     "_upsample_nearest_exact1d": 1,
     "_upsample_nearest_exact2d": 2,
+    "_upsample_nearest_exact3d": 3,
     "upsample_linear1d": 1,
     "upsample_bilinear2d": 2,
     "_upsample_bilinear2d_aa": 2,
     "upsample_bicubic2d": 2,
     "_upsample_bicubic2d_aa": 2,
+    "_upsample_lanczos2d_aa": 2,
     "upsample_trilinear3d": 3,
     "grid_sampler_2d": 2,
     "grid_sampler_3d": 3,
@@ -551,39 +554,51 @@ _WINDOWS = {
 _ALIKE: Mapping[Rule, str] = {
     _elementwise: """
         _prelu_kernel hardswish hardsigmoid masked_fill fill dropout bernoulli native_dropout rrelu_with_noise
+        log_sigmoid_forward fake_quantize_per_tensor_affine_cachemask floor_divide complex polar
         """,
-    _same: "clone _to_copy contiguous lift_fresh lift detach alias cumsum",
+    _same: "clone _to_copy contiguous lift_fresh lift detach alias cumsum renorm embedding_renorm",
     _copied: "copy",
     _constant: """
-        zeros ones empty full arange rand randn zeros_like ones_like empty_like full_like rand_like randn_like new_zeros
-        new_ones new_empty new_full scalar_tensor eye linspace logspace randint randperm normal uniform random
-        exponential zero empty_strided new_empty_strided tril_indices triu_indices hann_window _local_scalar_dense
-        is_nonzero equal item _assert_async
+        zeros ones empty full arange rand randn zeros_like ones_like empty_like full_like rand_like randn_like
+        randint_like new_zeros new_ones new_empty new_full scalar_tensor eye linspace logspace randint randperm normal
+        uniform random exponential zero empty_strided new_empty_strided tril_indices triu_indices hann_window
+        _local_scalar_dense is_nonzero equal item _assert_async
         """,
     _moved: """
-        roll flip repeat pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle tril triu im2col
+        roll flip rot90 repeat pixel_shuffle pixel_unshuffle tril triu im2col
         _unsafe_view _reshape_copy view_copy permute_copy t_copy transpose_copy expand_copy slice_copy select_copy
         diagonal_copy unfold_copy
         """,
+    _shuffled: "channel_shuffle native_channel_shuffle",
     _padded: """
         constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
         replication_pad3d
         """,
     _split: "unsafe_split unsafe_split_with_sizes split_copy split_with_sizes_copy",
+    _gated: "glu",
     _concatenated: "cat",
     _stacked: "stack",
-    _indexed: "index _unsafe_index",
-    _index_selected: "index_select",
-    _gathered: "gather",
-    _embedded: "embedding",
+    indexing.indexed: "index _unsafe_index",
+    indexing.index_selected: "index_select",
+    indexing.gathered: "gather",
+    indexing.scattered: "scatter scatter_add scatter_reduce index_add index_copy index_fill index_reduce",
+    indexing.put: "index_put _index_put_impl _unsafe_index_put",
+    indexing.embedded: "embedding",
+    indexing.embedded_bags: "_embedding_bag _embedding_bag_forward_only",
     _reduced: """
         sum mean amax amin max min argmax argmin var std var_mean std_mean norm linalg_vector_norm prod any all
-        logsumexp median nansum
+        logsumexp median nanmedian nansum kthvalue mode aminmax count_nonzero
         """,
-    _coupled_along: "_softmax _log_softmax _safe_softmax cumprod logcumsumexp",
+    _coupled_along: """
+        _softmax _log_softmax _safe_softmax cumprod logcumsumexp cummax cummin sort topk _fft_r2c _fft_c2r _fft_c2c
+        """,
     _product: "mm bmm mv dot addmm baddbmm addmv",
+    _trilinear: "_trilinear",
+    _distances: "_cdist_forward",
     _convolved: "convolution",
     _resampled: " ".join(_WINDOWS),
+    _unpooled: "max_unpool2d max_unpool3d",
+    _folded: "col2im",
     _batch_norm: "native_batch_norm cudnn_batch_norm _native_batch_norm_legit _batch_norm_with_update",
     _layer_norm: "native_layer_norm",
     _group_norm: "native_group_norm",
@@ -595,9 +610,40 @@ RULES: Mapping[str, Rule] = {name: rule for rule, names in _ALIKE.items() for na
 """Operator, without overload and without the underscore of one in place -> rule."""
 
 
-def rule_of(operator: OpOverload) -> Rule:
-    """The rule of an operator."""
-    name = str(operator).rpartition(".")[0].removeprefix("aten.").rstrip("_")
-    if name in RULES:
-        return RULES[name]
-    return _elementwise if torch.Tag.pointwise in operator.tags else unknown
+MOST_ELEMENTS = 1 << 25
+"""Of a tensor whose labels are moved one by one, which takes 8 bytes each, in each of up to five numberings."""
+
+_ONE_BY_ONE = frozenset(
+    {
+        _moved,
+        _shuffled,
+        _copied,
+        _stacked,
+        _folded,
+        _unpooled,
+        indexing.indexed,
+        indexing.index_selected,
+        indexing.gathered,
+        indexing.scattered,
+        indexing.put,
+    }
+)
+
+
+def _too_large(call: Call) -> Sequence[Labels]:
+    return left_whole(
+        call, f"they go through {call.name} in a tensor of more than {MOST_ELEMENTS:,} elements"
+    )
+
+
+def rule_of(operator: OpOverload, elements: int) -> Rule:
+    """The rule of an operator whose largest tensor has so many `elements`."""
+    name = name_of(operator)
+    rule = RULES.get(name) or (_elementwise if _is_elementwise(operator, name) else unknown)
+    return _too_large if rule in _ONE_BY_ONE and elements > MOST_ELEMENTS else rule
+
+
+def _is_elementwise(operator: OpOverload, name: str) -> bool:
+    """Whether torch tags any of the operator's overloads so: those in place it often forgets."""
+    packet = getattr(torch.ops.aten, name, operator.overloadpacket)
+    return any(torch.Tag.pointwise in getattr(packet, overload).tags for overload in packet.overloads())

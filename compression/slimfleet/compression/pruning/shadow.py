@@ -34,14 +34,19 @@ class Labels:
 Geometry = tuple[tuple[int, ...], tuple[int, ...], int]
 """Shape, strides and offset of a tensor in its storage."""
 
+_View = tuple[Geometry, int]
+"""A geometry, and how many elements the storage holds: half as many complex numbers as real ones."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
     storage: StorageWeakRef
     geometry: Geometry
     """That of the tensor whose labels these are."""
+    elements: int
+    """How many of this tensor's the storage holds."""
     labels: Labels
-    views: dict[Geometry, Labels]
+    views: dict[_View, Labels]
     """The same labels, as other tensors of this storage see them."""
 
 
@@ -57,20 +62,18 @@ class Shadow:
         entry = self._entry(tensor)
         if entry is None or not tensor.numel():
             return Labels()
-        geometry = _geometry(tensor)
-        if geometry not in entry.views:
-            entry.views[geometry] = _flat(entry, _elements(tensor)).map(
-                lambda flat: canonical(flat.as_strided(*geometry))
-            )
-        return entry.views[geometry]
+        geometry, elements = view = _view(tensor)
+        if view not in entry.views:
+            entry.views[view] = _flat(entry, elements).map(lambda flat: canonical(flat.as_strided(*geometry)))
+        return entry.views[view]
 
     def view(self, tensor: Tensor, of: Tensor, look: Callable[[Tensor], Tensor]) -> None:
         """Note that `tensor` is `look(of)`: faster than finding it out from the strides."""
         entry = self._entry(tensor)
-        if entry is None or not tensor.numel() or _geometry(of) not in entry.views:
+        if entry is None or not tensor.numel() or _view(of) not in entry.views:
             return
         try:
-            entry.views.setdefault(_geometry(tensor), entry.views[_geometry(of)].map(look))
+            entry.views.setdefault(_view(tensor), entry.views[_view(of)].map(look))
         except RuntimeError:
             # Expanded labels cannot always be viewed as the data can: then the strides tell.
             return
@@ -82,13 +85,14 @@ class Shadow:
             self._purge_at = len(self._entries) + PURGE_AT
         labels = labels.map(canonical)
         entry = self._entry(tensor)
-        geometry = _geometry(tensor)
+        geometry, elements = _view(tensor)
         storage = tensor.untyped_storage()
-        elements = _elements(tensor)
         if entry is not None and tensor.numel() < elements:
             labels = _merged(_flat(entry, elements), elements, geometry, labels)
             geometry = (elements,), (1,), 0
-        self._entries[storage._cdata] = _Entry(_watched(storage), geometry, labels, {geometry: labels})
+        self._entries[storage._cdata] = _Entry(
+            _watched(storage), geometry, elements, labels, {(geometry, elements): labels}
+        )
 
     def _entry(self, tensor: Tensor) -> _Entry | None:
         entry = self._entries.get(tensor.untyped_storage()._cdata)
@@ -101,14 +105,16 @@ def _elements(tensor: Tensor) -> int:
 
 
 def _flat(entry: _Entry, elements: int) -> Labels:
-    """The labels of a whole storage, by element."""
+    """The labels of a whole storage, by element, of which it holds so many."""
 
     def flat(slot: Tensor) -> Tensor:
-        if entry.geometry == ((elements,), (1,), 0):
-            return slot.contiguous()
-        whole = torch.zeros(elements, dtype=slot.dtype)
-        whole.as_strided(*entry.geometry).copy_(slot)
-        return whole
+        whole = slot.contiguous()
+        if entry.geometry != ((entry.elements,), (1,), 0):
+            whole = torch.zeros(entry.elements, dtype=slot.dtype)
+            whole.as_strided(*entry.geometry).copy_(slot)
+        if elements > entry.elements:
+            return whole.repeat_interleave(elements // entry.elements)
+        return whole[:: entry.elements // elements].contiguous()
 
     return entry.labels.map(flat)
 
@@ -129,8 +135,11 @@ def _merged(flat: Labels, elements: int, geometry: Geometry, labels: Labels) -> 
 
 
 def canonical(slot: Tensor) -> Tensor:
-    """`slot` with every dimension along which it repeats expanded."""
-    return compact(slot, checked=False).expand(slot.shape)
+    """`slot` with every dimension along which it repeats expanded, in a storage hardly larger than it needs."""
+    small = compact(slot, checked=False)
+    if small.untyped_storage().nbytes() > 2 * small.numel() * small.element_size():
+        small = small.clone(memory_format=torch.contiguous_format)
+    return small.expand(slot.shape)
 
 
 def compact(slot: Tensor, checked: bool = True) -> Tensor:
@@ -148,8 +157,9 @@ def _repeats(slot: Tensor, dim: int) -> bool:
     return bool((slot == first).all())
 
 
-def _geometry(tensor: Tensor) -> Geometry:
-    return tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset())
+def _view(tensor: Tensor) -> _View:
+    geometry = tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset())
+    return geometry, _elements(tensor)
 
 
 def _watched(storage: torch.UntypedStorage) -> StorageWeakRef:

@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from slimfleet.compression.pruning.attention import SlimAttention
-from slimfleet.compression.pruning.full_norm import FullNorm, counts_whole
+from slimfleet.compression.pruning.full_norm import FullNorm, counts_whole, standardises
 from slimfleet.compression.pruning.index_map import IndexMap, Kept
 from slimfleet.compression.pruning.rules import thin_groups
 from slimfleet.compression.pruning.sizes import get_size, set_size
@@ -94,6 +94,10 @@ def _fix_linear(layer: nn.Linear) -> None:
     layer.out_features, layer.in_features = layer.weight.shape
 
 
+def _fix_bilinear(layer: nn.Bilinear) -> None:
+    layer.out_features, layer.in1_features, layer.in2_features = layer.weight.shape
+
+
 def _fix_norm(layer: _BatchNorm | _InstanceNorm) -> None:
     sized = layer.weight if layer.affine else layer.running_mean
     assert sized is not None
@@ -119,6 +123,7 @@ def _fix_recurrent(layer: nn.RNNBase) -> None:
 _FIXES: tuple[tuple[type[nn.Module], Callable[[Any], None]], ...] = (
     (_ConvNd, _fix_convolution),
     (nn.Linear, _fix_linear),
+    (nn.Bilinear, _fix_bilinear),
     (_BatchNorm, _fix_norm),
     (_InstanceNorm, _fix_norm),
     (nn.GroupNorm, _fix_group_norm),
@@ -145,4 +150,8 @@ def _stand_in(layer: nn.Module, cut: _Cut) -> nn.Module | None:
         return SlimAttention(layer)
     if counts_whole(layer):
         return FullNorm(layer, *cut)
+    if standardises(layer):
+        assert isinstance(layer, _ConvNd)
+        full, kept = layer.in_channels // layer.groups, layer.weight.shape[1]
+        return None if kept == full else FullNorm(layer, kept, full)
     return None

@@ -20,7 +20,7 @@ from slimfleet.compression.pruning.groups import Size
 from slimfleet.compression.pruning.relate import varying
 from slimfleet.compression.pruning.shadow import Shadow, compact
 
-MOST_SIGHTINGS = 16
+MOST_SIGHTINGS = 128
 """Of one size of one layer that are kept."""
 
 _Sighting = tuple[Tensor, int]
@@ -45,6 +45,10 @@ class Sightings:
         self._names = {
             (path, size): names for path, sizes in self._attributes.values() for size, names in sizes.items()
         }
+
+    def unwatch(self) -> None:
+        """Let go of the layers of the model that ran."""
+        self._attributes, self._given = {}, {}
 
     def enter(self, layer: nn.Module, tensors: Sequence[Tensor], shadow: Shadow) -> None:
         """Note what a layer is given: sizes, and views in it, may come from there."""

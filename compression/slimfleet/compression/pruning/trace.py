@@ -12,18 +12,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from slimfleet.compression.pruning.call import Call, places, places_along, tensors_of_args
 from slimfleet.compression.pruning.channels import Key
 from slimfleet.compression.pruning.nested import tensors_in
 from slimfleet.compression.pruning.relate import Relations
-from slimfleet.compression.pruning.rules import (
-    Call,
-    _places,
-    join_pieces,
-    places_along,
-    rule_of,
-    tensors_of_args,
-)
-from slimfleet.compression.pruning.shadow import Labels, Shadow, canonical
+from slimfleet.compression.pruning.rules import join_pieces, rule_of
+from slimfleet.compression.pruning.shadow import Labels, Shadow, canonical, compact
 from slimfleet.compression.pruning.sizes import Sightings
 
 VIEWS_IN_PLACE = frozenset(
@@ -59,7 +53,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def label_input(self, tensor: Tensor) -> None:
         """Say that nothing of a tensor can be removed."""
-        self._shadow.write(tensor, Labels((), _places(tensor.shape)))
+        self._shadow.write(tensor, Labels((), places(tensor.shape)))
 
     def labels(self, tensor: Tensor) -> Labels:
         """The labels of a tensor."""
@@ -101,6 +95,9 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             dim = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % operands[0].dim()
             join_pieces(self._relations, [self._shadow.read(t) for t in output], dim)
             return output
+        if operator._schema.name == "aten::view_as_complex":
+            for slot in self._shadow.read(operands[0]).channels:
+                self._relations.along(compact(slot), [slot.dim() - 1])
         if (
             operator.is_view
             or operator._schema.name in VIEWS_IN_PLACE
@@ -112,8 +109,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 )
             return output
         call = Call(operator, args, kwargs, output, self._shadow, self._relations, layer)
-        found = rule_of(operator)(call)
         outputs = list(tensors_of_args((output,), {}))
+        found = rule_of(operator, max((t.numel() for t in (*operands, *outputs)), default=0))(call)
         labels = [found] * len(outputs) if isinstance(found, Labels) else found
         for tensor, own in zip(outputs, labels, strict=False):
             self._shadow.write(tensor, own)
@@ -166,5 +163,6 @@ def follow(
         trace.label_input(tensor)
     with torch.no_grad(), plain_kernels(), trace.watching(model), trace:
         output = model(*inputs)
+    sightings.unwatch()
     for tensor in tensors_in(output):
         relations.fix(trace.labels(tensor), "they are outputs of the model")

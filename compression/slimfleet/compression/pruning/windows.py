@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, assert_never
 
@@ -26,7 +28,9 @@ def select_channels(
 ) -> Channels:
     """The channels of each group that a model of this `width` (0 < width <= 1) keeps, sorted.
 
-    A group keeps round(width * size) channels, at least its `min_channels`. A rolling window moves by a
+    A group keeps width * size channels, rounded, at least its `min_channels`. Half a channel is rounded up and down in
+    turn among groups of one size, so that all together keep their share: of ten groups of 3 attention heads five keep
+    2 and five keep 1 at half width. A wider model keeps whatever a narrower one does. A rolling window moves by a
     sixteenth of the group a round. `scores` (group name -> one score a channel) is read by the policy
     "importance" alone; ties go to the lower channel. Raises BadInput on a width outside its range and on
     missing or non-finite scores.
@@ -34,8 +38,10 @@ def select_channels(
     if not 0 < width <= 1:
         raise BadInput(f"width is {width}, must be above 0 and at most 1")
     chosen = {}
+    earlier: Counter[int] = Counter()
     for group in groups:
-        count = max(group.min_channels, round(width * group.size))
+        count = max(group.min_channels, _rounded(width * group.size, earlier[group.size]))
+        earlier[group.size] += 1
         match policy:
             case "prefix":
                 chosen[group.name] = np.arange(count)
@@ -46,6 +52,12 @@ def select_channels(
             case _:
                 assert_never(policy)
     return chosen
+
+
+def _rounded(count: float, turn: int) -> int:
+    """The nearest integer; of two that are as near, the even one in even turns, the odd one in odd turns."""
+    nearest = round(count)
+    return nearest if turn % 2 == 0 or count % 1 != 0.5 else math.floor(count) + math.ceil(count) - nearest
 
 
 def pack_channels(groups: Sequence[ChannelGroup], channels: Channels) -> bytes:
