@@ -20,8 +20,8 @@ from slimfleet.compression.errors import BadInput
 from slimfleet.compression.files import written_atomically
 from slimfleet.compression.packing.codings import Codebook, Entry, Lossless, OnGrid, ToError, ToRate
 from slimfleet.compression.packing.dtypes import FLOAT32, Dtype, to_float32
-from slimfleet.compression.packing.index import Index, Record, Store, deflate
-from slimfleet.compression.packing.layout import LEAST_BYTES, head_bytes, tail_bytes
+from slimfleet.compression.packing.index import MOST_INDEX_BYTES, Index, Record, Store, deflate
+from slimfleet.compression.packing.layout import LEAST_BYTES, head_bytes, most_expanded, tail_bytes
 from slimfleet.compression.packing.lossy import LEAST_NMSE, Lossy, Settled, code_group, code_large
 from slimfleet.compression.packing.quantiser import energy, finest
 from slimfleet.compression.packing.rounding import mantissa_bits, rounded
@@ -97,6 +97,7 @@ def write_slim(
         stored, inflated = deflate(index)
         file.write(stored + tail_bytes(stored, inflated))
         writer.summary.bytes = LEAST_BYTES + writer.stream.bytes + len(stored)
+        _refuse_unreadable(inflated, writer.summary)
     return writer.summary
 
 
@@ -248,6 +249,17 @@ class _Writer:
         for item in lossy:
             self.summary.error += item.error
             self.summary.energy += item.energy
+
+
+def _refuse_unreadable(index_bytes: int, summary: Summary) -> None:
+    """Raise BadInput for what the reader would take for an attack."""
+    if index_bytes > MOST_INDEX_BYTES:
+        raise BadInput(f"names and fields take {index_bytes:,} bytes, the limit is {MOST_INDEX_BYTES:,}")
+    if summary.tensor_bytes > most_expanded(summary.bytes):
+        raise BadInput(
+            f"{summary.tensor_bytes:,} bytes of tensors would be packed into {summary.bytes:,}: they hold next to "
+            f"nothing, and a reader takes such a file for a decompression bomb"
+        )
 
 
 def _checked(entry: Entry) -> tuple[Dtype, NDArray[Any]]:
