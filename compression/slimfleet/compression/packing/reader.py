@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,13 +32,20 @@ from slimfleet.compression.packing.index import (
     check_dtypes,
     inflate,
 )
-from slimfleet.compression.packing.layout import HEAD, LEAST_BYTES, TAIL, check_head, read_tail, tail_bytes
+from slimfleet.compression.packing.layout import (
+    HEAD,
+    LEAST_BYTES,
+    TAIL,
+    check_head,
+    most_expanded,
+    read_tail,
+    tail_bytes,
+)
 from slimfleet.compression.packing.sections import read_elements, read_levels
 from slimfleet.compression.packing.settle import LARGEST_INTEGER, along, multiplied
 
-FREE_BYTES = 1 << 30
-LARGEST_EXPANSION = 1000
-"""Tensors may take so many times the bytes of the file, or FREE_BYTES: beyond that it is taken for a bomb."""
+_KEPT_SECTIONS = 4
+"""Shared sections of at most some 8 MB that are kept decoded: the tensors of a layer lie in several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +68,15 @@ class SlimFile:
     def __init__(self, path: Path, descriptor: int, index: Index) -> None:
         self._path, self._descriptor, self._index = path, descriptor, index
         self._lock = threading.Lock()
-        self._kept: tuple[int, dict[int, NDArray[Any]]] = (-1, {})
+        self._kept: OrderedDict[int, dict[int, NDArray[Any]]] = OrderedDict()
+        self._companion_values: dict[str, NDArray[Any]] = {}
         self._starts = np.cumsum([HEAD.size, *(section.length for section in index.sections)]).tolist()
 
     @classmethod
     def open(cls, path: Path, most_bytes: int | None = None) -> SlimFile:
         """Read the index of a slim file; sections are checked as they are read.
 
-        `most_bytes` bounds the tensors together, in place of LARGEST_EXPANSION times the file or FREE_BYTES. Raises
+        `most_bytes` bounds the tensors together, in place of `layout.most_expanded`. Raises
         PayloadError where it is no slim file, or a damaged one; DiskError where it cannot be read.
         """
         with naming(path, "read"):
@@ -235,16 +244,21 @@ class SlimFile:
 
     def _values(self, record: Record) -> NDArray[Any]:
         """The steps or centroids of a record, as held."""
+        known = self._companion_values.get(record.name)
+        if known is not None:
+            return known
         companion = self._companion(record)
         parts = [values for number in companion.sections for _, values in self.section(number, companion)]
-        return np.concatenate(parts).reshape(companion.shape)
+        values = np.concatenate(parts).reshape(companion.shape)
+        self._companion_values[record.name] = values
+        return values
 
     def _decoded(self, number: int) -> dict[int, NDArray[Any]]:
-        """Elements or levels of a section's pieces; the last shared section is kept: its tensors are read in turn."""
+        """Elements or levels of a section's pieces; some shared sections are kept, since tensors are read in turn."""
         with self._lock:
-            kept, values = self._kept
-        if kept == number:
-            return values
+            if number in self._kept:
+                self._kept.move_to_end(number)
+                return self._kept[number]
         data = self._bytes(number)
         pieces, coder = self._pieces[number], self._index.sections[number].coder
         if coder is Section.PLANES:
@@ -256,7 +270,9 @@ class SlimFile:
             values = dict(enumerate(read_levels(data, coder, pieces)))
         if len(pieces) > 1:
             with self._lock:
-                self._kept = number, values
+                self._kept[number] = values
+                if len(self._kept) > _KEPT_SECTIONS:
+                    self._kept.popitem(last=False)
         return values
 
     def _levels(self, number: int) -> dict[int, Levels]:
@@ -326,7 +342,7 @@ def _read_index(descriptor: int) -> Index:
 
 
 def _refuse_bomb(index: Index, size: int, most_bytes: int | None) -> None:
-    limit = max(FREE_BYTES, LARGEST_EXPANSION * size) if most_bytes is None else most_bytes
+    limit = most_expanded(size) if most_bytes is None else most_bytes
     total = sum(record.nbytes for record in index.records)
     if total > limit:
         raise PayloadError("oversized", f"its tensors would take {total:,} bytes, the limit is {limit:,}")

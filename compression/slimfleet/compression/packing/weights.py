@@ -132,9 +132,13 @@ def _in_safetensors(
 
 
 def _from_file(path: Path, dtype: Dtype, shape: tuple[int, ...], start: int) -> NDArray[Any]:
-    with refusing(path, ".safetensors"):
-        flat = np.fromfile(path, dtype.held, prod(shape), offset=start)
-        return flat.reshape(shape)
+    array = np.empty(shape, dtype.held)
+    # Not numpy.fromfile, which a signal cuts short: Ctrl-C would look like a damaged file.
+    with refusing(path, ".safetensors"), path.open("rb") as file:
+        file.seek(start)
+        if array.size and file.readinto(array.reshape(-1).view(np.uint8).data) < array.nbytes:
+            raise ValueError("it has become shorter")
+    return array
 
 
 # ---- npz ----

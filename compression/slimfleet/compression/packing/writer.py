@@ -20,8 +20,8 @@ from slimfleet.compression.errors import BadInput
 from slimfleet.compression.files import written_atomically
 from slimfleet.compression.packing.codings import Codebook, Entry, Lossless, OnGrid, ToError, ToRate
 from slimfleet.compression.packing.dtypes import FLOAT32, Dtype, to_float32
-from slimfleet.compression.packing.index import Index, Record, Store, deflate
-from slimfleet.compression.packing.layout import LEAST_BYTES, head_bytes, tail_bytes
+from slimfleet.compression.packing.index import MOST_INDEX_BYTES, Index, Record, Store, deflate
+from slimfleet.compression.packing.layout import LEAST_BYTES, head_bytes, most_expanded, tail_bytes
 from slimfleet.compression.packing.lossy import LEAST_NMSE, Lossy, Settled, code_group, code_large
 from slimfleet.compression.packing.quantiser import energy, finest
 from slimfleet.compression.packing.rounding import mantissa_bits, rounded
@@ -30,7 +30,9 @@ from slimfleet.compression.packing.settle import multiples, ranked
 from slimfleet.compression.packing.stream import SectionStream
 
 SECTION_BYTES = 1 << 22
-"""Of plain tensors in one section."""
+"""Of a plain tensor in one section."""
+ALONE_BYTES = 1 << 16
+"""From here on a plain tensor is worth frequencies of its own."""
 SECTION_LEVELS = 1 << 20
 """In one section."""
 FEW = 256
@@ -95,6 +97,7 @@ def write_slim(
         stored, inflated = deflate(index)
         file.write(stored + tail_bytes(stored, inflated))
         writer.summary.bytes = LEAST_BYTES + writer.stream.bytes + len(stored)
+        _refuse_unreadable(inflated, writer.summary)
     return writer.summary
 
 
@@ -177,14 +180,15 @@ class _Writer:
 
     def _add_plain(self, record: Record, array: NDArray[Any]) -> None:
         self.records.append(record)
-        if array.nbytes <= SECTION_BYTES:
+        if array.nbytes < ALONE_BYTES:
             group = self.plain.setdefault(record.dtype.name, [])
             group.append(_Plain(record, array))
             if sum(each.array.nbytes for each in group) >= SECTION_BYTES:
                 self._close_plain(record.dtype.name)
             return
-        record.part, record.section = SECTION_BYTES // array.itemsize, self.stream.following
-        for part in _cut(array.reshape(-1), record.part):
+        record.section = self.stream.following
+        record.part = SECTION_BYTES // array.itemsize if array.nbytes > SECTION_BYTES else 0
+        for part in _cut(array.reshape(-1), record.part or array.size):
             self.stream.submit(partial(code_elements, part, record.dtype), part.nbytes)
 
     def _add_lossy(self, record: Record, array: NDArray[Any], coding: ToError | ToRate) -> None:
@@ -248,6 +252,17 @@ class _Writer:
         for item in lossy:
             self.summary.error += item.error
             self.summary.energy += item.energy
+
+
+def _refuse_unreadable(index_bytes: int, summary: Summary) -> None:
+    """Raise BadInput for what the reader would take for an attack."""
+    if index_bytes > MOST_INDEX_BYTES:
+        raise BadInput(f"names and fields take {index_bytes:,} bytes, the limit is {MOST_INDEX_BYTES:,}")
+    if summary.tensor_bytes > most_expanded(summary.bytes):
+        raise BadInput(
+            f"{summary.tensor_bytes:,} bytes of tensors would be packed into {summary.bytes:,}: they hold next to "
+            f"nothing, and a reader takes such a file for a decompression bomb"
+        )
 
 
 def _checked(entry: Entry) -> tuple[Dtype, NDArray[Any]]:

@@ -80,6 +80,10 @@ static inline uint8_t *rans_encode(const rans_table *t, const uint8_t *symbols, 
     uint32_t state[RANS_LANES];
     for (int32_t i = 0; i < lanes; i++) state[i] = RANS_LEAST;
     uint8_t *at = end;
+    /* x / f is (x * ((2**44 / f) + 1)) >> 44, exactly and within 64 bits, for x < f * 2**20 and f < 2**12. */
+    uint64_t inverse[256];
+    for (int32_t k = 0; k < t->count; k++)
+        inverse[k] = t->frequency[k] ? ((uint64_t)1 << 44) / t->frequency[k] + 1 : 0;
     for (int64_t i = n - 1; i >= 0; i--) {
         const int32_t k = (symbols[i] - t->first) >> t->shift;
         const uint32_t f = t->frequency[k];
@@ -90,7 +94,8 @@ static inline uint8_t *rans_encode(const rans_table *t, const uint8_t *symbols, 
             *--at = (uint8_t)x;
             x >>= 16;
         }
-        state[i & (lanes - 1)] = ((x / f) << RANS_BITS) + x % f + t->start[k];
+        const uint32_t q = (uint32_t)((x * inverse[k]) >> 44);
+        state[i & (lanes - 1)] = (q << RANS_BITS) + (x - q * f) + t->start[k];
     }
     if (at - begin < 4 * lanes) return NULL;
     for (int32_t i = lanes - 1; i >= 0; i--)
