@@ -13,6 +13,7 @@ import typer
 
 from slimfleet.compression.edge.command_line import Quiet, Version, command_app, run_app
 from slimfleet.compression.errors import BadInput, PayloadError
+from slimfleet.compression.model.command import model, techniques
 
 # Each command imports what it needs: help and mistakes should not wait for numpy, nor for the codec.
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 
 app = command_app(no_args_is_help=True)
+app.command()(model)
+app.command()(techniques)
 
 PayloadFile = Annotated[Path, typer.Argument(metavar="PAYLOAD", help="A file that holds one payload.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
