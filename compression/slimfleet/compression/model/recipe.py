@@ -83,7 +83,9 @@ def _step(text: str) -> Step:
         key, equals, value = (part.strip() for part in pair.partition("="))
         if not equals:
             raise BadInput(f"recipe: {name}: {pair!r} must be key=value")
-        place = values.setdefault("tuning", asdict(usual) if usual else {}) if key in _TUNING - own else values
+        place = (
+            values.setdefault("tuning", asdict(usual) if usual else {}) if key in _TUNING - own else values
+        )
         place[key] = _value(value)
     return Step(name, checked(TECHNIQUES[name].settings, values, f"recipe: {name}"))
 
