@@ -62,17 +62,6 @@ def test_the_model_found_keeps_to_the_limits(tmp_path, name, settings, kinds):
         assert torch.equal(again(*x), small.model(*x))
 
 
-def test_a_search_repeats_itself():
-    slim, central = trained("cnn")
-    settings = Search(flops=0.4, trials=12, supernet_epochs=0.5, tuning=FAST)
-    one, other = (search(slim, central, settings) for _ in range(2))
-    assert one[1] == other[1]
-    assert all(
-        torch.equal(*pair)
-        for pair in zip(one[0].model.state_dict().values(), other[0].model.state_dict().values(), strict=True)
-    )
-
-
 @pytest.mark.parametrize("name", ["residual", "tokens", "deep"])
 def test_a_sub_network_shares_the_weights_of_the_model(name):
     slim, central = trained(name)

@@ -13,6 +13,10 @@ from slimfleet.compression.model.toolbox import TECHNIQUES
 STEPS = [
     "prune: share=0.4, epochs=0.5",
     "prune: importance=random, epochs=0",
+    "separate: worst_fit=1, epochs=0.5",
+    "factorise: by=cost, keep=0.5, worst_fit=1, epochs=0.5",
+    "search: trials=10, supernet_epochs=0.5, bits=true, epochs=0.5",
+    "search: strategy=halving, trials=3, epochs=0.5",
     "sparsify: importance=movement, epochs=1",
     "sparsify: importance=taylor, pattern=2:4, pace=iterative, epochs=0.5",
     "share: epochs=0.5",

@@ -7,12 +7,13 @@ import time
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from slimfleet.compression.model.central import CentralTask
+from slimfleet.compression.model.divergence import divergence
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.subnets import Space, subnet
 from slimfleet.compression.model.tuning import Loss, Tuner, Tuning
+from slimfleet.compression.pruning.nested import map_tensors
 from slimfleet.compression.task import Examples
 
 __all__ = ["supernet"]
@@ -45,16 +46,7 @@ def _sandwich(space: Space, central: CentralTask) -> Loss:
             small = subnet(space, model, choice)
             small.model.train()
             outputs = small(model, batch.arguments)
-            terms.append(_difference(outputs, largest.detach(), batch.targets))
+            terms.append(divergence(outputs, map_tensors(Tensor.detach, largest), batch.targets))
         return torch.stack(terms).mean()
 
     return loss
-
-
-def _difference(outputs: Tensor, taught: Tensor, targets: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of logits [n, classes]; squared difference of anything else."""
-    if outputs.dim() == 2 and targets.dim() == 1 and targets.dtype == torch.int64:
-        return F.kl_div(
-            F.log_softmax(outputs, 1), F.log_softmax(taught, 1), log_target=True, reduction="batchmean"
-        )
-    return F.mse_loss(outputs, taught)

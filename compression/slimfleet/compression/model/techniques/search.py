@@ -11,40 +11,28 @@ one chosen is fine-tuned.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from annotated_types import Ge, Gt, Le
 from torch import nn
 
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.device_costs import COSTS, profile_named
+from slimfleet.compression.model.halving import halved
+from slimfleet.compression.model.judging import ANCHORS, Judge, Scored, best_of
 from slimfleet.compression.model.replacing import taught
 from slimfleet.compression.model.slim_model import SlimModel
-from slimfleet.compression.model.subnets import Axes, Choice, Space, on_grids, recalibrated, space_of, subnet
+from slimfleet.compression.model.subnets import Axes, space_of
 from slimfleet.compression.model.supernet import supernet
 from slimfleet.compression.model.target import Target, target_of
 from slimfleet.compression.model.technique import Curve, LayerChange, TechniqueReport
 from slimfleet.compression.model.tuning import Tuning, tune
-from slimfleet.compression.task import Evaluation
-from slimfleet.compression.types import DeviceProfile
 
 __all__ = ["Search", "search"]
 
-MOST_EXAMPLES = 2000
-"""Validation examples that a sub-network is scored on."""
-
-KEPT = 3
-"""One of so many stays in each round of halving."""
-
-ANCHORS = 8
-"""Sub-networks that are as small on every axis, with which a search begins."""
-
-LIMITED = ("flops", "latency", "memory", "energy", "size")
+LIMITED = ("flops", "latency", "memory", "energy", "size", "parameters")
 
 Limit = float | str | None
 """A share of what the model has, or a number with its unit: see `target_of`."""
@@ -59,6 +47,7 @@ class Search:
     memory: Limit = None
     energy: Limit = None
     size: Limit = None
+    parameters: Limit = None
     """Limits, as shares of what the model has or with a unit: `0.3`, `12ms`, `200kB`. FLOPs, latency on one thread of
     this machine, peak memory and energy (simulated) are those of one example, `size` is that of model.slim. Without
     any, half the FLOPs."""
@@ -116,16 +105,15 @@ def search(slim: SlimModel, central: CentralTask, settings: Search) -> tuple[Sli
         raise BadInput(
             "search finds nothing to choose in this model: it has no channels, blocks or kernels to remove"
         )
-    judge = _Judge(space, central, settings, slim)
+    judge = Judge(space, central, slim, settings.limits, settings.device)
     if settings.strategy == "supernet":
         tuning = replace(settings.tuning, epochs=settings.supernet_epochs)
         model, steps = supernet(slim, space, central, tuning, (began + until) / 2)
         tried = _explored(judge, model, settings, until)
-        best = _best(tried, settings)
+        best = best_of(tried)
         small = judge.made(model, best.choice)
     else:
-        tried, small, steps = _halved(judge, original, settings, until)
-        best = _best(tried, settings)
+        small, best, tried, steps = halved(judge, original, settings.trials, settings.tuning, until)
     tuned, done = tune(small, central, settings.tuning, "search: fine-tuning", taught(original, central))
     return tuned, TechniqueReport(
         changed=tuple(LayerChange(axis.of, axis.told(value)) for axis, value in space.changes(best.choice)),
@@ -135,67 +123,10 @@ def search(slim: SlimModel, central: CentralTask, settings: Search) -> tuple[Sli
     )
 
 
-@dataclass(frozen=True)
-class _Scored:
-    choice: Choice
-    evaluation: Evaluation
-    costs: Mapping[str, float]
-    """As shares of what the original has."""
-    over: tuple[float, ...]
-    """How far each cost is over its limit, as a share of that; below 0 inside."""
-
-    @property
-    def keeps(self) -> bool:
-        return max(self.over) <= 0
-
-
-class _Judge:
-    """Makes and scores sub-networks."""
-
-    def __init__(self, space: Space, central: CentralTask, settings: Search, slim: SlimModel) -> None:
-        self.space, self._slim = space, slim
-        self.central = replace(central, validation=central.validation.take(slice(MOST_EXAMPLES)))
-        self._profile: DeviceProfile | None = profile_named(settings.device) if settings.device else None
-        self._limits = settings.limits
-        self._whole = self._costs(replace(slim, model=deepcopy(slim.model)))
-
-    def made(self, model: nn.Module, choice: Choice) -> SlimModel:
-        """The sub-network of a choice, ready to be used."""
-        small = recalibrated(subnet(self.space, model, choice).model, self.central)
-        return on_grids(self.space, replace(self._slim, model=small), choice)
-
-    def scored(self, small: SlimModel, choice: Choice) -> _Scored:
-        """What a sub-network costs, and how good it is."""
-        costs = self._costs(small)
-        shares = {name: cost / self._whole[name] for name, cost in costs.items()}
-        over = tuple(
-            (shares[name] / limit.share if limit.share else costs[name] / (limit.absolute or 1.0)) - 1
-            for name, limit in self._limits.items()
-        )
-        return _Scored(choice, self.central.validated(small.model), shares, over)
-
-    def _costs(self, slim: SlimModel) -> dict[str, float]:
-        slim.model.eval()
-        return {name: COSTS[name](slim, self.central, self._profile) for name in self._limits}
-
-
-def _best(tried: Sequence[_Scored], settings: Search) -> _Scored:
-    """The one of least loss that keeps to the limits."""
-    inside = [each for each in tried if each.keeps]
-    if not inside:
-        near = min(tried, key=lambda each: max(each.over))
-        reached = ", ".join(f"{share:.3g} of the {cost}" for cost, share in near.costs.items())
-        raise BadInput(
-            f"search finds no architecture within the limits, the nearest has {reached}: raise the limits, or lower "
-            f"narrowest ({settings.narrowest:g})"
-        )
-    return min(inside, key=lambda each: each.evaluation.loss)
-
-
-def _explored(judge: _Judge, model: nn.Module, settings: Search, until: float) -> list[_Scored]:
+def _explored(judge: Judge, model: nn.Module, settings: Search, until: float) -> list[Scored]:
     """Sub-networks with the weights of `model`, the first ones equally small on every axis."""
     optuna = _optuna()
-    space, known = judge.space, dict[tuple[int, ...], _Scored]()
+    space, known = judge.space, dict[tuple[int, ...], Scored]()
 
     def objective(trial: Any) -> tuple[float, ...]:
         places = {axis.name: trial.suggest_int(axis.name, 0, len(axis.values) - 1) for axis in space.axes}
@@ -238,51 +169,7 @@ def _sampler(optuna: Any, seed: int, settings: Search) -> Any:
     return optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
 
 
-def _halved(
-    judge: _Judge, original: nn.Module, settings: Search, until: float
-) -> tuple[list[_Scored], SlimModel, int]:
-    """What was scored in the last round that each was in, the model of the best, and the steps of all."""
-    central, rounds = judge.central, 0
-    runners = _within_limits(judge, original, settings, until)
-    while KEPT**rounds < len(runners):
-        rounds += 1
-    loss, steps, tried = taught(original, central), 0, dict(enumerate(each for _, each in runners))
-    racing = {number: small for number, (small, _) in enumerate(runners)}
-    for left in range(rounds, 0, -1):
-        tuning = replace(settings.tuning, epochs=settings.tuning.epochs / KEPT**left)
-        for number in racing:
-            if time.monotonic() < until:
-                what = f"search: {len(racing)} left"
-                racing[number], done = tune(racing[number], central, tuning, what, loss)
-                tried[number] = judge.scored(racing[number], tried[number].choice)
-                steps += done.steps
-        ranked = sorted(racing, key=lambda number: (not tried[number].keeps, tried[number].evaluation.loss))
-        racing = {number: racing[number] for number in ranked[: max(len(racing) // KEPT, 1)]}
-    best = _best([tried[number] for number in racing], settings)
-    return list(tried.values()), next(racing[n] for n in racing if tried[n] is best), steps
-
-
-def _within_limits(
-    judge: _Judge, original: nn.Module, settings: Search, until: float
-) -> list[tuple[SlimModel, _Scored]]:
-    """Random sub-networks that keep to the limits, as many as there are trials, or what is found of them in time."""
-    rng, seen = np.random.default_rng([judge.central.seed, 17]), set[tuple[int, ...]]()
-    found: list[tuple[SlimModel, _Scored]] = []
-    nearest: list[tuple[SlimModel, _Scored]] = []
-    for turn in range(10 * settings.trials):
-        choice = judge.space.level(turn / (ANCHORS - 1)) if turn < ANCHORS else judge.space.drawn(rng)
-        if (key := tuple(choice.values())) in seen:
-            continue
-        seen.add(key)
-        small = judge.made(original, choice)
-        scored = judge.scored(small, choice)
-        (found if scored.keeps else nearest).append((small, scored))
-        if len(found) == settings.trials or time.monotonic() > until:
-            break
-    return found or nearest
-
-
-def _curves(tried: Sequence[_Scored], cost: str, best: _Scored) -> tuple[Curve, ...]:
+def _curves(tried: Sequence[Scored], cost: str, best: Scored) -> tuple[Curve, ...]:
     """Cost, as a share of the original's, against validation loss: all that were tried, the front, the chosen one."""
     points = sorted((each.costs[cost], each.evaluation.loss) for each in tried)
     front: list[tuple[float, float]] = []
