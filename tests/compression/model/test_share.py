@@ -30,7 +30,7 @@ def error(weight, places):
     count=st.integers(1, 40),
     kind=st.sampled_from(["normal", "heavy", "few", "sparse"]),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_every_value_has_its_run_of_weights_and_none_is_empty(seed, size, count, kind):
     weight = torch.randn(size, generator=torch.Generator().manual_seed(seed))
     if kind == "heavy":

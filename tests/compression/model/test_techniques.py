@@ -56,13 +56,8 @@ def test_the_model_given_stays_as_it_is_and_the_same_seed_gives_the_same_bytes(t
     assert not same(state(first), before) or text.startswith("distil")
     assert not first.model.training
     assert report.changed
-
-
-@pytest.mark.parametrize("text", STEPS)
-def test_weights_obey_what_the_result_says_they_obey(taught, trained, text):
-    slim, _ = applied(text, trained, taught)
-    named = dict(slim.model.named_parameters())
-    for name, constraint in slim.constraints.items():
+    named = dict(first.model.named_parameters())
+    for name, constraint in first.constraints.items():
         assert torch.equal(constraint.obeyed(named[name].detach()), named[name])
 
 
