@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from slimfleet.compression import cli
 from slimfleet.compression.codec.native.library import load
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.packing import Lossless, SlimFile, ToError, ToRate, pack_file, unpack_file
@@ -193,27 +194,36 @@ def test_a_file_is_not_written_over_itself(tmp_path):
 # ---- commands ----
 
 
-def run(*arguments, **more):
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120, **more
-    )
+@pytest.fixture
+def compress(monkeypatch, capsys):
+    """Run the command in this process: exit code, stdout, stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["slimfleet-compress", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        output = capsys.readouterr()
+        return caught.value.code, output.out, output.err
+
+    return run
 
 
-def test_the_commands_pack_look_and_unpack(tmp_path):
+def test_the_commands_pack_look_and_unpack(compress, tmp_path):
     source = save(state(), tmp_path / "model.pt")
-    done = run("pack", source, "--lossless", "-o", tmp_path / "a.slim", "--json")
-    made = json.loads(done.stdout)
+    _, out, _ = compress("pack", source, "--lossless", "-o", tmp_path / "a.slim", "--json")
+    made = json.loads(out)
     assert list(made) == ["bytes_in", "bytes", "ratio", "bits_per_parameter", "nmse", "seconds", "mb_per_s"]
     assert made["bytes"] == (tmp_path / "a.slim").stat().st_size
     assert made["bytes_in"] == source.stat().st_size
-    seen = json.loads(run("inspect", tmp_path / "a.slim", "--json").stdout)
+    seen = json.loads(compress("inspect", tmp_path / "a.slim", "--json")[1])
     tensors = {tensor["name"]: tensor for tensor in seen["tensors"]}
     assert (tensors["head"]["coding"], tensors["head"]["tied_to"]) == ("tied", "embedding")
     assert tensors["brain"]["dtype"] == "bfloat16"
     assert sum(tensor["bytes"] for tensor in seen["tensors"]) < seen["bytes"]
-    assert "embedding" in run("inspect", tmp_path / "a.slim").stdout
-    done = run("unpack", tmp_path / "a.slim", "-o", tmp_path / "b.safetensors")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert "embedding" in compress("inspect", tmp_path / "a.slim")[1]
+    code, out, err = compress("unpack", tmp_path / "a.slim", "-o", tmp_path / "b.safetensors")
+    assert (code, err) == (0, "")
+    assert f"{len(state())} tensors" in out
     assert set(safetensors.torch.load_file(tmp_path / "b.safetensors")) == set(state())
 
 
@@ -230,14 +240,15 @@ def test_the_commands_pack_look_and_unpack(tmp_path):
         (["inspect", "cut.slim"], "cut.slim is not a sound slim file (checksum)"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_code_2(arguments, words, tmp_path):
+def test_mistakes_are_one_line_and_exit_code_2(arguments, words, compress, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     np.savez(tmp_path / "m.npz", a=np.zeros(3, np.float32))
     (tmp_path / "cut.slim").write_bytes(b"SLIM\1\0\0\0" + bytes(40))
     before = set(tmp_path.iterdir())
-    done = run(*arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert words in done.stderr
-    assert done.stderr.count("\n") == 1
+    code, _, err = compress(*arguments)
+    assert code == 2, err
+    assert words in err
+    assert err.count("\n") == 1
     assert set(tmp_path.iterdir()) == before
 
 

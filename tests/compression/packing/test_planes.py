@@ -87,7 +87,7 @@ def verdict(unpack, data, size, width, floats):
 @pytest.mark.skipif(load() is None, reason="compares with the native coder")
 def test_damaged_bytes_are_taken_or_refused_alike():
     rng, refused, taken = np.random.default_rng(4), 0, 0
-    for trial in range(1500):
+    for trial in range(600):
         width, floats = WIDTHS[trial % 4], bool(trial & 4)
         data = list(KINDS.values())[trial % len(KINDS)](rng, int(rng.integers(1, 1500)), width)
         packed = bytearray(pack_planes(data, width, floats=floats))
@@ -102,4 +102,4 @@ def test_damaged_bytes_are_taken_or_refused_alike():
         assert native == verdict(portable_planes.unpack, bytes(packed), data.size, width, floats), trial
         refused += native == "entropy"
         taken += native != "entropy"
-    assert min(refused, taken) > 100
+    assert min(refused, taken) > 50
