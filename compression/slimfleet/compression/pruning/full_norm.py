@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
+
+_BATCH_NORM = signature(F.batch_norm)
 
 OWN_SIZES = frozenset(
     f"torch.nn.modules.{kind}"
@@ -166,20 +169,12 @@ def _group_norm(
     )
 
 
-def _kernel_norm(
-    kept: int,
-    full: int,
-    kernel: Tensor,
-    running_mean: None,
-    running_var: None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    """`kernel` has shape (1, outputs, inputs times places)."""
-    y = _standardised(kernel, [2], kernel.shape[2] * full // kept, eps)
+def _kernel_norm(kept: int, full: int, *args: Any, **kwargs: Any) -> Tensor:
+    """As `batch_norm` of a kernel of shape (1, outputs, inputs times places)."""
+    given = _BATCH_NORM.bind(*args, **kwargs)
+    given.apply_defaults()
+    kernel, weight, bias = (given.arguments[name] for name in ("input", "weight", "bias"))
+    y = _standardised(kernel, [2], kernel.shape[2] * full // kept, given.arguments["eps"])
     return _affine(y, None if weight is None else weight[:, None], None if bias is None else bias[:, None])
 
 
