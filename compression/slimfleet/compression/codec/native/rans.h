@@ -88,12 +88,12 @@ static inline uint8_t *rans_encode(const rans_table *t, const uint8_t *symbols, 
         const int32_t k = (symbols[i] - t->first) >> t->shift;
         const uint32_t f = t->frequency[k];
         uint32_t x = state[i & (lanes - 1)];
-        if (x >= f << 20) {
-            if (at - begin < 2) return NULL;
-            *--at = (uint8_t)(x >> 8);
-            *--at = (uint8_t)x;
-            x >>= 16;
-        }
+        if (at - begin < 2) return NULL;
+        at[-1] = (uint8_t)(x >> 8);
+        at[-2] = (uint8_t)x;
+        const int full = x >= f << 20; /* no branch, as in the decoder */
+        at -= 2 * full;
+        x = full ? x >> 16 : x;
         const uint32_t q = (uint32_t)((x * inverse[k]) >> 44);
         state[i & (lanes - 1)] = (q << RANS_BITS) + (x - q * f) + t->start[k];
     }
