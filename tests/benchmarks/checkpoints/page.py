@@ -113,7 +113,7 @@ def _large(runs: Sequence[Run]) -> list[str]:
         f"{base.file_bytes:,} bytes of float32 in the shape of a Transformer, normally distributed with a scale for "
         "each row, as .safetensors; the largest tensor has 262 MB. Peak memory is the process's resident set, as the "
         "system counts it, Python and libraries included. `read and write` copies the file through a buffer and waits "
-        "for the disk.",
+        "for the disk. Seconds depend on what else the machine does, processor seconds hardly.",
         "",
         "| command | seconds | of one pass | processor seconds | peak memory, MB | bytes written |",
         "| --- | --- | --- | --- | --- | --- |",

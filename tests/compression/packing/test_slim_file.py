@@ -21,8 +21,9 @@ from slimfleet.compression.packing import (
     write_slim,
 )
 from slimfleet.compression.packing.dtypes import DTYPES
-from slimfleet.compression.packing.index import Index, Record, Section, Store, Stored, deflate
+from slimfleet.compression.packing.index import deflate
 from slimfleet.compression.packing.layout import head_bytes, tail_bytes
+from slimfleet.compression.packing.records import Index, Record, Section, Store, Stored
 
 needs_native = pytest.mark.skipif(library.load() is None, reason="writes with the native coder")
 

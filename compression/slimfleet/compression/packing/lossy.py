@@ -15,7 +15,6 @@ from slimfleet.compression.codec.quantise.grid import FRACTION
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.packing.codings import ToError, ToRate
 from slimfleet.compression.packing.dtypes import to_float32
-from slimfleet.compression.packing.index import Record
 from slimfleet.compression.packing.quantiser import (
     Quantised,
     Values,
@@ -27,6 +26,7 @@ from slimfleet.compression.packing.quantiser import (
     quantise,
     units_of,
 )
+from slimfleet.compression.packing.records import Record
 from slimfleet.compression.packing.search import Numbers, meet
 from slimfleet.compression.packing.sections import Coded
 

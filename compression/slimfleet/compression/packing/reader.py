@@ -21,17 +21,9 @@ from slimfleet.compression.codec.quantise.grid import Grid, dequantised
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.files import naming
 from slimfleet.compression.packing.codings import Codebook, Entry, Lossless, OnGrid
+from slimfleet.compression.packing.coherence import check_dtypes
 from slimfleet.compression.packing.dtypes import from_float32, to_float32
-from slimfleet.compression.packing.index import (
-    WHOLE,
-    Index,
-    Piece,
-    Record,
-    Section,
-    Store,
-    check_dtypes,
-    inflate,
-)
+from slimfleet.compression.packing.index import inflate
 from slimfleet.compression.packing.layout import (
     HEAD,
     LEAST_BYTES,
@@ -41,6 +33,7 @@ from slimfleet.compression.packing.layout import (
     read_tail,
     tail_bytes,
 )
+from slimfleet.compression.packing.records import WHOLE, Index, Piece, Record, Section, Store
 from slimfleet.compression.packing.sections import read_elements, read_levels
 from slimfleet.compression.packing.settle import LARGEST_INTEGER, along, multiplied
 

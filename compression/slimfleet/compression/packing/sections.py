@@ -25,8 +25,8 @@ from slimfleet.compression.codec.native.build import WAYS_OUT
 from slimfleet.compression.codec.native.library import load
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.packing.dtypes import Dtype
-from slimfleet.compression.packing.index import Piece, Section
 from slimfleet.compression.packing.planes import MOST_ELEMENTS_A_BYTE, pack_planes, unpack_planes
+from slimfleet.compression.packing.records import Piece, Section
 
 _TRELLIS = 0x80
 _PRESET: dict[Section, NativePreset] = {Section.SMALL: "small", Section.FAST: "fast"}

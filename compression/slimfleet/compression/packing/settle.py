@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from slimfleet.compression.codec.native.bindings import Levels
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.packing.codings import Codebook, OnGrid
 from slimfleet.compression.packing.dtypes import Dtype, from_float32, to_float32
-from slimfleet.compression.packing.index import MOST_CENTROIDS, WHOLE
+from slimfleet.compression.packing.records import MOST_CENTROIDS, WHOLE
 
 LARGEST_INTEGER = 1 << 24
 """Of multiples of a step: whole numbers are exact in float32 up to here."""
@@ -82,7 +83,9 @@ def ranked(
     return centroids[order], origin, np.asarray(rank[indices] - np.int32(origin), np.int32, order="C")
 
 
-def _rows(array: NDArray[Any], step: NDArray[np.float32], axis: int):  # type: ignore[no-untyped-def]
+def _rows(
+    array: NDArray[Any], step: NDArray[np.float32], axis: int
+) -> Iterator[tuple[Any, NDArray[np.float32]]]:
     """Blocks of a tensor with the steps of each, so that nothing large is made of them."""
     shaped = along(step, axis, array.ndim)
     if array.ndim == 0 or not array.size:

@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 
 import xxhash
 
-from slimfleet.compression.packing.index import Stored
+from slimfleet.compression.packing.records import Stored
 from slimfleet.compression.packing.sections import Coded
 
 

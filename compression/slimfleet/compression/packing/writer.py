@@ -20,12 +20,13 @@ from slimfleet.compression.errors import BadInput
 from slimfleet.compression.files import written_atomically
 from slimfleet.compression.packing.codings import Codebook, Entry, Lossless, OnGrid, ToError, ToRate
 from slimfleet.compression.packing.dtypes import FLOAT32, Dtype, to_float32
-from slimfleet.compression.packing.index import MOST_INDEX_BYTES, Index, Record, Store, deflate
+from slimfleet.compression.packing.index import MOST_INDEX_BYTES, deflate
 from slimfleet.compression.packing.layout import LEAST_BYTES, head_bytes, most_expanded, tail_bytes
 from slimfleet.compression.packing.lossy import LEAST_NMSE, Lossy, Settled, code_group, code_large
 from slimfleet.compression.packing.quantiser import energy, finest
+from slimfleet.compression.packing.records import Index, Record, Store
 from slimfleet.compression.packing.rounding import mantissa_bits, rounded
-from slimfleet.compression.packing.sections import code_elements, code_levels, part_of
+from slimfleet.compression.packing.sections import Coded, code_elements, code_levels, part_of
 from slimfleet.compression.packing.settle import multiples, ranked
 from slimfleet.compression.packing.stream import SectionStream
 
@@ -298,7 +299,7 @@ def _suits_a_grid(array: NDArray[Any], dtype: Dtype, nmse: float) -> bool:
     return 0 < squares < float("inf") and least**2 * array.size <= 3 * nmse * squares
 
 
-def _code_settled(levels: Levels, preset: NativePreset):  # type: ignore[no-untyped-def]
+def _code_settled(levels: Levels, preset: NativePreset) -> Coded:
     return code_levels([part_of(levels)], [levels], preset)
 
 
