@@ -29,10 +29,14 @@ class Applied:
 
 
 def applied(
-    slim: SlimModel, central: CentralTask, recipe: Recipe, profile: DeviceProfile | None = None
+    slim: SlimModel,
+    central: CentralTask,
+    recipe: Recipe,
+    before: Measured,
+    profile: DeviceProfile | None = None,
 ) -> tuple[SlimModel, tuple[Applied, ...]]:
-    """The model that a recipe makes of `slim`, which stays as it is, and what each step did."""
-    now, before, done = slim, measured(slim, central, profile), []
+    """The model that a recipe makes of `slim`, which stays as it is and measures `before`, and what each step did."""
+    now, done = slim, []
     for step in recipe.steps:
         began = time.perf_counter()
         now, report = TECHNIQUES[step.technique].apply(now, central, step.settings)

@@ -135,7 +135,7 @@ def _made(
     slim: SlimModel, central: CentralTask, request: Request, before: Measured, folder: Path
 ) -> tuple[SlimModel, tuple[Applied, ...]]:
     if request.recipe is not None:
-        return applied(slim, central, request.recipe, request.device)
+        return applied(slim, central, request.recipe, before, request.device)
     if not request.targets:
         raise BadInput(
             "nothing to do: give a target such as size=0.1, or a recipe such as 'quantise: weights=8'"

@@ -52,7 +52,7 @@ class Mask:
 
     def obeyed(self, weight: Tensor) -> Tensor:
         """The weight, zero where it is not free."""
-        return weight * self.free
+        return torch.where(self.free, weight, 0.0)  # not a product, which would give negative zeros
 
     def gradient(self, gradient: Tensor, weight: Tensor) -> Tensor:
         """No gradient where the weight is not free."""

@@ -64,12 +64,12 @@ def searched(
         for candidate in left:
             recipe = candidate.recipe(epochs, TUNING)
             if str(recipe) not in journal.tried:
-                _, steps = applied(slim, central, recipe, profile)
+                _, steps = applied(slim, central, recipe, before, profile)
                 journal.done(str(recipe), steps[-1].after)
         outcomes = {each: journal.tried[str(each.recipe(epochs, TUNING))] for each in left}
         left = sorted(left, key=lambda each: merit(outcomes[each], targets, before), reverse=True)
         left, epochs = left[: ceil(len(left) / KEPT)], min(KEPT * epochs, MOST_EPOCHS)
-    made, steps = applied(slim, central, left[0].recipe(epochs, TUNING), profile)
+    made, steps = applied(slim, central, left[0].recipe(epochs, TUNING), before, profile)
     return Found(made, steps)
 
 
