@@ -13,7 +13,7 @@ import typer
 
 from slimfleet.compression.edge.command_line import Quiet, Version, command_app, run_app
 from slimfleet.compression.errors import BadInput, PayloadError
-from slimfleet.compression.model.command import model, techniques
+from slimfleet.compression.model.cli import model, techniques
 
 # Each command imports what it needs: help and mistakes should not wait for numpy, nor for the codec.
 if TYPE_CHECKING:

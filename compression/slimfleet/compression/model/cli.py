@@ -58,7 +58,7 @@ def model(
     ] = 10.0,
     train: Annotated[float, typer.Option(min=0, metavar="EPOCHS", help="Train the model before.")] = 0.0,
     device: Annotated[str | None, typer.Option(help="Device profile whose joules are reported.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="What is drawn, is drawn from it.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json.")] = False,
     option: TaskArguments = None,
     import_from: ImportFrom = None,
@@ -72,7 +72,7 @@ def model(
 
     For example:
       slimfleet-compress model net.pt --task digits --target size=0.1 --out small
-      slimfleet-compress model net.pt --task digits --recipe 'quantise: weights=8, activations=8' --out small
+      slimfleet-compress model net.pt --task digits --recipe quantise --out small
     """
     with interruptible():
         from slimfleet.compression.model.compress import Request, compress
