@@ -8,7 +8,6 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -22,11 +21,13 @@ from slimfleet.coordinator.reporting import DeviceRow, RunRecord
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
-# What tests find out about models is no business of the user's cache; gone when this process ends.
-CACHE = tempfile.TemporaryDirectory(prefix="slimfleet-tests-")
-os.environ["XDG_CACHE_HOME"] = CACHE.name
-
 MakeRecord = Callable[..., RunRecord]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _findings_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What tests find out about models is no business of the user's cache, nor of the next run."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(autouse=True)
