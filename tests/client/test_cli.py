@@ -17,6 +17,7 @@ from slimfleet.client.figures import Figure, profile_figures, profile_like, prof
 from slimfleet.client.meters import Meter, NoMeter, PowerSupplyMeter, Reading
 from slimfleet.client.printing import benchmark_text
 from slimfleet.client.tasks import Digits
+from slimfleet.client.tasks.packaged import DataPackage
 from slimfleet.compression import BadInput, DeviceProfile
 from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.edge.command_line import json_text
@@ -95,6 +96,27 @@ def test_options_reach_the_task(device: Run, own: Path) -> None:
     assert code == 0
     assert "118" in out
     assert "330" not in out
+
+
+def test_a_built_in_task_needs_no_data_to_be_inspected(device: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DataPackage, "file", lambda *arguments: pytest.fail("data were asked for"))
+    code, out, _ = device("inspect", "spoken-digits", "--option", "model=lstm", "--width", 0.5, "--json")
+    assert code == 0
+    assert [(group["name"], group["size"]) for group in json.loads(out)["groups"]] == [("recurrent", 96)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["spoken-digit"], "did you mean 'spoken-digits'?"),
+        (["spoken-digits", "--option", "modle=lstm"], "has no option modle (did you mean 'model'?)"),
+        (["spoken-digits", "--option", "model=ltsm"], "model is 'ltsm' (did you mean 'lstm'?)"),
+    ],
+)
+def test_the_nearest_task_option_and_model_are_named(device: Run, arguments: list[str], message: str) -> None:
+    code, _, err = device("inspect", *arguments)
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
 
 
 def test_a_narrow_model_costs_less_of_everything() -> None:

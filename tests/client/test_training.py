@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from slimfleet.client.training import Trained, local_sgd, prepared, shuffled
-from slimfleet.compression import BadInput, BudgetExceeded, Examples, Plan, Training
+from slimfleet.client.training import Trained, local_sgd
+from slimfleet.compression import Examples, Plan, Training
+from slimfleet.compression.training import shuffled
 
 PLAN = Plan(width=1.0, local_steps=5, batch_size=16, nmse=0.1)
 SGD = Training(learning_rate=0.1, momentum=0.0)
@@ -88,11 +89,6 @@ def test_a_full_round_asks_before_each_step_and_not_after_the_last():
     assert (len(asked), trained.steps, trained.stopped_by) == (5, 5, None)
 
 
-def test_no_examples_is_an_error_and_not_an_endless_loop():
-    with pytest.raises(BadInput, match="no examples"):
-        train(line(1.0), Examples(torch.zeros(0, 1), torch.zeros(0, 1)))
-
-
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_convolution_with_batch_norm_learns_in_either_precision(precision, task):
     torch.manual_seed(0)
@@ -114,70 +110,3 @@ def test_bfloat16_is_another_computation(task):
         weights.append(model[4].weight)
     assert not torch.equal(*weights)
     torch.testing.assert_close(*weights, rtol=0.1, atol=0.01)
-
-
-class Deviation(nn.Module):
-    """Divides by the deviation over the batch, which one example does not have."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(1))
-        self.register_buffer("calls", torch.zeros(()))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.calls += 1
-        return self.weight * x / (x.var(0).sqrt() + 1) if self.training else self.weight * x
-
-
-def numbers(n: int) -> Examples:
-    return Examples(torch.arange(1.0 * n).view(-1, 1), torch.ones(n, 1))
-
-
-def norm() -> nn.Module:
-    return nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
-
-
-@pytest.mark.parametrize(
-    ("build", "examples", "batch", "single"),
-    [
-        (norm, 17, 16, False),
-        (norm, 16, 16, True),
-        (norm, 18, 16, True),
-        (lambda: nn.Sequential(nn.Unflatten(1, (1, 1)), nn.GroupNorm(1, 1)), 17, 16, False),
-        (Deviation, 17, 16, False),
-        (lambda: line(1.0), 17, 16, True),
-        (norm, 1, 16, True),
-        (norm, 5, 1, True),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:var..:UserWarning")
-def test_a_last_batch_of_one_example_is_used_where_the_model_can_train_on_it(build, examples, batch, single):
-    data, model = numbers(examples), build()
-    model.eval()
-    before = [tensor.clone() for tensor in model.state_dict().values()]
-    assert prepared(model, Line(), data, batch) is single
-    assert model.training
-    assert all(torch.equal(*pair) for pair in zip(model.state_dict().values(), before, strict=True))
-    batches = shuffled(data, batch, np.random.default_rng(0), single=single)
-    sizes = [len(next(batches)) for _ in range(4)]
-    epoch = [batch] * (examples // batch) + [examples % batch] * (examples % batch > int(not single))
-    assert sizes == (epoch * 4)[:4]
-
-
-def test_batches_of_one_keep_to_the_running_statistics_until_they_are_larger():
-    model = norm()
-    prepared(model, Line(), numbers(5), 1)
-    assert not model[1].training
-    trained = train(model, numbers(5), replace(PLAN, batch_size=1, local_steps=3))
-    assert trained.steps == 3
-    assert (model[1].running_mean, model[1].num_batches_tracked) == (0, 0)
-    prepared(model, Line(), numbers(5), 2)
-    assert model[1].training
-
-
-@pytest.mark.filterwarnings("ignore:var..:UserWarning")
-def test_one_example_on_which_a_model_cannot_train_is_refused_in_one_line():
-    with pytest.raises(BudgetExceeded, match="cannot train on one example at a time") as refusal:
-        prepared(Deviation(), Line(), numbers(1), 16)
-    assert refusal.value.constraint == "examples"
-    assert "\n" not in str(refusal.value)

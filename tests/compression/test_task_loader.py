@@ -66,7 +66,11 @@ def test_an_object_that_is_a_task_already_is_taken_as_it_is():
             {},
             r"no task is called 'sum' \(did you mean 'sums'\?\); there are sums, noisy-sums, and module:object",
         ),
-        ("sums", {"niose": 1}, r"task 'sums' has no option niose; its options are: noise"),
+        (
+            "sums",
+            {"niose": 1},
+            r"task 'sums' has no option niose \(did you mean 'noise'\?\); its options are: noise",
+        ),
         ("sample_tasks:lines", {}, r"task 'sample_tasks:lines' needs the option path; its options are: path"),
         ("sample_tasks:nothing", {}, r"'sample_tasks:nothing' gives a dict without name, .*: not a task"),
         ("sample_tasks:number", {}, r"'sample_tasks:number' gives a int without name, .*: not a task"),

@@ -6,6 +6,7 @@ An input is one byte and a payload: an update, a whole model, or a change of `BA
         `BASE`, so that the decoder behind the envelope is reached
     2   an update is decoded with `REFERENCE`
     4   and the payload's check of the guess is taken for right, whatever it is, as units may have changed
+    8   not a payload at all, but a slim file: see slim_cases.py
 
     python tests/fuzz/cases.py unpack FOLDER       seeds and committed inputs into a folder
     python tests/fuzz/cases.py pack FOLDER MORE    the inputs of a folder into corpus.tar.xz, and what more fits in
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import slim_cases
 import xxhash
 from numpy.typing import NDArray
 
@@ -60,7 +62,9 @@ SPECS = [
     CodecSpec(bits=8),
     CodecSpec(bits=32),
 ]
-RESEALED, GUESSED, AGREED = 1, 2, 4
+RESEALED, GUESSED, AGREED, SLIM = 1, 2, 4, 8
+SLIM_SHARE = 0.6
+"""Of the mutations that are made of honest slim files."""
 LIMIT_CPU_S = 1.0
 """For a schema of six thousand bytes: a thousand times what decoding takes."""
 LIMIT_GROWTH_BYTES = 64 << 20
@@ -116,7 +120,15 @@ def seeds() -> list[bytes]:
             made.append(encode_to(tensors(), SCHEMA, aim, coding=alone).payload)
             guessed.append(encode_to(tensors(), SCHEMA, aim, coding=beside).payload)
         made += published(preset)
-    return [bytes([RESEALED]) + p for p in made] + [bytes([RESEALED | GUESSED | AGREED]) + p for p in guessed]
+    payloads = [bytes([RESEALED]) + p for p in made] + [
+        bytes([RESEALED | GUESSED | AGREED]) + p for p in guessed
+    ]
+    return payloads + slim_seeds()
+
+
+def slim_seeds() -> list[bytes]:
+    """Honest slim files."""
+    return [bytes([SLIM]) + data for data in slim_cases.seeds()]
 
 
 def published(preset: Preset) -> list[bytes]:
@@ -238,8 +250,11 @@ def mutate(data: bytes, other: bytes, rng: random.Random) -> bytes:
 def inputs(count: int, seed: int) -> list[bytes]:
     """Seeds, committed inputs, then mutations of both, `count` in all; the same seed gives the same inputs."""
     rng = random.Random(seed)
-    known = seeds() + found()
-    mutations = [mutate(rng.choice(known), rng.choice(known), rng) for _ in range(max(count - len(known), 0))]
+    known, slim = seeds() + found(), slim_seeds()
+    mutations = []
+    for _ in range(max(count - len(known), 0)):
+        of = slim if rng.random() < SLIM_SHARE else known
+        mutations.append(mutate(rng.choice(of), rng.choice(of), rng))
     return (known + mutations)[:count]
 
 
@@ -264,6 +279,8 @@ def agreeing(flags: int) -> Iterator[None]:
 
 def decoded(data: bytes) -> Tensors:
     """The tensors of an input. Raises PayloadError."""
+    if flags_of(data) & SLIM:
+        return slim_cases.decoded(data[1:])
     payload, flags = payload_of(data), flags_of(data)
     with agreeing(flags):
         match kind_of(payload):
@@ -294,13 +311,16 @@ def check(data: bytes) -> str | None:
         raise Finding(f"{growth} bytes of memory in one run, the limit is {LIMIT_GROWTH_BYTES}")
     if reason is not None and reason not in REASONS:
         raise Finding(f"{reason!r} is none of the reasons")
-    if reason is None and not all(np.isfinite(array).all() for array in finite(data, SCHEMA.check(tensors))):
+    if reason is None and not all(np.isfinite(array).all() for array in finite(data, tensors)):
         raise Finding("NaN or infinity was decoded")
     return reason
 
 
 def finite(data: bytes, tensors: Tensors) -> list[NDArray[Any]]:
-    """The tensors that have to be finite: the weights of a model, all of an update."""
+    """The tensors that have to be finite: the weights of a model, all of an update, those of a slim file on a grid."""
+    if flags_of(data) & SLIM:
+        return slim_cases.finite(data[1:])
+    SCHEMA.check(tensors)
     model = kind_of(payload_of(data)) in (PayloadKind.MODEL, PayloadKind.CHANGE)
     return [tensors[t.name] for t in (SCHEMA.weights if model else SCHEMA.tensors)]
 

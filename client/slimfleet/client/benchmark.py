@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from slimfleet.client.meters import Meter, Reading, net_of_idle, peak_memory_bytes, reset_peak_memory
-from slimfleet.client.training import local_sgd, shuffled
+from slimfleet.client.training import local_sgd
 from slimfleet.compression import BadInput, Plan, Task, Training
 from slimfleet.compression.cost import work_of
 from slimfleet.compression.threads import torch_threads
+from slimfleet.compression.training import shuffled
 
 WARM_UP_STEPS = 3
 """The first steps include the libraries' own initialisation."""

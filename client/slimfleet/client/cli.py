@@ -32,14 +32,14 @@ from slimfleet.compression.edge.command_line import (
     run_app,
     stdout_kept_clean,
 )
-from slimfleet.compression.edge.task_loader import existing_folders, load_task, make_importable
+from slimfleet.compression.edge.task_loader import BUILT_IN, existing_folders, load_task, make_importable
 from slimfleet.compression.profiles import load_profiles
 
 app = command_app(no_args_is_help=True)
 
 TaskName = Annotated[
     str,
-    typer.Argument(metavar="TASK", help="digits, fashion-mnist, or module:object for your own task."),
+    typer.Argument(metavar="TASK", help=f"{', '.join(BUILT_IN)}, or module:object for your own task."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Batch = Annotated[int, typer.Option(metavar="N", min=1, help="Examples in one step of training.")]

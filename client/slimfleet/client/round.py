@@ -12,7 +12,7 @@ import numpy as np
 
 from slimfleet.client.guard import BudgetGuard
 from slimfleet.client.ledger import Ledger
-from slimfleet.client.training import Trained, local_sgd, prepared, shuffled
+from slimfleet.client.training import Trained, local_sgd
 from slimfleet.client.workbench import SubModel, Workbench
 from slimfleet.compression import (
     Assignment,
@@ -29,6 +29,7 @@ from slimfleet.compression.codec import Aim, Coding, add_residual, encode_to, re
 from slimfleet.compression.cost import Work, peak_memory_bytes
 from slimfleet.compression.difference import changed
 from slimfleet.compression.tensors import tensors_of
+from slimfleet.compression.training import prepared, shuffled
 from slimfleet.compression.wire import Envelope
 
 

@@ -5,7 +5,7 @@ The line names the task, the member and the cause. What a member raises stays at
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from math import isfinite
@@ -149,22 +149,17 @@ class CheckedTask:
         member = f"load({partition})"
         with blamed(self.reference, member):
             examples = self.wrapped.load(partition)
-        if not isinstance(examples, Examples):
-            raise self._bad(member, f"gives {_shown(examples)}: must be Examples(inputs, targets)")
-        if not examples.arguments:
-            raise self._bad(member, "gives no inputs: must be a tensor, or a tuple of tensors")
-        for tensor in examples.arguments:
-            self._check_tensor(member, tensor, "inputs")
-        self._check_tensor(member, examples.targets, "targets")
-        targets = len(examples.targets)
-        for tensor in examples.arguments:
-            if len(tensor) != targets:
-                raise self._bad(
-                    member, f"gives {len(tensor)} inputs and {targets} targets: must be as many of both"
-                )
-        if not targets:
-            raise self._bad(member, "gives no examples: must be at least one")
-        return examples
+        return self._checked_examples(member, examples)
+
+    @property
+    def validation(self) -> Callable[[], Examples] | None:
+        """The task's own `validation`, checked as `load` is; None where it has none."""
+        return self._validation if self._has("validation") else None
+
+    @property
+    def score(self) -> Callable[[Any, Tensor], float] | None:
+        """The task's own `score`, of which the result must be a number from 0 to 1; None where it has none."""
+        return self._score if self._has("score") else None
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
         """A 0-d tensor with a gradient, wherever the outputs have one."""
@@ -187,13 +182,10 @@ class CheckedTask:
             found = self.wrapped.evaluate(model)
         if not isinstance(found, Evaluation):
             raise self._bad("evaluate", f"gives {_shown(found)}: must be Evaluation(loss, accuracy)")
-        loss = self._number("loss", found.loss)
+        loss = self._number("evaluate", "loss", found.loss)
         if found.accuracy is None:
             return Evaluation(loss)
-        accuracy = self._number("accuracy", found.accuracy)
-        if not 0 <= accuracy <= 1 + _ROUNDING:
-            raise self._bad("evaluate", f"gives an accuracy of {accuracy:g}: must be from 0 to 1")
-        return Evaluation(loss, min(accuracy, 1.0))
+        return Evaluation(loss, self._share("evaluate", "accuracy", found.accuracy))
 
     def rehearse(self, partitions: int, seed: int) -> None:
         """Use every member as a run on `partitions` devices will, so that what is wrong is said before it begins."""
@@ -235,6 +227,35 @@ class CheckedTask:
             if not isfinite(value):
                 raise self._bad("loss", f"is {value} for the untrained model on load({partition})")
 
+    def _validation(self) -> Examples:
+        with blamed(self.reference, "validation"):
+            examples = cast(Any, self.wrapped).validation()
+        return self._checked_examples("validation", examples)
+
+    def _score(self, outputs: Any, targets: Tensor) -> float:
+        with blamed(self.reference, "score"):
+            found = cast(Any, self.wrapped).score(outputs, targets)
+        return self._share("score", "score", found)
+
+    def _checked_examples(self, member: str, examples: Any) -> Examples:
+        """As many of each input as targets, at least one, on the CPU, without NaN."""
+        if not isinstance(examples, Examples):
+            raise self._bad(member, f"gives {_shown(examples)}: must be Examples(inputs, targets)")
+        if not examples.arguments:
+            raise self._bad(member, "gives no inputs: must be a tensor, or a tuple of tensors")
+        for tensor in examples.arguments:
+            self._check_tensor(member, tensor, "inputs")
+        self._check_tensor(member, examples.targets, "targets")
+        targets = len(examples.targets)
+        for tensor in examples.arguments:
+            if len(tensor) != targets:
+                raise self._bad(
+                    member, f"gives {len(tensor)} inputs and {targets} targets: must be as many of both"
+                )
+        if not targets:
+            raise self._bad(member, "gives no examples: must be at least one")
+        return examples
+
     def _loss_of(
         self, model: nn.Module, inputs: tuple[Tensor, ...], source: str, targets: Tensor | None = None
     ) -> float:
@@ -272,12 +293,15 @@ class CheckedTask:
     def _targets_for(self, outputs: Any) -> Tensor:
         """The example targets; `outputs` are those of a batch of two."""
         if self._targets is None:
-            self._targets = self._own_targets() if self._has_targets() else self._found_targets(outputs)
+            self._targets = (
+                self._own_targets() if self._has("example_targets") else self._found_targets(outputs)
+            )
         return self._targets
 
-    def _has_targets(self) -> bool:
-        with blamed(self.reference, "example_targets"):
-            return hasattr(self.wrapped, "example_targets")
+    def _has(self, member: str) -> bool:
+        """Whether the task has an optional member."""
+        with blamed(self.reference, member):
+            return getattr(self.wrapped, member, None) is not None
 
     def _own_targets(self) -> Tensor:
         with blamed(self.reference, "example_targets"):
@@ -377,12 +401,20 @@ class CheckedTask:
         if value.is_floating_point() and bool(torch.isnan(value).any()):
             raise self._bad(member, f"{what} holds NaN")
 
-    def _number(self, what: str, value: Any) -> float:
+    def _number(self, member: str, what: str, value: Any) -> float:
         """`value` as a float; 0-d tensors and numpy's numbers are numbers too."""
         if isinstance(value, str) or not hasattr(value, "__float__"):
-            raise self._bad("evaluate", f"{what} is {_shown(value)}: must be a number")
-        with blamed(self.reference, f"evaluate, {what}"):
+            raise self._bad(member, f"{what} is {_shown(value)}: must be a number")
+        with blamed(self.reference, f"{member}, {what}"):
             return float(value)
+
+    def _share(self, member: str, what: str, value: Any) -> float:
+        """`value` as a number from 0 to 1."""
+        share = self._number(member, what, value)
+        if not 0 <= share <= 1 + _ROUNDING:
+            kind = f"{'an' if what[0] in 'aeiou' else 'a'} {what}"
+            raise self._bad(member, f"gives {kind} of {share:g}: must be from 0 to 1")
+        return min(share, 1.0)
 
     def _bad(self, member: str, problem: str) -> BadTask:
         return BadTask(f"task {self.reference!r}, {member}: {problem}")

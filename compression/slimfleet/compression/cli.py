@@ -1,4 +1,4 @@
-"""Command line `slimfleet-compress`: what the codec makes of an update, what is in a payload, its tensors again."""
+"""Command line `slimfleet-compress`: updates to payloads, checkpoints to slim files, both back, and what is in them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 
 from slimfleet.compression.edge.command_line import Quiet, Version, command_app, run_app
 from slimfleet.compression.errors import BadInput, PayloadError
+from slimfleet.compression.model.cli import model, techniques
 
 # Each command imports what it needs: help and mistakes should not wait for numpy, nor for the codec.
 if TYPE_CHECKING:
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from slimfleet.compression.codec.operating_point import OperatingPoint
+    from slimfleet.compression.packing import Lossless, SlimFile, ToError, ToRate
 
 
 app = command_app(no_args_is_help=True)
+app.command()(model)
+app.command()(techniques)
 
 PayloadFile = Annotated[Path, typer.Argument(metavar="PAYLOAD", help="A file that holds one payload.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -31,7 +35,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 
 @app.callback()
 def _commands(version: Version = False) -> None:
-    """Compress updates of a model, look into payloads, and turn payloads into tensors again."""
+    """Compress updates and checkpoints of models, look into what was made, and turn it into tensors again."""
 
 
 @app.command(context_settings={"allow_extra_args": True})
@@ -72,7 +76,7 @@ def update(
 
     For example:
       slimfleet-compress update update.npz --nmse 0.3 0.1 0.03
-      slimfleet-compress update model.safetensors --bytes 20000 --save model.slim
+      slimfleet-compress update model.safetensors --bytes 20000 --save update.slim
     """
     from slimfleet.compression.codec import Coding
     from slimfleet.compression.codec.operating_point import STAGES, meet_bytes, meet_nmse
@@ -111,8 +115,110 @@ def update(
 
 
 @app.command()
-def inspect(payload: PayloadFile, as_json: AsJson = False) -> None:
-    """Show what the header of a payload says."""
+def pack(
+    weights: Annotated[
+        Path, typer.Argument(metavar="WEIGHTS", help="A checkpoint: .safetensors, .npz or .pt.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.slim", help="The file to write.")],
+    nmse: Annotated[
+        float | None, typer.Option(help="Squared error / squared norm that each matrix may have.")
+    ] = None,
+    bits: Annotated[
+        float | None, typer.Option("--bits-per-parameter", help="Size of the file, in bits a parameter.")
+    ] = None,
+    lossless: Annotated[bool, typer.Option("--lossless", help="Bit for bit.")] = False,
+    preset: Annotated[
+        Literal["small", "fast"],
+        typer.Option(help="small: fewest bytes; fast: some 7 % more, in a fifth of the time."),
+    ] = "small",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads that code.", show_default="one a core")
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a checkpoint as a small file, with or without loss.
+
+    Tensor by tensor, so that a checkpoint may be larger than the memory. With loss, matrices and kernels go on a grid;
+    vectors, which are few and act on whole channels, keep 1/16 of the error; integers stay as they are.
+
+    For example:
+      slimfleet-compress pack model.safetensors --lossless -o model.slim
+      slimfleet-compress pack model.pt --bits-per-parameter 2 -o model.slim
+    """
+    import time
+
+    from slimfleet.compression.packing import pack_file
+
+    coding = _coding(nmse, bits, lossless)
+    _refuse_folder(out)
+    begun = time.perf_counter()
+    with _byte_progress(f"packing {weights.name}", quiet) as progress:
+        summary = pack_file(weights, out, coding, preset=preset, threads=threads, progress=progress)
+    seconds = time.perf_counter() - begun
+    made = {
+        "bytes_in": weights.stat().st_size,
+        "bytes": summary.bytes,
+        "ratio": weights.stat().st_size / summary.bytes,
+        "bits_per_parameter": 8 * summary.bytes / summary.parameters if summary.parameters else None,
+        "nmse": summary.nmse,
+        "seconds": seconds,
+        "mb_per_s": summary.tensor_bytes / 1e6 / seconds,
+    }
+    if as_json:
+        print(json.dumps(made, indent=2))
+    elif not quiet:
+        rate = (
+            ""
+            if made["bits_per_parameter"] is None
+            else f"{made['bits_per_parameter']:.3f} bits a parameter, "
+        )
+        print(
+            f"{out}: {summary.bytes:,} bytes of {made['bytes_in']:,}, {made['ratio']:.2f}x smaller, {rate}"
+            f"NMSE {summary.nmse:.3g}, {seconds:.1f} s, {made['mb_per_s']:.0f} MB/s"
+        )
+
+
+@app.command()
+def unpack(
+    file: Annotated[Path, typer.Argument(metavar="FILE.slim", help="What `pack` wrote.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="WEIGHTS.safetensors", help="The file to write.")
+    ],
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads that decode.", show_default="one a core")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Turn a slim file into a checkpoint again, in the types that it was packed in."""
+    from slimfleet.compression.packing import unpack_file
+
+    if out.suffix != ".safetensors":
+        raise BadInput(f"--out {out}: give a name that ends in .safetensors")
+    _refuse_folder(out)
+    with _byte_progress(f"unpacking {file.name}", quiet) as progress:
+        count = unpack_file(file, out, threads=threads, progress=progress)
+    if not quiet:
+        print(f"{count} tensors in {out}")
+
+
+@app.command()
+def inspect(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A payload, or a slim file as `pack` writes it.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Show what the header of a payload says, or which tensors a slim file has."""
+    from slimfleet.compression.packing.layout import MAGIC
+
+    if _starts_with(file, MAGIC):
+        _inspect_slim(file, as_json)
+    else:
+        _inspect_payload(file, as_json)
+
+
+def _inspect_payload(payload: Path, as_json: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -142,6 +248,28 @@ def inspect(payload: PayloadFile, as_json: AsJson = False) -> None:
     for name, value in found.items():
         table.add_row(name, str(value))
     _show(table)
+
+
+def _inspect_slim(path: Path, as_json: bool) -> None:
+    from slimfleet.compression.packing import SlimFile
+
+    try:
+        with SlimFile.open(path) as slim:
+            if as_json:
+                tensors = [
+                    {name: getattr(each, name) for name in each.__slots__}
+                    for each in map(slim.describe, slim.names)
+                ]
+                print(
+                    json.dumps(
+                        {"bytes": path.stat().st_size, "fields": dict(slim.fields), "tensors": tensors},
+                        indent=2,
+                    )
+                )
+            else:
+                _show(_slim_table(path, slim))
+    except PayloadError as error:
+        raise BadInput(f"{path} is not a sound slim file ({error.reason}): {error}") from error
 
 
 @app.command()
@@ -196,6 +324,19 @@ def decode(
         print(f"{len(tensors)} tensors in {out}")
 
 
+def _coding(nmse: float | None, bits: float | None, lossless: bool) -> Lossless | ToError | ToRate:
+    from slimfleet.compression.packing import Lossless, ToError, ToRate
+
+    if (nmse is not None) + (bits is not None) + lossless != 1:
+        raise BadInput("say how: give one of --nmse, --bits-per-parameter and --lossless")
+    try:
+        if nmse is not None:
+            return ToError(nmse)
+        return Lossless() if bits is None else ToRate(bits)
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+
+
 def _number(text: str) -> float:
     try:
         return float(text)
@@ -208,6 +349,16 @@ def _payload(path: Path) -> bytes:
         if path.exists() and not path.is_file():
             raise BadInput(f"cannot read {path}: it is not a file")
         return path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _starts_with(path: Path, magic: bytes) -> bool:
+    try:
+        if path.exists() and not path.is_file():
+            raise BadInput(f"cannot read {path}: it is not a file")
+        with path.open("rb") as file:
+            return file.read(len(magic)) == magic
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
 
@@ -239,6 +390,63 @@ def _progress(title: str, total: int, quiet: bool) -> Iterator[Callable[[], None
     with Progress(*columns, console=console, transient=True, disable=silent) as bar:
         task = bar.add_task(escape(title), total=total)
         yield lambda: bar.advance(task)
+
+
+@contextmanager
+def _byte_progress(title: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr where that is a terminal; yields what is told the bytes done, of how many."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    silent = quiet or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=silent) as bar:
+        task = bar.add_task(escape(title), total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _slim_table(path: Path, slim: SlimFile) -> Table:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    from slimfleet.compression.foreign_text import foreign_text
+
+    size = path.stat().st_size
+    table = Table(title=f"{escape(path.name)}: {size:,} bytes", title_justify="left", box=box.SIMPLE_HEAD)
+    for heading, justify in (("tensor", "left"), ("dtype", "left"), ("shape", "left"), ("coding", "left")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for heading in ("bytes", "ratio"):
+        table.add_column(heading, justify="right")
+    for name in slim.names:
+        each = slim.describe(name)
+        coding = each.coding if each.tied_to is None else f"as {foreign_text(each.tied_to)}"
+        table.add_row(
+            escape(foreign_text(name)),
+            each.dtype,
+            " x ".join(map(str, each.shape)) or "scalar",
+            escape(coding),
+            f"{each.bytes:,.0f}",
+            f"{slim.size_of(name) / each.bytes:.1f}x" if each.bytes else "-",
+        )
+    if slim.fields:
+        table.caption = escape("fields: " + ", ".join(foreign_text(name) for name in slim.fields))
+    return table
 
 
 def _table(title: str, points: list[OperatingPoint], nbytes: int) -> Table:

@@ -10,6 +10,7 @@ import secrets
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from slimfleet.compression.errors import BadInput, DiskError
 
@@ -31,11 +32,19 @@ def naming(path: Path, action: str = "write") -> Iterator[None]:
 
 
 def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
-    """Write `data` to `path` so that a reader, or a kill at any moment, sees the old file or the new one.
+    """Write `data` to `path` as `written_atomically` does."""
+    with written_atomically(path, durable) as file:
+        file.write(data)
 
-    The bytes go to a temporary file beside `path` and then take its name; missing parent folders are made. With
-    `durable` they have reached the disk on return, and a power cut leaves a whole file too. Raises DiskError where
-    the disk refuses; the temporary file is gone by then and `path` is as it was.
+
+@contextlib.contextmanager
+def written_atomically(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
+    """Write to `path` so that a reader, or a kill at any moment, sees the old file or the new one.
+
+    What the block writes goes to a temporary file beside `path`, which takes its name at the end; missing parent
+    folders are made. With `durable` the bytes have reached the disk on return, and a power cut leaves a whole file too.
+    Raises DiskError where the disk refuses; then, and after any other exception of the block, the temporary file is
+    gone and `path` is as it was.
     """
     # Not tempfile: its files are private to the owner, these get the permissions of any other new file.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
@@ -43,7 +52,7 @@ def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as file:
-                file.write(data)
+                yield file
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())

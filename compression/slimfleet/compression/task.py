@@ -48,9 +48,16 @@ class Evaluation:
 class Task(Protocol):
     """A model, its data and its loss.
 
-    A task may also have `example_targets()`, the targets of a batch of one, which stand for those of `load` wherever a
-    model is tried or measured without data. Without it, zeros of a shape and dtype that `loss` takes are found
-    (`slimfleet.compression.example_targets`).
+    A task may also have:
+
+    - `example_targets() -> Tensor`, the targets of a batch of one, which stand for those of `load` wherever a model is
+      tried or measured without data. Without it, zeros of a shape and dtype that `loss` takes are found
+      (`slimfleet.compression.example_targets`).
+    - `validation() -> Examples`, examples that no partition holds and that are no test data. A model is judged by them
+      while it is made small. Without it, a tenth of the training examples is set aside
+      (`slimfleet.compression.validation_split`).
+    - `score(outputs, targets) -> float`, how good the outputs of a batch are, from 0 to 1, higher is better. Without
+      it, a model that gives logits [n, classes] for integer targets [n] has accuracy, every other its loss alone.
     """
 
     @property

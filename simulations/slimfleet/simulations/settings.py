@@ -41,7 +41,7 @@ class TaskSettings:
     """`[task]`: what is learned, and how its examples are spread over the devices."""
 
     name: Annotated[str, MinLen(1)] = "digits"
-    """`digits`, `fashion-mnist`, or the `module:object` of a user's own task."""
+    """A built-in task (docs/tasks.md), or the `module:object` of a user's own."""
     import_from: tuple[str, ...] = ()
     """Folders that hold the module of a user's own task, relative to the scenario's file. By default it is looked for
     beside that file, then in the current folder."""

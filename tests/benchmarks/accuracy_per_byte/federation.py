@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from slimfleet.client.tasks.fashion_mnist import FashionMnist
 from slimfleet.client.tasks.partition import dirichlet_partition
-from slimfleet.client.training import local_sgd, shuffled
+from slimfleet.client.training import local_sgd
 from slimfleet.compression import Examples, Plan, Training
 from slimfleet.compression.tensors import load_tensors, schema_of, tensors_of
+from slimfleet.compression.training import shuffled
 from slimfleet.compression.types import Tensors
 
 _SPLIT, _TAKING_PART, _LOCAL = 1, 2, 3

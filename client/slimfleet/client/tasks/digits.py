@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from slimfleet.client.tasks.images import Images, check_options, evaluate_images
+from slimfleet.client.tasks.images import Images, evaluate_images
+from slimfleet.client.tasks.options import check_options
 from slimfleet.client.tasks.partition import Index, dirichlet_partition
+from slimfleet.client.tasks.stratified import held_out
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.task import Evaluation, Examples
 
@@ -84,10 +86,7 @@ class Digits:
     @cached_property
     def _split(self) -> tuple[Index, Index]:
         """Numbers of the training and of the held-out digits."""
-        labels = self._all.labels.numpy()
-        rng = np.random.default_rng([self.seed, 0])
-        held_out = np.concatenate([_share(np.flatnonzero(labels == k), HELD_OUT, rng) for k in range(10)])
-        return np.setdiff1d(np.arange(len(labels)), held_out), np.sort(held_out)
+        return held_out(self._all.labels.numpy(), HELD_OUT, np.random.default_rng([self.seed, 0]))
 
     @cached_property
     def _indices(self) -> list[Tensor]:
@@ -125,7 +124,3 @@ class DigitsCnn(nn.Module):
         hidden = functional.max_pool2d(functional.relu(self.norm2(self.conv2(hidden))), 2)
         logits: Tensor = self.fc(hidden.flatten(1))
         return logits
-
-
-def _share(members: Index, share: float, rng: np.random.Generator) -> Index:
-    return rng.permutation(members)[: round(share * len(members))]

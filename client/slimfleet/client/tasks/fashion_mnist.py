@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -13,7 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slimfleet.client.tasks.idx import find_idx, read_idx
-from slimfleet.client.tasks.images import Images, check_options, evaluate_images
+from slimfleet.client.tasks.images import Images, evaluate_images
+from slimfleet.client.tasks.models.lenet import lenet_5, lenet_300_100
+from slimfleet.client.tasks.models.mobilenet import MobileNet
+from slimfleet.client.tasks.models.resnet import ResNet20
+from slimfleet.client.tasks.options import check_choice, check_count, check_options
 from slimfleet.client.tasks.partition import dirichlet_partition
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.task import Evaluation, Examples
@@ -33,8 +39,8 @@ class FashionMnist:
 
     `root` is the folder of the four IDX files, gzipped or plain; None takes the folder that the environment
     variable SLIMFLEET_FASHION_MNIST names, else Debian's. `evaluation_examples` below 10,000 evaluates on a
-    seeded sample of the test images. Raises BadInput at once when the files are absent, and on first use when
-    they are damaged.
+    seeded sample of the test images. `model` is one of `MODELS`. Raises BadInput at once when the files are
+    absent, and on first use when they are damaged.
     """
 
     partitions: int
@@ -42,19 +48,17 @@ class FashionMnist:
     seed: int = 0
     root: Root = None
     evaluation_examples: int = TEST_EXAMPLES
+    model: str = "cnn"
 
     def __post_init__(self) -> None:
         check_options(self.partitions, self.alpha, self.seed)
-        count = self.evaluation_examples
-        if not isinstance(count, int) or not 1 <= count <= TEST_EXAMPLES:
-            raise BadInput(
-                f"evaluation_examples is {count!r}, it must be a whole number from 1 to {TEST_EXAMPLES}"
-            )
+        check_count("evaluation_examples", self.evaluation_examples, most=TEST_EXAMPLES)
+        check_choice("model", self.model, MODELS)
         _locate(_folder(self.root))
 
-    def __reduce__(self) -> tuple[type[FashionMnist], tuple[int, float, int, Root, int]]:
+    def __reduce__(self) -> tuple[type[FashionMnist], tuple[object, ...]]:
         """Pickle the arguments, not the pixels: every process loads its own."""
-        return type(self), (self.partitions, self.alpha, self.seed, self.root, self.evaluation_examples)
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
 
     @property
     def name(self) -> str:
@@ -62,8 +66,8 @@ class FashionMnist:
         return "fashion-mnist"
 
     def build_model(self) -> nn.Module:
-        """A `FashionCnn`, freshly initialised from torch's generator."""
-        return FashionCnn()
+        """The model of that name, freshly initialised from torch's generator."""
+        return MODELS[self.model]()
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """One float32 tensor [1, 1, 28, 28]."""
@@ -138,6 +142,17 @@ class FashionCnn(nn.Module):
         hidden = functional.max_pool2d(functional.relu(self.conv2(hidden)), 2)
         logits: Tensor = self.fc2(functional.relu(self.fc1(hidden.flatten(1))))
         return logits
+
+
+MODELS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
+    {
+        "cnn": FashionCnn,
+        "lenet-300-100": lenet_300_100,
+        "lenet-5": lenet_5,
+        "mobilenet": MobileNet,
+        "resnet20": ResNet20,
+    }
+)
 
 
 def _folder(root: Root) -> Path:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from slimfleet.compression.errors import BadInput
 from slimfleet.compression.task import Evaluation, Examples
 
 EVALUATION_BATCH = 100
@@ -57,15 +56,3 @@ def evaluate_images(model: nn.Module, images: Images, batch_size: int = EVALUATI
     finally:
         model.train(was_training)
     return Evaluation(loss=loss / len(images), accuracy=correct / len(images))
-
-
-def check_options(partitions: object, alpha: object, seed: object) -> None:
-    """Raise BadInput unless these are a whole number >= 1, a positive number and a whole number >= 0."""
-    if not isinstance(partitions, int) or partitions < 1:
-        raise BadInput(f"partitions is {partitions!r}, it must be a whole number of at least 1")
-    if not isinstance(alpha, int | float) or not alpha > 0:
-        raise BadInput(
-            f"alpha is {alpha!r}, it must be a positive number (0.1 is strong label skew, inf is even)"
-        )
-    if not isinstance(seed, int) or seed < 0:
-        raise BadInput(f"seed is {seed!r}, it must be a whole number of at least 0")

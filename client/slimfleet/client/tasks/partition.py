@@ -1,4 +1,4 @@
-"""Label-skewed partitions: how one data set becomes the local data of many devices."""
+"""Partitions: how one data set becomes the local data of many devices, skewed by label or kept apart by person."""
 
 from __future__ import annotations
 
@@ -49,6 +49,40 @@ def dirichlet_partition(
     _fill_up(owner, partitions, minimum, rng)
     by_owner = np.argsort(owner, kind="stable")
     return np.split(by_owner, np.cumsum(np.bincount(owner, minlength=partitions))[:-1])
+
+
+def grouped_partition(
+    groups: NDArray[np.integer],
+    labels: NDArray[np.integer],
+    partitions: int,
+    alpha: float,
+    rng: np.random.Generator,
+    minimum: int = 1,
+) -> list[Index]:
+    """Split examples that belong to `groups` (shape [n]), such as persons, so that groups stay together or apart.
+
+    With as many partitions as groups, or fewer, each holds whole groups, dealt in turn. With more, each group is split
+    over its share of the partitions, `dirichlet_partition` over its labels: no device holds examples of two groups.
+
+    Returns one sorted int64 index array a device; they are disjoint and together hold every example. Raises BadInput
+    as `dirichlet_partition` does.
+    """
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    if partitions <= len(members):
+        return [np.sort(np.concatenate(members[turn::partitions])) for turn in range(partitions)]
+    smallest = min(map(len, members))
+    most = len(members) * (smallest // max(minimum, 1))
+    if partitions > most:
+        raise BadInput(
+            f"{len(labels)} examples of {len(members)} groups, the smallest of {smallest}, give at most {most} "
+            f"partitions of at least {minimum} examples, not {partitions}"
+        )
+    found: list[Index] = []
+    for turn, group in enumerate(members):
+        devices = len(range(turn, partitions, len(members)))
+        parts = dirichlet_partition(labels[group], devices, alpha, rng, minimum)
+        found += [group[part] for part in parts]
+    return found
 
 
 def _proportions(partitions: int, alpha: float, rng: np.random.Generator) -> NDArray[np.float64]:

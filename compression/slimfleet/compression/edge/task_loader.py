@@ -39,7 +39,14 @@ TaskFactory = Callable[..., Task]
 """Called as `factory(partitions=..., seed=..., **options)`."""
 
 BUILT_IN: Mapping[str, str] = MappingProxyType(
-    {"digits": "slimfleet.client.tasks:Digits", "fashion-mnist": "slimfleet.client.tasks:FashionMnist"}
+    {
+        "digits": "slimfleet.client.tasks:Digits",
+        "fashion-mnist": "slimfleet.client.tasks:FashionMnist",
+        "spoken-digits": "slimfleet.client.tasks:spoken_digits",
+        "activities": "slimfleet.client.tasks:activities",
+        "reuters-r8": "slimfleet.client.tasks:reuters_r8",
+        "newsgroups": "slimfleet.client.tasks:newsgroups",
+    }
 )
 """The short names of the built-in tasks, for the part that does not import the client."""
 IMPORT_LIMIT_S = 60.0
@@ -144,5 +151,7 @@ def _check_options(reference: str, factory: Callable[..., object], given: Set[st
     missing = sorted(required - given)
     if unknown or missing:
         wrong = "has no option " + ", ".join(unknown) if unknown else "needs the option " + ", ".join(missing)
-        valid = ", ".join(key for key in parameters if key not in ("partitions", "seed")) or "none"
-        raise BadInput(f"task {reference!r} {wrong}; its options are: {valid}")
+        options = [key for key in parameters if key not in ("partitions", "seed")]
+        near = get_close_matches(unknown[0], options, n=1) if unknown else []
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise BadInput(f"task {reference!r} {wrong}{hint}; its options are: {', '.join(options) or 'none'}")

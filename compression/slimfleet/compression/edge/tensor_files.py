@@ -61,7 +61,7 @@ def read_tensors(path: Path) -> dict[str, Stored]:
     if head.startswith(b"PK\x03\x04"):
         return _read_zip(path)
     if head.startswith(b"\x93NUMPY"):
-        with _refusing(path, ".npy"), path.open("rb") as file:
+        with refusing(path, ".npy"), path.open("rb") as file:
             return {path.stem: _npy(file, path.stat().st_size)}
     if head[8:] == b"{":
         return _read_safetensors(path)
@@ -89,7 +89,7 @@ def write_tensors(path: Path, tensors: Tensors) -> None:
 
 
 @contextmanager
-def _refusing(path: Path, kind: str) -> Iterator[None]:
+def refusing(path: Path, kind: str) -> Iterator[None]:
     """Whatever a reader raises over damaged bytes, as BadInput."""
     try:
         yield
@@ -102,7 +102,8 @@ def _refusing(path: Path, kind: str) -> Iterator[None]:
         raise BadInput(f"{path} is not a sound {kind} file ({said[:200] or type(error).__name__})") from error
 
 
-def _refuse_bomb(path: Path, nbytes: int) -> None:
+def refuse_bomb(path: Path, nbytes: int) -> None:
+    """Raise BadInput where what a file claims to hold is out of proportion to its size."""
     limit = max(FREE_BYTES, LARGEST_EXPANSION * path.stat().st_size)
     if nbytes > limit:
         raise BadInput(
@@ -112,9 +113,9 @@ def _refuse_bomb(path: Path, nbytes: int) -> None:
 
 
 def _read_zip(path: Path) -> dict[str, Stored]:
-    with _refusing(path, ".npz or .pt"), zipfile.ZipFile(path) as archive:
+    with refusing(path, ".npz or .pt"), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-        _refuse_bomb(path, sum(member.file_size for member in members))
+        refuse_bomb(path, sum(member.file_size for member in members))
         if any(member.filename.endswith("/data.pkl") for member in members):
             return _read_torch(path)
         strange = next((m.filename for m in members if not m.filename.endswith(".npy")), None)
@@ -163,7 +164,7 @@ _SAFETENSORS = {
 def _read_safetensors(path: Path) -> dict[str, Stored]:
     from safetensors import deserialize
 
-    with _refusing(path, ".safetensors"):
+    with refusing(path, ".safetensors"):
         views = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
         # They come in no particular order.
         return {name: _from_safetensors(**view) for name, view in sorted(views, key=itemgetter(0))}
@@ -185,7 +186,7 @@ def _read_torch(path: Path) -> dict[str, Stored]:
     except ModuleNotFoundError as error:
         raise BadInput(f"{path} is a file of torch, which is not installed here: give .npz") from error
 
-    with _refusing(path, ".pt"):
+    with refusing(path, ".pt"):
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
@@ -194,12 +195,12 @@ def _read_torch(path: Path) -> dict[str, Stored]:
                 f"{path} cannot be read as tensors alone; write it as "
                 f"torch.save(model.state_dict(), ...) ({said})"
             ) from error
-        tensors = _state_dict(path, loaded)
-        _refuse_bomb(path, sum(t.nbytes for t in tensors.values() if t.layout is torch.strided))
+        tensors = state_dict_of(path, loaded)
+        refuse_bomb(path, sum(t.nbytes for t in tensors.values() if t.layout is torch.strided))
         return {name: _from_torch(tensor) for name, tensor in tensors.items()}
 
 
-def _state_dict(path: Path, loaded: object) -> dict[str, torch.Tensor]:
+def state_dict_of(path: Path, loaded: object) -> dict[str, torch.Tensor]:
     """The named tensors in what torch loaded: a tensor, a state_dict, or a checkpoint with one state_dict inside."""
     import torch
 

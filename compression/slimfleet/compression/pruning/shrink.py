@@ -41,7 +41,7 @@ def shrink_model(model: nn.Module, index_map: IndexMap) -> nn.Module:
     stand_ins = {layer: new for layer, cut in changed.items() if (new := _stand_in(layer, cut)) is not None}
     for module in changed:
         for kind, fix in _FIXES:
-            if isinstance(module, kind) and not counts_whole(module):
+            if isinstance(module, kind) and module not in stand_ins:
                 fix(module)
     return _replaced(small, stand_ins)
 
@@ -120,6 +120,14 @@ def _fix_recurrent(layer: nn.RNNBase) -> None:
     layer.flatten_parameters()
 
 
+def _fix_attention(layer: SlimAttention) -> None:
+    layer.num_heads = layer.out_proj.weight.shape[1] // layer.head_dim
+
+
+def _fix_full_norm(layer: FullNorm) -> None:
+    layer.kept = len(next(layer.parameters()))
+
+
 _FIXES: tuple[tuple[type[nn.Module], Callable[[Any], None]], ...] = (
     (_ConvNd, _fix_convolution),
     (nn.Linear, _fix_linear),
@@ -129,6 +137,8 @@ _FIXES: tuple[tuple[type[nn.Module], Callable[[Any], None]], ...] = (
     (nn.GroupNorm, _fix_group_norm),
     (nn.PReLU, _fix_prelu),
     (nn.RNNBase, _fix_recurrent),
+    (SlimAttention, _fix_attention),
+    (FullNorm, _fix_full_norm),
 )
 
 
@@ -146,6 +156,8 @@ def _replaced(model: nn.Module, stand_ins: Mapping[nn.Module, nn.Module]) -> nn.
 
 
 def _stand_in(layer: nn.Module, cut: _Cut) -> nn.Module | None:
+    if isinstance(layer, SlimAttention | FullNorm):
+        return None  # it stands in already
     if isinstance(layer, nn.MultiheadAttention):
         return SlimAttention(layer)
     if counts_whole(layer):

@@ -26,6 +26,11 @@ class Reader:
         self._at = end
         return view
 
+    @property
+    def left(self) -> int:
+        """Bytes that are left."""
+        return len(self._data) - self._at
+
     def byte(self) -> int:
         """The next byte."""
         return self.take(1)[0]

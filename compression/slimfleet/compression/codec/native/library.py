@@ -12,7 +12,7 @@ from pathlib import Path
 from slimfleet.compression.codec.native.build import BESIDE, LIBRARY_VARIABLE, PORTABLE_VARIABLE, WAYS_OUT
 from slimfleet.compression.errors import BadInput
 
-ABI = 3
+ABI = 4
 """What `slimcodec_abi()` must answer; the same number as SLIMCODEC_ABI in slimcodec.h."""
 
 
@@ -74,6 +74,8 @@ def _declare(library: ctypes.CDLL) -> None:
         "start_class": (number, [pointer, size]),
         "expected_class": (number, [pointer, size]),
         "dequantise": (None, [pointer, size, real, pointer, number, pointer]),
+        "pack_planes": (size, [pointer, size, number, number, pointer, size]),
+        "unpack_planes": (number, [pointer, size, pointer, size, number, number]),
         "tally": (None, [pointer, pointer, size, number, pointer, pointer, pointer]),
     }
     for name, (result, arguments) in declared.items():

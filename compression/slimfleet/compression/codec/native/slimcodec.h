@@ -15,12 +15,14 @@
 #endif
 
 /* Raised whenever a function below changes its meaning or its arguments; library.py has the same number. */
-#define SLIMCODEC_ABI 3
+#define SLIMCODEC_ABI 4
 
 /* Magnitudes of levels are at most this. */
 #define SLIMCODEC_MAX_LEVEL 32767
 
 enum { SLIMCODEC_FAST = 0, SLIMCODEC_SMALL = 1 };
+
+enum { SLIMCODEC_INTEGERS = 0, SLIMCODEC_FLOATS = 1 };
 
 enum {
     SLIMCODEC_NO_MEMORY = -1,
@@ -66,6 +68,17 @@ SLIMCODEC_API void slimcodec_dequantise(const int32_t *levels, int64_t size, flo
  * value squared, of what it stands for. The arrays hold top + 1 numbers, to which this adds. */
 SLIMCODEC_API void slimcodec_tally(const int32_t *levels, const float *values, int64_t size, int32_t top,
                                    double *counts, double *sums, double *squares);
+
+/* Packs `count` elements of `width` bytes (1, 2, 4 or 8, little-endian), integers or floats, by planes. Returns the number
+ * of bytes, NO_MEMORY or NO_ROOM. `capacity` needs, for every 2**16 elements begun, 64 bytes and a bit an element besides
+ * the elements themselves, for integers twice as much. */
+SLIMCODEC_API int64_t slimcodec_pack_planes(const uint8_t *data, int64_t count, int32_t width, int32_t kind,
+                                            uint8_t *out, int64_t capacity);
+
+/* Reads back what slimcodec_pack_planes wrote. Whatever the bytes are, it ends in time linear in the elements and stays
+ * inside its arrays; returns 0, NO_MEMORY or CORRUPT. Memory besides: 0.6 MB. */
+SLIMCODEC_API int32_t slimcodec_unpack_planes(const uint8_t *data, int64_t size, uint8_t *out, int64_t count,
+                                              int32_t width, int32_t kind);
 
 SLIMCODEC_API uint32_t slimcodec_abi(void);
 

@@ -127,25 +127,35 @@ def dequantise(quantised: Quantised, schema: ModelSchema) -> Tensors:
     return tensors
 
 
+def dequantised(levels: NDArray[np.int32], grid: Grid, unit: np.float32) -> NDArray[np.float32]:
+    """What levels within +-LARGEST_LEVEL stand for at a unit. Raises PayloadError: grid or nonfinite."""
+    grid.check(levels, unit)
+    return _look_up_block(
+        levels, grid, unit, None if load() else grid.values(largest_magnitude(levels), unit)
+    )
+
+
+def _look_up_block(
+    levels: NDArray[np.int32], grid: Grid, unit: np.float32, values: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    if values is None:
+        return dequantise_levels(levels, unit, np.array(grid.offsets, np.int16))
+    return np.asarray(values[levels])
+
+
 def _look_up(
     levels: NDArray[np.int32], grid: Grid, unit: np.float32, spec: TensorSpec
 ) -> NDArray[np.generic]:
+    if spec.dtype == "float32":
+        return dequantised(levels, grid, unit)
     grid.check(levels, unit)
-    offsets = np.array(grid.offsets, np.int16)
-    native = load() is not None
-    if native and spec.dtype == "float32":
-        return dequantise_levels(levels, unit, offsets)
-    values = None if native else grid.values(largest_magnitude(levels), unit)
-
-    def look_up(block: NDArray[np.int32]) -> NDArray[np.float32]:
-        return dequantise_levels(block, unit, offsets) if values is None else values[block]
-
+    values = None if load() else grid.values(largest_magnitude(levels), unit)
     # In blocks, so that intermediate arrays stay small.
     flat = levels.reshape(-1)
     result = np.empty(flat.size, spec.dtype)
     most = np.float32(min(np.finfo(spec.dtype).max, np.finfo(np.float32).max))
     for start in range(0, flat.size, _BLOCK):
-        block = look_up(flat[start : start + _BLOCK])
+        block = _look_up_block(flat[start : start + _BLOCK], grid, unit, values)
         # A step that suits other tensors may be beyond what float16 holds.
         result[start : start + _BLOCK] = np.clip(block, -most, most)
     return result.reshape(spec.shape)

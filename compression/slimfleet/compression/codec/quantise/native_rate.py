@@ -214,12 +214,13 @@ def _centre(
     matrices, vectors = Tally.empty(top), Tally.empty(top)
     for spec, array, values in zip(schema.weights, levels, steps, strict=True):
         (vectors if len(spec.shape) < 2 else matrices).add(array, values)
-    offsets = _offsets(matrices)
+    offsets = offsets_of(matrices)
     fine = 4.0**-grid.vector_shift
-    return offsets, _error(matrices, offsets) + fine * _error(vectors, offsets)
+    return offsets, error_of(matrices, offsets) + fine * error_of(vectors, offsets)
 
 
-def _offsets(tally: Tally) -> tuple[int, ...]:
+def offsets_of(tally: Tally) -> tuple[int, ...]:
+    """Offsets that move levels to the means of what they stand for."""
     used = np.flatnonzero(tally.counts[1:]) + 1
     if not used.size:
         return ()
@@ -229,7 +230,7 @@ def _offsets(tally: Tally) -> tuple[int, ...]:
     return mean_offsets(tally.counts, tally.sums, top, explicit)
 
 
-def _error(tally: Tally, offsets: tuple[int, ...]) -> float:
+def error_of(tally: Tally, offsets: tuple[int, ...]) -> float:
     """Squared error of the levels with these offsets."""
     centres = np.arange(tally.counts.size, dtype=np.float64)
     if offsets:

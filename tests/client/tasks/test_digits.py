@@ -122,7 +122,9 @@ def test_more_devices_than_digits_are_refused():
 
 
 def test_every_task_of_the_table_is_a_factory():
-    assert set(TASKS) == {"digits", "fashion-mnist"}
+    assert set(TASKS) == {
+        "digits", "fashion-mnist", "spoken-digits", "activities", "reuters-r8", "newsgroups",
+    }  # fmt: skip
     assert TASKS["digits"](partitions=10, seed=0, alpha=0.3) == Digits(10, 0.3, 0)
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimfleet.client.tasks.partition import dirichlet_partition
+from slimfleet.client.tasks.partition import dirichlet_partition, grouped_partition
 from slimfleet.compression.errors import BadInput
 
 
@@ -84,3 +84,34 @@ def test_labels_may_be_of_any_type():
     ):
         parts = dirichlet_partition(labels, 2, 1.0, np.random.default_rng(0))
         assert sorted(np.concatenate(parts)) == [0, 1, 2, 3]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    persons=st.integers(1, 8),
+    partitions=st.integers(1, 40),
+    alpha=st.sampled_from([0.1, 1.0, np.inf]),
+    seed=st.integers(0, 2**32),
+)
+def test_groups_stay_together_or_apart(persons, partitions, alpha, seed):
+    rng = np.random.default_rng(seed)
+    groups = rng.permutation(np.repeat(np.arange(persons), rng.integers(40, 80, persons)))
+    labels = rng.integers(0, 5, len(groups))
+    parts = grouped_partition(groups, labels, partitions, alpha, rng)
+    assert len(parts) == partitions
+    assert sorted(np.concatenate(parts)) == list(range(len(groups)))
+    owned = [set(groups[part]) for part in parts]
+    if partitions <= persons:
+        assert sorted(person for group in owned for person in group) == list(range(persons))
+    else:
+        assert all(len(group) == 1 for group in owned)
+
+
+def test_more_partitions_than_the_smallest_group_allows_are_refused():
+    groups = np.repeat([0, 1], [10, 6])
+    parts = grouped_partition(groups, groups, 6, 1.0, np.random.default_rng(0), minimum=2)
+    assert min(map(len, parts)) >= 2
+    with pytest.raises(
+        BadInput, match=r"16 examples of 2 groups, the smallest of 6, give at most 6 .* not 7"
+    ):
+        grouped_partition(groups, groups, 7, 1.0, np.random.default_rng(0), minimum=2)

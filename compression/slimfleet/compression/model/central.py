@@ -1,0 +1,58 @@
+"""Central task: a task with all of its training data in one place, as the model toolbox uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from slimfleet.compression.task import Evaluation, Examples, Task
+from slimfleet.compression.validation_split import evaluate_on, training_and_validation
+
+__all__ = ["CentralTask", "Progress", "central_task", "silent"]
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how many parts of it are done, and of how many."""
+
+
+def silent(what: str, done: int, of: int) -> None:
+    """No progress display."""
+
+
+@dataclass(frozen=True, slots=True)
+class CentralTask:
+    """A task, its training and its validation data."""
+
+    task: Task
+    training: Examples
+    validation: Examples
+    """Held out from the training data: what is chosen, is chosen on these. Test data only report."""
+    seed: int = 0
+    teachers: tuple[nn.Module, ...] = ()
+    """Models in evaluation mode that take the same inputs; `distil` learns from them."""
+    progress: Progress = silent
+
+    @property
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """Inputs of a batch of one."""
+        return self.task.example_inputs()
+
+    def loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        """The task's mean loss of a batch, 0-d."""
+        return self.task.loss(outputs, targets)
+
+    def validated(self, model: nn.Module) -> Evaluation:
+        """Loss and accuracy on the validation data."""
+        return evaluate_on(self.task, model, self.validation)
+
+    def tested(self, model: nn.Module) -> Evaluation:
+        """Loss and accuracy on the task's own held-out data."""
+        return self.task.evaluate(model)
+
+
+def central_task(task: Task, seed: int = 0, progress: Progress = silent) -> CentralTask:
+    """Read all data of `task`. Raises BadInput where they are too few to hold some out."""
+    training, validation = training_and_validation(task, seed)
+    return CentralTask(task, training, validation, seed, progress=progress)

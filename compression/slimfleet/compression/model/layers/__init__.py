@@ -1,0 +1,1 @@
+"""Layers that techniques put into models."""

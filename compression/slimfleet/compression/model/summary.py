@@ -1,0 +1,72 @@
+"""Summary of a compression: what became of the model, as plain data for a file and for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from slimfleet.compression.model.applying import Applied
+from slimfleet.compression.model.compress import Compressed
+from slimfleet.compression.model.measuring import Measured
+from slimfleet.compression.task import Evaluation
+
+__all__ = ["bound_of", "summary_of"]
+
+
+def summary_of(compressed: Compressed) -> dict[str, Any]:
+    """The content of summary.json: `before`, `after`, `steps`, `targets`, `met` and what stopped it.
+
+    `accuracy` and `loss` of `before` and `after` are on test data, those of the steps on validation data.
+    """
+    return {
+        "before": _numbers(compressed.before, compressed.tested_before),
+        "after": _numbers(compressed.after, compressed.tested_after),
+        "points_lost": compressed.points_lost,
+        "max_loss": compressed.request.max_loss,
+        "steps": [_step(step) for step in compressed.steps],
+        "targets": [
+            {
+                "target": str(target),
+                "limit": target.limit(compressed.before),
+                "reached": target.of(compressed.after),
+                "met": target.of(compressed.after) <= target.limit(compressed.before),
+            }
+            for target in compressed.request.targets
+        ],
+        "met": compressed.met,
+        "bound": bound_of(compressed),
+        "seed": compressed.request.seed,
+    }
+
+
+def bound_of(compressed: Compressed) -> str | None:
+    """What kept a compression from its targets, in one line; None where they are met."""
+    for target in compressed.request.targets:
+        reached, limit = target.of(compressed.after), target.limit(compressed.before)
+        if reached > limit:
+            return f"{target}: {reached:,.6g} is the least that was reached, the limit is {limit:,.6g}"
+    if compressed.points_lost > compressed.request.max_loss:
+        return (
+            f"accuracy: {compressed.points_lost:.2f} points are lost at these targets, "
+            f"{compressed.request.max_loss:g} are allowed"
+        )
+    return None
+
+
+def _numbers(measured: Measured, tested: Evaluation) -> dict[str, Any]:
+    return asdict(measured) | {"accuracy": tested.accuracy, "loss": tested.loss}
+
+
+def _step(step: Applied) -> dict[str, Any]:
+    changes: Mapping[str, Any] = {
+        "changed": {each.layer: each.change for each in step.report.changed},
+        "whole": {each.layer: each.change for each in step.report.whole},
+    }
+    return {
+        "step": str(step.step),
+        "after": asdict(step.after),
+        "training_steps": step.report.steps,
+        "seconds": step.seconds,
+        **changes,
+    }
