@@ -155,10 +155,10 @@ def _show(compressed: Compressed, out: Path) -> None:
 
     console = Console()
     console.print(_table(compressed))
-    before, after = compressed.before, compressed.after
+    before, after, lost = compressed.before, compressed.after, compressed.points_lost
     console.print(
         f"{out / 'model.slim'}: {after.bytes:,} bytes, 1/{before.bytes / after.bytes:.3g} of float32; "
-        f"{compressed.points_lost:+.2f} points of accuracy lost on test data",
+        f"{abs(lost):.2f} points of accuracy {'lost' if lost >= 0 else 'gained'} on test data",
         highlight=False,
         markup=False,
     )
