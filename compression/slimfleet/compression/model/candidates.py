@@ -28,6 +28,8 @@ MOST_STRUCTURES = 4
 SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95)
 BITS = (8, 6, 5, 4, 3, 2)
 MOST_OF_A_STRUCTURE = 2
+MARGIN = 0.97
+"""Of its limit that a file may take before training, which makes files up to 3 % larger."""
 WEIGHTS = {"prune": 3.0, "sparsify": 1.0, "quantise": 2.0}
 """How the epochs of a recipe are shared out."""
 SIZES = ("size", "nonzero")
@@ -126,8 +128,9 @@ def _bits(tried: _Tried, structure: str, smaller: SlimModel, excess: float) -> l
         for bits in BITS:
             part = f"quantise: weights={bits}"
             rounded = tried.made(sparse, f"{part}, rounding=nearest")
-            own = max(excess, tried.excess(rounded, tried.of_bits))
-            if own <= 1 or bits == BITS[-1]:
+            size = tried.excess(rounded, tried.of_bits)
+            own = max(excess, size)
+            if size <= MARGIN or bits == BITS[-1]:
                 parts = tuple(filter(None, (structure, zeroed, part)))
                 found.append(Candidate(parts, own, _change(rounded, smaller)))
                 break
