@@ -4,6 +4,7 @@ from itertools import chain, pairwise
 import numpy as np
 import pytest
 import torch
+from line_task import Line, line
 from torch import nn
 
 from slimfleet.client.training import Trained, local_sgd
@@ -12,21 +13,6 @@ from slimfleet.compression.training import shuffled
 
 PLAN = Plan(width=1.0, local_steps=5, batch_size=16, nmse=0.1)
 SGD = Training(learning_rate=0.1, momentum=0.0)
-
-
-class Line:
-    """y = w x by least squares: every step can be worked out by hand."""
-
-    name = "line"
-
-    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return ((outputs - targets) ** 2).mean()
-
-
-def line(weight: float) -> nn.Module:
-    model = nn.Linear(1, 1, bias=False)
-    nn.init.constant_(model.weight, weight)
-    return model
 
 
 def train(model, examples, plan=PLAN, training=SGD, task=None, seed=0, may_step=lambda: None, stepped=None):

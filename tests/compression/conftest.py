@@ -1,10 +1,12 @@
 """A small update with everything in it: matrices, vectors, batch-norm statistics, a counter."""
 
+import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
+from slimfleet.compression import cli
 from slimfleet.compression.codec.native import library
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Tensors
@@ -42,3 +44,19 @@ def without_native_coder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
     yield leave_out
     monkeypatch.undo()
     library.load.cache_clear()
+
+
+@pytest.fixture
+def compress(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command in this process: exit code, stdout, stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["slimfleet-compress", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        output = capsys.readouterr()
+        return caught.value.code, output.out, output.err
+
+    return run

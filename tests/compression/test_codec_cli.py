@@ -9,26 +9,12 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from slimfleet.compression import ModelSchema, cli
+from slimfleet.compression import ModelSchema
 from slimfleet.compression.codec import CodecSpec, encode, error
 from slimfleet.compression.wire import Envelope, PayloadKind
 
 # Flower holds typer at a version that uses names which Click has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.*will be removed in Click 9:DeprecationWarning")
-
-
-@pytest.fixture
-def compress(monkeypatch, capsys):
-    """Run the command in this process: exit code, stdout, stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["slimfleet-compress", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        output = capsys.readouterr()
-        return caught.value.code, output.out, output.err
-
-    return run
 
 
 @pytest.fixture

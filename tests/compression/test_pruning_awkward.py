@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from half_width import small_and_zeroed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slimfleet.compression.errors import BadInput
-from slimfleet.compression.pruning import Discovery, index_map, select_channels
+from slimfleet.compression.pruning import Discovery, index_map
 from slimfleet.compression.pruning.discover import discover
 from slimfleet.compression.pruning.nested import tensors_in
 from slimfleet.compression.pruning.removable import LAYER
@@ -323,10 +324,7 @@ def test_it_shrinks(case: str) -> None:
         model = build()
     found = discover(model, inputs)
     assert {group.name: group.size for group in found.groups} == expected, found.whole
-    schema = schema_of(model)
-    kept = index_map(schema, found.groups, select_channels(found.groups, 0.5, "rolling", 3))
-    small, zeroed = shrink_model(model, kept), shrink_model(model, index_map(schema, found.groups, {}))
-    load_tensors(zeroed, kept.expand(kept.shrink(tensors_of(model))))
+    kept, small, zeroed = small_and_zeroed(model, found.groups)
     assert schema_of(small) == kept.schema
     for training in (False, True):
         outputs = []

@@ -7,14 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from half_width import small_and_zeroed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slimfleet.compression.pruning import index_map, select_channels
 from slimfleet.compression.pruning.discover import discover
 from slimfleet.compression.pruning.nested import tensors_in
-from slimfleet.compression.pruning.shrink import shrink_model
-from slimfleet.compression.tensors import load_tensors, schema_of, tensors_of
 
 
 class Written(nn.Module):
@@ -289,10 +287,7 @@ def test_channels_go_through(case: str) -> None:
         model = build()
     found = discover(model, inputs)
     assert {group.name: group.size for group in found.groups} == expected, found.whole
-    schema = schema_of(model)
-    kept = index_map(schema, found.groups, select_channels(found.groups, 0.5, "rolling", 3))
-    small, zeroed = shrink_model(model, kept), shrink_model(model, index_map(schema, found.groups, {}))
-    load_tensors(zeroed, kept.expand(kept.shrink(tensors_of(model))))
+    _, small, zeroed = small_and_zeroed(model, found.groups)
     if case.startswith("fractional"):
         return  # random regions, for each channel others
     for training in (False, True):

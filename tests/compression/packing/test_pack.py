@@ -15,7 +15,6 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from slimfleet.compression import cli
 from slimfleet.compression.codec.native.library import load
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.packing import Lossless, SlimFile, ToError, ToRate, pack_file, unpack_file
@@ -192,20 +191,6 @@ def test_a_file_is_not_written_over_itself(tmp_path):
 
 
 # ---- commands ----
-
-
-@pytest.fixture
-def compress(monkeypatch, capsys):
-    """Run the command in this process: exit code, stdout, stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["slimfleet-compress", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        output = capsys.readouterr()
-        return caught.value.code, output.out, output.err
-
-    return run
 
 
 def test_the_commands_pack_look_and_unpack(compress, tmp_path):

@@ -5,26 +5,12 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from line_task import Line, line
 from torch import nn
 
 from slimfleet.compression import BadInput, BudgetExceeded, Examples
 from slimfleet.compression.checked_task import BadTask
 from slimfleet.compression.training import prepared, shuffled, train_step
-
-
-class Line:
-    """y = w x by least squares."""
-
-    name = "line"
-
-    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return ((outputs - targets) ** 2).mean()
-
-
-def line(weight: float) -> nn.Module:
-    model = nn.Linear(1, 1, bias=False)
-    nn.init.constant_(model.weight, weight)
-    return model
 
 
 def steps(model, examples, batch_size, count):
