@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.example_targets import fitting_targets
 from slimfleet.compression.foreign_text import foreign_text
+from slimfleet.compression.modes import evaluating
 from slimfleet.compression.task import Evaluation, Examples, Task
 
 if TYPE_CHECKING:
@@ -340,7 +341,7 @@ class CheckedTask:
                 with (
                     blamed(self.reference, "the model on example_inputs"),
                     torch.no_grad(),
-                    _evaluating(model),
+                    evaluating(model),
                 ):
                     model(*self._pairs())
             for module in model.modules():
@@ -418,18 +419,6 @@ class CheckedTask:
 
     def _bad(self, member: str, problem: str) -> BadTask:
         return BadTask(f"task {self.reference!r}, {member}: {problem}")
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """While open, the model is in eval mode: its running statistics stay."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _repeated(tensor: Tensor, times: int) -> Tensor:

@@ -46,7 +46,7 @@ def fitting_targets(loss: Loss, outputs: Any) -> Tensor:
                 if _takes(loss, outputs, targets):
                     return targets[:1]
         loss(outputs, _classes(tensors[0]))
-    raise ValueError("the loss took the targets only when it was asked again")
+    raise ValueError("the loss refused the targets first and took them the second time")
 
 
 def _classes(outputs: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 
 from slimfleet.compression.checked_task import blamed, label_of
 from slimfleet.compression.errors import BadInput
+from slimfleet.compression.modes import evaluating
 from slimfleet.compression.task import Evaluation, Examples, Task
 
 if TYPE_CHECKING:
@@ -86,22 +87,17 @@ def evaluate_on(
     """
     import torch
 
-    was_training = model.training
-    model.eval()
     losses: list[float] = []
     scores: list[float | None] = []
     sizes: list[int] = []
-    try:
-        with torch.inference_mode():
-            for start in range(0, len(examples), batch_size):
-                batch = examples.take(slice(start, start + batch_size))
-                with blamed(label_of(task), "the model on its data"):
-                    outputs = model(*batch.arguments)
-                losses.append(float(task.loss(outputs, batch.targets)))
-                scores.append(_score(task, outputs, batch.targets))
-                sizes.append(len(batch))
-    finally:
-        model.train(was_training)
+    with evaluating(model), torch.inference_mode():
+        for start in range(0, len(examples), batch_size):
+            batch = examples.take(slice(start, start + batch_size))
+            with blamed(label_of(task), "the model on its data"):
+                outputs = model(*batch.arguments)
+            losses.append(float(task.loss(outputs, batch.targets)))
+            scores.append(_score(task, outputs, batch.targets))
+            sizes.append(len(batch))
     known = [score for score in scores if score is not None]
     accuracy = float(np.average(known, weights=sizes)) if len(known) == len(scores) else None
     return Evaluation(float(np.average(losses, weights=sizes)), accuracy)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from slimfleet.compression.modes import evaluating
 from slimfleet.compression.task import Evaluation, Examples
 
 EVALUATION_BATCH = 100
@@ -43,16 +44,11 @@ def evaluate_images(model: nn.Module, images: Images, batch_size: int = EVALUATI
 
     The model is evaluated in eval mode and gets its own mode back.
     """
-    was_training = model.training
-    model.eval()
     loss, correct = 0.0, 0
-    try:
-        with torch.inference_mode():
-            for start in range(0, len(images), batch_size):
-                batch = images.examples(slice(start, start + batch_size))
-                logits = model(batch.inputs)
-                loss += float(functional.cross_entropy(logits, batch.targets, reduction="sum"))
-                correct += int((logits.argmax(dim=1) == batch.targets).sum())
-    finally:
-        model.train(was_training)
+    with evaluating(model), torch.inference_mode():
+        for start in range(0, len(images), batch_size):
+            batch = images.examples(slice(start, start + batch_size))
+            logits = model(batch.inputs)
+            loss += float(functional.cross_entropy(logits, batch.targets, reduction="sum"))
+            correct += int((logits.argmax(dim=1) == batch.targets).sum())
     return Evaluation(loss=loss / len(images), accuracy=correct / len(images))

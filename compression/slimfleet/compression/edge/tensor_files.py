@@ -51,13 +51,7 @@ def read_tensors(path: Path) -> dict[str, Stored]:
 
     Raises BadInput where the file cannot be read, is of another kind, or holds more than tensors.
     """
-    try:
-        if not path.is_file():
-            raise BadInput(f"cannot read {path}: {'it is not a file' if path.exists() else 'no such file'}")
-        with path.open("rb") as file:
-            head = file.read(9)
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
+    head = head_of(path)
     if head.startswith(b"PK\x03\x04"):
         return _read_zip(path)
     if head.startswith(b"\x93NUMPY"):
@@ -71,6 +65,17 @@ def read_tensors(path: Path) -> dict[str, Stored]:
         f"{path} holds no tensors that can be read here: "
         f"give .npz (as numpy.savez writes it), .npy, .safetensors, or .pt (a state_dict)"
     )
+
+
+def head_of(path: Path) -> bytes:
+    """The first nine bytes of a file, which tell its kind. Raises BadInput where it cannot be read."""
+    try:
+        if not path.is_file():
+            raise BadInput(f"cannot read {path}: {'it is not a file' if path.exists() else 'no such file'}")
+        with path.open("rb") as file:
+            return file.read(9)
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def write_tensors(path: Path, tensors: Tensors) -> None:
@@ -128,13 +133,19 @@ def _read_zip(path: Path) -> dict[str, Stored]:
         return found
 
 
-def _npy(file: IO[bytes], size: int) -> Stored:
-    """One array in numpy's format, of which `size` bytes are there. Raises ValueError where it claims another size."""
+def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether in Fortran's order, and dtype of an array in numpy's format. Raises ValueError for a version that
+    is not known."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"an array in version {version[0]}.{version[1]} of numpy's format")
     reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = reader(file)
+    return reader(file)
+
+
+def _npy(file: IO[bytes], size: int) -> Stored:
+    """One array in numpy's format, of which `size` bytes are there. Raises ValueError where it claims another size."""
+    shape, fortran, dtype = npy_header(file)
     if dtype.hasobject:
         raise ValueError("an array of Python objects")
     claimed, there = prod(shape) * dtype.itemsize, size - file.tell()

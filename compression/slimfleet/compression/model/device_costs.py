@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-import torch
-
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.file import packed_bytes
-from slimfleet.compression.model.measuring import flops_of, latency_of, peak_memory_of
+from slimfleet.compression.model.measuring import (
+    flops_of,
+    joules_per_flop,
+    latency_of,
+    nonzero_of,
+    parameters_of,
+    peak_memory_of,
+)
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.profiles import load_profiles
 from slimfleet.compression.types import DeviceProfile
@@ -32,7 +37,7 @@ def _memory(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None
 
 def _energy(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None) -> float:
     """Simulated, from a profile's nominal figures; without one the FLOPs, of which it is a multiple."""
-    joules = 1.0 if profile is None else profile.train_w / profile.train_flops_per_s
+    joules = 1.0 if profile is None else joules_per_flop(profile)
     return flops_of(slim.model, central.example_inputs) * joules
 
 
@@ -41,11 +46,11 @@ def _size(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None) 
 
 
 def _parameters(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None) -> float:
-    return float(sum(p.numel() for p in slim.model.parameters()))
+    return float(parameters_of(slim.model))
 
 
 def _nonzero(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None) -> float:
-    return float(sum(int(torch.count_nonzero(p)) for p in slim.model.parameters()))
+    return float(nonzero_of(slim.model))
 
 
 COSTS: Mapping[str, Callable[[SlimModel, CentralTask, DeviceProfile | None], float]] = MappingProxyType(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -20,11 +18,21 @@ from slimfleet.compression.model.constraints import Grid
 from slimfleet.compression.model.file import packed_bytes
 from slimfleet.compression.model.layers.activation_grid import ActivationGrid
 from slimfleet.compression.model.slim_model import SlimModel
+from slimfleet.compression.modes import evaluating
 from slimfleet.compression.pruning.nested import tensors_in
 from slimfleet.compression.threads import torch_threads
 from slimfleet.compression.types import DeviceProfile
 
-__all__ = ["Measured", "flops_of", "latency_of", "measured", "peak_memory_of"]
+__all__ = [
+    "Measured",
+    "flops_of",
+    "joules_per_flop",
+    "latency_of",
+    "measured",
+    "nonzero_of",
+    "parameters_of",
+    "peak_memory_of",
+]
 
 REPEATS, LONGEST_S = 30, 1.0
 """Forward passes that latency is the median of; fewer where they take longer than this together."""
@@ -58,21 +66,35 @@ class Measured:
 def measured(slim: SlimModel, central: CentralTask, profile: DeviceProfile | None = None) -> Measured:
     """Measure a model; joules are those of `profile`."""
     model = slim.model.eval()
-    parameters = list(model.parameters())
     flops = flops_of(model, central.example_inputs)
     evaluation = central.validated(model)
     return Measured(
-        parameters=sum(p.numel() for p in parameters),
-        nonzero=sum(int(torch.count_nonzero(p)) for p in parameters),
+        parameters=parameters_of(model),
+        nonzero=nonzero_of(model),
         flops=flops,
         bytes=packed_bytes(slim, central.task),
         peak_memory_bytes=peak_memory_of(slim, central.example_inputs),
         latency_s=latency_of(model, central.example_inputs),
-        energy_j=None if profile is None else flops / profile.train_flops_per_s * profile.train_w,
+        energy_j=None if profile is None else flops * joules_per_flop(profile),
         energy_source=None if profile is None else "simulated",
         accuracy=evaluation.accuracy,
         loss=evaluation.loss,
     )
+
+
+def parameters_of(model: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def nonzero_of(model: nn.Module) -> int:
+    """Number of parameters other than zero."""
+    return sum(int(torch.count_nonzero(p)) for p in model.parameters())
+
+
+def joules_per_flop(profile: DeviceProfile) -> float:
+    """Simulated, from the nominal figures of a device."""
+    return profile.train_w / profile.train_flops_per_s
 
 
 def flops_of(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> float:
@@ -86,7 +108,7 @@ def flops_of(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> float:
 
 def _flops(model: nn.Module, example_inputs: tuple[Tensor, ...], batch: int) -> int:
     inputs = tuple(x.repeat(batch, *[1] * (x.dim() - 1)) for x in example_inputs)
-    with _evaluating(model), FlopCounter() as counter:
+    with evaluating(model), torch.no_grad(), FlopCounter() as counter:
         model(*inputs)
     counter.name_uncounted()
     return counter.flops
@@ -109,7 +131,7 @@ def _activation_bytes(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> i
     grids = [module for module in model.modules() if isinstance(module, ActivationGrid)]
     byte = bool(grids) and all(grid.bits <= 8 for grid in grids)
     alive = _Alive(byte)
-    with _evaluating(model), alive:
+    with evaluating(model), torch.no_grad(), alive:
         model(*example_inputs)
     given = sum(x.numel() * (1 if byte else x.element_size()) for x in example_inputs)
     return alive.most + given
@@ -149,21 +171,10 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def latency_of(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> float:
     """Seconds of a forward pass of one example, as in `Measured`."""
     times: list[float] = []
-    with _evaluating(model), torch_threads(1):
+    with evaluating(model), torch.no_grad(), torch_threads(1):
         model(*example_inputs)
         while len(times) < REPEATS and sum(times) < LONGEST_S:
             began = time.perf_counter()
             model(*example_inputs)
             times.append(time.perf_counter() - began)
     return median(times)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)

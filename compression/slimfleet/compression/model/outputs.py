@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from slimfleet.compression.edge.command_line import json_text
-from slimfleet.compression.edge.tensor_files import read_tensors, write_tensors
+from slimfleet.compression.edge.tensor_files import head_of, read_tensors, write_tensors
 from slimfleet.compression.errors import BadInput
-from slimfleet.compression.files import read_file, write_atomically
+from slimfleet.compression.files import write_atomically
 from slimfleet.compression.model.compress import Compressed
 from slimfleet.compression.model.file import load_model
 from slimfleet.compression.model.summary import summary_of
@@ -26,7 +26,7 @@ def read_checkpoint(path: Path, task: Task) -> nn.Module:
 
     Raises BadInput where the file is of another model.
     """
-    if path.is_file() and read_file(path)[: len(MAGIC)] == MAGIC:
+    if head_of(path).startswith(MAGIC):
         return load_model(path, task)
     model = task.build_model()
     wanted = model.state_dict()

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slimfleet.compression.edge.tensor_files import refuse_bomb, refusing, state_dict_of
+from slimfleet.compression.edge.tensor_files import head_of, npy_header, refuse_bomb, refusing, state_dict_of
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.packing.dtypes import BY_NAME, BY_SAFETENSORS, Dtype
 
@@ -72,13 +72,7 @@ def read_weights(path: Path) -> Weights:
 
     Raises BadInput where it cannot be read, is of another kind, or holds a type that cannot be stored.
     """
-    try:
-        if not path.is_file():
-            raise BadInput(f"cannot read {path}: {'it is not a file' if path.exists() else 'no such file'}")
-        with path.open("rb") as file:
-            head = file.read(9)
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
+    head = head_of(path)
     if head.startswith(b"PK\x03\x04"):
         with refusing(path, ".npz or .pt"), zipfile.ZipFile(path) as archive:
             pickled = any(name.endswith("/data.pkl") for name in archive.namelist())
@@ -157,7 +151,7 @@ def _npz_weights(path: Path) -> Weights:
 def _in_npz(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Weight:
     name = member.filename.removesuffix(".npy")
     with archive.open(member) as file:
-        shape, _, dtype = _npy_header(file)
+        shape, _, dtype = npy_header(file)
         claimed, there = prod(shape) * dtype.itemsize, member.file_size - file.tell()
     # numpy has no bfloat16, and writes that of others so.
     kind = BY_NAME.get("bfloat16" if dtype == np.dtype("V2") else dtype.name)
@@ -168,17 +162,9 @@ def _in_npz(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> We
     return Weight(name, kind, shape, partial(_from_npz, path, member.filename, kind))
 
 
-def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"an array in version {version[0]}.{version[1]} of numpy's format")
-    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return reader(file)
-
-
 def _from_npz(path: Path, member: str, kind: Dtype) -> NDArray[Any]:
     with refusing(path, ".npz"), zipfile.ZipFile(path) as archive, archive.open(member) as file:
-        shape, fortran, dtype = _npy_header(file)
+        shape, fortran, dtype = npy_header(file)
         flat = np.frombuffer(file.read(prod(shape) * dtype.itemsize), dtype)
         array = flat.view(kind.held) if dtype.kind == "V" else flat.astype(kind.held, copy=False)
         return array.reshape(shape, order="F" if fortran else "C")

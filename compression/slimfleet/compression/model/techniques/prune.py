@@ -19,7 +19,7 @@ from torch import nn
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.importance import Importance, importance_of
-from slimfleet.compression.model.measuring import flops_of
+from slimfleet.compression.model.measuring import flops_of, parameters_of
 from slimfleet.compression.model.schedule import Schedule, shares
 from slimfleet.compression.model.sensitivity import Sensitivity, curves, sensitivities
 from slimfleet.compression.model.slim_model import SlimModel
@@ -140,7 +140,7 @@ def cost_of(model: nn.Module, groups: Sequence[ChannelGroup], central: CentralTa
         return flops_of(model, central.example_inputs)
     if of == "channels":
         return float(sum(group.size for group in groups))
-    return float(sum(p.numel() for p in model.parameters()))
+    return float(parameters_of(model))
 
 
 def channel_scores(
