@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Constrained, Constraints
+from slimfleet.compression.model.memory_format import channels_first, channels_last
 from slimfleet.compression.model.recalibration import has_statistics, recalibrated
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.task import Evaluation, Examples
@@ -76,7 +77,7 @@ class Tuner:
         loss: Loss | None = None,
         watch: Watch | None = None,
     ) -> None:
-        self.model = deepcopy(slim.model)
+        self.model = channels_last(deepcopy(slim.model))
         self._constrained = Constrained(self.model, slim.constraints)
         self._watch = watch
         self._central, self._settings, self._what, self._loss = central, settings, what, loss
@@ -156,7 +157,7 @@ class Tuner:
             waited += 1
             if better(now, best):
                 best, kept, waited = now, deepcopy(self.slim), 0
-        return kept, Tuned(self.done, best)
+        return replace(kept, model=channels_first(kept.model)), Tuned(self.done, best)
 
     def _now(self) -> tuple[Evaluation, SlimModel]:
         best, kept = self.validated(), deepcopy(self.slim)

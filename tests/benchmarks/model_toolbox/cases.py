@@ -1,0 +1,118 @@
+"""Cases: the models that are compressed, how each is trained before, and what has to be reached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from slimfleet.client.tasks import TASKS
+from slimfleet.compression import Task
+from slimfleet.compression.model.tuning import Tuning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One model of a task."""
+
+    name: str
+    task: str
+    options: Mapping[str, Any]
+    training: Tuning
+    """Of the model that is compressed, to convergence: the best epoch on validation data is kept."""
+    recipe: str = ""
+    parameters: float = 1.0
+    """Targets: shares of the trained model, at most."""
+    flops: float = 1.0
+    size: float = 1.0
+    loss: float = 1.0
+    """Points of test accuracy."""
+    student: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the model that learns from this one and stands in its place; none where it is compressed itself."""
+
+    def loaded(self) -> Task:
+        """The task of the model."""
+        return _task(self.task, tuple(self.options.items()))
+
+    def of_student(self) -> Task:
+        """The task of the student."""
+        return _task(self.task, tuple({**self.options, **self.student}.items()))
+
+
+@cache
+def _task(name: str, options: tuple[tuple[str, Any], ...]) -> Task:
+    return TASKS[name](partitions=1, seed=0, **dict(options))
+
+
+def _adamw(epochs: float, learning_rate: float, **others: Any) -> Tuning:
+    settings = {"weight_decay": 0.01, "warmup": 0.1, **others}
+    return Tuning(epochs=epochs, optimizer="adamw", learning_rate=learning_rate, **settings)
+
+
+CASES: Mapping[str, Case] = {
+    case.name: case
+    for case in (
+        Case(
+            name="lenet-300-100",
+            task="fashion-mnist",
+            options={"model": "lenet-300-100"},
+            training=_adamw(20, 2e-3),
+            size=1 / 80,
+            loss=0.5,
+        ),
+        Case(
+            name="lenet-5",
+            task="fashion-mnist",
+            options={"model": "lenet-5"},
+            training=_adamw(12, 2e-3),
+            size=1 / 80,
+            loss=0.5,
+        ),
+        Case(
+            name="mobilenet",
+            task="fashion-mnist",
+            options={"model": "mobilenet"},
+            training=_adamw(8, 5e-3),
+            parameters=0.30,
+            flops=0.27,
+            size=1 / 33,
+        ),
+        Case(
+            name="resnet20",
+            task="fashion-mnist",
+            options={"model": "resnet20"},
+            training=Tuning(
+                epochs=10,
+                learning_rate=0.1,
+                batch_size=128,
+                weight_decay=5e-4,
+                warmup=0.1,
+                precision="bfloat16",
+            ),
+            parameters=0.33,
+            flops=0.33,
+            size=1 / 50,
+        ),
+        Case(
+            name="speech-gru",
+            task="spoken-digits",
+            options={"model": "gru"},
+            training=_adamw(30, 5e-3),
+            parameters=0.40,
+            flops=0.25,
+            size=1 / 33,
+        ),
+        Case(
+            name="minilm",
+            task="reuters-r8",
+            options={"model": "minilm", "tokens": "wordpiece"},
+            training=_adamw(2, 1e-4, precision="bfloat16"),
+            student={"model": "transformer"},
+            parameters=0.20,
+            flops=0.10,
+            size=1 / 60,
+            loss=2.0,
+        ),
+    )
+}
