@@ -16,6 +16,7 @@ from typing import Any
 from slimfleet.compression.model.applying import Applied, applied
 from slimfleet.compression.model.candidates import Candidate, candidates
 from slimfleet.compression.model.central import CentralTask
+from slimfleet.compression.model.first_look import first_look
 from slimfleet.compression.model.journal import Journal
 from slimfleet.compression.model.measuring import Measured
 from slimfleet.compression.model.slim_model import SlimModel
@@ -35,6 +36,9 @@ TUNING = ", optimizer=adamw, learning_rate=0.001"
 
 TIMED_STEPS = 5
 
+LOOKING = 0.1
+"""Share of the time that sensitivity may take, on top of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -53,7 +57,12 @@ def searched(
     journal: Journal,
     profile: DeviceProfile | None = None,
 ) -> Found:
-    """The best model found in about so many minutes of training, once it is known what fits the targets."""
+    """The best model found in about so many minutes of training, once it is known what fits the targets.
+
+    How sensitive each tensor is comes first, and goes into the journal.
+    """
+    if journal.sensitivity is None:
+        journal.looked(first_look(slim, central, LOOKING * minutes * 60))
     if journal.plan is None:
         fitting = candidates(slim, central, targets, before, profile)
         journal.settle(_plan(fitting, _epoch_s(slim, central), minutes))

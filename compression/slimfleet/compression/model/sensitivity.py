@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.divergence import divergence
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
-from slimfleet.compression.model.technique import Curve
+from slimfleet.compression.model.technique import Curve, Plot
 from slimfleet.compression.task import Evaluation
 from slimfleet.compression.validation_split import evaluate_on
 
-__all__ = ["Sensitivity", "curves", "sensitivities", "sensitivities_of_tensors"]
+__all__ = ["Sensitivity", "plots_of", "sensitivities", "sensitivities_of_tensors"]
 
 COMPARED, BATCH = 1024, 128
 """Validation examples that are looked at, and how many at a time."""
@@ -107,12 +107,15 @@ def sensitivities_of_tensors(
     return sensitivities(slim.model, central, names, x, with_one)
 
 
-def curves(title: str, found: Sequence[Sensitivity]) -> Mapping[str, tuple[Curve, ...]]:
-    """Plots of the validation loss, and of accuracy where the task has one, for a report."""
-    plots = {f"{title}: validation loss": tuple(Curve(each.part, each.x, each.loss) for each in found)}
+def plots_of(title: str, x: str, found: Sequence[Sensitivity]) -> Mapping[str, Plot]:
+    """Plots of the validation loss, and of accuracy where the task has one, for a report; `x` is what is changed."""
+    losses = tuple(Curve(each.part, each.x, each.loss) for each in found)
+    plots = {f"{title}: validation loss": Plot(x, "validation loss", losses)}
     scored = tuple(
         Curve(each.part, each.x, tuple(score for score in each.accuracy if score is not None))
         for each in found
         if None not in each.accuracy
     )
-    return plots | ({f"{title}: validation accuracy": scored} if scored else {})
+    if scored:
+        plots[f"{title}: validation accuracy"] = Plot(x, "validation accuracy", scored)
+    return plots
