@@ -8,8 +8,8 @@ tried.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import ceil, inf, log
 from typing import Any
 
@@ -21,6 +21,7 @@ from slimfleet.compression.model.journal import Journal
 from slimfleet.compression.model.measuring import Measured
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.target import Target
+from slimfleet.compression.model.technique import Plot
 from slimfleet.compression.model.tuning import Tuner, Tuning
 from slimfleet.compression.types import DeviceProfile
 
@@ -46,6 +47,10 @@ class Found:
 
     slim: SlimModel
     steps: tuple[Applied, ...]
+    sensitivity: Mapping[str, Plot] = field(default_factory=dict)
+    """What was looked at first, by title; empty where nothing was searched for."""
+    tried: Mapping[str, Measured] = field(default_factory=dict)
+    """Recipe -> what came out of it, on validation data."""
 
 
 def searched(
@@ -79,7 +84,7 @@ def searched(
         left = sorted(left, key=lambda each: merit(outcomes[each], targets, before), reverse=True)
         left, epochs = left[: ceil(len(left) / KEPT)], min(KEPT * epochs, MOST_EPOCHS)
     made, steps = applied(slim, central, left[0].recipe(epochs, TUNING), before, profile)
-    return Found(made, steps)
+    return Found(made, steps, journal.sensitivity or {}, dict(journal.tried))
 
 
 def excess_of(after: Measured, targets: Sequence[Target], before: Measured) -> float:

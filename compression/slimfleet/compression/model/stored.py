@@ -72,4 +72,4 @@ def _bits(tensor: Tensor, constraint: Constraint | None) -> int:
 
 
 def _values(tensor: Tensor) -> int:
-    return int(tensor.unique().numel())
+    return len(set(tensor.flatten().tolist()))
