@@ -9,9 +9,10 @@ from typing import Any
 from slimfleet.compression.model.applying import Applied
 from slimfleet.compression.model.compress import Compressed
 from slimfleet.compression.model.measuring import Measured
+from slimfleet.compression.model.target import Target
 from slimfleet.compression.task import Evaluation
 
-__all__ = ["bound_of", "lost", "summary_of"]
+__all__ = ["bound_of", "lost", "missed", "summary_of"]
 
 
 def summary_of(compressed: Compressed) -> dict[str, Any]:
@@ -43,13 +44,18 @@ def summary_of(compressed: Compressed) -> dict[str, Any]:
 
 def bound_of(compressed: Compressed) -> str | None:
     """What kept a compression from its targets, in one line; None where they are met."""
-    for target in compressed.request.targets:
+    for target in missed(compressed):
         reached, limit = target.of(compressed.after), target.limit(compressed.before)
-        if reached > limit:
-            return f"{target}: {reached:,.6g} is the least that was reached, the limit is {limit:,.6g}"
+        return f"{target}: {reached:,.6g} is the least that was reached, the limit is {limit:,.6g}"
     if compressed.points_lost > compressed.request.max_loss:
         return f"{lost(compressed)} at these targets, {compressed.request.max_loss:g} allowed"
     return None
+
+
+def missed(compressed: Compressed) -> list[Target]:
+    """Targets that were not reached."""
+    before, after = compressed.before, compressed.after
+    return [each for each in compressed.request.targets if each.of(after) > each.limit(before)]
 
 
 def lost(compressed: Compressed) -> str:

@@ -47,7 +47,9 @@ def waterfall(axes: Axes, bars: Sequence[Bar], limit: float | None, format_value
                 transform=axes.get_yaxis_transform(),
             )  # fmt: skip
     if limit is not None:
-        axes.axvline(limit, color=look.BASELINE, linewidth=1.4, linestyle="--", label="target")
+        rows = range(len(bars))  # only across the bars: a line through the words would make them illegible
+        at = [row - 0.24 for row in rows], [row + 0.24 for row in rows]
+        axes.vlines([limit] * len(bars), *at, color=look.BASELINE, linewidth=2.2, label="target")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), handlelength=1.4)
     axes.set_xlim(left, max(*values, limit or 0))
     axes.set_ylim(len(bars) - 0.6, -0.75)
@@ -128,10 +130,18 @@ def curves(axes: Axes, plot: Plot) -> None:
 
 
 def _curve(axes: Axes, curve: Curve, points: Sequence[tuple[float, float]], **style: Any) -> None:
-    alone = len(points) == 1
+    """A line, points, or a ring around the one point of what is not joined."""
     marks: dict[str, Any] = {} if curve.joined else {"linestyle": "none", "marker": "o", "markersize": 3.5}
-    if alone:
-        marks = {"linestyle": "none", "marker": "D", "markersize": 7, "zorder": 4}
+    if len(points) == 1:
+        marks = {"marker": "o", "markersize": 5}
+        if not curve.joined:
+            marks = {
+                "linestyle": "none",
+                "marker": "o",
+                "markersize": 10,
+                "markerfacecolor": "none",
+                "zorder": 4,
+            }
     axes.plot([x for x, _ in points], [y for _, y in points], **{**style, **marks})
 
 
@@ -152,7 +162,7 @@ def _scale(set_scale: Callable[[str], None], axis: Any, values: Sequence[float])
         axis.set_major_locator(LogLocator(subs=(1, 3), numticks=7))
         axis.set_minor_locator(NullLocator())
     else:
-        axis.set_major_locator(MaxNLocator(6))
+        axis.set_major_locator(MaxNLocator(6, integer=all(float(value).is_integer() for value in values)))
     axis.set_major_formatter(_formatter(lambda value: f"{value:.4g}"))
 
 

@@ -20,24 +20,22 @@ def search_plots(compressed: Compressed) -> dict[str, Plot]:
         return {}
     before, chosen = compressed.before, compressed.steps[-1].after
     limits = {target.quantity: target.limit(before) for target in compressed.request.targets}
+    lost = "loss gained" if before.accuracy is None else "points lost"
     plots = {}
     for quantity in dict.fromkeys(("size", *limits)):
         of, limit = Target(quantity), limits.get(quantity)
+        name = {"flops": "FLOPs"}.get(quantity, quantity)
 
         def point(measured: Measured, of: Target = of) -> Point:
             return of.of(measured) / of.of(before), points_lost(_evaluation(measured), _evaluation(before))
 
-        plots[f"{quantity} and what it costs"] = front_plot(
-            (f"{quantity}, as a share of the model before", _lost(before)),
+        plots[f"{name} against {lost}"] = front_plot(
+            (f"{name}, as a share of the model before", f"{lost}, validation"),
             [point(each) for each in (*tried, chosen)],
             point(chosen),
             None if limit is None else limit / of.of(before),
         )
     return plots
-
-
-def _lost(before: Measured) -> str:
-    return "loss gained, %" if before.accuracy is None else "points lost, validation"
 
 
 def _evaluation(measured: Measured) -> Evaluation:

@@ -8,7 +8,7 @@ from typing import Any
 from slimfleet.compression.model.compress import Compressed
 from slimfleet.compression.model.measuring import Measured
 from slimfleet.compression.model.report.chosen import large_tensors
-from slimfleet.compression.model.summary import bound_of, lost, summary_of
+from slimfleet.compression.model.summary import bound_of, lost, missed, summary_of
 from slimfleet.compression.reporting import units
 from slimfleet.compression.reporting.markup import details, escape, figure, table, tile
 from slimfleet.compression.reporting.page import versions
@@ -23,7 +23,7 @@ NAMES: Mapping[str, str] = {
     "peak_memory_bytes": "peak memory, bytes",
     "latency_s": "latency on one thread of this machine",
     "energy_j": "joules of one example",
-    "energy_source": "joules are",
+    "energy_source": "source of the joules",
     "accuracy": "accuracy on test data",
     "loss": "loss on test data",
 }
@@ -36,8 +36,7 @@ def headline(compressed: Compressed) -> str:
     before, after = compressed.before, compressed.after
     bound = bound_of(compressed)
     targets = ", ".join(str(target) for target in compressed.request.targets)
-    allowed = f"at most {compressed.request.max_loss:g} {_unit(compressed)}"
-    lead = f"Task {compressed.task}, recipe of {len(compressed.steps)} steps; allowed: {allowed}"
+    lead = f"Task {compressed.task}; allowed: {_allowed(compressed)}"
     tests = summary_of(compressed)["before"], summary_of(compressed)["after"]
     tiles = [
         tile(
@@ -57,7 +56,7 @@ def headline(compressed: Compressed) -> str:
         tiles.append(
             tile(_milli(after.energy_j, "J"), f"{after.energy_source}; {_milli(before.energy_j, 'J')} before")
         )
-    said = f"1/{before.bytes / after.bytes:.3g} of the bytes, {lost(compressed)}"
+    said = f"1/{before.bytes / after.bytes:.3g} of the bytes, {lost(compressed)}{_outcome(compressed)}"
     return (
         f"<h1>{escape(said)}</h1>"
         f'<p class="lead">{escape(lead)}{escape(f"; targets: {targets}" if targets else "")}</p>'
@@ -66,8 +65,20 @@ def headline(compressed: Compressed) -> str:
     )
 
 
-def _unit(compressed: Compressed) -> str:
-    return "% more loss" if compressed.before.accuracy is None else "points of accuracy lost"
+def _outcome(compressed: Compressed) -> str:
+    targets = ", ".join(str(target) for target in missed(compressed))
+    if targets:
+        return f"; missed: {targets}"
+    if not compressed.met:
+        return f"; more than the {_allowed(compressed)} allowed"
+    return "; all targets met" if compressed.request.targets else ""
+
+
+def _allowed(compressed: Compressed) -> str:
+    most = compressed.request.max_loss
+    if compressed.before.accuracy is None:
+        return f"{most:g} % more loss"
+    return f"{most:g} point{'' if most == 1 else 's'} of accuracy"
 
 
 def _score(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
@@ -181,7 +192,7 @@ def sensitivity(plots: Panels) -> str:
     return (
         "<h2>Sensitivity</h2>"
         '<p class="lead">One tensor alone is changed, more and more, without any training, on up to 1,024 validation '
-        "examples.</p>" + _figures(plots, "Named: the ten tensors that change the outcome most.")
+        "examples.</p>" + _figures(plots, "Of many tensors the ten that change the outcome most are named.")
     )
 
 
@@ -224,13 +235,17 @@ def layers(compressed: Compressed, panels: Panels) -> str:
         "<h2>Layer by layer</h2>"
         + _figures(plots, caption)
         + _folded("Every tensor in numbers", table(heads, rows), len(rows))
+        + '<p class="note">Bits in the file count what a tensor takes there, its steps or codebook among it; those of '
+        "a value are before entropy coding.</p>"
     )
 
 
 def whole(compressed: Compressed) -> str:
     """What was changed where, and layers that were left whole, and why."""
-    kept = [(str(s.step), each.layer, each.change) for s in compressed.steps for each in s.report.whole]
-    changed = [(str(s.step), each.layer, each.change) for s in compressed.steps for each in s.report.changed]
+    kept = [(s.step.technique, each.layer, each.change) for s in compressed.steps for each in s.report.whole]
+    changed = [
+        (s.step.technique, each.layer, each.change) for s in compressed.steps for each in s.report.changed
+    ]
     heads = ("step", "layer", "")
     left = (
         _folded("Every layer left whole", table(heads, kept, words=(0, 1, 2)), len(kept))
@@ -249,7 +264,7 @@ def again(compressed: Compressed, command: str) -> str:
         ("recipe", str(compressed.recipe)),
         ("which was", f"found in about {request.minutes:g} minutes" if request.recipe is None else "given"),
         ("targets", ", ".join(map(str, request.targets)) or "none"),
-        ("may be lost", f"{request.max_loss:g} {_unit(compressed)}"),
+        ("may be lost", _allowed(compressed)),
         ("training before", "none" if request.train is None else f"{request.train.epochs:g} epochs"),
         ("device", "none" if request.device is None else request.device.name),
         ("seed", str(request.seed)),
@@ -263,7 +278,8 @@ def _figures(plots: Panels, caption: str) -> str:
     """Plots by title, each with the caption; empty without any."""
     if not plots:
         return ""
-    return f'<div class="plots">{"".join(figure(title, svg, caption) for title, svg in plots.items())}</div>'
+    drawn = [figure(title[0].upper() + title[1:], svg, caption) for title, svg in plots.items()]
+    return f'<div class="plots">{"".join(drawn)}</div>'
 
 
 def _folded(title: str, markup: str, rows: int) -> str:
