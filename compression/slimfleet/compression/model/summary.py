@@ -46,7 +46,7 @@ def bound_of(compressed: Compressed) -> str | None:
     """What kept a compression from its targets, in one line; None where they are met."""
     for target in missed(compressed):
         reached, limit = target.of(compressed.after), target.limit(compressed.before)
-        return f"{target}: {reached:,.6g} is the least that was reached, the limit is {limit:,.6g}"
+        return f"{target}: {_amount(reached)} is the least that was reached, the limit is {_amount(limit)}"
     if compressed.points_lost > compressed.request.max_loss:
         return f"{lost(compressed)} at these targets, {compressed.request.max_loss:g} allowed"
     return None
@@ -64,6 +64,10 @@ def lost(compressed: Compressed) -> str:
     if compressed.tested_before.accuracy is None:
         return f"{abs(points):.2f} % {'more' if points >= 0 else 'less'} loss"
     return f"{abs(points):.2f} points of accuracy {'lost' if points >= 0 else 'gained'}"
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _numbers(measured: Measured, tested: Evaluation) -> dict[str, Any]:

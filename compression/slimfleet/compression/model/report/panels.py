@@ -29,7 +29,7 @@ def page_panels(compressed: Compressed) -> dict[str, str]:
     """The plots that every page has, as SVG, by name."""
     tensors = large_tensors(compressed.layers)
     rows = 0.9 + 0.17 * len(tensors)
-    falls = 0.9 + 0.42 * (1 + len(compressed.steps))
+    falls = 1.0 + 0.42 * (1 + len(compressed.steps))
     draw: Mapping[str, tuple[float, Draw]] = {
         "bytes": (falls, lambda axes: _fall(axes, compressed, "size", units.data)),
         "flops": (falls, lambda axes: _fall(axes, compressed, "flops", units.plain)),

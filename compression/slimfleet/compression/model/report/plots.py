@@ -36,6 +36,7 @@ def waterfall(axes: Axes, bars: Sequence[Bar], limit: float | None, format_value
     left = smallest / 3 if log else 0.0
     if log:
         axes.set_xscale("log")
+        axes.set_xlabel("logarithmic")
     for row, (name, value, said) in enumerate(bars):
         before = values[max(row - 1, 0)]
         axes.barh(row, value - left, left=left, height=0.34, color=look.OURS)
@@ -107,7 +108,7 @@ def curves(axes: Axes, plot: Plot) -> None:
     colours = iter(look.LINES)
     for each, points in drawn:
         if id(each) not in named:
-            _curve(axes, each, points, color=look.GRID, linewidth=1.0, zorder=1)
+            _curve(axes, each, points, color=look.MUTED, alpha=0.35, linewidth=1.0, zorder=1)
     for each, points in drawn:
         if id(each) in named:
             _curve(axes, each, points, color=next(colours), linewidth=1.7, label=_cut(each.name))

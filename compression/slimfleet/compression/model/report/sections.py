@@ -114,21 +114,35 @@ def _cell(key: str, value: Any) -> str:
 
 
 def numbers(compressed: Compressed) -> str:
-    """Before and after, and each target."""
+    """Before and after, and each target beside what it is about."""
     summary = summary_of(compressed)
     before, after = summary["before"], summary["after"]
-    rows = [
-        (name, _cell(key, before[key]), _cell(key, after[key]), _share(key, before[key], after[key]))
+    targets = {key: _limits(compressed, key) for key in NAMES}
+    rows: list[tuple[str, ...]] = [
+        (
+            name,
+            _cell(key, before[key]),
+            _cell(key, after[key]),
+            _share(key, before[key], after[key]),
+            targets[key],
+        )
         for key, name in NAMES.items()
+        if after[key] is not None
     ]
-    markup = "<h2>Before and after</h2>" + table(("", "before", "after", "after / before"), rows)
-    targets = [
-        (t["target"], f"{t['limit']:,.6g}", f"{t['reached']:,.6g}", "met" if t["met"] else "missed")
-        for t in summary["targets"]
-    ]
-    if targets:
-        markup += "<h2>Targets</h2>" + table(("target", "limit", "reached", ""), targets)
-    return markup
+    heads: tuple[str, ...] = ("", "before", "after", "after / before", "at most")
+    if not any(targets.values()):
+        heads, rows = heads[:-1], [row[:-1] for row in rows]
+    return "<h2>Before and after</h2>" + table(heads, rows)
+
+
+def _limits(compressed: Compressed, key: str) -> str:
+    """The limits of a quantity, and whether they are kept; empty without a target."""
+    short = missed(compressed)
+    return ", ".join(
+        f"{_cell(key, each.limit(compressed.before))}: {'missed' if each in short else 'met'}"
+        for each in compressed.request.targets
+        if each.field == key
+    )
 
 
 def _share(key: str, before: Any, after: Any) -> str:
@@ -206,7 +220,9 @@ def looked_at(plots: Panels) -> str:
 def layers(compressed: Compressed, panels: Panels) -> str:
     """Bits, zeros and bytes of each tensor of the file."""
     shown = len(large_tensors(compressed.layers))
-    caption = f"The {shown} largest of {len(compressed.layers)} tensors; the table has all."
+    caption = (
+        f"The {shown} largest of two or more dimensions; the table has all {len(compressed.layers)} tensors."
+    )
     plots = {title: panels[name] for name, title in OF_TENSORS.items() if panels}
     heads = (
         "tensor",
