@@ -22,6 +22,7 @@ from slimfleet.compression.model.search import Found, excess_of, searched
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.stored import StoredTensor, stored_tensors
 from slimfleet.compression.model.target import Target
+from slimfleet.compression.model.teachers import Teachers
 from slimfleet.compression.model.threshold import points_lost
 from slimfleet.compression.model.tuning import Tuning, tune
 from slimfleet.compression.task import Evaluation, Task
@@ -103,7 +104,7 @@ def compress(
     slim = SlimModel(deepcopy(model).eval())
     if request.train is not None:
         slim, _ = tune(slim, central, request.train, "training")
-    central = replace(central, teachers=(deepcopy(slim.model).eval(),))
+    central = replace(central, teachers=Teachers((deepcopy(slim.model).eval(),)))
     before = measured(slim, central, request.device)
     found = _found(slim, central, request, before, folder)
     made, path = found.slim, folder / MODEL
