@@ -45,7 +45,9 @@ def distil(slim: SlimModel, central: CentralTask, settings: Distil) -> tuple[Sli
     if pairs:
         loss = HintedLoss(loss or own_loss(central), settings.hint_weight, pairs, student, central)
     elif loss is None:
-        raise BadInput("distil: soft_labels is 0, so that the teachers do not count: raise it, or give a hint")
+        raise BadInput(
+            "distil: soft_labels is 0, so that the teachers do not count: raise it, or give a hint"
+        )
     tuned, done = Tuner(slim, central, settings.tuning, "distilling", loss).finish()
     teachers = f"{len(central.teachers)} teacher{'s' * (len(central.teachers) > 1)}"
     hints = "".join(f", {ours} from {theirs}" for ours, theirs in pairs)
