@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from slimfleet.compression.model.central import CentralTask
@@ -70,21 +69,25 @@ class _Compared:
     def __init__(self, model: nn.Module, central: CentralTask) -> None:
         self._task = central.task
         self._examples = central.validation.take(slice(COMPARED))
-        self._batches = [
-            self._examples.take(slice(begin, begin + BATCH)) for begin in range(0, len(self._examples), BATCH)
-        ]
-        self._reference = self._outputs(model)
+        _, self._reference = self._seen(model)
 
-    def _outputs(self, model: nn.Module) -> list[Any]:
-        model.eval()
-        with torch.no_grad():
-            return [model(*batch.arguments) for batch in self._batches]
+    def _seen(self, model: nn.Module) -> tuple[Evaluation, list[Any]]:
+        """How good a model is, and its outputs, batch by batch, from one pass."""
+        outputs: list[Any] = []
+        watching = model.register_forward_hook(lambda _, given, made: outputs.append(made))
+        try:
+            return evaluate_on(self._task, model, self._examples, BATCH), outputs
+        finally:
+            watching.remove()
 
     def to(self, other: nn.Module) -> tuple[Evaluation, float]:
         """The other model on these examples, and its divergence."""
-        pairs = zip(self._outputs(other), self._reference, self._batches, strict=True)
-        apart = [float(divergence(ours, theirs, batch.targets)) * len(batch) for ours, theirs, batch in pairs]
-        return evaluate_on(self._task, other, self._examples), sum(apart) / len(self._examples)
+        evaluation, outputs = self._seen(other)
+        apart = 0.0
+        for number, (ours, theirs) in enumerate(zip(outputs, self._reference, strict=True)):
+            targets = self._examples.targets[number * BATCH : (number + 1) * BATCH]
+            apart += float(divergence(ours, theirs, targets)) * len(targets)
+        return evaluation, apart / len(self._examples)
 
 
 def sensitivities_of_tensors(

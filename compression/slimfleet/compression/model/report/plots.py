@@ -152,8 +152,9 @@ def _known(curve: Curve) -> list[tuple[float, float]]:
 
 
 def _spread(points: Sequence[tuple[float, float]]) -> float:
+    """How much a curve changes; of one point, how high it is."""
     values = [y for _, y in points]
-    return max(values) - min(values)
+    return max(values) - min(values) if len(values) > 1 else values[0]
 
 
 def _scale(set_scale: Callable[[str], None], axis: Any, values: Sequence[float]) -> None:
