@@ -46,6 +46,8 @@ class Request:
     """Of training in a search."""
     train: Tuning | None = None
     """Training of the model before anything else, for one that has none yet."""
+    teachers: tuple[nn.Module, ...] = ()
+    """Models that take the task's inputs, for soft labels; the model as it was, where there are none."""
     device: DeviceProfile | None = None
     """Whose joules are reported."""
     seed: int = 0
@@ -104,7 +106,8 @@ def compress(
     slim = SlimModel(deepcopy(model).eval())
     if request.train is not None:
         slim, _ = tune(slim, central, request.train, "training")
-    central = replace(central, teachers=Teachers((deepcopy(slim.model).eval(),)))
+    teachers = request.teachers or (slim.model,)
+    central = replace(central, teachers=Teachers([deepcopy(teacher).eval() for teacher in teachers]))
     before = measured(slim, central, request.device)
     found = _found(slim, central, request, before, folder)
     made, path = found.slim, folder / MODEL
