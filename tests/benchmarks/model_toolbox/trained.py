@@ -31,10 +31,12 @@ def trained(case: Case, seed: int, folder: Path, progress: Progress) -> tuple[nn
         return model.eval(), central
     began = time.process_time()
     slim, _ = tune(SlimModel(model), central, case.training, f"training {case.name} {seed}")
-    fields = {"training": training, "cpu_s": time.process_time() - began, "test": central.tested(slim.model).accuracy}
+    fields = {
+        "training": training,
+        "cpu_s": time.process_time() - began,
+        "test": central.tested(slim.model).accuracy,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(slim.model.state_dict(), file)
     write_atomically(about, json.dumps(fields, indent=1).encode())
     return slim.model.eval(), central
-
-
