@@ -22,7 +22,7 @@ import torch
 import updates
 from experiment import Case, run
 from peers import available
-from peers.nncodec_stubs import import_nncodec
+from nncodec_stubs import import_nncodec
 from plot import picture
 from requirements import verdicts
 from table import page
