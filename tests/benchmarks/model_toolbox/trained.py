@@ -26,7 +26,7 @@ def trained(case: Case, seed: int, folder: Path, progress: Progress) -> tuple[nn
     file = folder / f"{case.name}-{seed}.pt"
     about = file.with_suffix(".json")
     training = asdict(case.training)
-    if about.exists() and json.loads(about.read_text())["training"] == training:
+    if about.exists() and json.loads(about.read_text())["training"].items() <= training.items():
         model.load_state_dict(torch.load(file, weights_only=True))
         return model.eval(), central
     began = time.process_time()

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from slimfleet.client.tasks import TASKS
 from slimfleet.compression.model.central import CentralTask, central_task
 from slimfleet.compression.model.slim_model import SlimModel
+from slimfleet.compression.model.teachers import Teachers
 from slimfleet.compression.model.tuning import Tuning, tune
 from slimfleet.compression.task import Evaluation, Examples
 from slimfleet.compression.validation_split import evaluate_on
@@ -74,4 +75,4 @@ def toy() -> Callable[..., CentralTask]:
 @pytest.fixture
 def taught(central: CentralTask, trained: SlimModel) -> CentralTask:
     """Digits with the trained model as teacher."""
-    return replace(central, teachers=(trained.model,))
+    return replace(central, teachers=Teachers((trained.model,)))

@@ -9,7 +9,9 @@ from torch.nn import functional as F
 
 from slimfleet.compression import BadInput
 from slimfleet.compression.model.slim_model import SlimModel
-from slimfleet.compression.model.techniques.distil import Distil, distil, distillation_loss, teacher_weights
+from slimfleet.compression.model.soft_labels import distillation_loss, teacher_weights
+from slimfleet.compression.model.teachers import Batch, Teachers
+from slimfleet.compression.model.techniques.distil import Distil, distil
 from slimfleet.compression.model.tuning import Tuning
 from slimfleet.compression.task import Examples
 
@@ -19,12 +21,16 @@ def fresh(central, seed=1):
     return SlimModel(central.task.build_model())
 
 
+def all_of(examples):
+    return Batch(examples.inputs, examples.targets, examples, torch.arange(len(examples)))
+
+
 def test_the_loss_is_that_of_hinton_at_its_temperature(toy):
     torch.manual_seed(0)
     student, teacher = nn.Linear(4, 3), nn.Linear(4, 3)
     x, y = torch.randn(10, 4), torch.randint(0, 3, (10,))
-    central = replace(toy(x, targets=y), teachers=(teacher,))
-    ours = distillation_loss(central, Distil(temperature=2.0, alpha=0.3))(student, Examples(x, y))
+    central = replace(toy(x, targets=y), teachers=Teachers((teacher,)))
+    ours = distillation_loss(central, 0.3, 2.0, "equal")(student, all_of(Examples(x, y)))
     p, q = F.softmax(teacher(x) / 2, 1), F.softmax(student(x) / 2, 1)
     soft = (p * (p / q).log()).sum(1).mean() * 4
     assert float(ours.detach()) == pytest.approx(
@@ -45,7 +51,7 @@ def test_a_teacher_that_is_right_counts_more_on_each_example():
 
 def test_a_student_learns_what_its_teacher_says(taught, trained):
     student = fresh(taught)
-    tuned, report = distil(student, taught, Distil(alpha=1.0, tuning=Tuning(epochs=2, learning_rate=0.05)))
+    tuned, report = distil(student, taught, Distil(tuning=Tuning(epochs=2, learning_rate=0.05, soft_labels=1.0)))
     x = taught.validation.arguments[0]
     with torch.no_grad():
         told = trained.model(x).argmax(1)
@@ -59,9 +65,9 @@ def test_a_student_learns_what_its_teacher_says(taught, trained):
 @pytest.mark.parametrize("weighting", ["equal", "dynamic"])
 def test_several_teachers_teach_and_stay_as_they_are(taught, trained, weighting):
     other = fresh(taught, 5).model.eval()
-    central = replace(taught, teachers=(trained.model, other))
+    central = replace(taught, teachers=Teachers((trained.model, other)))
     before = [p.detach().clone() for p in other.parameters()]
-    _, report = distil(fresh(central), central, Distil(weighting=weighting, tuning=Tuning(epochs=0.2)))
+    _, report = distil(fresh(central), central, Distil(tuning=Tuning(epochs=0.2, soft_labels=0.7, weighting=weighting)))
     assert report.changed[0].change == "trained with 2 teachers"
     assert all(torch.equal(a, b) for a, b in zip(before, other.parameters(), strict=True))
 
@@ -69,9 +75,9 @@ def test_several_teachers_teach_and_stay_as_they_are(taught, trained, weighting)
 def test_hints_draw_features_together_and_leave_nothing_behind(taught, trained):
     student = fresh(taught)
     hint, tuning = "norm1=norm1+conv2=conv2", Tuning(epochs=2, learning_rate=0.02)
-    settings = Distil(alpha=0.0, hint=hint, hint_weight=5.0, tuning=tuning)
+    settings = Distil(hint=hint, hint_weight=5.0, tuning=tuning)
     hinted, _ = distil(student, taught, settings)
-    plain, _ = distil(student, taught, replace(settings, hint=""))
+    plain, _ = distil(student, taught, replace(settings, hint_weight=1e-9))
     assert hinted.model.state_dict().keys() == student.model.state_dict().keys()
     layers = [*hinted.model.modules(), *trained.model.modules()]
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
@@ -145,13 +151,13 @@ def test_outputs_that_are_no_logits_are_drawn_together_as_they_are(toy):
     student, teacher = Pair(), Pair()
     x = torch.randn(60, 4)
     central = toy(x, targets=torch.zeros(60), of=lambda out, y: out["a"].sum() * 0)
-    central = replace(central, teachers=(teacher,))
-    loss = distillation_loss(central, Distil(alpha=1.0))
+    central = replace(central, teachers=Teachers((teacher,)))
+    loss = distillation_loss(central, 1.0, 4.0, "dynamic")
     with torch.no_grad():
         ours, theirs = student(x[:30]), teacher(x[:30])
         apart = F.mse_loss(ours["a"], theirs["a"]) + F.mse_loss(ours["b"][0], theirs["b"][0])
-        assert float(loss(student, central.training)) == pytest.approx(float(apart))
-    tuned, report = distil(SlimModel(student), central, Distil(tuning=Tuning(epochs=2)))
+        assert float(loss(student, all_of(central.training))) == pytest.approx(float(apart))
+    tuned, report = distil(SlimModel(student), central, Distil(tuning=Tuning(epochs=2, soft_labels=0.7)))
     assert tuned.model.state_dict().keys() == student.state_dict().keys()
     assert report.steps == 2
 
@@ -162,11 +168,11 @@ def test_teachers_that_do_not_fit_are_refused_in_one_line(central):
     ):
         distil(fresh(central), central, Distil())
     for teacher, message in (
-        (nn.Linear(5, 10), r"^distil: teacher 1, a Linear, does not take the inputs of task 'digits': .*$"),
+        (nn.Linear(5, 10), r"^teacher 1, a Linear, does not take the inputs of the task: .*$"),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(64, 7)),
             r"^outputs of shapes \[\[1, 10\]\] cannot be compared .*$",
         ),
     ):
         with pytest.raises(BadInput, match=message):
-            distil(fresh(central), replace(central, teachers=(teacher,)), Distil())
+            distil(fresh(central), replace(central, teachers=Teachers((teacher,))), Distil())

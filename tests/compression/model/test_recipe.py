@@ -12,7 +12,7 @@ from slimfleet.compression.model.recipe import recipe_of
         "prune",
         "prune: share=0.6, epochs=10.0",
         'prune: of="parameters"; sparsify: share=0.9; quantise: weights=4, mixed=true, learning_rate=0.001',
-        "distil: alpha=.5; prune; distil",
+        "distil: soft_labels=.5; prune; distil",
     ],
 )
 def test_a_recipe_is_what_its_text_says(text):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
+from slimfleet.compression.model.teachers import Teachers
 from slimfleet.compression.task import Evaluation, Examples, Task
 from slimfleet.compression.validation_split import evaluate_on, training_and_validation
 
@@ -30,8 +31,8 @@ class CentralTask:
     validation: Examples
     """Held out from the training data: what is chosen, is chosen on these. Test data only report."""
     seed: int = 0
-    teachers: tuple[nn.Module, ...] = ()
-    """Models in evaluation mode that take the same inputs; `distil` learns from them."""
+    teachers: Teachers = field(default_factory=Teachers)
+    """Models that take the same inputs, for training with soft labels."""
     progress: Progress = silent
 
     @property

@@ -21,6 +21,7 @@ from slimfleet.compression.model.recipe import Recipe
 from slimfleet.compression.model.search import excess_of, searched
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.target import Target
+from slimfleet.compression.model.teachers import Teachers
 from slimfleet.compression.model.threshold import points_lost
 from slimfleet.compression.model.tuning import Tuning, tune
 from slimfleet.compression.task import Evaluation, Task
@@ -87,7 +88,7 @@ def compress(
     slim = SlimModel(deepcopy(model).eval())
     if request.train is not None:
         slim, _ = tune(slim, central, request.train, "training")
-    central = replace(central, teachers=(deepcopy(slim.model).eval(),))
+    central = replace(central, teachers=Teachers((deepcopy(slim.model).eval(),)))
     before = measured(slim, central, request.device)
     made, steps = _made(slim, central, request, before, folder)
     path = folder / MODEL

@@ -1,7 +1,7 @@
 """`model.slim`: a compressed model in one file, with what rebuilds its architecture from the one that its task builds.
 
 Weights that obey a constraint are stored as what they are: whole numbers on a grid, places in a codebook, zeros. The
-rest is stored bit for bit, or to an error. Nothing in the file is code: see `layer_kinds`.
+rest is stored bit for bit. Nothing in the file is code: see `layer_kinds`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from slimfleet.compression.errors import BadInput, PayloadError
 from slimfleet.compression.model.architecture_changes import changed, changes_between, first_names
-from slimfleet.compression.model.constraints import Constraint, Grid, Shared
+from slimfleet.compression.model.constraints import Constraint, Frozen, Grid, Shared
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.packing import Codebook, Coding, Entry, Lossless, OnGrid, SlimFile, write_slim
 from slimfleet.compression.task import Task
@@ -72,21 +72,23 @@ def _entries(slim: SlimModel) -> Iterator[Entry]:
     first = first_names(slim.model)  # a tied parameter is constrained by its first name
     for name, tensor in slim.model.state_dict().items():
         constraint = slim.constraints.get(first.get(name, name))
-        yield Entry(name, tensor.detach().cpu().numpy(), _coding(tensor, constraint, slim.rest))
+        yield Entry(name, tensor.detach().cpu().numpy(), _coding(tensor, constraint))
 
 
-def _coding(tensor: Tensor, constraint: Constraint | None, rest: Coding) -> Coding:
+def _coding(tensor: Tensor, constraint: Constraint | None) -> Coding:
     match constraint:
         case Grid():
-            return _on_grid(constraint)
+            return _on_grid(constraint.step)
+        case Frozen():
+            return _on_grid(constraint.step, trellis=True)
         case Shared():
             values = constraint.values(tensor).numpy()
             return Codebook(values, constraint.places.numpy().astype(np.min_scalar_type(len(values) - 1)))
-    return rest if tensor.is_floating_point() else Lossless()
+    return Lossless()
 
 
-def _on_grid(grid: Grid) -> OnGrid:
-    if grid.step.numel() == 1:
-        return OnGrid(float(grid.step))
-    axis = next(dim for dim, size in enumerate(grid.step.shape) if size > 1)
-    return OnGrid(grid.step.flatten().numpy(), axis)
+def _on_grid(step: Tensor, trellis: bool = False) -> OnGrid:
+    if step.numel() == 1:
+        return OnGrid(float(step), trellis=trellis)
+    axis = next(dim for dim, size in enumerate(step.shape) if size > 1)
+    return OnGrid(step.flatten().numpy(), axis, trellis)

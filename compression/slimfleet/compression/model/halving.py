@@ -38,13 +38,13 @@ def halved(
         {n: marks for n, (_, marks) in runners.items()},
         {n: slim for n, (slim, _) in runners.items()},
     )
-    loss, steps = taught(original, judge.central), 0
+    central, steps = taught(original, judge.central), 0
     for left in range(ceil(log(len(racing), KEPT) - 1e-9), 0, -1):
         short = replace(tuning, epochs=tuning.epochs / KEPT**left)
         for number in racing:
             if time.monotonic() < until:
                 what = f"search: {len(racing)} left"
-                racing[number], done = tune(racing[number], judge.central, short, what, loss)
+                racing[number], done = tune(racing[number], central, short, what)
                 tried[number] = judge.scored(racing[number], tried[number].choice)
                 steps += done.steps
         ranked = sorted(racing, key=lambda number: (not tried[number].keeps, tried[number].evaluation.loss))

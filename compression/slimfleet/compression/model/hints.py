@@ -16,9 +16,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.tuning import Loss
+from slimfleet.compression.model.soft_labels import Loss
+from slimfleet.compression.model.teachers import Batch
 from slimfleet.compression.pruning.nested import tensors_in
-from slimfleet.compression.task import Examples
 
 __all__ = ["HintedLoss", "hints_of"]
 
@@ -51,7 +51,9 @@ class HintedLoss(nn.Module):
     ) -> None:
         super().__init__()
         self._loss, self._weight, self._pairs = loss, weight, pairs
-        self._teacher = (central.teachers[0],)  # in a tuple it is no part of this module, and stays as it is
+        self._teacher = (
+            central.teachers.models[0],
+        )  # in a tuple it is no part of this module, and stays as it is
         with torch.no_grad(), _captured(student, [p for p, _ in pairs]) as ours:
             student(*central.example_inputs)
         with torch.no_grad(), _captured(self._teacher[0], [p for _, p in pairs]) as theirs:
@@ -60,15 +62,14 @@ class HintedLoss(nn.Module):
             torch.manual_seed(central.seed)
             self.maps = nn.ModuleList([_map(pair, ours, theirs) for pair in pairs])
 
-    def forward(self, model: nn.Module, batch: Examples) -> Tensor:
+    def forward(self, model: nn.Module, batch: Batch) -> Tensor:
         """As `Loss`: mean of a batch, 0-d."""
-        with (
-            _captured(model, [p for p, _ in self._pairs]) as ours,
-            _captured(self._teacher[0], [p for _, p in self._pairs]) as theirs,
-        ):
+        with _captured(model, [p for p, _ in self._pairs]) as ours:
             loss = self._loss(model, batch)
+        with torch.no_grad(), _captured(self._teacher[0], [p for _, p in self._pairs]) as theirs:
+            self._teacher[0](*batch.arguments)
         for (layer, teacher_layer), linear in zip(self._pairs, self.maps, strict=True):
-            wanted = theirs[teacher_layer].detach()
+            wanted = theirs[teacher_layer]
             given = linear(_pooled(ours[layer], wanted))
             loss = loss + self._weight * F.mse_loss(given, wanted) / wanted.square().mean().clamp(min=1e-12)
         return loss

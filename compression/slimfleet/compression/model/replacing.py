@@ -15,9 +15,9 @@ from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.fitting import Call, calls_of, fitted, outputs_read
 from slimfleet.compression.model.slim_model import SlimModel
+from slimfleet.compression.model.teachers import Teachers
 from slimfleet.compression.model.technique import LayerChange, TechniqueReport
-from slimfleet.compression.model.techniques.distil import Distil, distillation_loss
-from slimfleet.compression.model.tuning import Loss, Tuner, Tuning
+from slimfleet.compression.model.tuning import Tuner, Tuning
 from slimfleet.compression.pruning.removable import in_a_line
 
 __all__ = ["Replacement", "Stand", "replace_layers", "replaced", "taught", "why_it_fails"]
@@ -50,7 +50,8 @@ def replace_layers(
     stand: Stand,
     settings: Replacement,
 ) -> tuple[SlimModel, TechniqueReport]:
-    """Replace the layers that a technique concerns, then train by distillation. Raises BadInput where none can be
+    """Replace the layers that a technique concerns, then train; soft labels are of the model as it was, where the
+    central task has no teacher. Raises BadInput where none can be
     replaced."""
     original = slim.unconstrained(technique)
     model, changed, whole = deepcopy(original), [], []
@@ -73,9 +74,7 @@ def replace_layers(
     if not changed:
         reasons = "; ".join(f"{each.layer}: {each.change}" for each in whole) or "it has none of the kind"
         raise BadInput(f"{technique} finds no layer that it can replace: {reasons}")
-    tuned, done = Tuner(
-        SlimModel(model), central, settings.tuning, technique, taught(original, central)
-    ).finish()
+    tuned, done = Tuner(SlimModel(model), taught(original, central), settings.tuning, technique).finish()
     return tuned, TechniqueReport(changed=tuple(changed), whole=tuple(whole), steps=done.steps)
 
 
@@ -140,7 +139,6 @@ def replaced(model: nn.Module, path: str, new: nn.Module) -> nn.Module:
     return model
 
 
-def taught(original: nn.Module, central: CentralTask) -> Loss:
-    """Distillation from the teachers of the central task, or else from the model as it was."""
-    teachers = central.teachers or (deepcopy(original).eval(),)
-    return distillation_loss(replace(central, teachers=teachers), Distil())
+def taught(original: nn.Module, central: CentralTask) -> CentralTask:
+    """The central task with its teachers, or else with the model as it was for one."""
+    return central if central.teachers else replace(central, teachers=Teachers((deepcopy(original).eval(),)))

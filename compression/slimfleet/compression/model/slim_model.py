@@ -9,7 +9,6 @@ from torch import nn
 
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.constraints import Constraints
-from slimfleet.compression.packing import Coding, Lossless
 
 __all__ = ["SlimModel", "weights_of"]
 
@@ -20,8 +19,6 @@ class SlimModel:
 
     model: nn.Module
     constraints: Constraints = field(default_factory=dict)
-    rest: Coding = field(default_factory=Lossless)
-    """How weights without a constraint are stored."""
 
     def copy(self) -> SlimModel:
         """A copy whose weights may change."""

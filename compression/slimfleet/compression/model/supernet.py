@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.divergence import divergence
 from slimfleet.compression.model.slim_model import SlimModel
+from slimfleet.compression.model.soft_labels import Loss
 from slimfleet.compression.model.subnets import Space, subnet
-from slimfleet.compression.model.tuning import Loss, Tuner, Tuning
+from slimfleet.compression.model.teachers import Batch
+from slimfleet.compression.model.tuning import Tuner, Tuning
 from slimfleet.compression.pruning.nested import map_tensors
-from slimfleet.compression.task import Examples
 
 __all__ = ["supernet"]
 
@@ -39,7 +40,7 @@ def supernet(
 def _sandwich(space: Space, central: CentralTask) -> Loss:
     rng = np.random.default_rng([central.seed, 13])
 
-    def loss(model: nn.Module, batch: Examples) -> Tensor:
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
         largest = model(*batch.arguments)
         terms = [central.loss(largest, batch.targets)]
         for choice in (space.smallest, *(space.drawn(rng) for _ in range(DRAWN))):

@@ -11,9 +11,8 @@ from slimfleet.compression.model.slim_model import SlimModel
 
 __all__ = ["Apply", "Curve", "LayerChange", "Stage", "Technique", "TechniqueReport"]
 
-Stage = Literal["structure", "weights", "training"]
-"""`structure` changes layers and shapes, and comes before `weights`, which zeroes, shares or rounds them; `training`
-may stand anywhere."""
+Stage = Literal["structure", "weights", "anywhere"]
+"""`structure` changes layers and shapes, and comes before `weights`, which zeroes, shares or rounds them."""
 
 
 @dataclass(frozen=True, slots=True)

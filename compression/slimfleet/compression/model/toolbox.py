@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from slimfleet.compression.model.technique import Technique
 from slimfleet.compression.model.techniques.adapt import Adapt, adapt
+from slimfleet.compression.model.techniques.code import Code, code
 from slimfleet.compression.model.techniques.distil import Distil, distil
 from slimfleet.compression.model.techniques.factorise import Factorise, factorise
 from slimfleet.compression.model.techniques.fold import Fold, fold
@@ -26,7 +27,7 @@ __all__ = ["TECHNIQUES"]
 TECHNIQUES: Mapping[str, Technique] = MappingProxyType(
     {
         "prune": Technique("removes channels, neurons, recurrent units and heads", "structure", Prune, prune),
-        "fold": Technique("takes batch normalisations into the layers before them", "structure", Fold, fold),
+        "fold": Technique("takes batch normalisations into the layers before them", "anywhere", Fold, fold),
         "separate": Technique("makes convolutions depthwise separable", "structure", Separate, separate),
         "factorise": Technique(
             "makes linear layers and convolutions of low rank", "structure", Factorise, factorise
@@ -47,11 +48,14 @@ TECHNIQUES: Mapping[str, Technique] = MappingProxyType(
         "share": Technique("shares a few values among the weights of a tensor", "weights", Share, share),
         "round": Technique("rounds weights to what takes few bytes", "weights", Round, round_weights),
         "quantise": Technique("rounds weights and activations to few bits", "weights", Quantise, quantise),
+        "code": Technique(
+            "gives weights the values that the file holds in the fewest bytes", "weights", Code, code
+        ),
         "adapt": Technique("zeroes and rounds weights as far as training bears it", "weights", Adapt, adapt),
         "recalibrate": Technique(
-            "estimates the statistics of batch normalisations anew", "training", Recalibrate, recalibrate
+            "estimates the statistics of batch normalisations anew", "anywhere", Recalibrate, recalibrate
         ),
-        "distil": Technique("trains on what teachers say", "training", Distil, distil),
+        "distil": Technique("trains on what teachers say", "anywhere", Distil, distil),
     }
 )
 """In the order in which a recipe may use them."""

@@ -14,19 +14,20 @@ import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
+from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Constrained, Constraints
 from slimfleet.compression.model.memory_format import channels_first, channels_last
 from slimfleet.compression.model.recalibration import has_statistics, recalibrated
 from slimfleet.compression.model.slim_model import SlimModel
-from slimfleet.compression.task import Evaluation, Examples
-from slimfleet.compression.training import prepared, shuffled, train_step
+from slimfleet.compression.model.soft_labels import Loss, Weighting, distillation_loss
+from slimfleet.compression.model.teachers import Batch
+from slimfleet.compression.modes import evaluating
+from slimfleet.compression.task import Evaluation
+from slimfleet.compression.training import prepared, shuffled_places, train_step
 from slimfleet.compression.types import Precision
 
-__all__ = ["Loss", "Tuned", "Tuner", "Tuning", "Watch", "better", "tune"]
-
-Loss = Callable[[nn.Module, Examples], Tensor]
-"""Mean loss of a model on a batch, 0-d. One that is a module has parameters of its own, which are trained too."""
+__all__ = ["Tuned", "Tuner", "Tuning", "Watch", "better", "soft_loss", "tune"]
 
 Watch = Callable[[nn.Module, Mapping[str, Tensor]], None]
 """Sees the model at every step, with the gradients of its weights before constraints change them, and what the
@@ -51,6 +52,12 @@ class Tuning:
     """Epochs without a better validation loss after which training stops; 0 never stops early."""
     precision: Precision = "float32"
     """`bfloat16` runs the forward pass under torch's autocast: faster where the processor has it."""
+    soft_labels: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Weight of what the teachers say, of a recipe the model as it was; the task's own loss has the rest."""
+    temperature: Annotated[float, Gt(0), Le(100)] = 4.0
+    """At which the teachers' outputs are soft labels."""
+    weighting: Weighting = "dynamic"
+    """Of several teachers: on each example by how likely they find the right label, or equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,8 @@ class Tuned:
 class Tuner:
     """Training of a copy of a slim model, some steps at a time; constraints may change between them.
 
-    Raises BudgetExceeded("examples") where the model cannot train on batches of this size.
+    `loss` stands in for the task's own, and for soft labels. Raises BudgetExceeded("examples") where the model cannot
+    train on batches of this size, and BadInput for soft labels without a teacher, or of one that does not fit.
     """
 
     def __init__(
@@ -80,7 +88,8 @@ class Tuner:
         self.model = channels_last(deepcopy(slim.model))
         self._constrained = Constrained(self.model, slim.constraints)
         self._watch = watch
-        self._central, self._settings, self._what, self._loss = central, settings, what, loss
+        self._central, self._settings, self._what = central, settings, what
+        self._loss = loss or soft_loss(self.model, central, settings)
         self.epoch = ceil(len(central.training) / settings.batch_size)
         """Steps of an epoch."""
         self.planned = round(settings.epochs * self.epoch)
@@ -91,7 +100,7 @@ class Tuner:
         single = prepared(self.model, central.task, central.training, settings.batch_size)
         self._training = [module for module in self.model.modules() if module.training]
         rng = np.random.default_rng([central.seed, 7])
-        self._batches = shuffled(central.training, settings.batch_size, rng, single=single)
+        self._places = shuffled_places(len(central.training), settings.batch_size, rng, single=single)
 
     @property
     def slim(self) -> SlimModel:
@@ -123,12 +132,12 @@ class Tuner:
         for module in self._training:
             module.training = True
         total = 0.0
-        for batch in islice(self._batches, count):
+        for index in islice(self._places, count):
             self._set_learning_rate()
             total += train_step(
                 self.model,
                 self._central.task,
-                batch,
+                Batch.taken(self._central.training, index),
                 self._optimizer,
                 self._settings.precision,
                 loss=self._loss,
@@ -195,6 +204,17 @@ def tune(
     """
     tuner = Tuner(slim, central, settings, what, loss)
     return tuner.finish()
+
+
+def soft_loss(student: nn.Module, central: CentralTask, settings: Tuning) -> Loss | None:
+    """The loss with soft labels; None where they count for nothing. Raises BadInput as `Tuner` does."""
+    if not settings.soft_labels:
+        return None
+    if not central.teachers:
+        raise BadInput("soft_labels needs a teacher: give one, such as the model before the recipe")
+    with torch.no_grad(), evaluating(student):
+        central.teachers.check(student(*central.example_inputs), central.example_inputs)
+    return distillation_loss(central, settings.soft_labels, settings.temperature, settings.weighting)
 
 
 def better(one: Evaluation, other: Evaluation) -> bool:

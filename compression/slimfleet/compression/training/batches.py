@@ -14,7 +14,7 @@ from math import isfinite
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from slimfleet.compression.errors import BadInput, BudgetExceeded
@@ -69,10 +69,17 @@ def shuffled(
 
     Without `single` one of a single example is left out. Raises BadInput where there are no examples.
     """
-    if len(examples) == 0:
+    for index in shuffled_places(len(examples), batch_size, rng, single=single):
+        yield examples.take(index)
+
+
+def shuffled_places(
+    count: int, batch_size: int, rng: np.random.Generator, *, single: bool = True
+) -> Iterator[Tensor]:
+    """Which of `count` examples each batch of `shuffled` has, int64 [batch]."""
+    if count == 0:
         raise BadInput("this device has no examples to train on: leave it out, or give it data")
     while True:
-        order = rng.permutation(len(examples))
-        for begin in range(0, len(examples) - (not single), batch_size):
-            index = torch.from_numpy(order[begin : begin + batch_size])
-            yield examples.take(index)
+        order = rng.permutation(count)
+        for begin in range(0, count - (not single), batch_size):
+            yield torch.from_numpy(order[begin : begin + batch_size])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +13,17 @@ from slimfleet.compression.checked_task import blamed, label_of
 from slimfleet.compression.task import Examples, Task
 from slimfleet.compression.types import Precision
 
+Batch = TypeVar("Batch", bound=Examples)
+
 
 def train_step(
     model: nn.Module,
     task: Task,
-    batch: Examples,
+    batch: Batch,
     optimizer: Optimizer,
     precision: Precision = "float32",
     *,
-    loss: Callable[[nn.Module, Examples], Tensor] | None = None,
+    loss: Callable[[nn.Module, Batch], Tensor] | None = None,
     adjust: Callable[[], None] | None = None,
 ) -> float:
     """Take one step on `batch`; the loss before it.

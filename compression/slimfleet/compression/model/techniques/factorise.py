@@ -49,7 +49,7 @@ class Factorise:
     worst_fit: Annotated[float, Gt(0)] = 0.3
     """Squared error of a new layer, as a share of the variance of the old one's outputs, above which the old one
     stays."""
-    tuning: Tuning = field(default_factory=Tuning)
+    tuning: Tuning = field(default_factory=lambda: Tuning(soft_labels=0.7))
 
 
 def factorise(

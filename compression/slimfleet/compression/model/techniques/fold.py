@@ -1,6 +1,8 @@
 """Batch-norm folding: in evaluation a batch normalisation is a scale and a shift, which the layer before it can take in
 (Jacob et al. 2018, arXiv 1712.05877, section 3.2). Exact, and what integer runtimes expect before quantisation.
 
+Weights on a grid stay on it: its steps, one for each output channel, take the scale.
+
 Which layer stands right before which normalisation, a forward pass shows. Each pair is tried: where the outputs of the
 model change, because something else reads what lies between the two, both are left whole.
 """
@@ -8,8 +10,9 @@ model change, because something else reads what lies between the two, both are l
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +22,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
+from slimfleet.compression.model.constraints import Constraint, Frozen, Grid, Shared
 from slimfleet.compression.model.divergence import squared_difference
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.technique import LayerChange, TechniqueReport
@@ -43,7 +47,7 @@ def fold(slim: SlimModel, central: CentralTask, settings: Fold) -> tuple[SlimMod
 
     Raises BadInput where the model has no batch normalisation.
     """
-    model = deepcopy(slim.unconstrained("fold")).eval()
+    model, constraints = deepcopy(slim.model).eval(), dict(slim.constraints)
     norms = [path for path, layer in model.named_modules() if isinstance(layer, _BatchNorm)]
     if not norms:
         raise BadInput("fold finds no batch normalisation in the model: leave it out")
@@ -52,16 +56,18 @@ def fold(slim: SlimModel, central: CentralTask, settings: Fold) -> tuple[SlimMod
     changed, whole = [], []
     for norm in norms:
         pair = before.get(norm)
-        reason = _unfit(model, norm, pair)
+        reason = _unfit(model, norm, pair, constraints)
         if reason is None and pair is not None:
-            folded = _folded(model, pair, norm)
+            folded, constraint = _folded(model, pair, norm, constraints.get(f"{pair}.weight"))
             if _alike(folded, model, inputs):
                 model = folded
+                if constraint is not None:
+                    constraints[f"{pair}.weight"] = constraint
                 changed.append(LayerChange(norm, f"folded into {pair}"))
                 continue
             reason = f"what {pair} gives is read elsewhere too"
         whole.append(LayerChange(norm, reason or ""))
-    return SlimModel(model), TechniqueReport(changed=tuple(changed), whole=tuple(whole))
+    return SlimModel(model, constraints), TechniqueReport(changed=tuple(changed), whole=tuple(whole))
 
 
 def _layers_before(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, str]:
@@ -96,7 +102,9 @@ def _layers_before(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, st
     return {norm: layer for norm, layer in read.items() if calls[norm] == calls[layer] == 1}
 
 
-def _unfit(model: nn.Module, norm: str, layer: str | None) -> str | None:
+def _unfit(
+    model: nn.Module, norm: str, layer: str | None, constraints: Mapping[str, Constraint]
+) -> str | None:
     """Why a normalisation cannot be folded; None where it may be tried."""
     if layer is None:
         return "no convolution or linear layer stands right before it, alone and once"
@@ -105,11 +113,18 @@ def _unfit(model: nn.Module, norm: str, layer: str | None) -> str | None:
     before = model.get_submodule(layer)
     if isinstance(before, _ConvNd) and before.transposed and before.groups > 1:
         return f"{layer} is a transposed convolution in groups"
+    constraint = constraints.get(f"{layer}.weight")
+    if isinstance(constraint, Shared):
+        return f"the weights of {layer} are shared: fold before share"
+    if isinstance(constraint, Grid | Frozen) and isinstance(before, _ConvNd) and before.transposed:
+        return f"{layer} is a transposed convolution on a grid: fold before quantise"
     return None
 
 
-def _folded(model: nn.Module, path: str, norm_path: str) -> nn.Module:
-    """A copy of `model` without the normalisation."""
+def _folded(
+    model: nn.Module, path: str, norm_path: str, constraint: Constraint | None
+) -> tuple[nn.Module, Constraint | None]:
+    """A copy of `model` without the normalisation, and what the weights of the layer obey then."""
     copied = deepcopy(model)
     layer, norm = copied.get_submodule(path), copied.get_submodule(norm_path)
     assert isinstance(layer, _ConvNd | nn.Linear)
@@ -123,12 +138,27 @@ def _folded(model: nn.Module, path: str, norm_path: str) -> nn.Module:
         bias = torch.zeros_like(scale) if layer.bias is None else layer.bias.double()
         channels = [1] * layer.weight.dim()
         channels[1 if isinstance(layer, _ConvNd) and layer.transposed else 0] = -1
+        constraint = _scaled(constraint, scale.view(channels).float())
         layer.weight.copy_(layer.weight.double() * scale.view(channels))
+        if isinstance(constraint, Grid | Frozen):
+            layer.weight.copy_(constraint.obeyed(layer.weight))
         new = ((bias - norm.running_mean.double()) * scale + shift).to(layer.weight.dtype)
     layer.register_parameter("bias", nn.Parameter(new, layer.weight.requires_grad))
     parent, _, name = norm_path.rpartition(".")
     setattr(copied.get_submodule(parent), name, nn.Identity())
-    return copied
+    return copied, constraint
+
+
+def _scaled(constraint: Constraint | None, scale: Tensor) -> Constraint | None:
+    """What weights times `scale`, one factor a channel, obey: the levels of a grid stay, its steps take the factor."""
+    size = torch.where(scale == 0, 1.0, scale.abs())
+    match constraint:
+        case Grid(step=step, low=low, high=high):
+            low, high = torch.where(scale < 0, -high, low), torch.where(scale < 0, -low, high)
+            return replace(constraint, step=step * size, low=low, high=high)
+        case Frozen(levels=levels, step=step):
+            return Frozen(levels * scale.sign().int(), step * size)
+    return constraint
 
 
 def _alike(folded: nn.Module, model: nn.Module, inputs: tuple[Tensor, ...]) -> bool:

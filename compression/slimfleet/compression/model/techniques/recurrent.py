@@ -43,7 +43,7 @@ class Recurrent:
     worst_fit: Annotated[float, Gt(0)] = 0.6
     """Squared error of a new layer, as a share of the variance of the old one's outputs, above which the old one
     stays."""
-    tuning: Tuning = field(default_factory=Tuning)
+    tuning: Tuning = field(default_factory=lambda: Tuning(soft_labels=0.7))
 
 
 def recurrent(

@@ -71,7 +71,7 @@ class Search:
     minutes: Annotated[float, Gt(0)] = 10.0
     """Time for everything before the last fine-tuning; the supernet gets half of it, or less if it needs less. What
     is under way then ends early."""
-    tuning: Tuning = field(default_factory=Tuning)
+    tuning: Tuning = field(default_factory=lambda: Tuning(soft_labels=0.7))
 
     def __post_init__(self) -> None:
         limits = self.limits
@@ -114,7 +114,7 @@ def search(slim: SlimModel, central: CentralTask, settings: Search) -> tuple[Sli
         small = judge.made(model, best.choice)
     else:
         small, best, tried, steps = halved(judge, original, settings.trials, settings.tuning, until)
-    tuned, done = tune(small, central, settings.tuning, "search: fine-tuning", taught(original, central))
+    tuned, done = tune(small, taught(original, central), settings.tuning, "search: fine-tuning")
     return tuned, TechniqueReport(
         changed=tuple(LayerChange(axis.of, axis.told(value)) for axis, value in space.changes(best.choice)),
         whole=tuple(LayerChange(each.name, each.reason) for each in space.whole),

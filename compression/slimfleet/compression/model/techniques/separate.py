@@ -33,7 +33,7 @@ class Separate:
     worst_fit: Annotated[float, Gt(0)] = 0.3
     """Squared error of a new layer, as a share of the variance of the old one's outputs, above which the old one
     stays."""
-    tuning: Tuning = field(default_factory=Tuning)
+    tuning: Tuning = field(default_factory=lambda: Tuning(soft_labels=0.7))
 
 
 def separate(slim: SlimModel, central: CentralTask, settings: Separate) -> tuple[SlimModel, TechniqueReport]:

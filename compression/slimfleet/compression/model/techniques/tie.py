@@ -36,7 +36,7 @@ class Tie:
     """Recurrent layers of one stack also share single tensors of equal shapes, where their inputs differ in size."""
     worst_fit: Annotated[float, Gt(0)] = 1.0
     """Squared error of a tied stack, as a share of the variance of its outputs before, above which it stays."""
-    tuning: Tuning = field(default_factory=Tuning)
+    tuning: Tuning = field(default_factory=lambda: Tuning(soft_labels=0.7))
 
 
 def tie(slim: SlimModel, central: CentralTask, settings: Tie) -> tuple[SlimModel, TechniqueReport]:
