@@ -51,7 +51,9 @@ def test_a_teacher_that_is_right_counts_more_on_each_example():
 
 def test_a_student_learns_what_its_teacher_says(taught, trained):
     student = fresh(taught)
-    tuned, report = distil(student, taught, Distil(tuning=Tuning(epochs=2, learning_rate=0.05, soft_labels=1.0)))
+    tuned, report = distil(
+        student, taught, Distil(tuning=Tuning(epochs=2, learning_rate=0.05, soft_labels=1.0))
+    )
     x = taught.validation.arguments[0]
     with torch.no_grad():
         told = trained.model(x).argmax(1)
@@ -67,7 +69,9 @@ def test_several_teachers_teach_and_stay_as_they_are(taught, trained, weighting)
     other = fresh(taught, 5).model.eval()
     central = replace(taught, teachers=Teachers((trained.model, other)))
     before = [p.detach().clone() for p in other.parameters()]
-    _, report = distil(fresh(central), central, Distil(tuning=Tuning(epochs=0.2, soft_labels=0.7, weighting=weighting)))
+    _, report = distil(
+        fresh(central), central, Distil(tuning=Tuning(epochs=0.2, soft_labels=0.7, weighting=weighting))
+    )
     assert report.changed[0].change == "trained with 2 teachers"
     assert all(torch.equal(a, b) for a, b in zip(before, other.parameters(), strict=True))
 

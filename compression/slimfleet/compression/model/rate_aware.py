@@ -2,8 +2,8 @@
 
 The divergence that a tensor causes grows with its squared step, how fast is measured; its bits fall with the logarithm
 of the step. Bytes are fewest where every weight of the model causes the same divergence, and that sets the steps. Each
-weight takes the level of least cost: its squared error, as error-aware rounding weighs it, and a price on its bits. That
-makes zeros and small levels more frequent (as DeepCABAC does, Wiedemann et al. 2020, arXiv 1907.11900).
+weight takes the level of least cost: its squared error, as error-aware rounding weighs it, and a price on its bits, as
+in DeepCABAC (Wiedemann et al. 2020, arXiv 1907.11900): zeros and small levels become more frequent.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ from typing import Literal
 import numpy as np
 from curve import Point, bytes_at, nearest
 from measure import Arrays, nmse
-
 from nncodec_stubs import import_nncodec
 
 LAMBDAS = (0.0, 0.5, 1.0, 1.5, 2.0)

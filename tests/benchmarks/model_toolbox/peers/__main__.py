@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ..cases import CASES
+from model_toolbox.cases import CASES
 
 FOLDER = Path("slimfleet-out/bench-models")
 NAMES = ("nncodec", "torch_pruning", "torchao")

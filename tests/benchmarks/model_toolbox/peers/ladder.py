@@ -1,4 +1,4 @@
-"""Ladder: how coarse a codec may be before a model loses more than is allowed, found in the same way for every codec."""
+"""Ladder: how coarse a codec may be before a model loses more than is allowed, found alike for every codec."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
+from torch import nn
+
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.threshold import points_lost
-from torch import nn
 
 OCTAVE = 16
 """Rungs over which a quantiser's step doubles."""

@@ -3,13 +3,14 @@
 Batch normalisations are folded for all. NNCodec has dependent quantisation, parameter optimisation and row skipping on,
 16 steps an octave, biases at a quarter of the weights' step, and the best weight of the rate in its trellis. Its
 inference-optimised quantisation, which moves the step of each tensor by the accuracy on training data, is tried on
-models of few tensors. Ours are packing, which sees weights alone, and `round`, which looks at training inputs too.
+models of few tensors. Ours are packing, which sees weights alone, and `round`, which looks at inputs too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,20 @@ from typing import Any
 import numpy as np
 import torch
 from nncodec_stubs import import_nncodec
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from model_toolbox.cases import Case
+from model_toolbox.trained import trained
 from slimfleet.compression.model.central import CentralTask, silent
-from slimfleet.compression.model.file import load_model, packed_bytes, save_model
+from slimfleet.compression.model.file import packed_bytes
 from slimfleet.compression.model.rate_aware import RateAware, rate_aware
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
 from slimfleet.compression.model.techniques.fold import Fold, fold
 from slimfleet.compression.model.techniques.round import Round
-from slimfleet.compression.packing import ToError
+from slimfleet.compression.packing import Entry, SlimFile, ToError, write_slim
 from slimfleet.compression.validation_split import evaluate_on
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..cases import Case
-from ..trained import trained
 from .kept import kept
 from .ladder import OCTAVE, Codec, Coded, Ladder
 
@@ -41,7 +43,7 @@ NMSE, DIVERGENCE = 0.003, 2e-4
 EXAMPLES = 1024
 """Training examples that NNCodec's inference-optimised quantisation evaluates on."""
 OPTIMISED = "NNCodec, inference-optimised"
-FEW = 10
+FEW = 5
 """Weights up to which that is tried: it evaluates the model twice for each."""
 
 
@@ -62,8 +64,8 @@ def measured(model: nn.Module, central: CentralTask, scratch: Path) -> list[Code
     ladder = Ladder(model, central, LOSS)
     methods: Mapping[str, Callable[[], Mapping[str, Codec]]] = {
         "NNCodec": lambda: {f"lambda {scale:g}": partial(_nncodec, slim, scale, None) for scale in LAMBDAS},
-        "pack": lambda: {"nmse": partial(_packed, slim, central, scratch)},
-        "round": lambda: {f"price {price:g}": _round(slim, central, price) for price in PRICES},
+        "pack": lambda: {"to an error": partial(_packed, slim.model, scratch)},
+        "round": lambda: _rounding(slim, central),
     }
     if len(weights_of(slim.model)) <= FEW:
         methods = {**methods, OPTIMISED: lambda: {"lambda 0.5": partial(_nncodec, slim, 0.5, central)}}
@@ -118,22 +120,26 @@ def _with(model: nn.Module, arrays: Mapping[str, Any]) -> nn.Module:
     return copied.eval()
 
 
-def _packed(slim: SlimModel, central: CentralTask, scratch: Path, rung: int) -> tuple[int, nn.Module]:
+def _packed(model: nn.Module, scratch: Path, rung: int) -> tuple[int, nn.Module]:
+    """As `slimfleet-compress pack` does."""
     scratch.mkdir(parents=True, exist_ok=True)
     path = scratch / "packed.slim"
-    save_model(SlimModel(slim.model, rest=ToError(NMSE * 2 ** (2 * rung / OCTAVE))), path, central.task)
+    coding = ToError(NMSE * 2 ** (2 * rung / OCTAVE))
+    entries = [Entry(name, tensor.numpy(), coding) for name, tensor in model.state_dict().items()]
     try:
-        return path.stat().st_size, load_model(path, central.task)
+        nbytes = write_slim(path, entries).bytes
+        with SlimFile.open(path) as file:
+            return nbytes, _with(model, {name: file.tensor(name) for name in file.names})
     finally:
         path.unlink()
 
 
-def _round(slim: SlimModel, central: CentralTask, price: float) -> Codec:
-    usual = Round()
-    rounding = rate_aware(
-        slim, central, list(weights_of(slim.model)), price, usual.mantissa, usual.calibration
-    )
-    return partial(_rounded, rounding, central)
+def _rounding(slim: SlimModel, central: CentralTask) -> Mapping[str, Codec]:
+    usual, names = Round(), list(weights_of(slim.model))
+    rounding = rate_aware(slim, central, names, usual.price, usual.mantissa, usual.calibration)
+    return {
+        f"price {price:g}": partial(_rounded, replace(rounding, price=price), central) for price in PRICES
+    }
 
 
 def _rounded(rounding: RateAware, central: CentralTask, rung: int) -> tuple[int, nn.Module]:
