@@ -101,7 +101,7 @@ UPDATES ?=
 bench-codec:
 	@bash tests/setup-debian.sh
 	@$(MAKE) --no-print-directory VENV=$(BENCH_VENV) $(BENCH_VENV)/.installed-peers
-	OMP_NUM_THREADS=1 $(BENCH_VENV)/bin/python tests/benchmarks/codec docs/results \
+	PYTHONPATH=tests/benchmarks OMP_NUM_THREADS=1 $(BENCH_VENV)/bin/python tests/benchmarks/codec docs/results \
 	  --keep slimfleet-out/bench-codec --updates $(UPDATES) $(ARGS)
 
 # A peer that cannot be installed is missing from the page, loudly, and is tried again by the next call.

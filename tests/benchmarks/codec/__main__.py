@@ -21,8 +21,8 @@ import ours
 import torch
 import updates
 from experiment import Case, run
+from nncodec_stubs import import_nncodec
 from peers import available
-from peers.nncodec_stubs import import_nncodec
 from plot import picture
 from requirements import verdicts
 from table import page

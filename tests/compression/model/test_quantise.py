@@ -10,7 +10,7 @@ from torch import nn
 from slimfleet.compression import BadInput
 from slimfleet.compression.model.allocation import allocated
 from slimfleet.compression.model.constraints import Grid, Mask, Shared
-from slimfleet.compression.model.error_aware import _columns, _Moments, round_error_aware
+from slimfleet.compression.model.error_aware import round_error_aware
 from slimfleet.compression.model.grids import grid_of
 from slimfleet.compression.model.layers.activation_grid import ActivationGrid
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
@@ -82,31 +82,6 @@ def test_error_aware_rounding_keeps_the_outputs_better_than_the_nearest(central,
     assert errors[0] < 0.7 * errors[1]
     for name, weight in weights_of(aware.model).items():
         assert torch.equal(grids[name].obeyed(weight.detach()), weight)
-
-
-LAYERS = [
-    nn.Linear(6, 4),
-    nn.Conv1d(4, 6, 3, stride=2, padding=1),
-    nn.Conv1d(4, 6, 4, padding="same", dilation=2, groups=2),
-    nn.Conv2d(4, 8, 3, padding=(1, 0), groups=4, padding_mode="reflect"),
-    nn.Conv2d(4, 8, (2, 3), stride=(1, 2), dilation=(2, 1)),
-]
-
-
-@pytest.mark.parametrize("layer", LAYERS, ids=str)
-def test_the_columns_of_a_layer_times_its_weights_are_its_outputs(layer):
-    shape = {nn.Linear: (5, 7, 6), nn.Conv1d: (5, 4, 9), nn.Conv2d: (5, 4, 7, 8)}[type(layer)]
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    columns = _columns(layer, x)
-    rows = layer.weight.detach().flatten(1).unflatten(0, (len(columns), -1))
-    ours = (rows @ columns).flatten(0, 1) + layer.bias.detach()[:, None]
-    theirs = outputs(layer, x)
-    theirs = theirs.movedim(-1 if isinstance(layer, nn.Linear) else 1, 0).flatten(1)
-    assert torch.allclose(ours, theirs, atol=1e-5)
-    seen = _Moments()
-    seen(layer, (x,))
-    seen(layer, (x,))
-    assert torch.allclose(seen.moments, 2 * columns @ columns.mT, atol=1e-4)
 
 
 def test_mixed_bits_keep_to_the_budget_and_the_outputs(central, trained):

@@ -22,6 +22,7 @@ STEPS = [
     "share: epochs=0.5",
     "quantise: weights=4, activations=4, epochs=0.5",
     "quantise: weights=3, mixed=true",
+    "round: divergence=0.01",
     "adapt: epochs=2",
     "distil: hint=conv2=conv2, epochs=0.5",
 ]

@@ -15,6 +15,7 @@ from slimfleet.compression.model.techniques.prune import Prune, prune
 from slimfleet.compression.model.techniques.quantise import Quantise, quantise
 from slimfleet.compression.model.techniques.recalibrate import Recalibrate, recalibrate
 from slimfleet.compression.model.techniques.recurrent import Recurrent, recurrent
+from slimfleet.compression.model.techniques.round import Round, round_weights
 from slimfleet.compression.model.techniques.search import Search, search
 from slimfleet.compression.model.techniques.separate import Separate, separate
 from slimfleet.compression.model.techniques.share import Share, share
@@ -45,6 +46,7 @@ TECHNIQUES: Mapping[str, Technique] = MappingProxyType(
             "zeroes single weights, anywhere or n of every m", "weights", Sparsify, sparsify
         ),
         "share": Technique("shares a few values among the weights of a tensor", "weights", Share, share),
+        "round": Technique("rounds weights to what takes few bytes", "weights", Round, round_weights),
         "quantise": Technique("rounds weights and activations to few bits", "weights", Quantise, quantise),
         "code": Technique(
             "gives weights the values that the file holds in the fewest bytes", "weights", Code, code

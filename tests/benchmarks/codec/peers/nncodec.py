@@ -19,8 +19,7 @@ from typing import Literal
 import numpy as np
 from curve import Point, bytes_at, nearest
 from measure import Arrays, nmse
-
-from peers.nncodec_stubs import import_nncodec
+from nncodec_stubs import import_nncodec
 
 LAMBDAS = (0.0, 0.5, 1.0, 1.5, 2.0)
 DENSITY = 4
