@@ -129,7 +129,9 @@ def test_no_function_takes_more_than_seven_parameters() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
         for path in [*sources(), *(ROOT / "deploy").rglob("*.py")]
-        if path.name != "cli.py" and path.parts[-2:] != ("edge", "options.py")
+        if path.name != "cli.py"
+        and "commands" not in path.parts
+        and path.parts[-2:] != ("edge", "options.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and node.name != "forward"

@@ -50,7 +50,7 @@ class Round:
     calibration: Annotated[int, Ge(1), Le(100_000)] = 2048
     """Training examples that the inputs of layers are taken from."""
     tuning: Tuning = field(default_factory=lambda: Tuning(epochs=0, optimizer="adamw", learning_rate=0.001))
-    """Training on the grids, whose steps move too."""
+    """Training on the grids, whose steps move too; zeros stay."""
 
     def __post_init__(self) -> None:
         if self.loss is not None and self.bits is not None:
@@ -90,11 +90,15 @@ def _whole(slim: SlimModel) -> Iterator[LayerChange]:
 
 
 def _learning(slim: SlimModel, names: list[str], settings: Round) -> SlimModel:
-    """The same model; training, where there is any, moves the steps of its new grids too."""
+    """The same model; training, where there is any, moves the steps of its new grids too, and keeps zeros, whose number
+    decides on the bytes."""
     if not settings.tuning.epochs:
         return slim
+    weights = weights_of(slim.model)
     grids = {name: grid for name in names if isinstance(grid := slim.constraints[name], Grid)}
-    return slim.constrained({name: replace(grid, learned=True) for name, grid in grids.items()})
+    return slim.constrained(
+        {n: replace(grid, learned=True, free=weights[n].detach() != 0) for n, grid in grids.items()}
+    )
 
 
 def _divergence(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,11 +19,11 @@ from slimfleet.compression.edge.command_line import (
     keyword_arguments,
     stdout_kept_clean,
 )
+from slimfleet.compression.edge.terminal import progress
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from slimfleet.compression.model.central import Progress as Told
     from slimfleet.compression.model.compress import Compressed
 
 __all__ = ["model", "techniques"]
@@ -97,8 +95,8 @@ def model(
     with stdout_kept_clean():
         loaded = _task(task, option, import_from, seed)
         trained = read_checkpoint(checkpoint, loaded)
-    with _progress(quiet) as progress:
-        compressed = compress(trained, loaded, request, out, progress)
+    with progress(quiet) as told:
+        compressed = compress(trained, loaded, request, out, told)
     write_outputs(compressed, out, shlex.join(["slimfleet-compress", *sys.argv[1:]]))
     if as_json:
         print(json_text(summary_of(compressed)))
@@ -135,19 +133,6 @@ def _task(reference: str, option: list[str] | None, import_from: list[Path] | No
 
     make_importable(existing_folders(import_from or [Path()]))
     return load_task(reference, BUILT_IN, partitions=1, seed=seed, options=keyword_arguments(option))
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Told]:
-    """A bar on stderr where that is a terminal: what is being done, and how far it is."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda what, done, of: bar.update(task, description=what, completed=done, total=of)
 
 
 def _show(compressed: Compressed, out: Path) -> None:

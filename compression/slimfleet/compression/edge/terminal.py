@@ -1,0 +1,61 @@
+"""Terminal: progress bars on stderr, tables on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
+    from rich.table import Table
+
+__all__ = ["byte_progress", "progress", "show"]
+
+Told = Callable[[str, int, int], None]
+"""What is being done, how many parts of it are done, and of how many."""
+
+
+def show(table: Table) -> None:
+    """Print a table."""
+    from rich.console import Console
+
+    Console().print(table)
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Told]:
+    """A bar where stderr is a terminal; yields what moves it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with _bar(columns, quiet) as told:
+        yield told
+
+
+@contextmanager
+def byte_progress(title: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar where stderr is a terminal; yields what is told the bytes done, and of how many."""
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with _bar(columns, quiet) as told:
+        yield lambda done, of: told(title, done, of)
+
+
+@contextmanager
+def _bar(columns: tuple[ProgressColumn, ...], quiet: bool) -> Iterator[Told]:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda what, done, of: bar.update(task, description=escape(what), completed=done, total=of)
