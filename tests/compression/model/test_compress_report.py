@@ -65,7 +65,7 @@ def made(central, trained, tmp_path_factory):
     request = Request(
         targets=(target_of("size=0.001"), target_of("flops=0.9")),
         recipe=recipe_of(
-            "prune: share=0.2, epochs=0, sensitivity=true; share: values=8, epochs=0; quantise: activations=8; code"
+            "prune: share=0.2, epochs=0, sensitivity=true; share: values=8, epochs=0; quantise: activations=8; round"
         ),
         max_loss=50.0,
         device=profile_named(load_profiles()[0].name),
