@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from slimfleet.compression import BadInput, PayloadError
+from slimfleet.compression.cost.flops import FlopCounter
 from slimfleet.compression.model.compress import Request, compress
 from slimfleet.compression.model.device_costs import profile_named
 from slimfleet.compression.model.file import load_model, save_model
@@ -53,6 +54,26 @@ def test_the_file_is_the_model_that_was_measured(made, central):
     assert compressed.after.bytes == (folder / "model.slim").stat().st_size
     assert compressed.after.flops == flops_of(again, central.example_inputs) < 0.7 * compressed.before.flops
     assert compressed.met
+
+
+def test_the_exported_graph_has_the_flops_that_are_reported(made, central):
+    compressed, _ = made
+    exported = torch.export.export(compressed.model, central.example_inputs).module()
+    with torch.no_grad(), FlopCounter() as counter:
+        exported(*central.example_inputs)
+    assert counter.flops == compressed.after.flops < 0.7 * compressed.before.flops
+
+
+def test_a_student_learns_from_the_teachers_given(central, trained, tmp_path):
+    torch.manual_seed(5)
+    student = central.task.build_model()
+    recipe = recipe_of("distil: epochs=3, learning_rate=0.05, soft_labels=1.0")
+    request = Request(recipe=recipe, teachers=(trained.model,))
+    compressed = compress(student, central.task, request, tmp_path)
+    with torch.no_grad():
+        x = central.validation.arguments[0]
+        agreed = (compressed.model(x).argmax(1) == trained.model(x).argmax(1)).float().mean()
+    assert agreed > 0.8
 
 
 def test_every_step_is_measured(made):
@@ -142,7 +163,8 @@ def run(*arguments: str, folder: Path) -> tuple[int, str, str]:
 
 def test_the_command(central, trained, tmp_path):
     torch.save(trained.model.state_dict(), tmp_path / "net.pt")
-    common = ("model", "net.pt", "--task", "digits", "--recipe", "quantise: weights=8", "--out", "small")
+    common = ("model", "net.pt", "--task", "digits", "--recipe", "quantise: weights=8", "--teacher", "net.pt")
+    common += ("--teacher-option", "alpha=inf", "--out", "small")
     code, out, _ = run(*common, "--target", "size=0.5", folder=tmp_path)
     assert code == 0
     assert "quantise" in out

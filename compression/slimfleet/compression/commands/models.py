@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,6 +58,19 @@ def model(
         float, typer.Option(min=0, help="Time for training, where a recipe is searched for.")
     ] = 10.0,
     train: Annotated[float, typer.Option(min=0, metavar="EPOCHS", help="Train the model before.")] = 0.0,
+    teacher: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="CHECKPOINT",
+            help="A trained model of the task to learn from, for soft labels; several times.",
+        ),
+    ] = None,
+    teacher_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="An option of the task that differs for teachers, as in model=minilm."
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Device profile whose joules are reported.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="What is drawn, is drawn from it.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json.")] = False,
@@ -83,18 +97,24 @@ def model(
         from slimfleet.compression.model.target import target_of
         from slimfleet.compression.model.tuning import Tuning
 
+    learnt = 0.7 if teacher else 0.0
+    training = Tuning(epochs=train, optimizer="adamw", learning_rate=0.002, soft_labels=learnt)
     request = Request(
         targets=tuple(target_of(text) for text in target or ()),
         max_loss=max_loss,
         recipe=None if recipe is None else recipe_of(recipe),
         minutes=minutes,
-        train=Tuning(epochs=train, optimizer="adamw", learning_rate=0.002) if train else None,
+        train=training if train else None,
         device=None if device is None else profile_named(device),
         seed=seed,
     )
     with stdout_kept_clean():
         loaded = _task(task, option, import_from, seed)
         trained = read_checkpoint(checkpoint, loaded)
+        of_teachers = _task(task, [*(option or ()), *(teacher_option or ())], import_from, seed)
+        request = replace(
+            request, teachers=tuple(read_checkpoint(path, of_teachers) for path in teacher or ())
+        )
     with progress(quiet) as told:
         compressed = compress(trained, loaded, request, out, told)
     write_outputs(compressed, out, shlex.join(["slimfleet-compress", *sys.argv[1:]]))

@@ -103,11 +103,12 @@ def compress(
     """
     check_model(model, task)
     central = central_task(task, request.seed, progress)
+    central = replace(central, teachers=Teachers([deepcopy(teacher).eval() for teacher in request.teachers]))
     slim = SlimModel(deepcopy(model).eval())
     if request.train is not None:
         slim, _ = tune(slim, central, request.train, "training")
-    teachers = request.teachers or (slim.model,)
-    central = replace(central, teachers=Teachers([deepcopy(teacher).eval() for teacher in teachers]))
+    if not central.teachers:
+        central = replace(central, teachers=Teachers((deepcopy(slim.model).eval(),)))
     before = measured(slim, central, request.device)
     found = _found(slim, central, request, before, folder)
     made, path = found.slim, folder / MODEL
