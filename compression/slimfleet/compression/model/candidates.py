@@ -1,8 +1,8 @@
 """Candidates: recipes that should meet the targets, from measuring what each step saves, without any training.
 
 Structure first: as many channels go as FLOPs, latency, energy, memory or parameters demand. Then bits: for every
-sparsity the most bits whose file still fits, and of those the ones that change the weights least. Which of the
-candidates loses least only training tells: see `search`.
+sparsity the most bits whose file still fits, and of those the ones that change the weights least. Batch normalisations
+are folded and vectors shortened at the end. Which of the candidates loses least only training tells: see `search`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.device_costs import COSTS
 from slimfleet.compression.model.measuring import Measured
+from slimfleet.compression.model.recalibration import has_statistics
 from slimfleet.compression.model.recipe import Recipe, recipe_of
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
 from slimfleet.compression.model.target import Target
@@ -32,6 +33,8 @@ MARGIN = 0.97
 """Of its limit that a file may take before training, which makes files up to 3 % larger."""
 WEIGHTS = {"prune": 3.0, "sparsify": 1.0, "quantise": 2.0}
 """How the epochs of a recipe are shared out."""
+FOLD, SHORTEN = "fold", "round: mantissa=6"
+"""What ends a recipe, without training: after `quantise`, `round` has only vectors and steps left to shorten."""
 SIZES = ("size", "nonzero")
 """Targets that bits and zeros serve; all others are met by structure."""
 
@@ -49,10 +52,10 @@ class Candidate:
 
     def recipe(self, epochs: float, tuning: str) -> Recipe:
         """The recipe, with so many epochs of training in all and these settings of it besides."""
-        weights = [WEIGHTS[part.partition(":")[0]] for part in self.parts]
-        shares = [epochs * weight / sum(weights) for weight in weights]
+        weights = [WEIGHTS.get(part.partition(":")[0], 0.0) for part in self.parts]
         steps = [
-            f"{part}, epochs={share:.4g}{tuning}" for part, share in zip(self.parts, shares, strict=True)
+            f"{part}, epochs={epochs * weight / sum(weights):.4g}{tuning}" if weight else part
+            for part, weight in zip(self.parts, weights, strict=True)
         ]
         return recipe_of("; ".join(steps))
 
@@ -77,7 +80,8 @@ class _Tried:
 
     def made(self, slim: SlimModel, part: str) -> SlimModel:
         """What a step makes of a model without training it."""
-        for step in recipe_of(f"{part}, epochs=0").steps if part else ():
+        trains = part.partition(":")[0] in WEIGHTS
+        for step in recipe_of(f"{part}, epochs=0" if trains else part).steps if part else ():
             slim, _ = TECHNIQUES[step.technique].apply(slim, self.central, step.settings)
         return slim
 
@@ -122,16 +126,19 @@ def _bits(tried: _Tried, structure: str, smaller: SlimModel, excess: float) -> l
     if not tried.of_bits:
         return [Candidate((structure,), excess, 0.0)]
     found: list[Candidate] = []
+    last = (FOLD, SHORTEN) if has_statistics(smaller.model) else (SHORTEN,)
+    for step in last[:-1]:
+        smaller = tried.made(smaller, step)
     for sparsity in SPARSITIES:
         zeroed = f"sparsify: share={sparsity}" if sparsity else ""
         sparse = tried.made(smaller, zeroed and f"{zeroed}, pace=one-shot")
         for bits in BITS:
             part = f"quantise: weights={bits}"
             rounded = tried.made(sparse, f"{part}, rounding=nearest")
-            size = tried.excess(rounded, tried.of_bits)
+            size = tried.excess(tried.made(rounded, SHORTEN), tried.of_bits)
             own = max(excess, size)
             if size <= MARGIN or bits == BITS[-1]:
-                parts = tuple(filter(None, (structure, zeroed, part)))
+                parts = (*filter(None, (structure, zeroed, part)), *last)
                 found.append(Candidate(parts, own, _change(rounded, smaller)))
                 break
     return sorted(found, key=lambda each: (max(each.excess, 1), each.change))[:MOST_OF_A_STRUCTURE]
