@@ -243,3 +243,12 @@ def test_masks_are_kept_by_the_grid_through_training(central, trained):
     )
     for name, weight in weights_of(tuned.model).items():
         assert (weight[~free[name]] == 0).all()
+
+
+def test_grids_are_affine_below_eight_bits_unless_said_otherwise():
+    weight = torch.rand(3, 50, generator=torch.Generator().manual_seed(0)) - 0.2
+    for bits, scheme in ((2, "affine"), (7, "affine"), (8, "symmetric"), (16, "symmetric")):
+        usual, named = (grid_of(weight, bits, "channel", s) for s in ("auto", scheme))
+        assert torch.equal(usual.low, named.low)
+        assert torch.equal(usual.step, named.step)
+    assert Quantise().scheme == "auto"

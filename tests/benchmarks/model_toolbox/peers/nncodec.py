@@ -3,7 +3,7 @@
 Batch normalisations are folded for all. NNCodec has dependent quantisation, parameter optimisation and row skipping on,
 16 steps an octave, biases at a quarter of the weights' step, and the best weight of the rate in its trellis. Its
 inference-optimised quantisation, which moves the step of each tensor by the accuracy on training data, is tried on
-models of few tensors. Ours are packing, which sees weights alone, and `round`, which looks at inputs too.
+models of few tensors. Ours are packing, which sees weights alone, `code` and `round`, which look at outputs and inputs.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from slimfleet.compression.model.central import CentralTask, silent
 from slimfleet.compression.model.file import packed_bytes
 from slimfleet.compression.model.rate_aware import RateAware, rate_aware
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
+from slimfleet.compression.model.techniques.code import FEW, Code, _relative_steps, _tried, shortened
 from slimfleet.compression.model.techniques.fold import Fold, fold
 from slimfleet.compression.model.techniques.round import Round
 from slimfleet.compression.packing import Entry, SlimFile, ToError, write_slim
@@ -38,17 +39,17 @@ from .ladder import OCTAVE, Codec, Coded, Ladder
 LOSS = 0.5
 LAMBDAS = (0.0, 0.5, 1.0, 1.5)
 PRICES = (0.05, 0.1, 0.2)
-NMSE, DIVERGENCE = 0.003, 2e-4
+NMSE, DIVERGENCE, SCALE = 0.003, 2e-4, 2.0**-4
 """At the rung that a search begins with."""
 EXAMPLES = 1024
 """Training examples that NNCodec's inference-optimised quantisation evaluates on."""
 OPTIMISED = "NNCodec, inference-optimised"
-FEW = 5
-"""Weights up to which that is tried: it evaluates the model twice for each."""
+MOST = 5
+"""Tensors up to which that is tried: it evaluates the model twice for each."""
 
 
 def compared(case: Case, seed: int, trained_folder: Path, kept_folder: Path) -> list[Coded]:
-    """NNCodec, packing and `round`; NNCodec with training data, where that was tried."""
+    """NNCodec, packing, `code` and `round`; NNCodec with training data, where that was tried."""
 
     def measure() -> list[Coded]:
         return measured(*trained(case, seed, trained_folder, silent), kept_folder)
@@ -62,14 +63,22 @@ def measured(model: nn.Module, central: CentralTask, scratch: Path) -> list[Code
     if any(isinstance(module, _BatchNorm) for module in model.modules()):
         slim, _ = fold(slim, central, Fold())
     ladder = Ladder(model, central, LOSS)
-    methods: Mapping[str, Callable[[], Mapping[str, Codec]]] = {
+    return [ladder.fewest(method, codecs()) for method, codecs in methods(slim, central, scratch).items()]
+
+
+def methods(
+    slim: SlimModel, central: CentralTask, scratch: Path
+) -> Mapping[str, Callable[[], Mapping[str, Codec]]]:
+    """Name -> what makes its settings. `scratch` is a folder for one file at a time."""
+    found: dict[str, Callable[[], Mapping[str, Codec]]] = {
         "NNCodec": lambda: {f"lambda {scale:g}": partial(_nncodec, slim, scale, None) for scale in LAMBDAS},
         "pack": lambda: {"to an error": partial(_packed, slim.model, scratch)},
+        "code": lambda: {"trellis": _coding(slim, central)},
         "round": lambda: _rounding(slim, central),
     }
-    if len(weights_of(slim.model)) <= FEW:
-        methods = {**methods, OPTIMISED: lambda: {"lambda 0.5": partial(_nncodec, slim, 0.5, central)}}
-    return [ladder.fewest(method, codecs()) for method, codecs in methods.items()]
+    if len(weights_of(slim.model)) <= MOST:
+        found[OPTIMISED] = lambda: {"lambda 0.5": partial(_nncodec, slim, 0.5, central)}
+    return found
 
 
 def _nncodec(slim: SlimModel, scale: float, central: CentralTask | None, rung: int) -> tuple[int, nn.Module]:
@@ -132,6 +141,23 @@ def _packed(model: nn.Module, scratch: Path, rung: int) -> tuple[int, nn.Module]
             return nbytes, _with(model, {name: file.tensor(name) for name in file.names})
     finally:
         path.unlink()
+
+
+def _coding(slim: SlimModel, central: CentralTask) -> Codec:
+    """As `code` does to a loss."""
+    arrays = {
+        name: weight.detach().numpy()
+        for name, weight in weights_of(slim.model).items()
+        if weight.numel() >= FEW
+    }
+    short = shortened(slim, Code().vectors, set(arrays))
+    trial = _tried(arrays, _relative_steps(slim, central, arrays)[0])
+
+    def coded(rung: int) -> tuple[int, nn.Module]:
+        made = short.constrained(trial(SCALE * 2 ** (rung / OCTAVE)).made)
+        return packed_bytes(made, central.task), made.model
+
+    return coded
 
 
 def _rounding(slim: SlimModel, central: CentralTask) -> Mapping[str, Codec]:
