@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from annotated_types import Ge, Gt, Le
 from torch import nn
 
@@ -87,4 +88,4 @@ def _told(slim: SlimModel, name: str) -> str:
     grid, weight = slim.constraints[name], weights_of(slim.model)[name].detach()
     assert isinstance(grid, Grid)
     levels = grid.levels(weight)
-    return f"step {float(grid.step):.3g}, {len(levels.unique())} values, {float((levels == 0).float().mean()):.0%} zero"
+    return f"step {float(grid.step):.3g}, {len(torch.unique(levels))} values, {float((levels == 0).float().mean()):.0%} zero"
