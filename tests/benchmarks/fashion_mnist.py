@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from slimfleet.compression.files import write_atomically
-from slimfleet.coordinator.reporting import save_picture, units
+from slimfleet.compression.reporting import units
+from slimfleet.coordinator.reporting import save_picture
 from slimfleet.simulations import RunRecord, load_scenario, simulate, summarise
 from slimfleet.simulations.progress import RoundProgress
 

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from slimfleet.coordinator.reporting import units
+from slimfleet.compression.reporting import units
 from slimfleet.coordinator.reporting.outcome import RunRecord
 from slimfleet.coordinator.reporting.summary import summarise
 from slimfleet.coordinator.reporting.words import (

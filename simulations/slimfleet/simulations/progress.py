@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from slimfleet.compression.reporting import units
 from slimfleet.coordinator import Closed, Event, Planned, RoundRow, State
-from slimfleet.coordinator.reporting import units
 from slimfleet.coordinator.reporting.words import own_budgets
 
 __all__ = ["RoundProgress"]

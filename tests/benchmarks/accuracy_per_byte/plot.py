@@ -13,8 +13,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from methods import METHODS, REFERENCE
 from outcomes import Outcome, accuracies, sent_so_far
 
-from slimfleet.coordinator.reporting import figure as look
-from slimfleet.coordinator.reporting import units
+from slimfleet.compression.reporting import figure as look
+from slimfleet.compression.reporting import units
 
 COLOURS = {
     "float32": look.BASELINE,

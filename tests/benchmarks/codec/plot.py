@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from slimfleet.coordinator.reporting import figure as look
+from slimfleet.compression.reporting import figure as look
 
 SPEED_TARGET = 0.1
 SHOWN = "weights+biases"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -38,6 +38,10 @@ class Case:
     def of_student(self) -> Task:
         """The task of the student."""
         return _task(self.task, tuple({**self.options, **self.student}.items()))
+
+    def itself(self) -> Case:
+        """The same case without its student."""
+        return replace(self, student={})
 
 
 @cache
@@ -116,3 +120,30 @@ CASES: Mapping[str, Case] = {
         ),
     )
 }
+
+"""In the order of docs/results/models.md."""
+
+EIGHT_BITS = "quantise: weights=8, activations=8"
+
+PEERS: Mapping[str, tuple[str, ...]] = {
+    "nncodec": ("lenet-300-100", "lenet-5", "mobilenet", "resnet20", "speech-gru"),
+    "torch_pruning": ("lenet-5", "resnet20"),
+    "torchao": ("lenet-300-100", "lenet-5", "mobilenet", "resnet20"),
+}
+"""A peer -> the models that it is compared on."""
+
+ALONE: Mapping[str, Case] = {
+    case.name: case
+    for case in (
+        Case(name="images-cnn", task="fashion-mnist", options={"model": "cnn"}, training=_adamw(8, 3e-3)),
+        Case(name="speech-lstm", task="spoken-digits", options={"model": "lstm"}, training=_adamw(20, 5e-3)),
+        Case(name="sensors-cnn1d", task="activities", options={"model": "cnn1d"}, training=_adamw(8, 3e-3)),
+        Case(
+            name="text-transformer",
+            task="reuters-r8",
+            options={"model": "transformer"},
+            training=_adamw(6, 3e-3),
+        ),
+    )
+}
+"""On which each technique is tried by itself."""

@@ -92,7 +92,7 @@ def test_digits_come_to_a_twentieth_within_the_loss(central, trained):
     assert nonzero * bits.pop() / 32 <= 0.051
     assert central.validated(adapted.model).accuracy >= central.validated(trained.model).accuracy - 0.011
     assert all(torch.equal(adapted.constraints[n].obeyed(w.detach()), w) for n, w in weights.items())
-    assert set(report.curves) == {
+    assert set(report.plots) == {
         "share of zeros over training",
         "bits over training",
         "points lost over training",

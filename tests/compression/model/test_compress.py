@@ -150,6 +150,7 @@ def test_the_command(central, trained, tmp_path):
         "model.slim",
         "model.safetensors",
         "summary.json",
+        "report.html",
     }
     code, out, _ = run(*common, "--target", "size=0.001", "--json", folder=tmp_path)
     assert code == 1

@@ -1,6 +1,7 @@
 """Batch normalisations go into the layers before them without a trace in the outputs, or stay."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,8 +11,14 @@ from slimfleet.client.tasks.models.mobilenet import MobileNet
 from slimfleet.client.tasks.models.resnet import ResNet20
 from slimfleet.compression import BadInput
 from slimfleet.compression.model.architecture_changes import changed, changes_between
+from slimfleet.compression.model.file import load_model, save_model
 from slimfleet.compression.model.slim_model import SlimModel
+from slimfleet.compression.model.techniques.code import Code, code
 from slimfleet.compression.model.techniques.fold import Fold, fold
+from slimfleet.compression.model.techniques.quantise import Quantise, quantise
+from slimfleet.compression.model.techniques.share import Share, share
+from slimfleet.compression.model.techniques.sparsify import Sparsify, sparsify
+from slimfleet.compression.model.tuning import Tuning
 
 
 def used(model, x):
@@ -91,3 +98,48 @@ def test_what_cannot_be_folded_is_left_whole_with_the_reason(toy):
 def test_a_model_without_batch_norms_is_refused(central, trained):
     with pytest.raises(BadInput, match=r"^fold finds no batch normalisation in the model: leave it out$"):
         fold(trained, central, Fold())
+
+
+@pytest.mark.parametrize("constrain", ["grid", "affine", "tensor", "levels", "mask"])
+def test_weights_on_a_grid_stay_on_it_with_other_steps(toy, tmp_path, constrain):
+    torch.manual_seed(0)
+    x = torch.randn(40, 1, 28, 28)
+    model = used(MobileNet(), x)
+    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.weight.data[0] *= -1
+        norm.weight.data[1] = 0
+    central = toy(x, targets=torch.randint(0, 10, (40,)))
+    slim, _ = {
+        "grid": lambda: quantise(SlimModel(model), central, Quantise(weights=4, rounding="nearest")),
+        "affine": lambda: quantise(
+            SlimModel(model), central, Quantise(weights=3, scheme="affine", rounding="nearest")
+        ),
+        "tensor": lambda: quantise(
+            SlimModel(model), central, Quantise(granularity="tensor", rounding="nearest")
+        ),
+        "levels": lambda: code(SlimModel(model), central, Code(nmse=0.01, sensitive=False, vectors=23)),
+        "mask": lambda: sparsify(
+            SlimModel(model), central, Sparsify(tuning=Tuning(epochs=0), pace="one-shot")
+        ),
+    }[constrain]()
+    folded, report = fold(slim, central, Fold())
+    assert len(report.changed) == 17
+    with torch.no_grad():
+        wanted = slim.model(x)
+        assert (folded.model(x) - wanted).abs().max() < 1e-4 * wanted.abs().max()
+    weights = dict(folded.model.named_parameters())
+    for name, constraint in folded.constraints.items():
+        assert torch.equal(constraint.obeyed(weights[name].detach()), weights[name].detach())
+    task = replace(central.task, build=MobileNet)
+    save_model(folded, tmp_path / "model.slim", task)
+    assert torch.equal(load_model(tmp_path / "model.slim", task)(x), folded.model(x))
+
+
+def test_norms_after_shared_weights_stay(toy):
+    torch.manual_seed(0)
+    x = torch.randn(20, 1, 28, 28)
+    central = toy(x, targets=torch.randint(0, 10, (20,)))
+    shared, _ = share(SlimModel(used(MobileNet(), x)), central, Share(tuning=Tuning(epochs=0)))
+    _, report = fold(shared, central, Fold())
+    assert not report.changed
+    assert report.whole[0].change.endswith("are shared: fold before share")

@@ -104,15 +104,15 @@ def test_as_much_goes_as_a_stated_loss_allows(central, trained):
     before, after = central.validated(trained.model).accuracy, central.validated(small.model).accuracy
     assert 100 * (before - after) <= 3.0
     assert parameters(small.model) < 0.95 * parameters(trained.model)
-    (curve,) = report.curves["one-shot pruning, share of channels"]
+    (curve,) = report.plots["one-shot pruning, share of channels"].curves
     assert any(y > 3.0 for y in curve.y)
 
 
 def test_sensitivity_of_each_group_is_in_the_report(central, trained):
     _, report = prune(trained, central, Prune(sensitivity=True, pace="one-shot", tuning=NO_TUNING))
-    plots = report.curves["channels of one group: validation loss"]
-    assert [curve.name for curve in plots] == ["conv1", "conv2"]
-    assert all(curve.y[0] < curve.y[-1] for curve in plots)
+    curves = report.plots["channels of one group: validation loss"].curves
+    assert [curve.name for curve in curves] == ["conv1", "conv2"]
+    assert all(curve.y[0] < curve.y[-1] for curve in curves)
 
 
 def test_weights_that_obey_something_cannot_lose_channels(central, trained):

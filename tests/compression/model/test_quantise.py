@@ -96,8 +96,8 @@ def test_mixed_bits_keep_to_the_budget_and_the_outputs(central, trained):
     uniform, _ = quantise(trained, central, replace(settings, mixed=False))
     ours, theirs = ((outputs(m.model, *x).softmax(1) - whole).square().mean() for m in (mixed, uniform))
     assert ours < theirs
-    plots = report.curves["bits of one tensor: validation loss"]
-    assert [(curve.name, curve.x) for curve in plots] == [(name, (2, 3, 4, 5, 6, 7, 8)) for name in sizes]
+    curves = report.plots["bits of one tensor: validation loss"].curves
+    assert [(curve.name, curve.x) for curve in curves] == [(name, (2, 3, 4, 5, 6, 7, 8)) for name in sizes]
 
 
 def test_an_allocation_is_nearly_the_best_of_all():

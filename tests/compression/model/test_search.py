@@ -49,8 +49,9 @@ def test_the_model_found_keeps_to_the_limits(tmp_path, name, settings, kinds):
     assert central.tested(small.model).accuracy > central.tested(slim.model).accuracy - 0.06
     assert kinds <= {each.change.split()[-1] for each in report.changed}
 
-    for curves in report.curves.values():
-        tried, front, chosen = curves
+    for plot in report.plots.values():
+        tried, front, chosen = plot.curves
+        assert chosen.x[0] <= plot.limit
         assert len(tried.x) <= settings.trials
         assert set(zip(front.x, front.y, strict=True)) <= set(zip(tried.x, tried.y, strict=True))
         assert list(front.y) == sorted(front.y, reverse=True)

@@ -113,7 +113,7 @@ def test_the_share_for_a_stated_loss_is_the_largest_and_is_plotted(central, trai
         sparse, report = sparsify(trained, central, Sparsify(loss=points, tuning=NO_TUNING))
         assert 100 * (before - central.validated(sparse.model).accuracy) <= points
         found[points] = zeros(sparse)
-        (curve,) = report.curves["one-shot sparsity"]
+        (curve,) = report.plots["one-shot sparsity"].curves
         tried = dict(zip(curve.x, curve.y, strict=True))
         assert any(found[points] < x < found[points] + 0.005 and y > points for x, y in tried.items())
     assert 0.3 < found[1.0] < found[10.0] < 1
@@ -132,9 +132,9 @@ def test_a_loss_that_allows_nothing_is_refused(toy):
 
 def test_sensitivity_of_each_tensor_is_in_the_report(central, trained):
     _, report = sparsify(trained, central, Sparsify(sensitivity=True, tuning=NO_TUNING))
-    plots = report.curves["zeros in one tensor: validation accuracy"]
-    assert [curve.name for curve in plots] == list(weights_of(trained.model))
-    for curve in plots:
+    curves = report.plots["zeros in one tensor: validation accuracy"].curves
+    assert [curve.name for curve in curves] == list(weights_of(trained.model))
+    for curve in curves:
         assert curve.x == (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
         assert curve.y[0] > curve.y[-1]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,8 +69,8 @@ def model(
     """Make a trained model small, to targets, and prove it.
 
     Without a recipe one is searched for: what fits the targets is measured, and trained in turns; an interrupted search
-    goes on with the same command. DIR gets model.slim, model.safetensors and summary.json. Exit code 1 where a target
-    or the allowed loss is missed; the best model found is written all the same.
+    goes on with the same command. DIR gets model.slim, model.safetensors, summary.json and
+    report.html. Exit code 1 where a target or the allowed loss is missed; the best model found is written all the same.
 
     For example:
       slimfleet-compress model net.pt --task digits --target size=0.1 --out small
@@ -97,7 +99,7 @@ def model(
         trained = read_checkpoint(checkpoint, loaded)
     with _progress(quiet) as progress:
         compressed = compress(trained, loaded, request, out, progress)
-    write_outputs(compressed, out)
+    write_outputs(compressed, out, shlex.join(["slimfleet-compress", *sys.argv[1:]]))
     if as_json:
         print(json_text(summary_of(compressed)))
     elif not quiet:
@@ -151,14 +153,14 @@ def _progress(quiet: bool) -> Iterator[Told]:
 def _show(compressed: Compressed, out: Path) -> None:
     from rich.console import Console
 
-    from slimfleet.compression.model.summary import bound_of
+    from slimfleet.compression.model.summary import bound_of, lost
 
     console = Console()
     console.print(_table(compressed))
-    before, after, lost = compressed.before, compressed.after, compressed.points_lost
+    before, after = compressed.before, compressed.after
     console.print(
         f"{out / 'model.slim'}: {after.bytes:,} bytes, 1/{before.bytes / after.bytes:.3g} of float32; "
-        f"{abs(lost):.2f} points of accuracy {'lost' if lost >= 0 else 'gained'} on test data",
+        f"{lost(compressed)} on test data",
         highlight=False,
         markup=False,
     )

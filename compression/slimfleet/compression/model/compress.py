@@ -18,8 +18,9 @@ from slimfleet.compression.model.file import load_model, save_model
 from slimfleet.compression.model.journal import Journal
 from slimfleet.compression.model.measuring import Measured, measured
 from slimfleet.compression.model.recipe import Recipe
-from slimfleet.compression.model.search import excess_of, searched
+from slimfleet.compression.model.search import Found, excess_of, searched
 from slimfleet.compression.model.slim_model import SlimModel
+from slimfleet.compression.model.stored import StoredTensor, stored_tensors
 from slimfleet.compression.model.target import Target
 from slimfleet.compression.model.teachers import Teachers
 from slimfleet.compression.model.threshold import points_lost
@@ -45,6 +46,8 @@ class Request:
     """Of training in a search."""
     train: Tuning | None = None
     """Training of the model before anything else, for one that has none yet."""
+    teachers: tuple[nn.Module, ...] = ()
+    """Models that take the task's inputs, for soft labels; the model as it was, where there are none."""
     device: DeviceProfile | None = None
     """Whose joules are reported."""
     seed: int = 0
@@ -54,6 +57,8 @@ class Request:
 class Compressed:
     """What became of a model."""
 
+    task: str
+    """Its name."""
     model: nn.Module
     """As read back from the file, in evaluation mode."""
     before: Measured
@@ -62,11 +67,24 @@ class Compressed:
     tested_before: Evaluation
     tested_after: Evaluation
     """On the task's test data, which no choice has looked at."""
-    steps: tuple[Applied, ...]
+    found: Found
+    """The steps, and what a search has tried."""
+    layers: tuple[StoredTensor, ...]
+    """Every tensor of the file."""
     request: Request
     points_lost: float
     excess: float
     """How many times the largest limit; at most 1 where all targets are met."""
+
+    @property
+    def steps(self) -> tuple[Applied, ...]:
+        """What each step of the recipe did."""
+        return self.found.steps
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe, given or found."""
+        return Recipe(tuple(each.step for each in self.steps))
 
     @property
     def met(self) -> bool:
@@ -88,24 +106,28 @@ def compress(
     slim = SlimModel(deepcopy(model).eval())
     if request.train is not None:
         slim, _ = tune(slim, central, request.train, "training")
-    central = replace(central, teachers=Teachers((deepcopy(slim.model).eval(),)))
+    teachers = request.teachers or (slim.model,)
+    central = replace(central, teachers=Teachers([deepcopy(teacher).eval() for teacher in teachers]))
     before = measured(slim, central, request.device)
-    made, steps = _made(slim, central, request, before, folder)
-    path = folder / MODEL
+    found = _found(slim, central, request, before, folder)
+    made, path = found.slim, folder / MODEL
     save_model(made, path, task)
     loaded = load_model(path, task)
     for name, tensor in made.model.state_dict().items():
         if not torch.equal(tensor, loaded.state_dict()[name]):
             raise AssertionError(f"{path} does not hold {name!r} as it was measured")
-    after = replace(measured(replace(made, model=loaded), central, request.device), bytes=path.stat().st_size)
+    stored = replace(made, model=loaded)
+    after = replace(measured(stored, central, request.device), bytes=path.stat().st_size)
     tested_before, tested_after = central.tested(slim.model), central.tested(loaded)
     return Compressed(
+        task=task.name,
         model=loaded,
         before=before,
         after=after,
         tested_before=tested_before,
         tested_after=tested_after,
-        steps=steps,
+        found=found,
+        layers=stored_tensors(stored, path),
         request=request,
         points_lost=points_lost(tested_after, tested_before),
         excess=excess_of(after, request.targets, before),
@@ -132,18 +154,15 @@ def _shape(shape: tuple[int, ...] | None) -> str:
     return "missing" if shape is None else str(list(shape))
 
 
-def _made(
-    slim: SlimModel, central: CentralTask, request: Request, before: Measured, folder: Path
-) -> tuple[SlimModel, tuple[Applied, ...]]:
+def _found(slim: SlimModel, central: CentralTask, request: Request, before: Measured, folder: Path) -> Found:
     if request.recipe is not None:
-        return applied(slim, central, request.recipe, before, request.device)
+        return Found(*applied(slim, central, request.recipe, before, request.device))
     if not request.targets:
         raise BadInput(
             "nothing to do: give a target such as size=0.1, or a recipe such as 'quantise: weights=8'"
         )
     journal = Journal(folder / JOURNAL, _about(slim.model, central, request))
-    found = searched(slim, central, request.targets, before, request.minutes, journal, request.device)
-    return found.slim, found.steps
+    return searched(slim, central, request.targets, before, request.minutes, journal, request.device)
 
 
 def _about(model: nn.Module, central: CentralTask, request: Request) -> dict[str, Any]:

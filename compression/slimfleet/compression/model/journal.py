@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.measuring import Measured
+from slimfleet.compression.model.technique import Curve, Plot
 
 __all__ = ["Journal"]
 
@@ -24,12 +26,16 @@ class Journal:
         self.tried: dict[str, Measured] = {}
         self.plan: dict[str, Any] | None = None
         """What the search settled before it trained anything."""
+        self.sensitivity: dict[str, Plot] | None = None
+        """What was looked at first, by title."""
         lines = _lines(path) if path is not None and path.exists() else []
         if lines and lines[0].get("about") != about:
             raise BadInput(f"{path} is the journal of another search: give another folder, or remove it")
         for line in lines[1:]:
             if "recipe" in line:
                 self.tried[line["recipe"]] = Measured(**line["after"])
+            elif "sensitivity" in line:
+                self.sensitivity = {title: _plot(each) for title, each in line["sensitivity"].items()}
             else:
                 self.plan = line
         if not lines:
@@ -42,6 +48,11 @@ class Journal:
             self._add(plan)
         return self.plan
 
+    def looked(self, plots: Mapping[str, Plot]) -> None:
+        """Keep how sensitive the model is."""
+        self.sensitivity = dict(plots)
+        self._add({"sensitivity": {title: asdict(plot) for title, plot in plots.items()}})
+
     def done(self, recipe: str, after: Measured) -> None:
         """Keep what came out of a recipe."""
         self.tried[recipe] = after
@@ -52,6 +63,11 @@ class Journal:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+
+
+def _plot(stored: dict[str, Any]) -> Plot:
+    curves = [Curve(**{**each, "x": tuple(each["x"]), "y": tuple(each["y"])}) for each in stored["curves"]]
+    return Plot(**{**stored, "curves": tuple(curves)})
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

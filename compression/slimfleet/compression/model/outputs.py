@@ -13,6 +13,7 @@ from slimfleet.compression.errors import BadInput
 from slimfleet.compression.files import write_atomically
 from slimfleet.compression.model.compress import Compressed
 from slimfleet.compression.model.file import load_model
+from slimfleet.compression.model.report.page import report_html
 from slimfleet.compression.model.summary import summary_of
 from slimfleet.compression.packing.layout import MAGIC
 from slimfleet.compression.task import Task
@@ -48,7 +49,10 @@ def read_checkpoint(path: Path, task: Task) -> nn.Module:
     return model.eval()
 
 
-def write_outputs(compressed: Compressed, folder: Path) -> None:
-    """Write model.safetensors, the dense tensors of the reduced architecture, and summary.json; model.slim is there."""
+def write_outputs(compressed: Compressed, folder: Path, command: str = "") -> None:
+    """Write model.safetensors, the dense tensors of the reduced architecture, report.html, which tells the `command`,
+    and last summary.json; model.slim is there.
+    """
     write_tensors(folder / "model.safetensors", tensors_of(compressed.model))
+    write_atomically(folder / "report.html", report_html(compressed, command).encode())
     write_atomically(folder / "summary.json", (json_text(summary_of(compressed)) + "\n").encode())

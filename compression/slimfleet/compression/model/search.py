@@ -8,18 +8,20 @@ tried.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import ceil, inf, log
 from typing import Any
 
 from slimfleet.compression.model.applying import Applied, applied
 from slimfleet.compression.model.candidates import Candidate, candidates
 from slimfleet.compression.model.central import CentralTask
+from slimfleet.compression.model.first_look import first_look
 from slimfleet.compression.model.journal import Journal
 from slimfleet.compression.model.measuring import Measured
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.target import Target
+from slimfleet.compression.model.technique import Plot
 from slimfleet.compression.model.tuning import Tuner, Tuning
 from slimfleet.compression.types import DeviceProfile
 
@@ -35,6 +37,9 @@ TUNING = ", optimizer=adamw, learning_rate=0.001"
 
 TIMED_STEPS = 5
 
+LOOKING = 0.1
+"""Share of the time that sensitivity may take, on top of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -42,6 +47,10 @@ class Found:
 
     slim: SlimModel
     steps: tuple[Applied, ...]
+    sensitivity: Mapping[str, Plot] = field(default_factory=dict)
+    """What was looked at first, by title; empty where nothing was searched for."""
+    tried: Mapping[str, Measured] = field(default_factory=dict)
+    """Recipe -> what came out of it, on validation data."""
 
 
 def searched(
@@ -53,7 +62,12 @@ def searched(
     journal: Journal,
     profile: DeviceProfile | None = None,
 ) -> Found:
-    """The best model found in about so many minutes of training, once it is known what fits the targets."""
+    """The best model found in about so many minutes of training, once it is known what fits the targets.
+
+    How sensitive each tensor is comes first, and goes into the journal.
+    """
+    if journal.sensitivity is None:
+        journal.looked(first_look(slim, central, LOOKING * minutes * 60))
     if journal.plan is None:
         fitting = candidates(slim, central, targets, before, profile)
         journal.settle(_plan(fitting, _epoch_s(slim, central), minutes))
@@ -70,7 +84,7 @@ def searched(
         left = sorted(left, key=lambda each: merit(outcomes[each], targets, before), reverse=True)
         left, epochs = left[: ceil(len(left) / KEPT)], min(KEPT * epochs, MOST_EPOCHS)
     made, steps = applied(slim, central, left[0].recipe(epochs, TUNING), before, profile)
-    return Found(made, steps)
+    return Found(made, steps, journal.sensitivity or {}, dict(journal.tried))
 
 
 def excess_of(after: Measured, targets: Sequence[Target], before: Measured) -> float:

@@ -6,17 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.divergence import divergence
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
-from slimfleet.compression.model.technique import Curve
+from slimfleet.compression.model.technique import Curve, Plot
 from slimfleet.compression.task import Evaluation
 from slimfleet.compression.validation_split import evaluate_on
 
-__all__ = ["Sensitivity", "curves", "sensitivities", "sensitivities_of_tensors"]
+__all__ = ["Sensitivity", "plots_of", "sensitivities", "sensitivities_of_tensors"]
 
 COMPARED, BATCH = 1024, 128
 """Validation examples that are looked at, and how many at a time."""
@@ -70,21 +69,25 @@ class _Compared:
     def __init__(self, model: nn.Module, central: CentralTask) -> None:
         self._task = central.task
         self._examples = central.validation.take(slice(COMPARED))
-        self._batches = [
-            self._examples.take(slice(begin, begin + BATCH)) for begin in range(0, len(self._examples), BATCH)
-        ]
-        self._reference = self._outputs(model)
+        _, self._reference = self._seen(model)
 
-    def _outputs(self, model: nn.Module) -> list[Any]:
-        model.eval()
-        with torch.no_grad():
-            return [model(*batch.arguments) for batch in self._batches]
+    def _seen(self, model: nn.Module) -> tuple[Evaluation, list[Any]]:
+        """How good a model is, and its outputs, batch by batch, from one pass."""
+        outputs: list[Any] = []
+        watching = model.register_forward_hook(lambda _, given, made: outputs.append(made))
+        try:
+            return evaluate_on(self._task, model, self._examples, BATCH), outputs
+        finally:
+            watching.remove()
 
     def to(self, other: nn.Module) -> tuple[Evaluation, float]:
         """The other model on these examples, and its divergence."""
-        pairs = zip(self._outputs(other), self._reference, self._batches, strict=True)
-        apart = [float(divergence(ours, theirs, batch.targets)) * len(batch) for ours, theirs, batch in pairs]
-        return evaluate_on(self._task, other, self._examples), sum(apart) / len(self._examples)
+        evaluation, outputs = self._seen(other)
+        apart = 0.0
+        for number, (ours, theirs) in enumerate(zip(outputs, self._reference, strict=True)):
+            targets = self._examples.targets[number * BATCH : (number + 1) * BATCH]
+            apart += float(divergence(ours, theirs, targets)) * len(targets)
+        return evaluation, apart / len(self._examples)
 
 
 def sensitivities_of_tensors(
@@ -107,12 +110,15 @@ def sensitivities_of_tensors(
     return sensitivities(slim.model, central, names, x, with_one)
 
 
-def curves(title: str, found: Sequence[Sensitivity]) -> Mapping[str, tuple[Curve, ...]]:
-    """Plots of the validation loss, and of accuracy where the task has one, for a report."""
-    plots = {f"{title}: validation loss": tuple(Curve(each.part, each.x, each.loss) for each in found)}
+def plots_of(title: str, x: str, found: Sequence[Sensitivity]) -> Mapping[str, Plot]:
+    """Plots of the validation loss, and of accuracy where the task has one, for a report; `x` is what is changed."""
+    losses = tuple(Curve(each.part, each.x, each.loss) for each in found)
+    plots = {f"{title}: validation loss": Plot(x, "validation loss", losses)}
     scored = tuple(
         Curve(each.part, each.x, tuple(score for score in each.accuracy if score is not None))
         for each in found
         if None not in each.accuracy
     )
-    return plots | ({f"{title}: validation accuracy": scored} if scored else {})
+    if scored:
+        plots[f"{title}: validation accuracy"] = Plot(x, "validation accuracy", scored)
+    return plots

@@ -9,13 +9,14 @@ from typing import Any
 from slimfleet.compression.model.applying import Applied
 from slimfleet.compression.model.compress import Compressed
 from slimfleet.compression.model.measuring import Measured
+from slimfleet.compression.model.target import Target
 from slimfleet.compression.task import Evaluation
 
-__all__ = ["bound_of", "summary_of"]
+__all__ = ["bound_of", "lost", "missed", "summary_of"]
 
 
 def summary_of(compressed: Compressed) -> dict[str, Any]:
-    """The content of summary.json: `before`, `after`, `steps`, `targets`, `met` and what stopped it.
+    """The content of summary.json: `before`, `after`, `steps`, `targets`, `layers`, `met` and what stopped it.
 
     `accuracy` and `loss` of `before` and `after` are on test data, those of the steps on validation data.
     """
@@ -34,6 +35,7 @@ def summary_of(compressed: Compressed) -> dict[str, Any]:
             }
             for target in compressed.request.targets
         ],
+        "layers": [asdict(each) for each in compressed.layers],
         "met": compressed.met,
         "bound": bound_of(compressed),
         "seed": compressed.request.seed,
@@ -42,16 +44,30 @@ def summary_of(compressed: Compressed) -> dict[str, Any]:
 
 def bound_of(compressed: Compressed) -> str | None:
     """What kept a compression from its targets, in one line; None where they are met."""
-    for target in compressed.request.targets:
+    for target in missed(compressed):
         reached, limit = target.of(compressed.after), target.limit(compressed.before)
-        if reached > limit:
-            return f"{target}: {reached:,.6g} is the least that was reached, the limit is {limit:,.6g}"
+        return f"{target}: {_amount(reached)} is the least that was reached, the limit is {_amount(limit)}"
     if compressed.points_lost > compressed.request.max_loss:
-        return (
-            f"accuracy: {compressed.points_lost:.2f} points are lost at these targets, "
-            f"{compressed.request.max_loss:g} are allowed"
-        )
+        return f"{lost(compressed)} at these targets, {compressed.request.max_loss:g} allowed"
     return None
+
+
+def missed(compressed: Compressed) -> list[Target]:
+    """Targets that were not reached."""
+    before, after = compressed.before, compressed.after
+    return [each for each in compressed.request.targets if each.of(after) > each.limit(before)]
+
+
+def lost(compressed: Compressed) -> str:
+    """What it cost on test data, in a few words."""
+    points = compressed.points_lost
+    if compressed.tested_before.accuracy is None:
+        return f"{abs(points):.2f} % {'more' if points >= 0 else 'less'} loss"
+    return f"{abs(points):.2f} points of accuracy {'lost' if points >= 0 else 'gained'}"
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _numbers(measured: Measured, tested: Evaluation) -> dict[str, Any]:

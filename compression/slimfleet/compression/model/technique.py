@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.slim_model import SlimModel
 
-__all__ = ["Apply", "Curve", "LayerChange", "Stage", "Technique", "TechniqueReport"]
+__all__ = ["Apply", "Curve", "LayerChange", "Plot", "Stage", "Technique", "TechniqueReport"]
 
 Stage = Literal["structure", "weights", "anywhere"]
 """`structure` changes layers and shapes, and comes before `weights`, which zeroes, shares or rounds them."""
@@ -31,6 +31,20 @@ class Curve:
     name: str
     x: tuple[float, ...]
     y: tuple[float, ...]
+    joined: bool = True
+    """Whether a line goes from point to point."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """Curves that share their axes."""
+
+    x: str
+    y: str
+    """What the axes show, in words with the unit."""
+    curves: tuple[Curve, ...]
+    limit: float | None = None
+    """The most that x may be, where something bounds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +54,8 @@ class TechniqueReport:
     changed: tuple[LayerChange, ...] = ()
     whole: tuple[LayerChange, ...] = ()
     """Layers that it left as they are, and why."""
-    curves: Mapping[str, tuple[Curve, ...]] = field(default_factory=dict)
-    """Title -> curves of one plot."""
+    plots: Mapping[str, Plot] = field(default_factory=dict)
+    """By title."""
     steps: int = 0
     """Steps of training."""
 

@@ -24,6 +24,7 @@ from slimfleet.compression.model.soft_labels import Loss, Weighting, distillatio
 from slimfleet.compression.model.teachers import Batch
 from slimfleet.compression.modes import evaluating
 from slimfleet.compression.task import Evaluation
+from slimfleet.compression.threads import denormals_flushed
 from slimfleet.compression.training import prepared, shuffled_places, train_step
 from slimfleet.compression.types import Precision
 
@@ -124,7 +125,7 @@ class Tuner:
 
     def run(self, steps: int) -> float:
         """Take so many steps, at most those that are left; their mean loss."""
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), denormals_flushed():
             torch.manual_seed(self._central.seed + 1_000_003 * self.done)  # dropout is random too
             return self._run(min(steps, self.planned - self.done))
 

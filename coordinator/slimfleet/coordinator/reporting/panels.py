@@ -8,8 +8,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from slimfleet.coordinator.reporting import plots, units
-from slimfleet.coordinator.reporting.figure import save_png, styled, svg
+from slimfleet.compression.reporting import units
+from slimfleet.compression.reporting.figure import save_png, styled, svg
+from slimfleet.coordinator.reporting import plots
 from slimfleet.coordinator.reporting.outcome import RunRecord
 
 __all__ = ["page_panels", "save_picture"]

@@ -10,9 +10,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from slimfleet.compression.reporting import figure as look
+from slimfleet.compression.reporting import units
 from slimfleet.coordinator.learning.row import RoundRow
-from slimfleet.coordinator.reporting import figure as look
-from slimfleet.coordinator.reporting import units
 from slimfleet.coordinator.reporting.outcome import DeviceRow, RunRecord
 from slimfleet.coordinator.reporting.summary import accuracy_last5, cost_to_reach
 from slimfleet.coordinator.reporting.words import by_class

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
+from slimfleet.compression.reporting import units
+from slimfleet.compression.reporting.markup import details, escape, figure, table, tile
 from slimfleet.compression.types import Budget
 from slimfleet.coordinator.learning.row import RoundRow
-from slimfleet.coordinator.reporting import units
-from slimfleet.coordinator.reporting.markup import details, escape, figure, table, tile
 from slimfleet.coordinator.reporting.outcome import DeviceRow, RunRecord
 from slimfleet.coordinator.reporting.words import (
     alarms,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from slimfleet.coordinator.reporting import units
+from slimfleet.compression.reporting import units
 from slimfleet.coordinator.reporting.outcome import DeviceRow, RunRecord
 from slimfleet.coordinator.settings import NO_LIMIT, Budgets
 

@@ -18,7 +18,7 @@ from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.control import Bounds, Control, Seen, next_control
 from slimfleet.compression.model.grids import Granularity, Scheme, grid_of
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
-from slimfleet.compression.model.technique import Curve, LayerChange, TechniqueReport
+from slimfleet.compression.model.technique import Curve, LayerChange, Plot, TechniqueReport
 from slimfleet.compression.model.techniques.sparsify import highest
 from slimfleet.compression.model.threshold import points_lost
 from slimfleet.compression.model.tuning import Tuner, Tuning
@@ -81,7 +81,7 @@ def adapt(slim: SlimModel, central: CentralTask, settings: Adapt) -> tuple[SlimM
         LayerChange(name, f"{int((w == 0).sum()):,} of {w.numel():,} weights are zero, {control.bits} bits")
         for name, w in weights_of(adapted.model).items()
     )
-    return adapted, TechniqueReport(changed=changed, curves=_curves(looks), steps=done.steps)
+    return adapted, TechniqueReport(changed=changed, plots=_plots(looks), steps=done.steps)
 
 
 def _bounds(settings: Adapt) -> Bounds:
@@ -108,10 +108,14 @@ def _constrain(tuner: Tuner, control: Control, settings: Adapt) -> None:
     )
 
 
-def _curves(looks: list[tuple[Control, Seen]]) -> dict[str, tuple[Curve, ...]]:
+def _plots(looks: list[tuple[Control, Seen]]) -> dict[str, Plot]:
     at = tuple(1 - seen.left for _, seen in looks)
+    followed = {
+        "share of zeros": tuple(c.share for c, _ in looks),
+        "bits": tuple(float(c.bits) for c, _ in looks),
+        "points lost": tuple(s.points for _, s in looks),
+    }
     return {
-        "share of zeros over training": (Curve("zeros", at, tuple(c.share for c, _ in looks)),),
-        "bits over training": (Curve("bits", at, tuple(float(c.bits) for c, _ in looks)),),
-        "points lost over training": (Curve("points", at, tuple(s.points for _, s in looks)),),
+        f"{name} over training": Plot("share of the training done", name, (Curve(name, at, values),))
+        for name, values in followed.items()
     }

@@ -24,7 +24,7 @@ from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Constraint, Frozen, Grid, Mask
 from slimfleet.compression.model.sensitivity import sensitivities_of_tensors
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
-from slimfleet.compression.model.technique import Curve, LayerChange, TechniqueReport
+from slimfleet.compression.model.technique import Curve, LayerChange, Plot, TechniqueReport
 from slimfleet.compression.model.threshold import points_lost
 from slimfleet.compression.packing import trellis_levels
 from slimfleet.compression.packing.dtypes import FLOAT32
@@ -84,7 +84,7 @@ def code(slim: SlimModel, central: CentralTask, settings: Code) -> tuple[SlimMod
         and bool(weight.any())
     }
     coded = shortened(slim, settings.vectors, set(arrays))
-    plots: Mapping[str, tuple[Curve, ...]] = {}
+    plots: Mapping[str, Plot] = {}
     changed: list[LayerChange] = []
     if arrays:
         relative = _rms(arrays)
@@ -98,12 +98,12 @@ def code(slim: SlimModel, central: CentralTask, settings: Code) -> tuple[SlimMod
             )
             for name, each in best.made.items()
         ]
-    return coded, TechniqueReport(changed=tuple(changed), curves=plots)
+    return coded, TechniqueReport(changed=tuple(changed), plots=plots)
 
 
 def _relative_steps(
     slim: SlimModel, central: CentralTask, arrays: Arrays
-) -> tuple[dict[str, float], Mapping[str, tuple[Curve, ...]]]:
+) -> tuple[dict[str, float], Mapping[str, Plot]]:
     """Steps of the tensors, one for another, so that a bit buys as much in each; and a plot of the sensitivities."""
 
     def noisy(name: str, weight: Tensor, nmse: float) -> Tensor:
@@ -116,14 +116,11 @@ def _relative_steps(
         each.part: max(each.divergence[0], 1e-12) / (PROBED * rms[each.part] ** 2 * arrays[each.part].size)
         for each in found
     }
-    plot = {
-        "divergence with noise in one tensor alone": tuple(
-            Curve(each.part, each.x, each.divergence) for each in found
-        )
-    }
+    points = tuple(Curve(each.part, (float(arrays[each.part].size),), each.divergence) for each in found)
+    plots = {"noise in one tensor": Plot("weights of the tensor", "divergence of the outputs", points)}
     steps = {name: each**-0.5 for name, each in cost.items()}
     mean = float(np.mean([np.log(steps[name] / rms[name]) for name in arrays]))
-    return {name: step * float(np.exp(-mean)) for name, step in steps.items()}, plot
+    return {name: step * float(np.exp(-mean)) for name, step in steps.items()}, plots
 
 
 def _rms(arrays: Arrays) -> dict[str, float]:

@@ -21,9 +21,9 @@ from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.importance import Importance, importance_of
 from slimfleet.compression.model.measuring import flops_of, parameters_of
 from slimfleet.compression.model.schedule import Schedule, shares
-from slimfleet.compression.model.sensitivity import Sensitivity, curves, sensitivities
+from slimfleet.compression.model.sensitivity import Sensitivity, plots_of, sensitivities
 from slimfleet.compression.model.slim_model import SlimModel
-from slimfleet.compression.model.technique import Curve, LayerChange, TechniqueReport
+from slimfleet.compression.model.technique import LayerChange, Plot, TechniqueReport
 from slimfleet.compression.model.threshold import largest_share
 from slimfleet.compression.model.tuning import Tuning, tune
 from slimfleet.compression.pruning import ChannelGroup, IndexMap, Member, index_map
@@ -77,7 +77,8 @@ def prune(slim: SlimModel, central: CentralTask, settings: Prune) -> tuple[SlimM
     whole = cost_of(model, groups, central, settings.of)
     share, plots = _goal(model, groups, central, settings)
     if settings.sensitivity:
-        plots = {**plots, **curves("channels of one group", sensitivity_to_pruning(slim, central, settings))}
+        found_alone = sensitivity_to_pruning(slim, central, settings)
+        plots = {**plots, **plots_of("channels of one group", "share of channels removed", found_alone)}
     stages = list(shares(settings.pace, share))
     each = replace(settings.tuning, epochs=settings.tuning.epochs / len(stages))
     steps = 0
@@ -90,7 +91,7 @@ def prune(slim: SlimModel, central: CentralTask, settings: Prune) -> tuple[SlimM
     before = {group.name: group.size for group in found.groups}
     changed = tuple(LayerChange(g.name, f"{before[g.name]} -> {g.size} channels") for g in groups)
     left = tuple(LayerChange(each.name, each.reason) for each in found.whole)
-    return SlimModel(model), TechniqueReport(changed=changed, whole=left, curves=plots, steps=steps)
+    return SlimModel(model), TechniqueReport(changed=changed, whole=left, plots=plots, steps=steps)
 
 
 def sensitivity_to_pruning(slim: SlimModel, central: CentralTask, settings: Prune) -> tuple[Sensitivity, ...]:
@@ -108,7 +109,7 @@ def sensitivity_to_pruning(slim: SlimModel, central: CentralTask, settings: Prun
 
 def _goal(
     model: nn.Module, groups: Groups, central: CentralTask, settings: Prune
-) -> tuple[float, Mapping[str, tuple[Curve, ...]]]:
+) -> tuple[float, Mapping[str, Plot]]:
     """The share that is removed, and the plot that it was found by."""
     if settings.loss is None:
         return settings.share, {}
@@ -126,7 +127,7 @@ def _goal(
             f"prune loses more than {settings.loss:g} points with 1/256 of the channels removed: allow more loss, or "
             f"leave it out"
         )
-    return share, {"one-shot pruning, share of channels": (curve,)}
+    return share, {"one-shot pruning, share of channels": Plot("share removed", "points lost", (curve,))}
 
 
 def _bounded(group: ChannelGroup, least: float) -> ChannelGroup:

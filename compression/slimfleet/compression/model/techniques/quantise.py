@@ -23,9 +23,9 @@ from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Constraint, Grid, Mask, Shared
 from slimfleet.compression.model.error_aware import round_error_aware
 from slimfleet.compression.model.grids import Granularity, Scheme, grid_of
-from slimfleet.compression.model.sensitivity import Sensitivity, curves, sensitivities_of_tensors
+from slimfleet.compression.model.sensitivity import Sensitivity, plots_of, sensitivities_of_tensors
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
-from slimfleet.compression.model.technique import Curve, LayerChange, TechniqueReport
+from slimfleet.compression.model.technique import LayerChange, Plot, TechniqueReport
 from slimfleet.compression.model.tuning import Tuner, Tuning, better, tune
 
 __all__ = ["Quantise", "quantise", "sensitivity_to_bits"]
@@ -75,7 +75,7 @@ def quantise(slim: SlimModel, central: CentralTask, settings: Quantise) -> tuple
     return tuned, TechniqueReport(
         changed=tuple(LayerChange(name, f"{bits[name]} bits") for name in names),
         whole=(*(LayerChange(name, why) for name, why in whole.items()), *left),
-        curves=plots,
+        plots=plots,
         steps=steps,
     )
 
@@ -106,7 +106,7 @@ def _kept(constraint: Constraint | None, settings: Quantise) -> str | None:
 
 def _bits(
     slim: SlimModel, central: CentralTask, names: list[str], settings: Quantise
-) -> tuple[dict[str, int], Mapping[str, tuple[Curve, ...]]]:
+) -> tuple[dict[str, int], Mapping[str, Plot]]:
     """Bits of each tensor, and the plots that they were chosen by."""
     if not settings.mixed or not names:
         return dict.fromkeys(names, settings.weights), {}
@@ -114,7 +114,7 @@ def _bits(
     sizes = {name: weight.numel() for name, weight in weights_of(slim.model).items() if name in names}
     losses = {each.part: dict(zip(map(int, each.x), each.divergence, strict=True)) for each in found}
     bits = allocated(sizes, losses, settings.weights * sum(sizes.values()))
-    return bits, curves("bits of one tensor", found)
+    return bits, plots_of("bits of one tensor", "bits", found)
 
 
 def _trained(

@@ -22,12 +22,13 @@ from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.halving import halved
 from slimfleet.compression.model.judging import ANCHORS, Judge, Scored, best_of
+from slimfleet.compression.model.pareto import front_plot
 from slimfleet.compression.model.replacing import taught
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.subnets import Axes, space_of
 from slimfleet.compression.model.supernet import supernet
 from slimfleet.compression.model.target import Target, target_of
-from slimfleet.compression.model.technique import Curve, LayerChange, TechniqueReport
+from slimfleet.compression.model.technique import LayerChange, Plot, TechniqueReport
 from slimfleet.compression.model.tuning import Tuning, tune
 
 __all__ = ["Search", "search"]
@@ -118,7 +119,10 @@ def search(slim: SlimModel, central: CentralTask, settings: Search) -> tuple[Sli
     return tuned, TechniqueReport(
         changed=tuple(LayerChange(axis.of, axis.told(value)) for axis, value in space.changes(best.choice)),
         whole=tuple(LayerChange(each.name, each.reason) for each in space.whole),
-        curves={f"{cost} and validation loss": _curves(tried, cost, best) for cost in settings.limits},
+        plots={
+            f"{cost} and validation loss": _plot(tried, cost, best, over)
+            for cost, over in zip(settings.limits, best.over, strict=True)
+        },
         steps=steps + done.steps,
     )
 
@@ -169,19 +173,11 @@ def _sampler(optuna: Any, seed: int, settings: Search) -> Any:
     return optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
 
 
-def _curves(tried: Sequence[Scored], cost: str, best: Scored) -> tuple[Curve, ...]:
-    """Cost, as a share of the original's, against validation loss: all that were tried, the front, the chosen one."""
-    points = sorted((each.costs[cost], each.evaluation.loss) for each in tried)
-    front: list[tuple[float, float]] = []
-    for point in points:
-        if not front or point[1] < front[-1][1]:
-            front.append(point)
-    return (
-        _curve("tried", points),
-        _curve("Pareto front", front),
-        _curve("chosen", [(best.costs[cost], best.evaluation.loss)]),
+def _plot(tried: Sequence[Scored], cost: str, best: Scored, over: float) -> Plot:
+    """Cost, as a share of the original's, against validation loss; `over` is the chosen one's, by the limit."""
+    return front_plot(
+        (f"{cost}, as a share of the model before", "validation loss"),
+        [(each.costs[cost], each.evaluation.loss) for each in tried],
+        (best.costs[cost], best.evaluation.loss),
+        best.costs[cost] / (1 + over),
     )
-
-
-def _curve(name: str, points: Sequence[tuple[float, float]]) -> Curve:
-    return Curve(name, tuple(x for x, _ in points), tuple(y for _, y in points))

@@ -21,9 +21,9 @@ from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Mask
 from slimfleet.compression.model.importance import Importance, Movement, importance_of
 from slimfleet.compression.model.schedule import Schedule, shares
-from slimfleet.compression.model.sensitivity import Sensitivity, curves, sensitivities_of_tensors
+from slimfleet.compression.model.sensitivity import Sensitivity, plots_of, sensitivities_of_tensors
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
-from slimfleet.compression.model.technique import Curve, LayerChange, TechniqueReport
+from slimfleet.compression.model.technique import LayerChange, Plot, TechniqueReport
 from slimfleet.compression.model.threshold import largest_share
 from slimfleet.compression.model.tuning import Tuner, Tuning
 
@@ -70,7 +70,9 @@ def sparsify(slim: SlimModel, central: CentralTask, settings: Sparsify) -> tuple
     if settings.sensitivity:
         plots = {
             **plots,
-            **curves("zeros in one tensor", sensitivity_to_zeros(slim, central, names, settings)),
+            **plots_of(
+                "zeros in one tensor", "share of zeros", sensitivity_to_zeros(slim, central, names, settings)
+            ),
         }
     watch = Movement() if settings.importance == "movement" and settings.tuning.epochs else None
     tuner = Tuner(slim, central, settings.tuning, "sparsifying", watch=watch)
@@ -86,7 +88,7 @@ def sparsify(slim: SlimModel, central: CentralTask, settings: Sparsify) -> tuple
     return sparse, TechniqueReport(
         changed=tuple(_changes(sparse, names)),
         whole=tuple(LayerChange(name, reason) for name, reason in whole.items()),
-        curves=plots,
+        plots=plots,
         steps=tuned.steps,
     )
 
@@ -105,7 +107,7 @@ def sensitivity_to_zeros(
 
 def _goal(
     slim: SlimModel, central: CentralTask, names: list[str], settings: Sparsify
-) -> tuple[float, Mapping[str, tuple[Curve, ...]]]:
+) -> tuple[float, Mapping[str, Plot]]:
     """The share of weights that become zero, and the plot that it was found by."""
     if settings.pattern != "any":
         keep, of = _pattern(settings)
@@ -118,7 +120,7 @@ def _goal(
             f"sparsify loses more than {settings.loss:g} points with 1/256 of the weights at zero: allow more loss, "
             f"or leave it out"
         )
-    return found, {"one-shot sparsity": (curve,)}
+    return found, {"one-shot sparsity": Plot("share of zeros", "points lost", (curve,))}
 
 
 def _zeroing(

@@ -2,7 +2,7 @@ from math import inf, nan
 
 import pytest
 
-from slimfleet.coordinator.reporting import units
+from slimfleet.compression.reporting import units
 
 
 @pytest.mark.parametrize(

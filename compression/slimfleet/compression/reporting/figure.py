@@ -20,6 +20,10 @@ OURS, BASELINE = "#1f6f8b", "#c8742b"
 COMPUTE, RADIO, PREDICTED = "#1f6f8b", "#e0a458", "#68717f"
 WIDTHS = ("#d3e4ea", "#93bfcd", "#4e95ab", "#1f6f8b")
 """From narrow to full."""
+LINES = (
+    "#1f6f8b", "#c8742b", "#4a9b63", "#9a6fb0", "#c0504d", "#8a8d2f", "#5b8fd6", "#b7679c", "#3fa39b", "#a07a55",
+)  # fmt: skip
+"""Of curves, told apart on light and dark pages; the first two are `OURS` and `BASELINE`."""
 NEVER, SKIPPED, FAILED = "#e9eaec", "#c9c3b6", "#d5998f"
 
 VARIABLES: Mapping[str, str] = {

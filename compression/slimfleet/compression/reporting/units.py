@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isfinite
 
-__all__ = ["UNKNOWN", "count", "data", "duration", "energy", "percent", "times"]
+__all__ = ["UNKNOWN", "count", "data", "duration", "energy", "percent", "plain", "times"]
 
 UNKNOWN = "–"
 
@@ -64,6 +64,11 @@ def times(value: float | None) -> str:
     if value >= 10:
         return f"{value:,.0f}×"
     return f"{value:.1f}×" if value >= 1 else f"{value:.2g}×"
+
+
+def plain(value: float | None) -> str:
+    """A number without a unit: 1234567 is "1.23 M"."""
+    return _scaled(value, "", "kMGT").rstrip()
 
 
 def count(value: int) -> str:

@@ -1,0 +1,221 @@
+"""Page of the results, as Markdown."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from .alone import MINUTES, RECIPES, TARGETS, TUNED
+from .cases import ALONE, CASES, EIGHT_BITS, Case
+
+INTRODUCTION = """\
+Every model is trained to convergence first, by the toolbox's own loop: the epoch that is best on validation data is
+kept. Losses are points of test accuracy against that same model; choices are made on validation data alone. Shares are
+of the trained model; **size** is that of model.slim over the float32 parameters. A cell holds the mean over seeds, with
+the smallest and the largest in brackets.
+
+![Times smaller against points lost, and bytes without training](models.png)
+"""
+
+Outcome = Mapping[str, Any]
+Outcomes = Mapping[tuple[str, int], Outcome]
+"""By case and seed."""
+
+
+def page(found: Mapping[str, Any], versions: Sequence[str]) -> str:
+    """Everything that was measured: `recipes`, `eight_bits`, `peers`, `alone` and `together`."""
+    parts = [
+        "# Models made small",
+        f"Written by `make bench-models` ({_when(versions)}).",
+        INTRODUCTION,
+        "## Recipes against targets\n\n" + _recipes(found["recipes"].get("", {})),
+        "## 8 bits for weights and activations, without training\n\n"
+        f"`{EIGHT_BITS}`; targets: size 0.26, 0.3 points.\n\n" + _eight_bits(found["eight_bits"].get("", {})),
+        *_peers(found["peers"]),
+        "## Each technique by itself\n\n" + _alone(found["alone"], found["together"].get("", {})),
+        "## How the models were trained\n\n" + _trainings(),
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _recipes(outcomes: Outcomes) -> str:
+    rows, texts = [], []
+    for case in CASES.values():
+        own = _of(outcomes, case.name)
+        if not own:
+            rows.append([case.name, "not measured", *[""] * 6])
+            continue
+        met = all(_met(case, each) for each in own)
+        on_average = _met(case, {key: mean(each[key] for each in own) for key in own[0] if key != "steps"})
+        verdict = "met" if met else "met on average" if on_average else "missed"
+        rows.append(
+            [
+                case.name,
+                _percents([each["before"] for each in own]),
+                _shares([each["parameters"] for each in own], case.parameters),
+                _shares([each["flops"] for each in own], case.flops),
+                _sizes([each["size"] for each in own], case.size),
+                _points([each["points"] for each in own], case.loss),
+                str(len(own)),
+                verdict,
+            ]
+        )
+        texts.append(f"- {case.name}: `{case.recipe}`")
+    head = ("model", "accuracy", "parameters", "FLOPs", "size", "points lost", "seeds", "")
+    return _markdown(head, rows) + "\n\nThe recipes:\n\n" + "\n".join(texts)
+
+
+def _met(case: Case, outcome: Outcome) -> bool:
+    return (
+        outcome["parameters"] <= case.parameters
+        and outcome["flops"] <= case.flops
+        and outcome["size"] <= case.size
+        and outcome["points"] <= case.loss
+    )
+
+
+def _eight_bits(outcomes: Outcomes) -> str:
+    rows = []
+    for case in CASES.values():
+        if own := _of(outcomes, case.name):
+            sizes, points = [each["size"] for each in own], [each["points"] for each in own]
+            met = max(sizes) <= 0.26 and mean(points) <= 0.3
+            rows.append(
+                [case.name, _spread(sizes, "{:.3f}"), _spread(points, "{:.2f}"), "met" if met else "missed"]
+            )
+    return _markdown(("model", "size", "points lost", ""), rows)
+
+
+def _peers(found: Mapping[str, Mapping[tuple[str, int], Sequence[Outcome]]]) -> list[str]:
+    titles = {
+        "nncodec": "## Without training: NNCodec 2.1.3 and ours\n\nThe fewest bytes of each that lose at most 0.5 "
+        "points of validation accuracy. `round` is the technique; `pack` knows weights alone.",
+        "torch_pruning": "## Channels: torch-pruning and ours\n\nEqual FLOPs, equal fine-tuning (3 epochs in five "
+        "stages).",
+        "torchao": "## Bits: torchao and ours\n\nAfter training, a step a channel.",
+    }
+    return [f"{titles[peer]}\n\n{_peer(rows)}" for peer, rows in found.items() if rows]
+
+
+def _peer(rows: Mapping[tuple[str, int], Sequence[Outcome]]) -> str:
+    """A row a model and method, numbers averaged over seeds."""
+    grouped: dict[tuple[Any, ...], list[Outcome]] = {}
+    for (case, _), each in rows.items():
+        for row in each:
+            words = tuple(row[key] for key in ("method", "weights", "activations") if key in row)
+            grouped.setdefault((case, *words), []).append(row)
+    first = next(iter(grouped.values()))[0]
+    words = [key for key in ("method", "weights", "activations") if key in first]
+    numbers = [
+        key for key in ("bytes", "flops", "parameters", "validation_lost", "test_lost") if key in first
+    ]
+    forms = {"bytes": "{:,.0f}", "flops": "{:.3f}", "parameters": "{:.3f}"}
+    body = [
+        [
+            *map(str, key),
+            *(_spread([row[number] for row in each], forms.get(number, "{:.2f}")) for number in numbers),
+            str(len(each)),
+        ]
+        for key, each in grouped.items()
+    ]
+    names = {
+        "weights": "bits, weights",
+        "activations": "bits, activations",
+        "flops": "FLOPs",
+        "validation_lost": "points lost, validation",
+        "test_lost": "points lost, test",
+    }
+    return _markdown(["model", *(names.get(key, key) for key in [*words, *numbers]), "seeds"], body)
+
+
+def _alone(alone: Mapping[str, Outcomes], together: Outcomes) -> str:
+    head = ["technique", *ALONE]
+    rows = [[name, *(_cell(_of(alone.get(name, {}), case)) for case in ALONE)] for name in RECIPES]
+    found = f"a recipe found in {MINUTES:g} minutes"
+    rows.append([found, *(_cell(_of(together, case)) for case in ALONE)])
+    recipes = [
+        f"- {case}, seed {seed}: `{each['recipe']}`"
+        for (case, seed), each in together.items()
+        if "recipe" in each
+    ]
+    reasons = sorted(
+        {
+            f"- {name} on {case}: {each['refused']}"
+            for name, outcomes in alone.items()
+            for (case, _), each in outcomes.items()
+            if "refused" in each
+        }
+    )
+    return (
+        f"Where a technique trains: `{TUNED}`. A cell has times smaller, the share of the FLOPs, and points lost "
+        f"(negative: gained). **No gain**: neither bytes nor FLOPs are fewer. The last row has `--target "
+        f"{' --target '.join(TARGETS)}`.\n\n"
+        + _markdown(head, rows)
+        + "\n\nThe recipes found:\n\n"
+        + "\n".join(recipes)
+        + ("\n\nRefused:\n\n" + "\n".join(reasons) if reasons else "")
+    )
+
+
+def _cell(own: Sequence[Outcome]) -> str:
+    made = [each for each in own if "size" in each]
+    if not made:
+        return "refused" if own else "–"
+    size, flops, points = (mean(each[key] for each in made) for key in ("size", "flops", "points"))
+    pays = size < 0.99 or flops < 0.99
+    return f"{1 / size:.1f}x, {flops:.2f}, {points:+.2f}" + ("" if pays else " **no gain**")
+
+
+def _trainings() -> str:
+    rows = [
+        [case.name, case.task, ", ".join(f"{k}={v}" for k, v in case.options.items()), f"{case.training.epochs:g}",
+         case.training.optimizer, f"{case.training.learning_rate:g}", case.training.precision]
+        for case in {**CASES, **ALONE}.values()
+    ]  # fmt: skip
+    return _markdown(("model", "task", "options", "epochs", "optimiser", "learning rate", "precision"), rows)
+
+
+def _of(outcomes: Outcomes, case: str) -> list[Outcome]:
+    return [outcome for (name, _), outcome in sorted(outcomes.items()) if name == case]
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    if len(values) == 1:
+        return form.format(values[0])
+    return f"{form.format(mean(values))} ({form.format(min(values))} … {form.format(max(values))})"
+
+
+def _percents(values: Sequence[float]) -> str:
+    return f"{100 * mean(values):.2f} %"
+
+
+def _shares(values: Sequence[float], target: float) -> str:
+    return _spread(values, "{:.3f}") + ("" if target == 1 else f"; target {target:g}")
+
+
+def _sizes(values: Sequence[float], target: float) -> str:
+    least, most = (f"1/{1 / value:.1f}" for value in (max(values), min(values)))
+    return f"1/{1 / mean(values):.1f} ({least} … {most}); target 1/{1 / target:.0f}"
+
+
+def _points(values: Sequence[float], target: float) -> str:
+    return _spread(values, "{:.2f}") + f"; target {target:g}"
+
+
+def _when(versions: Sequence[str]) -> str:
+    today = datetime.datetime.now(tz=datetime.UTC).date()
+    return f"{today}, {_processor()}, Python {platform.python_version()}, {', '.join(versions)}"
+
+
+def _processor(info: Path = Path("/proc/cpuinfo")) -> str:
+    names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
+    return names[0].partition(":")[2].strip() if names else platform.machine()
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows)])
