@@ -1,4 +1,4 @@
-"""Peers of the model toolbox: found in the same way for every codec, measured once, on real digits."""
+"""Peers of the model toolbox, on real digits."""
 
 from copy import deepcopy
 from importlib.util import find_spec
@@ -6,8 +6,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 from model_toolbox.peers import nncodec, torch_pruning
-from model_toolbox.peers.kept import kept
-from model_toolbox.peers.ladder import Coded, Ladder
+from model_toolbox.peers.ladder import Ladder
 
 from slimfleet.client.tasks import TASKS
 from slimfleet.compression.model.central import central_task
@@ -55,14 +54,7 @@ def test_a_codec_that_always_loses_is_an_error(central, model):
         Ladder(model, central, 0.5).fewest("nothing", {"": blurred(model, -10_000)})
 
 
-def test_rows_are_measured_once(tmp_path):
-    row = Coded("a", "b", 1, 2, 0.5, 0.25)
-    file = tmp_path / "peers" / "nncodec-digits-0.json"
-    assert kept(file, Coded, lambda: [row]) == [row]
-    assert kept(file, Coded, lambda: 1 / 0) == [row]
-
-
-def test_nncodec_and_ours_on_digits(central, model, tmp_path, monkeypatch):
+def test_nncodec_and_ours_on_digits(central, model, monkeypatch):
     """`round` takes fewer bytes than packing does, and than NNCodec where that is installed."""
     monkeypatch.setattr(nncodec, "LAMBDAS", (1.0,))
     monkeypatch.setattr(nncodec, "PRICES", (0.1,))
@@ -70,13 +62,12 @@ def test_nncodec_and_ours_on_digits(central, model, tmp_path, monkeypatch):
     there = find_spec("nncodec") is not None
     rows = {
         name: ladder.fewest(name, codecs())
-        for name, codecs in nncodec.methods(SlimModel(model), central, tmp_path).items()
+        for name, codecs in nncodec.methods(SlimModel(model), central).items()
         if there or not name.startswith("NNCodec")
     }
     others = [each.bytes for name, each in rows.items() if name in ("pack", "NNCodec")]
     assert rows["round"].bytes < min(others)
     assert all(row.validation_lost <= 0.5 for row in rows.values())
-    assert not list(tmp_path.iterdir())
 
 
 def test_torch_pruning_reaches_the_flops_that_ours_does(central, model):

@@ -69,7 +69,7 @@ def test_a_loss_is_kept_to(central, trained):
     finer, _ = round_weights(trained, central, Round(loss=0.3))
     assert central.validated(rounded.model).accuracy >= before - 0.01
     assert packed_bytes(rounded, central.task) < packed_bytes(finer, central.task)
-    assert "rounding" in report.curves
+    assert "rounding" in report.plots
 
 
 def test_masked_weights_stay_zero_and_settled_ones_as_they_are(central, trained):

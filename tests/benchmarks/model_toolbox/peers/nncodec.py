@@ -13,6 +13,7 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,7 @@ from nncodec_stubs import import_nncodec
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from model_toolbox.cases import Case
-from model_toolbox.trained import trained
-from slimfleet.compression.model.central import CentralTask, silent
+from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.file import packed_bytes
 from slimfleet.compression.model.rate_aware import RateAware, rate_aware
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
@@ -33,7 +32,6 @@ from slimfleet.compression.model.techniques.round import Round
 from slimfleet.compression.packing import Entry, SlimFile, ToError, write_slim
 from slimfleet.compression.validation_split import evaluate_on
 
-from .kept import kept
 from .ladder import OCTAVE, Codec, Coded, Ladder
 
 LOSS = 0.5
@@ -48,31 +46,20 @@ MOST = 5
 """Tensors up to which that is tried: it evaluates the model twice for each."""
 
 
-def compared(case: Case, seed: int, trained_folder: Path, kept_folder: Path) -> list[Coded]:
-    """NNCodec, packing, `code` and `round`; NNCodec with training data, where that was tried."""
-
-    def measure() -> list[Coded]:
-        return measured(*trained(case, seed, trained_folder, silent), kept_folder)
-
-    return kept(kept_folder / f"nncodec-{case.name}-{seed}.json", Coded, measure)
-
-
-def measured(model: nn.Module, central: CentralTask, scratch: Path) -> list[Coded]:
+def measured(model: nn.Module, central: CentralTask) -> list[Coded]:
     """The fewest bytes of each that lose at most `LOSS` points of validation accuracy."""
     slim = SlimModel(model)
     if any(isinstance(module, _BatchNorm) for module in model.modules()):
         slim, _ = fold(slim, central, Fold())
     ladder = Ladder(model, central, LOSS)
-    return [ladder.fewest(method, codecs()) for method, codecs in methods(slim, central, scratch).items()]
+    return [ladder.fewest(method, codecs()) for method, codecs in methods(slim, central).items()]
 
 
-def methods(
-    slim: SlimModel, central: CentralTask, scratch: Path
-) -> Mapping[str, Callable[[], Mapping[str, Codec]]]:
-    """Name -> what makes its settings. `scratch` is a folder for one file at a time."""
+def methods(slim: SlimModel, central: CentralTask) -> Mapping[str, Callable[[], Mapping[str, Codec]]]:
+    """Name -> what makes its settings."""
     found: dict[str, Callable[[], Mapping[str, Codec]]] = {
         "NNCodec": lambda: {f"lambda {scale:g}": partial(_nncodec, slim, scale, None) for scale in LAMBDAS},
-        "pack": lambda: {"to an error": partial(_packed, slim.model, scratch)},
+        "pack": lambda: {"to an error": partial(_packed, slim.model)},
         "code": lambda: {"trellis": _coding(slim, central)},
         "round": lambda: _rounding(slim, central),
     }
@@ -129,18 +116,15 @@ def _with(model: nn.Module, arrays: Mapping[str, Any]) -> nn.Module:
     return copied.eval()
 
 
-def _packed(model: nn.Module, scratch: Path, rung: int) -> tuple[int, nn.Module]:
+def _packed(model: nn.Module, rung: int) -> tuple[int, nn.Module]:
     """As `slimfleet-compress pack` does."""
-    scratch.mkdir(parents=True, exist_ok=True)
-    path = scratch / "packed.slim"
     coding = ToError(NMSE * 2 ** (2 * rung / OCTAVE))
     entries = [Entry(name, tensor.numpy(), coding) for name, tensor in model.state_dict().items()]
-    try:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "packed.slim"
         nbytes = write_slim(path, entries).bytes
         with SlimFile.open(path) as file:
             return nbytes, _with(model, {name: file.tensor(name) for name in file.names})
-    finally:
-        path.unlink()
 
 
 def _coding(slim: SlimModel, central: CentralTask) -> Codec:

@@ -16,9 +16,8 @@ from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Grid, Mask
 from slimfleet.compression.model.rate_aware import rate_aware
-from slimfleet.compression.model.sensitivity import curves
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
-from slimfleet.compression.model.technique import LayerChange, TechniqueReport
+from slimfleet.compression.model.technique import Curve, LayerChange, Plot, TechniqueReport
 from slimfleet.compression.model.threshold import largest_share
 
 __all__ = ["Round", "round_weights"]
@@ -63,7 +62,12 @@ def round_weights(
     if not names:
         raise BadInput("round finds no weights that are not shared or on a grid already: leave it out")
     rounding = rate_aware(slim, central, names, settings.price, settings.mantissa, settings.calibration)
-    divergence, plots = settings.divergence, curves("rounding of one tensor", rounding.found)
+    weights = weights_of(slim.model)
+    points = tuple(
+        Curve(each.part, (float(weights[each.part].numel()),), each.divergence) for each in rounding.found
+    )
+    plots = {"rounding of one tensor": Plot("weights of the tensor", "divergence of the outputs", points)}
+    divergence = settings.divergence
     if settings.loss is not None:
 
         def rounded(share: float) -> nn.Module:
@@ -74,10 +78,11 @@ def round_weights(
             raise BadInput(
                 f"round loses more than {settings.loss:g} points at the finest steps: allow more loss"
             )
-        divergence, plots = _divergence(share), {**plots, "rounding": (curve,)}
+        divergence = _divergence(share)
+        plots["rounding"] = Plot("share of the divergences tried", "points lost", (curve,), limit=share)
     done = rounding.at(divergence)
     changed = tuple(LayerChange(name, _told(done, name)) for name in names)
-    return done, TechniqueReport(changed=changed, whole=tuple(whole), curves=plots)
+    return done, TechniqueReport(changed=changed, whole=tuple(whole), plots=plots)
 
 
 def _divergence(share: float) -> float:
@@ -88,4 +93,5 @@ def _told(slim: SlimModel, name: str) -> str:
     grid, weight = slim.constraints[name], weights_of(slim.model)[name].detach()
     assert isinstance(grid, Grid)
     levels = grid.levels(weight)
-    return f"step {float(grid.step):.3g}, {len(torch.unique(levels))} values, {float((levels == 0).float().mean()):.0%} zero"
+    values, zeros = len(torch.unique(levels)), float((levels == 0).float().mean())
+    return f"step {float(grid.step):.3g}, {values} values, {zeros:.0%} zero"
