@@ -85,11 +85,11 @@ def test_error_aware_rounding_keeps_the_outputs_better_than_the_nearest(central,
 
 
 def test_mixed_bits_keep_to_the_budget_and_the_outputs(central, trained):
-    settings = Quantise(weights=3, mixed=True, rounding="nearest")
+    settings = Quantise(weights=4, mixed=True, rounding="nearest", granularity="tensor")
     mixed, report = quantise(trained, central, settings)
     sizes = {name: weight.numel() for name, weight in weights_of(trained.model).items()}
     spent = {change.layer: int(change.change.split()[0]) for change in report.changed}
-    assert sum(sizes[name] * bits for name, bits in spent.items()) <= 3 * sum(sizes.values())
+    assert sum(sizes[name] * bits for name, bits in spent.items()) <= 4 * sum(sizes.values())
     assert len(set(spent.values())) > 1
     x = central.validation.arguments
     whole = outputs(trained.model, *x).softmax(1)
