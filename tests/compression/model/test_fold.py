@@ -13,9 +13,9 @@ from slimfleet.compression import BadInput
 from slimfleet.compression.model.architecture_changes import changed, changes_between
 from slimfleet.compression.model.file import load_model, save_model
 from slimfleet.compression.model.slim_model import SlimModel
-from slimfleet.compression.model.techniques.code import Code, code
 from slimfleet.compression.model.techniques.fold import Fold, fold
 from slimfleet.compression.model.techniques.quantise import Quantise, quantise
+from slimfleet.compression.model.techniques.round import Round, round_weights
 from slimfleet.compression.model.techniques.share import Share, share
 from slimfleet.compression.model.techniques.sparsify import Sparsify, sparsify
 from slimfleet.compression.model.tuning import Tuning
@@ -100,7 +100,7 @@ def test_a_model_without_batch_norms_is_refused(central, trained):
         fold(trained, central, Fold())
 
 
-@pytest.mark.parametrize("constrain", ["grid", "affine", "tensor", "levels", "mask"])
+@pytest.mark.parametrize("constrain", ["grid", "affine", "tensor", "round", "mask"])
 def test_weights_on_a_grid_stay_on_it_with_other_steps(toy, tmp_path, constrain):
     torch.manual_seed(0)
     x = torch.randn(40, 1, 28, 28)
@@ -117,7 +117,7 @@ def test_weights_on_a_grid_stay_on_it_with_other_steps(toy, tmp_path, constrain)
         "tensor": lambda: quantise(
             SlimModel(model), central, Quantise(granularity="tensor", rounding="nearest")
         ),
-        "levels": lambda: code(SlimModel(model), central, Code(nmse=0.01, sensitive=False, vectors=23)),
+        "round": lambda: round_weights(SlimModel(model), central, Round(divergence=0.01, calibration=20)),
         "mask": lambda: sparsify(
             SlimModel(model), central, Sparsify(tuning=Tuning(epochs=0), pace="one-shot")
         ),

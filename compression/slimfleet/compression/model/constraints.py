@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Constrained", "Constraint", "Constraints", "Frozen", "Grid", "Mask", "Shared"]
+__all__ = ["Constrained", "Constraint", "Constraints", "Grid", "Mask", "Shared"]
 
 LEAST_STEP = 0.5
 """A learned step shrinks to no less than this share of itself at a time: it stays positive."""
@@ -143,25 +143,6 @@ class Shared:
         sums = gradient.new_zeros(count).index_add_(0, self.places.flatten(), gradient.flatten())
         sums[0] = 0.0
         return sums[self.places]
-
-
-@dataclass(frozen=True, eq=False)
-class Frozen:
-    """Keeps weights as they are: each level depends on those before it, so that none can move by itself."""
-
-    levels: Tensor
-    """int32, the shape of the weight, along a trellis (`slimfleet.compression.packing.trellis_levels`)."""
-    step: Tensor
-    """float32, of a shape that broadcasts to the weight."""
-    rounds = False
-
-    def obeyed(self, weight: Tensor) -> Tensor:
-        """The levels times their step."""
-        return (self.levels.float() * self.step).to(weight.dtype)
-
-    def gradient(self, gradient: Tensor, weight: Tensor) -> Tensor:
-        """None."""
-        return torch.zeros_like(gradient)
 
 
 class Constrained:

@@ -59,7 +59,8 @@ def rounded_levels(weight: Tensor, grid: Grid, moments: Tensor, choose: Choice =
     by_worth = order[:, None].expand(groups, len(weight) // groups, inputs)
 
     def grouped(each: Tensor) -> Tensor:
-        return each.expand(weight.shape).reshape(by_worth.shape).gather(2, by_worth)
+        rows = each.expand(weight.shape).reshape(groups, len(weight) // groups, inputs)
+        return rows.gather(2, by_worth)
 
     step, low, high = (grouped(each)[:, :, 0] for each in (grid.step, grid.low, grid.high))
     left = grouped(weight) / step[:, :, None]

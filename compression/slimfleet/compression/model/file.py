@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from slimfleet.compression.errors import BadInput, PayloadError
 from slimfleet.compression.model.architecture_changes import changed, changes_between, first_names
-from slimfleet.compression.model.constraints import Constraint, Frozen, Grid, Shared
+from slimfleet.compression.model.constraints import Constraint, Grid, Shared
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.packing import Codebook, Coding, Entry, Lossless, OnGrid, SlimFile, write_slim
 from slimfleet.compression.task import Task
@@ -78,17 +78,15 @@ def _entries(slim: SlimModel) -> Iterator[Entry]:
 def _coding(tensor: Tensor, constraint: Constraint | None) -> Coding:
     match constraint:
         case Grid():
-            return _on_grid(constraint.step)
-        case Frozen():
-            return _on_grid(constraint.step, trellis=True)
+            return _on_grid(constraint)
         case Shared():
             values = constraint.values(tensor).numpy()
             return Codebook(values, constraint.places.numpy().astype(np.min_scalar_type(len(values) - 1)))
     return Lossless()
 
 
-def _on_grid(step: Tensor, trellis: bool = False) -> OnGrid:
-    if step.numel() == 1:
-        return OnGrid(float(step), trellis=trellis)
-    axis = next(dim for dim, size in enumerate(step.shape) if size > 1)
-    return OnGrid(step.flatten().numpy(), axis, trellis)
+def _on_grid(grid: Grid) -> OnGrid:
+    if grid.step.numel() == 1:
+        return OnGrid(float(grid.step))
+    axis = next(dim for dim, size in enumerate(grid.step.shape) if size > 1)
+    return OnGrid(grid.step.flatten().numpy(), axis)

@@ -12,16 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Grid, Mask
 from slimfleet.compression.model.error_aware import Choice, rounded_levels
 from slimfleet.compression.model.moments import moments_of
 from slimfleet.compression.model.sensitivity import Sensitivity, sensitivities_of_tensors
+from slimfleet.compression.model.shortening import shortened, with_short_vectors
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
-from slimfleet.compression.packing.dtypes import BY_NAME
-from slimfleet.compression.packing.rounding import rounded
 
 __all__ = ["RateAware", "rate_aware"]
 
@@ -61,8 +60,7 @@ class RateAware:
             nmse = wanted * each.x[0] / max(each.divergence[0], 1e-12)
             step = _step_of(nmse, weight, self.mantissa)
             grids[each.part] = self._placed(each.part, weight, step, self.price)
-        _round_vectors(copied.model, self.mantissa)
-        return copied.constrained(grids)
+        return with_short_vectors(copied, self.mantissa, grids.keys()).constrained(grids)
 
     def _placed(self, name: str, weight: Tensor, step: float, price: float) -> Grid:
         """Write levels times `step` into `weight`; the grid that they are on."""
@@ -105,7 +103,7 @@ def _step_of(nmse: float, weight: Tensor, mantissa: int) -> float:
     rms = float(weight.double().square().mean().sqrt())
     largest = float(weight.abs().max()) or 1.0
     step = min(max((12 * nmse) ** 0.5 * rms, FINEST * largest), 4 * largest)
-    return float(_shortened(torch.tensor([step]), mantissa))
+    return float(shortened(torch.tensor(step), mantissa))
 
 
 def _bounds(weight: Tensor, step: float) -> tuple[float, float]:
@@ -134,16 +132,3 @@ def _priced(levels: Tensor, price: float) -> Choice:
         return chosen
 
     return choose
-
-
-def _round_vectors(model: nn.Module, mantissa: int) -> None:
-    """Shorten the mantissas of what is not on a grid, and is few: biases, normalisations."""
-    for tensor in model.state_dict().values():
-        if tensor.is_floating_point() and tensor.dim() < 2:
-            tensor.copy_(_shortened(tensor.reshape(-1), mantissa).view_as(tensor))
-
-
-def _shortened(vector: Tensor, mantissa: int) -> Tensor:
-    """Floats [n] with mantissas of so many bits."""
-    array = vector.detach().numpy()
-    return torch.from_numpy(rounded(array, BY_NAME[array.dtype.name], mantissa))

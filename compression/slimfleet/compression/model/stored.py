@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from slimfleet.compression.model.architecture_changes import first_names
-from slimfleet.compression.model.constraints import Constraint, Frozen, Grid, Shared
+from slimfleet.compression.model.constraints import Constraint, Grid, Shared
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.packing import SlimFile
 
@@ -66,8 +66,6 @@ def _bits(tensor: Tensor, constraint: Constraint | None) -> int:
     match constraint:
         case Grid():
             return constraint.bits
-        case Frozen():
-            return int(constraint.levels.max() - constraint.levels.min()).bit_length()
         case Shared():
             return max(_values(tensor) - 1, 1).bit_length()
     return 8 * tensor.element_size()

@@ -7,7 +7,6 @@ from types import MappingProxyType
 
 from slimfleet.compression.model.technique import Technique
 from slimfleet.compression.model.techniques.adapt import Adapt, adapt
-from slimfleet.compression.model.techniques.code import Code, code
 from slimfleet.compression.model.techniques.distil import Distil, distil
 from slimfleet.compression.model.techniques.factorise import Factorise, factorise
 from slimfleet.compression.model.techniques.fold import Fold, fold
@@ -48,9 +47,6 @@ TECHNIQUES: Mapping[str, Technique] = MappingProxyType(
         "share": Technique("shares a few values among the weights of a tensor", "weights", Share, share),
         "round": Technique("rounds weights to what takes few bytes", "weights", Round, round_weights),
         "quantise": Technique("rounds weights and activations to few bits", "weights", Quantise, quantise),
-        "code": Technique(
-            "gives weights the values that the file holds in the fewest bytes", "weights", Code, code
-        ),
         "adapt": Technique("zeroes and rounds weights as far as training bears it", "weights", Adapt, adapt),
         "recalibrate": Technique(
             "estimates the statistics of batch normalisations anew", "anywhere", Recalibrate, recalibrate

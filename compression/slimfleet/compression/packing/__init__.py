@@ -3,7 +3,6 @@
 from slimfleet.compression.packing.codings import Codebook, Coding, Entry, Lossless, OnGrid, ToError, ToRate
 from slimfleet.compression.packing.pack import pack_file, unpack_file
 from slimfleet.compression.packing.reader import Description, SlimFile
-from slimfleet.compression.packing.trellis import Trellised, trellis_levels
 from slimfleet.compression.packing.writer import Summary, write_slim
 
 __all__ = [
@@ -17,9 +16,7 @@ __all__ = [
     "Summary",
     "ToError",
     "ToRate",
-    "Trellised",
     "pack_file",
-    "trellis_levels",
     "unpack_file",
     "write_slim",
 ]

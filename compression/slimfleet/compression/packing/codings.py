@@ -58,8 +58,6 @@ class OnGrid:
 
     step: float | NDArray[np.float32]
     axis: int = 0
-    trellis: bool = False
-    """The integers are those of `trellis_levels`, which fewer bytes hold."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slimfleet.compression.codec.native.bindings import Levels, NativePreset, Part
+from slimfleet.compression.codec.native.bindings import Levels, NativePreset
 from slimfleet.compression.codec.quantise.grid import FRACTION
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.packing.codings import ToError, ToRate
@@ -28,7 +28,7 @@ from slimfleet.compression.packing.quantiser import (
 )
 from slimfleet.compression.packing.records import Record
 from slimfleet.compression.packing.search import Numbers, meet
-from slimfleet.compression.packing.sections import Coded, part_of
+from slimfleet.compression.packing.sections import Coded
 
 LEAST_NMSE = {"float16": 1e-6, "bfloat16": 3e-5, "float32": 1e-12, "float64": 1e-12}
 """Below this, rounding to the dtype after the grid would matter, and the values keep their own mantissas instead."""
@@ -63,22 +63,18 @@ class Settled:
 
     record: Record
     levels: Levels
-    states: int = 1
-    """Of the trellis that they follow."""
 
 
 def code_group(items: Sequence[Lossy | Settled], preset: NativePreset) -> Coded:
     """One section of whole tensors, all of them settled or to an error, or all of them to a rate."""
     lossy = [item for item in items if isinstance(item, Lossy)]
-    tensors: list[Values | tuple[Part, Levels]] = [
-        to_float32(item.array, item.record.dtype)
-        if isinstance(item, Lossy)
-        else (part_of(item.levels, item.states), item.levels)
+    tensors: list[NDArray[Any]] = [
+        to_float32(item.array, item.record.dtype) if isinstance(item, Lossy) else item.levels
         for item in items
     ]
     if not lossy:
         return quantise(tensors, (), Way.to(preset, 0)).coded
-    values = [tensor for tensor in tensors if not isinstance(tensor, tuple)]
+    values = [tensor for tensor in tensors if tensor.dtype == np.float32]
     for item, tensor in zip(lossy, values, strict=True):
         item.energy = energy(tensor)
     made = _searched(lossy, values, tensors, Way.to(preset, min(item.coding.nmse for item in lossy)))
@@ -89,10 +85,7 @@ def code_group(items: Sequence[Lossy | Settled], preset: NativePreset) -> Coded:
 
 
 def _searched(
-    lossy: Sequence[Lossy],
-    values: Sequence[Values],
-    tensors: Sequence[Values | tuple[Part, Levels]],
-    way: Way,
+    lossy: Sequence[Lossy], values: Sequence[Values], tensors: Sequence[NDArray[Any]], way: Way
 ) -> Quantised:
     """`tensors`, of which `values` are to be quantised, at the steps that meet the errors, or the rate, of `lossy`."""
     first = np.array([_first(item, way) for item in lossy])

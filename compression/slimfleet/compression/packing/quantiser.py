@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ from slimfleet.compression.codec.quantise.native_rate import (
     error_of,
     offsets_of,
 )
-from slimfleet.compression.packing.sections import Coded, code_levels
+from slimfleet.compression.packing.sections import Coded, code_levels, part_of
 
 Values = NDArray[np.float32]
 Numbers = NDArray[np.float64]
@@ -45,8 +46,6 @@ class Quantised:
     """Quantiser step / 256 of each tensor."""
     coded: Coded
     tallies: tuple[Tally, ...]
-    levels: tuple[Levels, ...]
-    """Of the tensors that were quantised."""
 
 
 def units_of(steps: Numbers) -> tuple[float, ...]:
@@ -77,19 +76,19 @@ class Way:
         return rms * float(np.sqrt((3 if self.trellis else 8) * nmse))
 
 
-def quantise(tensors: Sequence[Values | tuple[Part, Levels]], units: Sequence[float], way: Way) -> Quantised:
-    """Code tensors as one section, in their order: values are quantised, the others are levels already.
+def quantise(tensors: Sequence[NDArray[Any]], units: Sequence[float], way: Way) -> Quantised:
+    """Code tensors as one section, in their order: float32 ones are quantised, int32 ones are levels already.
 
-    `units` are those of the values.
+    `units` are those of the float32 tensors.
     """
     parts: list[Part] = []
     levels: list[Levels] = []
     tallied: list[tuple[Levels, Values]] = []
     left = iter(units)
     for tensor in tensors:
-        if isinstance(tensor, tuple):
-            parts.append(tensor[0])
-            levels.append(tensor[1])
+        if tensor.dtype == np.int32:
+            parts.append(part_of(tensor))
+            levels.append(tensor)
             continue
         values = np.asarray(tensor / (np.float32(next(left)) * np.float32(FRACTION)), np.float32, order="C")
         if load() is None:
@@ -102,8 +101,7 @@ def quantise(tensors: Sequence[Values | tuple[Part, Levels]], units: Sequence[fl
         levels.append(array)
         tallied.append((array, values))
     coded = code_levels(parts, levels, way.preset, way.price)
-    tallies = tuple(_tally(array, values) for array, values in tallied)
-    return Quantised(tuple(units), coded, tallies, tuple(array for array, _ in tallied))
+    return Quantised(tuple(units), coded, tuple(_tally(array, values) for array, values in tallied))
 
 
 def centred(tally: Tally, unit: float) -> tuple[tuple[int, ...], float]:

@@ -100,10 +100,10 @@ def read_levels(data: memoryview, coder: Section, pieces: Sequence[Piece]) -> li
     return decode_parts(parts, reader.rest(), preset)
 
 
-def part_of(levels: Levels, states: int = 1) -> Part:
-    """What the coder needs to know about levels that are settled, of a trellis of so many states."""
+def part_of(levels: Levels) -> Part:
+    """What the coder needs to know about levels that are settled."""
     start = 0 if load() is None or not levels.size else start_class(levels)
-    return Part(levels.shape, start, states)
+    return Part(levels.shape, start)
 
 
 def _part_of(piece: Piece, head: int, preset: NativePreset) -> Part:

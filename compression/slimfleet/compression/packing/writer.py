@@ -29,12 +29,13 @@ from slimfleet.compression.packing.rounding import mantissa_bits, rounded
 from slimfleet.compression.packing.sections import Coded, code_elements, code_levels, part_of
 from slimfleet.compression.packing.settle import multiples, ranked
 from slimfleet.compression.packing.stream import SectionStream
-from slimfleet.compression.packing.trellis import SECTION_LEVELS, rows_of_a_part, states_of
 
 SECTION_BYTES = 1 << 22
 """Of a plain tensor in one section."""
 ALONE_BYTES = 1 << 16
 """From here on a plain tensor is worth frequencies of its own."""
+SECTION_LEVELS = 1 << 20
+"""In one section."""
 FEW = 256
 """Elements below which a tensor is too small for a grid."""
 _WAITING_BYTES = 1 << 24
@@ -146,7 +147,7 @@ class _Writer:
                 step, record.axis, levels = multiples(entry.name, array, dtype, coding)
                 self._add_plain(Record("", FLOAT32, step.shape, Store.PLAIN), step)
                 record.store = Store.MULTIPLES
-                self._add_settled(record, levels, coding.trellis and self.preset == "small")
+                self._add_settled(record, levels)
             case Codebook() as coding:
                 centroids, record.origin, levels = ranked(entry.name, array, dtype, coding)
                 self._add_plain(Record("", dtype, centroids.shape, Store.PLAIN), centroids)
@@ -214,17 +215,16 @@ class _Writer:
             left -= record.part * array.itemsize
         self._count(lossy)
 
-    def _add_settled(self, record: Record, levels: Levels, trellis: bool = False) -> None:
+    def _add_settled(self, record: Record, levels: Levels) -> None:
         if levels.size <= SECTION_LEVELS:
-            self._add_levels("error", Settled(record, levels, states_of(levels) if trellis else 1))
+            self._add_levels("error", Settled(record, levels))
             return
         self.records.append(record)
         record.part, record.section = _whole_rows(levels.shape), self.stream.following
-        rows = rows_of_a_part(levels.shape)
+        rows = record.part // prod(levels.shape[1:])
         for start in range(0, levels.shape[0], rows):
             part = levels[start : start + rows]
-            code = partial(_code_settled, part, self.preset, trellis)
-            self.stream.submit(code, part.size * record.dtype.itemsize)
+            self.stream.submit(partial(_code_settled, part, self.preset), part.size * record.dtype.itemsize)
 
     def _add_levels(self, group: str, item: Lossy | Settled) -> None:
         self.records.append(item.record)
@@ -299,13 +299,14 @@ def _suits_a_grid(array: NDArray[Any], dtype: Dtype, nmse: float) -> bool:
     return 0 < squares < float("inf") and least**2 * array.size <= 3 * nmse * squares
 
 
-def _code_settled(levels: Levels, preset: NativePreset, trellis: bool) -> Coded:
-    return code_levels([part_of(levels, states_of(levels) if trellis else 1)], [levels], preset)
+def _code_settled(levels: Levels, preset: NativePreset) -> Coded:
+    return code_levels([part_of(levels)], [levels], preset)
 
 
 def _whole_rows(shape: tuple[int, ...]) -> int:
     """Elements of a part: as many rows as there is room for, and one at least."""
-    return rows_of_a_part(shape) * prod(shape[1:])
+    row = prod(shape[1:])
+    return max(SECTION_LEVELS // row, 1) * row
 
 
 def _cut(flat: NDArray[Any], size: int) -> Iterable[NDArray[Any]]:

@@ -3,7 +3,7 @@
 Batch normalisations are folded for all. NNCodec has dependent quantisation, parameter optimisation and row skipping on,
 16 steps an octave, biases at a quarter of the weights' step, and the best weight of the rate in its trellis. Its
 inference-optimised quantisation, which moves the step of each tensor by the accuracy on training data, is tried on
-models of few tensors. Ours are packing, which sees weights alone, `code` and `round`, which look at outputs and inputs.
+models of few tensors. Ours are packing, which sees weights alone, and `round`, which looks at inputs and outputs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.file import packed_bytes
 from slimfleet.compression.model.rate_aware import RateAware, rate_aware
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
-from slimfleet.compression.model.techniques.code import FEW, Code, _relative_steps, _tried, shortened
 from slimfleet.compression.model.techniques.fold import Fold, fold
 from slimfleet.compression.model.techniques.round import Round
 from slimfleet.compression.packing import Entry, SlimFile, ToError, write_slim
@@ -37,7 +36,7 @@ from .ladder import OCTAVE, Codec, Coded, Ladder
 LOSS = 0.5
 LAMBDAS = (0.0, 0.5, 1.0, 1.5)
 PRICES = (0.05, 0.1, 0.2)
-NMSE, DIVERGENCE, SCALE = 0.003, 2e-4, 2.0**-4
+NMSE, DIVERGENCE = 0.003, 2e-4
 """At the rung that a search begins with."""
 EXAMPLES = 1024
 """Training examples that NNCodec's inference-optimised quantisation evaluates on."""
@@ -60,7 +59,6 @@ def methods(slim: SlimModel, central: CentralTask) -> Mapping[str, Callable[[], 
     found: dict[str, Callable[[], Mapping[str, Codec]]] = {
         "NNCodec": lambda: {f"lambda {scale:g}": partial(_nncodec, slim, scale, None) for scale in LAMBDAS},
         "pack": lambda: {"to an error": partial(_packed, slim.model)},
-        "code": lambda: {"trellis": _coding(slim, central)},
         "round": lambda: _rounding(slim, central),
     }
     if len(weights_of(slim.model)) <= MOST:
@@ -125,23 +123,6 @@ def _packed(model: nn.Module, rung: int) -> tuple[int, nn.Module]:
         nbytes = write_slim(path, entries).bytes
         with SlimFile.open(path) as file:
             return nbytes, _with(model, {name: file.tensor(name) for name in file.names})
-
-
-def _coding(slim: SlimModel, central: CentralTask) -> Codec:
-    """As `code` does to a loss."""
-    arrays = {
-        name: weight.detach().numpy()
-        for name, weight in weights_of(slim.model).items()
-        if weight.numel() >= FEW
-    }
-    short = shortened(slim, Code().vectors, set(arrays))
-    trial = _tried(arrays, _relative_steps(slim, central, arrays)[0])
-
-    def coded(rung: int) -> tuple[int, nn.Module]:
-        made = short.constrained(trial(SCALE * 2 ** (rung / OCTAVE)).made)
-        return packed_bytes(made, central.task), made.model
-
-    return coded
 
 
 def _rounding(slim: SlimModel, central: CentralTask) -> Mapping[str, Codec]:

@@ -22,7 +22,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.constraints import Constraint, Frozen, Grid, Shared
+from slimfleet.compression.model.constraints import Constraint, Grid, Shared
 from slimfleet.compression.model.divergence import squared_difference
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.technique import LayerChange, TechniqueReport
@@ -116,7 +116,7 @@ def _unfit(
     constraint = constraints.get(f"{layer}.weight")
     if isinstance(constraint, Shared):
         return f"the weights of {layer} are shared: fold before share"
-    if isinstance(constraint, Grid | Frozen) and isinstance(before, _ConvNd) and before.transposed:
+    if isinstance(constraint, Grid) and isinstance(before, _ConvNd) and before.transposed:
         return f"{layer} is a transposed convolution on a grid: fold before quantise"
     return None
 
@@ -140,7 +140,7 @@ def _folded(
         channels[1 if isinstance(layer, _ConvNd) and layer.transposed else 0] = -1
         constraint = _scaled(constraint, scale.view(channels).float())
         layer.weight.copy_(layer.weight.double() * scale.view(channels))
-        if isinstance(constraint, Grid | Frozen):
+        if isinstance(constraint, Grid):
             layer.weight.copy_(constraint.obeyed(layer.weight))
         new = ((bias - norm.running_mean.double()) * scale + shift).to(layer.weight.dtype)
     layer.register_parameter("bias", nn.Parameter(new, layer.weight.requires_grad))
@@ -151,14 +151,12 @@ def _folded(
 
 def _scaled(constraint: Constraint | None, scale: Tensor) -> Constraint | None:
     """What weights times `scale`, one factor a channel, obey: the levels of a grid stay, its steps take the factor."""
+    if not isinstance(constraint, Grid):
+        return constraint
     size = torch.where(scale == 0, 1.0, scale.abs())
-    match constraint:
-        case Grid(step=step, low=low, high=high):
-            low, high = torch.where(scale < 0, -high, low), torch.where(scale < 0, -low, high)
-            return replace(constraint, step=step * size, low=low, high=high)
-        case Frozen(levels=levels, step=step):
-            return Frozen(levels * scale.sign().int(), step * size)
-    return constraint
+    low = torch.where(scale < 0, -constraint.high, constraint.low)
+    high = torch.where(scale < 0, -constraint.low, constraint.high)
+    return replace(constraint, step=constraint.step * size, low=low, high=high)
 
 
 def _alike(folded: nn.Module, model: nn.Module, inputs: tuple[Tensor, ...]) -> bool:

@@ -1,29 +1,34 @@
-"""Rounding for the entropy coder, without training: uniform grids, as coarse as the outputs of the model allow.
+"""Rounding for the entropy coder: uniform grids, as coarse as the outputs of the model allow, without training or as
+its beginning.
 
 Other than `quantise`, bits are not the same for all weights: frequent values take few. See `rate_aware`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
-import torch
 from annotated_types import Ge, Gt, Le
 from torch import nn
 
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Grid, Mask
-from slimfleet.compression.model.rate_aware import rate_aware
+from slimfleet.compression.model.file import packed_bytes
+from slimfleet.compression.model.rate_aware import RateAware, rate_aware
+from slimfleet.compression.model.sensitivity import plots_of
+from slimfleet.compression.model.shortening import with_short_vectors
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
-from slimfleet.compression.model.technique import Curve, LayerChange, Plot, TechniqueReport
-from slimfleet.compression.model.threshold import largest_share
+from slimfleet.compression.model.technique import LayerChange, Plot, TechniqueReport
+from slimfleet.compression.model.threshold import HALVINGS, largest_share
+from slimfleet.compression.model.tuning import Tuning, tune
 
 __all__ = ["Round", "round_weights"]
 
-LEAST, MOST = 1e-5, 1.0
-"""Divergences between which a loss is looked for."""
+LEAST, MOST = 1e-5, 10.0
+"""Divergences between which a loss or a size is looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +39,24 @@ class Round:
     """About how far the outputs may go: mean Kullback-Leibler divergence of class probabilities, nats; mean squared
     difference of other outputs."""
     loss: Annotated[float, Gt(0), Le(100)] | None = None
-    """Points of validation accuracy (percent of the loss, where a task has no accuracy) that may be lost; the
-    divergence is then found, in place of `divergence`."""
+    """Points of validation accuracy (percent of the loss, where a task has no accuracy) that may be lost before
+    training; the divergence is then found."""
+    bits: Annotated[float, Gt(0), Le(32)] | None = None
+    """Bits of the file for each parameter, before training; the divergence is then found."""
     price: Annotated[float, Ge(0), Le(1)] = 0.1
     """Of a bit, in squared steps; 0 rounds to the nearest."""
     mantissa: Annotated[int, Ge(1), Le(23)] = 6
-    """Bits of the mantissas of biases and normalisations."""
+    """Bits of the mantissas of biases, normalisations, steps of grids and values of codebooks."""
     calibration: Annotated[int, Ge(1), Le(100_000)] = 2048
     """Training examples that the inputs of layers are taken from."""
+    tuning: Tuning = field(default_factory=lambda: Tuning(epochs=0, optimizer="adamw", learning_rate=0.001))
+    """Training on the grids, whose steps move too."""
+
+    def __post_init__(self) -> None:
+        if self.loss is not None and self.bits is not None:
+            raise BadInput(
+                "round: loss and bits are both given, and each decides how coarse grids are: leave one out"
+            )
 
 
 def round_weights(
@@ -49,49 +64,81 @@ def round_weights(
 ) -> tuple[SlimModel, TechniqueReport]:
     """Grids on tensors of two or more dimensions, and fewer bits in the mantissas of all others.
 
-    Masked weights stay zero; weights that are shared or on a grid stay as they are. Raises BadInput where all are, and
-    where the least divergence loses more than `loss`.
+    Masked weights stay zero; weights that are shared or on a grid stay there. Raises BadInput where the least
+    divergence loses more than `loss`, or the largest takes more than `bits`.
     """
-    names, whole = [], []
+    whole = tuple(_whole(slim))
+    names = [name for name in weights_of(slim.model) if name not in {each.layer for each in whole}]
+    done = with_short_vectors(slim, settings.mantissa, names)
+    plots: Mapping[str, Plot] = {}
+    if names:
+        rounding = rate_aware(slim, central, names, settings.price, settings.mantissa, settings.calibration)
+        divergence, plots = _divergence(slim, central, rounding, settings)
+        done = rounding.at(divergence)
+    tuned, told = tune(_learning(done, names, settings), central, settings.tuning, "training on the grids")
+    done = with_short_vectors(tuned, settings.mantissa)
+    changed = tuple(LayerChange(name, _told(done, name)) for name in names)
+    return done, TechniqueReport(changed=changed, whole=whole, plots=plots, steps=told.steps)
+
+
+def _whole(slim: SlimModel) -> Iterator[LayerChange]:
+    """Tensors that are on a grid or in a codebook already."""
     for name in weights_of(slim.model):
         constraint = slim.constraints.get(name)
-        if constraint is None or isinstance(constraint, Mask):
-            names.append(name)
-        else:
-            whole.append(LayerChange(name, f"it obeys a {type(constraint).__name__.lower()} already"))
-    if not names:
-        raise BadInput("round finds no weights that are not shared or on a grid already: leave it out")
-    rounding = rate_aware(slim, central, names, settings.price, settings.mantissa, settings.calibration)
-    weights = weights_of(slim.model)
-    points = tuple(
-        Curve(each.part, (float(weights[each.part].numel()),), each.divergence) for each in rounding.found
-    )
-    plots = {"rounding of one tensor": Plot("weights of the tensor", "divergence of the outputs", points)}
-    divergence = settings.divergence
-    if settings.loss is not None:
-
-        def rounded(share: float) -> nn.Module:
-            return rounding.at(_divergence(share)).model
-
-        share, curve = largest_share(slim.model, central, rounded, settings.loss)
-        if not share:
-            raise BadInput(
-                f"round loses more than {settings.loss:g} points at the finest steps: allow more loss"
-            )
-        divergence = _divergence(share)
-        plots["rounding"] = Plot("share of the divergences tried", "points lost", (curve,), limit=share)
-    done = rounding.at(divergence)
-    changed = tuple(LayerChange(name, _told(done, name)) for name in names)
-    return done, TechniqueReport(changed=changed, whole=tuple(whole), plots=plots)
+        if constraint is not None and not isinstance(constraint, Mask):
+            yield LayerChange(name, f"it obeys a {type(constraint).__name__.lower()} already")
 
 
-def _divergence(share: float) -> float:
+def _learning(slim: SlimModel, names: list[str], settings: Round) -> SlimModel:
+    """The same model; training, where there is any, moves the steps of its new grids too."""
+    if not settings.tuning.epochs:
+        return slim
+    grids = {name: grid for name in names if isinstance(grid := slim.constraints[name], Grid)}
+    return slim.constrained({name: replace(grid, learned=True) for name, grid in grids.items()})
+
+
+def _divergence(
+    slim: SlimModel, central: CentralTask, rounding: RateAware, settings: Round
+) -> tuple[float, Mapping[str, Plot]]:
+    """How far the outputs may go, and the plots that it was found by."""
+    plots = plots_of("rounding of one tensor", "squared error over squared weights", rounding.found)
+    if settings.bits is not None:
+        return _of_bits(central, rounding, settings.bits), plots
+    if settings.loss is None:
+        return settings.divergence, plots
+
+    def rounded(share: float) -> nn.Module:
+        return rounding.at(_at(share)).model
+
+    share, curve = largest_share(slim.model, central, rounded, settings.loss)
+    if not share:
+        raise BadInput(f"round loses more than {settings.loss:g} points at the finest steps: allow more loss")
+    return _at(share), {**plots, "rounding": Plot("how coarse", "points lost", (curve,))}
+
+
+def _of_bits(central: CentralTask, rounding: RateAware, bits: float) -> float:
+    """The least divergence whose file has at most so many bits a parameter."""
+    parameters = sum(p.numel() for p in rounding.slim.model.parameters())
+
+    def fits(share: float) -> bool:
+        return 8 * packed_bytes(rounding.at(_at(share)), central.task) <= bits * parameters
+
+    low, high = 0.0, 1.0
+    if not fits(high):
+        raise BadInput(f"round cannot hold a parameter in {bits:g} bits at the coarsest steps: allow more")
+    for done in range(HALVINGS):
+        central.progress("finding the steps", done, HALVINGS)
+        middle = (low + high) / 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return _at(high)
+
+
+def _at(share: float) -> float:
     return float(LEAST * (MOST / LEAST) ** share)
 
 
 def _told(slim: SlimModel, name: str) -> str:
     grid, weight = slim.constraints[name], weights_of(slim.model)[name].detach()
     assert isinstance(grid, Grid)
-    levels = grid.levels(weight)
-    values, zeros = len(torch.unique(levels)), float((levels == 0).float().mean())
-    return f"step {float(grid.step):.3g}, {values} values, {zeros:.0%} zero"
+    levels = grid.levels(weight).flatten().tolist()
+    return f"step {float(grid.step):.3g}, {len(set(levels))} values, {levels.count(0) / len(levels):.0%} zero"
