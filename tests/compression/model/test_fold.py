@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from slimfleet.client.tasks.models.mobilenet import MobileNet
 from slimfleet.client.tasks.models.resnet import ResNet20
@@ -100,12 +101,23 @@ def test_a_model_without_batch_norms_is_refused(central, trained):
         fold(trained, central, Fold())
 
 
+class Stack(nn.Sequential):
+    """Convolutions, one depthwise, and a linear layer, each with its norm."""
+
+    def __init__(self):
+        super().__init__(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
+            nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10),
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize("constrain", ["grid", "affine", "tensor", "round", "mask"])
 def test_weights_on_a_grid_stay_on_it_with_other_steps(toy, tmp_path, constrain):
     torch.manual_seed(0)
-    x = torch.randn(40, 1, 28, 28)
-    model = used(MobileNet(), x)
-    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+    x = torch.randn(40, 3, 8, 8)
+    model = used(Stack(), x)
+    for norm in (m for m in model.modules() if isinstance(m, _BatchNorm)):
         norm.weight.data[0] *= -1
         norm.weight.data[1] = 0
     central = toy(x, targets=torch.randint(0, 10, (40,)))
@@ -123,23 +135,23 @@ def test_weights_on_a_grid_stay_on_it_with_other_steps(toy, tmp_path, constrain)
         ),
     }[constrain]()
     folded, report = fold(slim, central, Fold())
-    assert len(report.changed) == 17
+    assert len(report.changed) == 3
     with torch.no_grad():
         wanted = slim.model(x)
         assert (folded.model(x) - wanted).abs().max() < 1e-4 * wanted.abs().max()
     weights = dict(folded.model.named_parameters())
     for name, constraint in folded.constraints.items():
         assert torch.equal(constraint.obeyed(weights[name].detach()), weights[name].detach())
-    task = replace(central.task, build=MobileNet)
+    task = replace(central.task, build=Stack)
     save_model(folded, tmp_path / "model.slim", task)
     assert torch.equal(load_model(tmp_path / "model.slim", task)(x), folded.model(x))
 
 
 def test_norms_after_shared_weights_stay(toy):
     torch.manual_seed(0)
-    x = torch.randn(20, 1, 28, 28)
+    x = torch.randn(20, 3, 8, 8)
     central = toy(x, targets=torch.randint(0, 10, (20,)))
-    shared, _ = share(SlimModel(used(MobileNet(), x)), central, Share(tuning=Tuning(epochs=0)))
+    shared, _ = share(SlimModel(used(Stack(), x)), central, Share(tuning=Tuning(epochs=0)))
     _, report = fold(shared, central, Fold())
     assert not report.changed
     assert report.whole[0].change.endswith("are shared: fold before share")

@@ -111,13 +111,13 @@ def test_what_cannot_be_done_is_said_in_one_line(central, trained, settings, mes
 
 
 def test_training_on_the_grids_brings_back_what_coarse_ones_lose(taught, trained):
-    coarse = Round(bits=1.5)
+    coarse = Round(bits=0.9)
     rounded, _ = round_weights(trained, taught, coarse)
-    tuning = Tuning(epochs=6, optimizer="adamw", learning_rate=0.003, soft_labels=0.7)
+    tuning = Tuning(epochs=3, optimizer="adamw", learning_rate=0.003, soft_labels=0.7)
     tuned, report = round_weights(trained, taught, replace(coarse, tuning=tuning))
-    assert taught.validated(tuned.model).loss < 0.7 * taught.validated(rounded.model).loss
+    assert taught.validated(tuned.model).loss < 0.8 * taught.validated(rounded.model).loss
     assert packed_bytes(tuned, taught.task) < 1.3 * packed_bytes(rounded, taught.task)
-    assert report.steps == 6 * 21
+    assert report.steps == 3 * 21
     weights = dict(tuned.model.named_parameters())
     for name, grid in tuned.constraints.items():
         assert torch.equal(grid.obeyed(weights[name].detach()), weights[name].detach())
