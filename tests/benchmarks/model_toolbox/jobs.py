@@ -46,7 +46,7 @@ def jobs(seeds: Sequence[int], folder: Path, progress: Progress) -> Iterator[Job
             yield _recipe("eight_bits", case.itself(), seed, EIGHT_BITS, folder, progress)
         for peer, names in PEERS.items():
             for name in names:
-                yield _peer(peer, CASES[name], seed, folder, progress)
+                yield peer_job(peer, CASES[name], seed, folder, progress)
         for case in ALONE.values():
             for technique in RECIPES:
                 yield _alone(technique, case, seed, folder, progress)
@@ -57,7 +57,9 @@ def _recipe(stage: str, case: Case, seed: int, recipe: str, folder: Path, progre
     return Job(stage, "", case.name, seed, recipe, lambda: applied(case, seed, recipe, folder, progress))
 
 
-def _peer(peer: str, case: Case, seed: int, folder: Path, progress: Progress) -> Job:
+def peer_job(peer: str, case: Case, seed: int, folder: Path, progress: Progress) -> Job:
+    """A peer on a trained model, which is in `folder`, or put there."""
+
     def measure() -> list[dict[str, Any]]:
         rows = importlib.import_module(f"{__package__}.peers.{peer}").measured
         return [asdict(row) for row in rows(*trained(case, seed, folder, progress))]

@@ -85,11 +85,11 @@ def test_error_aware_rounding_keeps_the_outputs_better_than_the_nearest(central,
 
 
 def test_mixed_bits_keep_to_the_budget_and_the_outputs(central, trained):
-    settings = Quantise(weights=6, mixed=True, rounding="nearest")
+    settings = Quantise(weights=4, mixed=True, rounding="nearest", granularity="tensor")
     mixed, report = quantise(trained, central, settings)
     sizes = {name: weight.numel() for name, weight in weights_of(trained.model).items()}
     spent = {change.layer: int(change.change.split()[0]) for change in report.changed}
-    assert sum(sizes[name] * bits for name, bits in spent.items()) <= 6 * sum(sizes.values())
+    assert sum(sizes[name] * bits for name, bits in spent.items()) <= 4 * sum(sizes.values())
     assert len(set(spent.values())) > 1
     x = central.validation.arguments
     whole = outputs(trained.model, *x).softmax(1)
@@ -243,3 +243,12 @@ def test_masks_are_kept_by_the_grid_through_training(central, trained):
     )
     for name, weight in weights_of(tuned.model).items():
         assert (weight[~free[name]] == 0).all()
+
+
+def test_grids_are_affine_below_eight_bits_unless_said_otherwise():
+    weight = torch.rand(3, 50, generator=torch.Generator().manual_seed(0)) - 0.2
+    for bits, scheme in ((2, "affine"), (7, "affine"), (8, "symmetric"), (16, "symmetric")):
+        usual, named = (grid_of(weight, bits, "channel", s) for s in ("auto", scheme))
+        assert torch.equal(usual.low, named.low)
+        assert torch.equal(usual.step, named.step)
+    assert Quantise().scheme == "auto"

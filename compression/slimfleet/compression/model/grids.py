@@ -14,9 +14,12 @@ __all__ = ["Granularity", "Scheme", "grid_of"]
 Granularity = Literal["channel", "tensor"]
 """One step for each output channel of a tensor, or one for all of it."""
 
-Scheme = Literal["symmetric", "affine"]
-"""Multiples from -(2**(b-1) - 1) to its opposite; or as many that lie between the smallest and the largest weight, zero
-among them (Jacob et al. 2018, arXiv 1712.05877)."""
+Scheme = Literal["auto", "symmetric", "affine"]
+"""Multiples from -(2**(b-1) - 1) to its opposite; or 2**b that lie between the smallest and the largest weight, zero
+among them (Jacob et al. 2018, arXiv 1712.05877). `auto` is affine below 8 bits, where it loses less, and symmetric from
+there, as integer runtimes want it."""
+
+INTEGER_BITS = 8
 
 CLIPPED = torch.linspace(0.2, 1.0, 33)
 """Shares of the largest weight that are tried as the end of the grid."""
@@ -44,7 +47,7 @@ def grid_of(
 def _range(rows: Tensor, bits: int, scheme: Scheme) -> tuple[Tensor, Tensor]:
     """The smallest and the largest multiple of each row, [rows, 1]."""
     count = 2**bits - 1
-    if scheme == "symmetric":
+    if scheme == "symmetric" or (scheme == "auto" and bits >= INTEGER_BITS):
         high = torch.full((len(rows), 1), float(count // 2))
         return -high, high
     least = rows.amin(1, keepdim=True).clamp(max=0)

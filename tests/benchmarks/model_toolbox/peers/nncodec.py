@@ -3,7 +3,7 @@
 Batch normalisations are folded for all. NNCodec has dependent quantisation, parameter optimisation and row skipping on,
 16 steps an octave, biases at a quarter of the weights' step, and the best weight of the rate in its trellis. Its
 inference-optimised quantisation, which moves the step of each tensor by the accuracy on training data, is tried on
-models of few tensors. Ours are packing, which sees weights alone, and `round`, which looks at inputs too.
+models of few tensors. Ours are packing, which sees weights alone, and `round`, which looks at inputs and outputs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,7 @@ from nncodec_stubs import import_nncodec
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from model_toolbox.cases import Case
-from model_toolbox.trained import trained
-from slimfleet.compression.model.central import CentralTask, silent
+from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.file import packed_bytes
 from slimfleet.compression.model.rate_aware import RateAware, rate_aware
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
@@ -32,7 +31,6 @@ from slimfleet.compression.model.techniques.round import Round
 from slimfleet.compression.packing import Entry, SlimFile, ToError, write_slim
 from slimfleet.compression.validation_split import evaluate_on
 
-from .kept import kept
 from .ladder import OCTAVE, Codec, Coded, Ladder
 
 LOSS = 0.5
@@ -43,33 +41,29 @@ NMSE, DIVERGENCE = 0.003, 2e-4
 EXAMPLES = 1024
 """Training examples that NNCodec's inference-optimised quantisation evaluates on."""
 OPTIMISED = "NNCodec, inference-optimised"
-FEW = 5
-"""Weights up to which that is tried: it evaluates the model twice for each."""
+MOST = 5
+"""Tensors up to which that is tried: it evaluates the model twice for each."""
 
 
-def compared(case: Case, seed: int, trained_folder: Path, kept_folder: Path) -> list[Coded]:
-    """NNCodec, packing and `round`; NNCodec with training data, where that was tried."""
-
-    def measure() -> list[Coded]:
-        return measured(*trained(case, seed, trained_folder, silent), kept_folder)
-
-    return kept(kept_folder / f"nncodec-{case.name}-{seed}.json", Coded, measure)
-
-
-def measured(model: nn.Module, central: CentralTask, scratch: Path) -> list[Coded]:
+def measured(model: nn.Module, central: CentralTask) -> list[Coded]:
     """The fewest bytes of each that lose at most `LOSS` points of validation accuracy."""
     slim = SlimModel(model)
     if any(isinstance(module, _BatchNorm) for module in model.modules()):
         slim, _ = fold(slim, central, Fold())
     ladder = Ladder(model, central, LOSS)
-    methods: Mapping[str, Callable[[], Mapping[str, Codec]]] = {
+    return [ladder.fewest(method, codecs()) for method, codecs in methods(slim, central).items()]
+
+
+def methods(slim: SlimModel, central: CentralTask) -> Mapping[str, Callable[[], Mapping[str, Codec]]]:
+    """Name -> what makes its settings."""
+    found: dict[str, Callable[[], Mapping[str, Codec]]] = {
         "NNCodec": lambda: {f"lambda {scale:g}": partial(_nncodec, slim, scale, None) for scale in LAMBDAS},
-        "pack": lambda: {"to an error": partial(_packed, slim.model, scratch)},
+        "pack": lambda: {"to an error": partial(_packed, slim.model)},
         "round": lambda: _rounding(slim, central),
     }
-    if len(weights_of(slim.model)) <= FEW:
-        methods = {**methods, OPTIMISED: lambda: {"lambda 0.5": partial(_nncodec, slim, 0.5, central)}}
-    return [ladder.fewest(method, codecs()) for method, codecs in methods.items()]
+    if len(weights_of(slim.model)) <= MOST:
+        found[OPTIMISED] = lambda: {"lambda 0.5": partial(_nncodec, slim, 0.5, central)}
+    return found
 
 
 def _nncodec(slim: SlimModel, scale: float, central: CentralTask | None, rung: int) -> tuple[int, nn.Module]:
@@ -120,18 +114,15 @@ def _with(model: nn.Module, arrays: Mapping[str, Any]) -> nn.Module:
     return copied.eval()
 
 
-def _packed(model: nn.Module, scratch: Path, rung: int) -> tuple[int, nn.Module]:
+def _packed(model: nn.Module, rung: int) -> tuple[int, nn.Module]:
     """As `slimfleet-compress pack` does."""
-    scratch.mkdir(parents=True, exist_ok=True)
-    path = scratch / "packed.slim"
     coding = ToError(NMSE * 2 ** (2 * rung / OCTAVE))
     entries = [Entry(name, tensor.numpy(), coding) for name, tensor in model.state_dict().items()]
-    try:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "packed.slim"
         nbytes = write_slim(path, entries).bytes
         with SlimFile.open(path) as file:
             return nbytes, _with(model, {name: file.tensor(name) for name in file.names})
-    finally:
-        path.unlink()
 
 
 def _rounding(slim: SlimModel, central: CentralTask) -> Mapping[str, Codec]:

@@ -10,16 +10,13 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch_pruning as tp
 from torch import nn
 
-from model_toolbox.cases import Case
-from model_toolbox.trained import trained
-from slimfleet.compression.model.central import CentralTask, silent
+from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.measuring import flops_of, parameters_of
 from slimfleet.compression.model.schedule import shares
 from slimfleet.compression.model.slim_model import SlimModel
@@ -28,11 +25,17 @@ from slimfleet.compression.model.techniques.prune import Prune, prune
 from slimfleet.compression.model.threshold import points_lost
 from slimfleet.compression.model.tuning import Tuning, tune
 
-from .kept import kept
-
-SHARES: Mapping[str, float] = {"lenet-5": 0.6, "mobilenet": 0.6, "resnet20": 0.6}
-"""Of the FLOPs, that are removed, by case."""
-EPOCHS = 3
+SHARE = 0.6
+"""Of the FLOPs, that is removed."""
+TUNING = Tuning(
+    epochs=3,
+    optimizer="adamw",
+    learning_rate=1e-3,
+    batch_size=128,
+    weight_decay=0.01,
+    warmup=0.1,
+    precision="bfloat16",
+)
 SMALL_STEPS = 200
 """That take torch-pruning from all channels to next to none."""
 EXAMPLES = 512
@@ -58,22 +61,9 @@ class Pruned:
     test_lost: float
 
 
-def compared(case: Case, seed: int, trained_folder: Path, kept_folder: Path) -> list[Pruned]:
-    """The peer with each importance, ours with each, and ours with soft labels."""
-
-    def measure() -> list[Pruned]:
-        model, central = trained(case, seed, trained_folder, silent)
-        return measured(model, central, SHARES[case.name], tuning_of(case))
-
-    return kept(kept_folder / f"torch_pruning-{case.name}-{seed}.json", Pruned, measure)
-
-
-def tuning_of(case: Case) -> Tuning:
-    """The fine-tuning that all get: that of the trained model, shorter and gentler."""
-    return replace(case.training, epochs=EPOCHS, learning_rate=case.training.learning_rate / 4)
-
-
-def measured(model: nn.Module, central: CentralTask, share: float, tuning: Tuning) -> list[Pruned]:
+def measured(
+    model: nn.Module, central: CentralTask, share: float = SHARE, tuning: Tuning = TUNING
+) -> list[Pruned]:
     """Models with `share` of the FLOPs of `model` removed; the peer's have those that ours has at most."""
     taught = replace(central, teachers=Teachers((model,)))
     settings = Prune(share=share, tuning=tuning)

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -27,14 +26,10 @@ from torchao.quantization.quantize_.workflows.intx.intx_choose_qparams_algorithm
     IntxChooseQParamsAlgorithm,
 )
 
-from model_toolbox.cases import Case
-from model_toolbox.trained import trained
-from slimfleet.compression.model.central import CentralTask, silent
+from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
 from slimfleet.compression.model.techniques.quantise import Quantise, quantise
 from slimfleet.compression.model.threshold import points_lost
-
-from .kept import kept
 
 BITS = (8, 4, 3, 2)
 BATCH = 64
@@ -57,15 +52,6 @@ class Quantised:
     validation_lost: float
     """Points of accuracy."""
     test_lost: float
-
-
-def compared(case: Case, seed: int, trained_folder: Path, kept_folder: Path) -> list[Quantised]:
-    """torchao's tensors and our grids, a step a channel, at each number of bits."""
-
-    def measure() -> list[Quantised]:
-        return measured(*trained(case, seed, trained_folder, silent))
-
-    return kept(kept_folder / f"torchao-{case.name}-{seed}.json", Quantised, measure)
 
 
 def measured(model: nn.Module, central: CentralTask) -> list[Quantised]:

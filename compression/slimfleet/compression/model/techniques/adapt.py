@@ -45,7 +45,7 @@ class Adapt:
     patience: Annotated[int, Ge(1), Le(100)] = 2
     """Looks without a better loss that make a plateau."""
     granularity: Granularity = "channel"
-    scheme: Scheme = "symmetric"
+    scheme: Scheme = "auto"
     tuning: Tuning = field(default_factory=lambda: Tuning(epochs=20, optimizer="adamw", learning_rate=0.002))
 
 

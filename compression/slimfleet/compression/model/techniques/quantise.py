@@ -43,7 +43,7 @@ class Quantise:
     activations: Literal[0, 2, 3, 4, 5, 6, 7, 8, 16] = 0
     """Bits of an activation; 0 leaves activations in floating point."""
     granularity: Granularity = "channel"
-    scheme: Scheme = "symmetric"
+    scheme: Scheme = "auto"
     mixed: bool = False
     rounding: Literal["error-aware", "nearest"] = "error-aware"
     """Of weights before training; where that is better than what training ends with, it stays."""
