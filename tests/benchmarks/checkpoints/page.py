@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+
+from page_parts import when
 
 from .large import Run
 from .lossless import OURS, Case
@@ -68,8 +67,7 @@ def page(cases: Sequence[Case], runs: Sequence[Run], missing: Sequence[str]) -> 
     lines = [
         "# Checkpoints in slim files",
         "",
-        f"Written by `make bench-pack` ({datetime.now(UTC).date()}, {_processor()}, Python "
-        f"{platform.python_version()}).",
+        f"Written by `make bench-pack` ({when()}).",
         "",
         *(verdict.line() for verdict in verdicts(cases, runs)),
         *(f"- Not measured: {name} is not installed." for name in missing),
@@ -125,12 +123,3 @@ def _large(runs: Sequence[Run]) -> list[str]:
             f"| {run.file_bytes:,} |"
         )
     return lines
-
-
-def _processor(info: Path = Path("/proc/cpuinfo")) -> str:
-    names = (
-        [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        if info.exists()
-        else []
-    )
-    return names[0].partition(":")[2].strip() if names else platform.machine()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
-import platform
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import mean
 from typing import Any
+
+from page_parts import table, when
 
 from .alone import MINUTES, RECIPES, TARGETS, TUNED
 from .cases import ALONE, CASES, EIGHT_BITS, Case
@@ -30,7 +29,7 @@ def page(found: Mapping[str, Any], versions: Sequence[str]) -> str:
     """Everything that was measured: `recipes`, `eight_bits`, `peers`, `alone` and `together`."""
     parts = [
         "# Models made small",
-        f"Written by `make bench-models` ({_when(versions)}).",
+        f"Written by `make bench-models` ({when(versions)}).",
         INTRODUCTION,
         "## Recipes against targets\n\n" + _recipes(found["recipes"].get("", {})),
         "## 8 bits for weights and activations, without training\n\n"
@@ -66,7 +65,7 @@ def _recipes(outcomes: Outcomes) -> str:
         )
         texts.append(f"- {case.name}: `{case.recipe}`")
     head = ("model", "accuracy", "parameters", "FLOPs", "size", "points lost", "seeds", "")
-    return _markdown(head, rows) + "\n\nThe recipes:\n\n" + "\n".join(texts)
+    return table(head, rows) + "\n\nThe recipes:\n\n" + "\n".join(texts)
 
 
 def _met(case: Case, outcome: Outcome) -> bool:
@@ -87,7 +86,7 @@ def _eight_bits(outcomes: Outcomes) -> str:
             rows.append(
                 [case.name, _spread(sizes, "{:.3f}"), _spread(points, "{:.2f}"), "met" if met else "missed"]
             )
-    return _markdown(("model", "size", "points lost", ""), rows)
+    return table(("model", "size", "points lost", ""), rows)
 
 
 def _peers(found: Mapping[str, Mapping[tuple[str, int], Sequence[Outcome]]]) -> list[str]:
@@ -129,7 +128,7 @@ def _peer(rows: Mapping[tuple[str, int], Sequence[Outcome]]) -> str:
         "validation_lost": "points lost, validation",
         "test_lost": "points lost, test",
     }
-    return _markdown(["model", *(names.get(key, key) for key in [*words, *numbers]), "seeds"], body)
+    return table(["model", *(names.get(key, key) for key in [*words, *numbers]), "seeds"], body)
 
 
 def _alone(alone: Mapping[str, Outcomes], together: Outcomes) -> str:
@@ -154,7 +153,7 @@ def _alone(alone: Mapping[str, Outcomes], together: Outcomes) -> str:
         f"Where a technique trains: `{TUNED}`. A cell has times smaller, the share of the FLOPs, and points lost "
         f"(negative: gained). **No gain**: neither bytes nor FLOPs are fewer. The last row has `--target "
         f"{' --target '.join(TARGETS)}`.\n\n"
-        + _markdown(head, rows)
+        + table(head, rows)
         + "\n\nThe recipes found:\n\n"
         + "\n".join(recipes)
         + ("\n\nRefused:\n\n" + "\n".join(reasons) if reasons else "")
@@ -176,7 +175,7 @@ def _trainings() -> str:
          case.training.optimizer, f"{case.training.learning_rate:g}", case.training.precision]
         for case in {**CASES, **ALONE}.values()
     ]  # fmt: skip
-    return _markdown(("model", "task", "options", "epochs", "optimiser", "learning rate", "precision"), rows)
+    return table(("model", "task", "options", "epochs", "optimiser", "learning rate", "precision"), rows)
 
 
 def _of(outcomes: Outcomes, case: str) -> list[Outcome]:
@@ -204,18 +203,3 @@ def _sizes(values: Sequence[float], target: float) -> str:
 
 def _points(values: Sequence[float], target: float) -> str:
     return _spread(values, "{:.2f}") + f"; target {target:g}"
-
-
-def _when(versions: Sequence[str]) -> str:
-    today = datetime.datetime.now(tz=datetime.UTC).date()
-    return f"{today}, {_processor()}, Python {platform.python_version()}, {', '.join(versions)}"
-
-
-def _processor(info: Path = Path("/proc/cpuinfo")) -> str:
-    names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
-    return names[0].partition(":")[2].strip() if names else platform.machine()
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows)])

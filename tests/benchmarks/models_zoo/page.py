@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
-import platform
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+
+from page_parts import table, when
 
 from .outcome import Outcome, percent, times
 from .targets import verdicts
@@ -47,10 +46,10 @@ def page(outcomes: Sequence[Outcome], versions: Sequence[str]) -> str:
     """Versions of the libraries, setting, results against targets, table, failures, and what stays whole."""
     parts = [
         "# Models of torchvision and timm",
-        f"Written by `make bench-zoo` ({_when(versions)}).",
+        f"Written by `make bench-zoo` ({when(versions)}).",
         INTRODUCTION,
         "## Results against targets\n\n" + "\n".join(verdict.line() for verdict in verdicts(outcomes)),
-        "## Models\n\n" + _markdown(COLUMNS, [row(outcome) for outcome in outcomes]),
+        "## Models\n\n" + table(COLUMNS, [row(outcome) for outcome in outcomes]),
         "## What failed\n\n" + _failures(outcomes),
         "## What stays whole, and why\n\n" + _whole(outcomes),
     ]
@@ -92,7 +91,7 @@ def _short(failure: str) -> str:
 
 def _failures(outcomes: Sequence[Outcome]) -> str:
     rows = [[o.name, stage, line] for o in outcomes for stage, line in o.failures.items()]
-    return _markdown(("model", "stage", "first line"), rows) if rows else "Nothing."
+    return table(("model", "stage", "first line"), rows) if rows else "Nothing."
 
 
 def _whole(outcomes: Sequence[Outcome]) -> str:
@@ -115,23 +114,8 @@ def _whole(outcomes: Sequence[Outcome]) -> str:
         ]
         for reason, types in sorted(reasons.items(), key=lambda item: -item[1].total())
     ]
-    return _markdown(("reason", "layers", "models", "of these types"), rows) if rows else "Nothing."
-
-
-def _when(versions: Sequence[str]) -> str:
-    today = datetime.datetime.now(tz=datetime.UTC).date()
-    return f"{today}, {_processor()}, Python {platform.python_version()}, {', '.join(versions)}"
-
-
-def _processor(info: Path = Path("/proc/cpuinfo")) -> str:
-    names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
-    return names[0].partition(":")[2].strip() if names else platform.machine()
+    return table(("reason", "layers", "models", "of these types"), rows) if rows else "Nothing."
 
 
 def _number(value: float | None, unit: float, form: str) -> str:
     return "–" if value is None else format(value / unit, form)
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows)])
