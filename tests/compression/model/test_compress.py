@@ -102,6 +102,15 @@ def test_the_folder_says_what_became_of_the_model(made, central):
     assert central.tested(read_checkpoint(folder / "model.slim", central.task)) == compressed.tested_after
 
 
+def test_layers_left_whole_are_named_with_what_they_cost(made):
+    _, folder = made
+    summary = json.loads((folder / "summary.json").read_text())
+    whole = summary["steps"][0]["whole"]
+    sizes = {each["name"]: each["bytes"] for each in summary["layers"]}
+    assert whole["fc"]["bytes"] == round(sum(sizes[name] for name in sizes if name.startswith("fc."))) > 0
+    assert whole["fc"]["why"] == "they are outputs of the model"
+
+
 def test_a_search_meets_its_targets_and_goes_on_where_it_was(central, trained, tmp_path):
     request = Request(targets=(target_of("size=0.1"),), minutes=0.02, max_loss=100.0)
     compressed = compress(trained.model, central.task, request, tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from slimfleet.compression.model.compress import Compressed
 
 __all__ = ["model", "techniques"]
+
+MOST_WHOLE = 3
+"""Layers left whole that are named on the terminal."""
 
 Out = Annotated[
     Path, typer.Option("--out", metavar="DIR", help="Folder for the model and what is said of it.")
@@ -169,8 +173,26 @@ def _show(compressed: Compressed, out: Path) -> None:
         highlight=False,
         markup=False,
     )
+    for line in _whole(compressed):
+        console.print(line, highlight=False, markup=False)
     if bound := bound_of(compressed):
         console.print(f"missed: {bound}", style="red", highlight=False, markup=False)
+
+
+def _whole(compressed: Compressed) -> Iterator[str]:
+    """Lines on layers that a step left whole, those that take most bytes of the file."""
+    from slimfleet.compression.model.stored import bytes_of_layer
+
+    left = [
+        (bytes_of_layer(compressed.layers, each.layer), step.step.technique, each)
+        for step in compressed.steps
+        for each in step.report.whole
+    ]
+    left.sort(key=lambda item: -item[0])
+    for size, technique, each in left[:MOST_WHOLE]:
+        yield f"left whole by {technique}: {each.layer}, {size:,.0f} bytes of the file ({each.change})"
+    if len(left) > MOST_WHOLE:
+        yield f"and {len(left) - MOST_WHOLE} more: report.html lists them"
 
 
 def _table(compressed: Compressed) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from slimfleet.compression.model.constraints import Constraint, Grid, Shared
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.packing import SlimFile
 
-__all__ = ["StoredTensor", "stored_tensors"]
+__all__ = ["StoredTensor", "bytes_of_layer", "stored_tensors"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,11 @@ def stored_tensors(slim: SlimModel, path: Path) -> tuple[StoredTensor, ...]:
             )
         )
     return tuple(found)
+
+
+def bytes_of_layer(tensors: Sequence[StoredTensor], layer: str) -> float:
+    """What the tensors of a layer, or the tensor of that name, take in the file."""
+    return sum(each.bytes for each in tensors if f"{each.name}.".startswith(f"{layer}."))
 
 
 def _bits(tensor: Tensor, constraint: Constraint | None) -> int:

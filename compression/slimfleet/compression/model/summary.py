@@ -9,6 +9,7 @@ from typing import Any
 from slimfleet.compression.model.applying import Applied
 from slimfleet.compression.model.compress import Compressed
 from slimfleet.compression.model.measuring import Measured
+from slimfleet.compression.model.stored import bytes_of_layer
 from slimfleet.compression.model.target import Target
 from slimfleet.compression.task import Evaluation
 
@@ -25,7 +26,7 @@ def summary_of(compressed: Compressed) -> dict[str, Any]:
         "after": _numbers(compressed.after, compressed.tested_after),
         "points_lost": compressed.points_lost,
         "max_loss": compressed.request.max_loss,
-        "steps": [_step(step) for step in compressed.steps],
+        "steps": [_step(step, compressed) for step in compressed.steps],
         "targets": [
             {
                 "target": str(target),
@@ -74,10 +75,13 @@ def _numbers(measured: Measured, tested: Evaluation) -> dict[str, Any]:
     return asdict(measured) | {"accuracy": tested.accuracy, "loss": tested.loss}
 
 
-def _step(step: Applied) -> dict[str, Any]:
+def _step(step: Applied, compressed: Compressed) -> dict[str, Any]:
     changes: Mapping[str, Any] = {
         "changed": {each.layer: each.change for each in step.report.changed},
-        "whole": {each.layer: each.change for each in step.report.whole},
+        "whole": {
+            each.layer: {"why": each.change, "bytes": round(bytes_of_layer(compressed.layers, each.layer))}
+            for each in step.report.whole
+        },
     }
     return {
         "step": str(step.step),

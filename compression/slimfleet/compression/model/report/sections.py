@@ -8,6 +8,7 @@ from typing import Any
 from slimfleet.compression.model.compress import Compressed
 from slimfleet.compression.model.measuring import Measured
 from slimfleet.compression.model.report.chosen import large_tensors
+from slimfleet.compression.model.stored import bytes_of_layer
 from slimfleet.compression.model.summary import bound_of, lost, missed, summary_of
 from slimfleet.compression.reporting import units
 from slimfleet.compression.reporting.markup import details, escape, figure, table, tile
@@ -258,13 +259,24 @@ def layers(compressed: Compressed, panels: Panels) -> str:
 
 def whole(compressed: Compressed) -> str:
     """What was changed where, and layers that were left whole, and why."""
-    kept = [(s.step.technique, each.layer, each.change) for s in compressed.steps for each in s.report.whole]
+    kept = [
+        (
+            s.step.technique,
+            each.layer,
+            each.change,
+            units.count(round(bytes_of_layer(compressed.layers, each.layer))),
+        )
+        for s in compressed.steps
+        for each in s.report.whole
+    ]
     changed = [
         (s.step.technique, each.layer, each.change) for s in compressed.steps for each in s.report.changed
     ]
     heads = ("step", "layer", "")
     left = (
-        _folded("Every layer left whole", table(heads, kept, words=(0, 1, 2)), len(kept))
+        _folded(
+            "Every layer left whole", table((*heads, "bytes in the file"), kept, words=(0, 1, 2)), len(kept)
+        )
         if kept
         else "<p>None: every step changed all layers that it is for.</p>"
     )
