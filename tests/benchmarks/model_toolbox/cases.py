@@ -55,7 +55,7 @@ def _adamw(epochs: float, learning_rate: float, **others: Any) -> Tuning:
 
 
 SPARSE = (
-    "sparsify: share=0.95, epochs={}, learning_rate=0.05, weight_decay=0.0001, soft_labels=0.7; "
+    "sparsify: share=0.95, epochs={}, learning_rate={}, weight_decay=0.0001, soft_labels=0.7; "
     "quantise: weights=3, epochs={}, learning_rate=0.0005, soft_labels=0.7; round: mantissa=5"
 )
 """Of networks with more weights than they need. SGD: AdamW, at any rate, ends a point lower."""
@@ -68,7 +68,7 @@ CASES: Mapping[str, Case] = {
             task="fashion-mnist",
             options={"model": "lenet-300-100"},
             training=_adamw(20, 2e-3),
-            recipe=SPARSE.format(20, 6),
+            recipe=SPARSE.format(20, 0.05, 6),
             size=1 / 80,
             loss=0.5,
         ),
@@ -77,7 +77,7 @@ CASES: Mapping[str, Case] = {
             task="fashion-mnist",
             options={"model": "lenet-5"},
             training=_adamw(12, 2e-3),
-            recipe=SPARSE.format(10, 4),
+            recipe=SPARSE.format(10, 0.02, 4),
             size=1 / 80,
             loss=0.5,
         ),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import islice
-from math import ceil, cos, inf, pi
+from math import ceil, cos, inf, isfinite, pi
 from typing import Annotated, Literal
 
 import numpy as np
@@ -74,7 +74,8 @@ class Tuner:
     """Training of a copy of a slim model, some steps at a time; constraints may change between them.
 
     `loss` stands in for the task's own, and for soft labels. Raises BudgetExceeded("examples") where the model cannot
-    train on batches of this size, and BadInput for soft labels without a teacher, or of one that does not fit.
+    train on batches of this size; BadInput for soft labels without a teacher, or of one that does not fit, and, from
+    `run`, where the loss is no longer finite.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class Tuner:
         total = 0.0
         for index in islice(self._places, count):
             self._set_learning_rate()
-            total += train_step(
+            loss = train_step(
                 self.model,
                 self._central.task,
                 Batch.taken(self._central.training, index),
@@ -144,6 +145,12 @@ class Tuner:
                 loss=self._loss,
                 adjust=self._adjust,
             )
+            if not isfinite(loss):
+                raise BadInput(
+                    f"{self._what}: the loss is {loss} at step {self.done + 1:,}: lower learning_rate "
+                    f"({self._settings.learning_rate:g})"
+                )
+            total += loss
             self._constrained.after_step()
             self.done += 1
             self._central.progress(self._what, self.done, self.planned)
