@@ -13,8 +13,8 @@ from model_toolbox.plot import draw
 from model_toolbox.recipes import applied
 
 from slimfleet.compression.model.central import silent
-from slimfleet.compression.model.recipe import recipe_of
-from slimfleet.compression.model.tuning import Tuning
+from slimfleet.compression.model.recipes.recipe import recipe_of
+from slimfleet.compression.model.training.tuning import Tuning
 
 TINY = Case(name="tiny", task="digits", options={}, training=Tuning(epochs=2, learning_rate=0.05))
 

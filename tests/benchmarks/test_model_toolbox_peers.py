@@ -11,7 +11,7 @@ from model_toolbox.peers.ladder import Ladder
 from slimfleet.client.tasks import TASKS
 from slimfleet.compression.model.central import central_task
 from slimfleet.compression.model.slim_model import SlimModel
-from slimfleet.compression.model.tuning import Tuning, tune
+from slimfleet.compression.model.training.tuning import Tuning, tune
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from torch import nn
 from slimfleet.client.tasks import TASKS
 from slimfleet.compression.model.central import central_task
 from slimfleet.compression.model.slim_model import SlimModel
-from slimfleet.compression.model.tuning import Tuning, tune
+from slimfleet.compression.model.training.tuning import Tuning, tune
 
 FAST = Tuning(epochs=6, optimizer="adamw", learning_rate=0.01)
 

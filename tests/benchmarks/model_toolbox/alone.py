@@ -10,7 +10,7 @@ from typing import Any
 from slimfleet.compression import BadInput
 from slimfleet.compression.model.central import Progress
 from slimfleet.compression.model.compress import Compressed, Request, compress
-from slimfleet.compression.model.recipe import recipe_of
+from slimfleet.compression.model.recipes.recipe import recipe_of
 from slimfleet.compression.model.target import target_of
 
 from .cases import Case

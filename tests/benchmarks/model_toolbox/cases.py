@@ -9,7 +9,7 @@ from typing import Any
 
 from slimfleet.client.tasks import TASKS
 from slimfleet.compression import Task
-from slimfleet.compression.model.tuning import Tuning
+from slimfleet.compression.model.training.tuning import Tuning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,8 @@ import torch
 
 from slimfleet.compression.model.central import Progress
 from slimfleet.compression.model.compress import Request, compress
-from slimfleet.compression.model.measuring import flops_of, parameters_of
-from slimfleet.compression.model.recipe import recipe_of
+from slimfleet.compression.model.evaluation.measuring import flops_of, parameters_of
+from slimfleet.compression.model.recipes.recipe import recipe_of
 
 from .cases import Case
 from .trained import trained

@@ -13,7 +13,7 @@ from torch import nn
 from slimfleet.compression.files import write_atomically
 from slimfleet.compression.model.central import CentralTask, Progress, central_task
 from slimfleet.compression.model.slim_model import SlimModel
-from slimfleet.compression.model.tuning import tune
+from slimfleet.compression.model.training.tuning import tune
 
 from .cases import Case
 

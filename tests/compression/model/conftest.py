@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from slimfleet.client.tasks import TASKS
 from slimfleet.compression.model.central import CentralTask, central_task
 from slimfleet.compression.model.slim_model import SlimModel
-from slimfleet.compression.model.teachers import Teachers
-from slimfleet.compression.model.tuning import Tuning, tune
+from slimfleet.compression.model.training.teachers import Teachers
+from slimfleet.compression.model.training.tuning import Tuning, tune
 from slimfleet.compression.task import Evaluation, Examples
 from slimfleet.compression.validation_split import evaluate_on
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from slimfleet.compression import BadInput
-from slimfleet.compression.model.control import Bounds, Control, Seen, next_control
+from slimfleet.compression.model.evaluation.control import Bounds, Control, Seen, next_control
 from slimfleet.compression.model.slim_model import weights_of
 from slimfleet.compression.model.techniques.adapt import Adapt, adapt
 from slimfleet.compression.model.techniques.sparsify import Sparsify, sparsify
-from slimfleet.compression.model.tuning import Tuning
+from slimfleet.compression.model.training.tuning import Tuning
 
 BOUNDS = Bounds(points=1.0, size=0.02, most=0.9, least_bits=3, most_bits=8, patience=2)
 

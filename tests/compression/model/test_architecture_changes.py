@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from slimfleet.compression import BadInput, PayloadError
-from slimfleet.compression.model.architecture_changes import changed, changes_between
 from slimfleet.compression.model.layers.activation_grid import ActivationGrid
+from slimfleet.compression.model.saving.architecture_changes import changed, changes_between
 from slimfleet.compression.pruning import index_map, select_channels
 from slimfleet.compression.pruning.discover import discover
 from slimfleet.compression.pruning.shrink import shrink_model

@@ -11,11 +11,11 @@ from torch import nn
 from slimfleet.compression import BadInput, PayloadError
 from slimfleet.compression.cost.flops import FlopCounter
 from slimfleet.compression.model.compress import Request, compress
-from slimfleet.compression.model.device_costs import profile_named
-from slimfleet.compression.model.file import load_model, save_model
-from slimfleet.compression.model.measuring import flops_of
+from slimfleet.compression.model.evaluation.device_costs import profile_named
+from slimfleet.compression.model.evaluation.measuring import flops_of
 from slimfleet.compression.model.outputs import read_checkpoint, write_outputs
-from slimfleet.compression.model.recipe import recipe_of
+from slimfleet.compression.model.recipes.recipe import recipe_of
+from slimfleet.compression.model.saving.file import load_model, save_model
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.target import target_of
 from slimfleet.compression.profiles import load_profiles

@@ -12,11 +12,11 @@ from math import inf, nan
 import pytest
 
 from slimfleet.compression.model.compress import Request, compress
-from slimfleet.compression.model.device_costs import profile_named
-from slimfleet.compression.model.journal import Journal
+from slimfleet.compression.model.evaluation.device_costs import profile_named
+from slimfleet.compression.model.evaluation.pareto import front_of, front_plot
 from slimfleet.compression.model.outputs import write_outputs
-from slimfleet.compression.model.pareto import front_of, front_plot
-from slimfleet.compression.model.recipe import recipe_of
+from slimfleet.compression.model.recipes.journal import Journal
+from slimfleet.compression.model.recipes.recipe import recipe_of
 from slimfleet.compression.model.report.page import report_html
 from slimfleet.compression.model.summary import summary_of
 from slimfleet.compression.model.target import target_of
@@ -82,7 +82,7 @@ def searched(central, trained, tmp_path_factory):
     with (
         pytest.MonkeyPatch.context() as patch
     ):  # as on an idle machine: a busy one has time for one candidate alone
-        patch.setattr("slimfleet.compression.model.search._epoch_s", lambda *_: 0.05)
+        patch.setattr("slimfleet.compression.model.recipes.search._epoch_s", lambda *_: 0.05)
         compressed = compress(trained.model, central.task, request, folder)
     return compressed, folder
 
@@ -263,7 +263,7 @@ from pathlib import Path
 from slimfleet.client.tasks import TASKS
 from slimfleet.compression.model.compress import Request, compress
 from slimfleet.compression.model.outputs import write_outputs
-from slimfleet.compression.model.recipe import recipe_of
+from slimfleet.compression.model.recipes.recipe import recipe_of
 task = TASKS["digits"](partitions=1)
 made = compress(task.build_model(), task, Request(recipe=recipe_of("quantise: rounding=nearest")), Path("."))
 write_outputs(made, Path("."))

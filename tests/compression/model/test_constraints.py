@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from slimfleet.compression.model.constraints import Constrained, Grid, Mask, Shared
-from slimfleet.compression.model.grids import grid_of
+from slimfleet.compression.model.rounding.grids import grid_of
 
 OPTIMIZERS = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01),

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from slimfleet.compression import BadInput
 from slimfleet.compression.model.slim_model import SlimModel
-from slimfleet.compression.model.soft_labels import distillation_loss, teacher_weights
-from slimfleet.compression.model.teachers import Batch, Teachers
 from slimfleet.compression.model.techniques.distil import Distil, distil
-from slimfleet.compression.model.tuning import Tuning
+from slimfleet.compression.model.training.soft_labels import distillation_loss, teacher_weights
+from slimfleet.compression.model.training.teachers import Batch, Teachers
+from slimfleet.compression.model.training.tuning import Tuning
 from slimfleet.compression.task import Examples
 
 

@@ -11,15 +11,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from slimfleet.client.tasks.models.mobilenet import MobileNet
 from slimfleet.client.tasks.models.resnet import ResNet20
 from slimfleet.compression import BadInput
-from slimfleet.compression.model.architecture_changes import changed, changes_between
-from slimfleet.compression.model.file import load_model, save_model
+from slimfleet.compression.model.saving.architecture_changes import changed, changes_between
+from slimfleet.compression.model.saving.file import load_model, save_model
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.techniques.fold import Fold, fold
 from slimfleet.compression.model.techniques.quantise import Quantise, quantise
 from slimfleet.compression.model.techniques.round import Round, round_weights
 from slimfleet.compression.model.techniques.share import Share, share
 from slimfleet.compression.model.techniques.sparsify import Sparsify, sparsify
-from slimfleet.compression.model.tuning import Tuning
+from slimfleet.compression.model.training.tuning import Tuning
 
 
 def used(model, x):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from slimfleet.compression.model.moments import columns_of, moments_of
+from slimfleet.compression.model.rounding.moments import columns_of, moments_of
 
 LAYERS = [
     nn.Linear(6, 4),

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from slimfleet.compression import BadInput
-from slimfleet.compression.model.architecture_changes import changed, changes_between
-from slimfleet.compression.model.measuring import flops_of
+from slimfleet.compression.model.evaluation.measuring import flops_of
+from slimfleet.compression.model.saving.architecture_changes import changed, changes_between
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.techniques.prune import Prune, prune
 from slimfleet.compression.model.techniques.sparsify import Sparsify, sparsify
-from slimfleet.compression.model.tuning import Tuning
+from slimfleet.compression.model.training.tuning import Tuning
 
 NO_TUNING = Tuning(epochs=0)
 

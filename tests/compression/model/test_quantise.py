@@ -8,16 +8,16 @@ import torch
 from torch import nn
 
 from slimfleet.compression import BadInput
-from slimfleet.compression.model.allocation import allocated
 from slimfleet.compression.model.constraints import Grid, Mask, Shared
-from slimfleet.compression.model.error_aware import round_error_aware
-from slimfleet.compression.model.grids import grid_of
 from slimfleet.compression.model.layers.activation_grid import ActivationGrid
+from slimfleet.compression.model.rounding.allocation import allocated
+from slimfleet.compression.model.rounding.error_aware import round_error_aware
+from slimfleet.compression.model.rounding.grids import grid_of
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
 from slimfleet.compression.model.techniques.quantise import Quantise, quantise
 from slimfleet.compression.model.techniques.share import Share, share
 from slimfleet.compression.model.techniques.sparsify import Sparsify, sparsify
-from slimfleet.compression.model.tuning import Tuning
+from slimfleet.compression.model.training.tuning import Tuning
 
 NO_TUNING = Tuning(epochs=0)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from slimfleet.compression import BadInput
-from slimfleet.compression.model.recipe import recipe_of
+from slimfleet.compression.model.recipes.recipe import recipe_of
 
 
 @pytest.mark.parametrize(

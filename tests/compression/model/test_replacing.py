@@ -9,10 +9,10 @@ from torch import nn
 from trained_models import FAST, trained
 
 from slimfleet.compression import BadInput
-from slimfleet.compression.model import fitting
-from slimfleet.compression.model.file import load_model, packed_bytes, save_model
-from slimfleet.compression.model.fitting import calls_of, fitted, outputs_read
-from slimfleet.compression.model.measuring import flops_of
+from slimfleet.compression.model.architectures import fitting
+from slimfleet.compression.model.architectures.fitting import calls_of, fitted, outputs_read
+from slimfleet.compression.model.evaluation.measuring import flops_of
+from slimfleet.compression.model.saving.file import load_model, packed_bytes, save_model
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.techniques.factorise import Factorise, _thin
 from slimfleet.compression.model.techniques.quantise import Quantise, quantise

@@ -7,13 +7,13 @@ import torch
 
 from slimfleet.compression import BadInput
 from slimfleet.compression.model.constraints import Grid, Mask
-from slimfleet.compression.model.divergence import divergence
-from slimfleet.compression.model.file import load_model, packed_bytes, save_model
+from slimfleet.compression.model.evaluation.divergence import divergence
+from slimfleet.compression.model.saving.file import load_model, packed_bytes, save_model
 from slimfleet.compression.model.slim_model import weights_of
 from slimfleet.compression.model.techniques.quantise import Quantise, quantise
 from slimfleet.compression.model.techniques.round import Round, round_weights
 from slimfleet.compression.model.techniques.share import Share, share
-from slimfleet.compression.model.tuning import Tuning
+from slimfleet.compression.model.training.tuning import Tuning
 from slimfleet.compression.packing import Entry, SlimFile, ToError, write_slim
 
 

@@ -11,7 +11,7 @@ from slimfleet.compression.model.slim_model import SlimModel, weights_of
 from slimfleet.compression.model.techniques.quantise import Quantise, quantise
 from slimfleet.compression.model.techniques.share import Share, clustered, share
 from slimfleet.compression.model.techniques.sparsify import Sparsify, sparsify
-from slimfleet.compression.model.tuning import Tuning, tune
+from slimfleet.compression.model.training.tuning import Tuning, tune
 
 NO_TUNING = Tuning(epochs=0)
 

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from slimfleet.compression import BadInput
-from slimfleet.compression.model.importance import Movement, importance_of
-from slimfleet.compression.model.schedule import shares
+from slimfleet.compression.model.evaluation.importance import Movement, importance_of
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
 from slimfleet.compression.model.techniques.quantise import Quantise, quantise
 from slimfleet.compression.model.techniques.sparsify import Sparsify, highest, of_every, sparsify
-from slimfleet.compression.model.tuning import Tuner, Tuning, tune
+from slimfleet.compression.model.training.schedule import shares
+from slimfleet.compression.model.training.tuning import Tuner, Tuning, tune
 
 ONE_EPOCH, NO_TUNING = Tuning(epochs=1), Tuning(epochs=0)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from slimfleet.compression import BadInput
-from slimfleet.compression.model.measuring import Measured
+from slimfleet.compression.model.evaluation.measuring import Measured
 from slimfleet.compression.model.target import Target, target_of
 
 BEFORE = Measured(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from slimfleet.compression.model.constraints import Constraint
-from slimfleet.compression.model.recipe import recipe_of
+from slimfleet.compression.model.recipes.recipe import recipe_of
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.toolbox import TECHNIQUES
 

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from slimfleet.compression import BadInput
 from slimfleet.compression.model.slim_model import SlimModel
-from slimfleet.compression.model.teachers import Batch, Teachers
-from slimfleet.compression.model.tuning import Tuner, Tuning, tune
+from slimfleet.compression.model.training.teachers import Batch, Teachers
+from slimfleet.compression.model.training.tuning import Tuner, Tuning, tune
 
 
 def test_training_that_diverges_ends_in_one_line(toy):

@@ -94,12 +94,12 @@ def model(
     """
     with interruptible():
         from slimfleet.compression.model.compress import Request, compress
-        from slimfleet.compression.model.device_costs import profile_named
+        from slimfleet.compression.model.evaluation.device_costs import profile_named
         from slimfleet.compression.model.outputs import read_checkpoint, write_outputs
-        from slimfleet.compression.model.recipe import recipe_of
+        from slimfleet.compression.model.recipes.recipe import recipe_of
         from slimfleet.compression.model.summary import summary_of
         from slimfleet.compression.model.target import target_of
-        from slimfleet.compression.model.tuning import Tuning
+        from slimfleet.compression.model.training.tuning import Tuning
 
     learnt = 0.7 if teacher else 0.0
     training = Tuning(epochs=train, optimizer="adamw", learning_rate=0.002, soft_labels=learnt)
@@ -181,7 +181,7 @@ def _show(compressed: Compressed, out: Path) -> None:
 
 def _whole(compressed: Compressed) -> Iterator[str]:
     """Lines on layers that a step left whole, those that take most bytes of the file."""
-    from slimfleet.compression.model.stored import bytes_of_layer
+    from slimfleet.compression.model.saving.stored import bytes_of_layer
 
     left = [
         (bytes_of_layer(compressed.layers, each.layer), step.step.technique, each)

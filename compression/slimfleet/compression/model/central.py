@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from slimfleet.compression.model.teachers import Teachers
+from slimfleet.compression.model.training.teachers import Teachers
 from slimfleet.compression.task import Evaluation, Examples, Task
 from slimfleet.compression.validation_split import evaluate_on, training_and_validation
 

@@ -12,19 +12,19 @@ import torch
 from torch import nn
 
 from slimfleet.compression.errors import BadInput
-from slimfleet.compression.model.applying import Applied, applied
 from slimfleet.compression.model.central import CentralTask, Progress, central_task, silent
-from slimfleet.compression.model.file import load_model, save_model
-from slimfleet.compression.model.journal import Journal
-from slimfleet.compression.model.measuring import Measured, measured
-from slimfleet.compression.model.recipe import Recipe
-from slimfleet.compression.model.search import Found, excess_of, searched
+from slimfleet.compression.model.evaluation.measuring import Measured, measured
+from slimfleet.compression.model.evaluation.threshold import points_lost
+from slimfleet.compression.model.recipes.applying import Applied, applied
+from slimfleet.compression.model.recipes.journal import Journal
+from slimfleet.compression.model.recipes.recipe import Recipe
+from slimfleet.compression.model.recipes.search import Found, excess_of, searched
+from slimfleet.compression.model.saving.file import load_model, save_model
+from slimfleet.compression.model.saving.stored import StoredTensor, stored_tensors
 from slimfleet.compression.model.slim_model import SlimModel
-from slimfleet.compression.model.stored import StoredTensor, stored_tensors
 from slimfleet.compression.model.target import Target
-from slimfleet.compression.model.teachers import Teachers
-from slimfleet.compression.model.threshold import points_lost
-from slimfleet.compression.model.tuning import Tuning, tune
+from slimfleet.compression.model.training.teachers import Teachers
+from slimfleet.compression.model.training.tuning import Tuning, tune
 from slimfleet.compression.task import Evaluation, Task
 from slimfleet.compression.types import DeviceProfile
 

@@ -12,8 +12,8 @@ from slimfleet.compression.edge.tensor_files import head_of, read_tensors, write
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.files import write_atomically
 from slimfleet.compression.model.compress import Compressed
-from slimfleet.compression.model.file import load_model
 from slimfleet.compression.model.report.page import report_html
+from slimfleet.compression.model.saving.file import load_model
 from slimfleet.compression.model.summary import summary_of
 from slimfleet.compression.packing.layout import MAGIC
 from slimfleet.compression.task import Task

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from slimfleet.compression.model.applying import Applied
 from slimfleet.compression.model.compress import Compressed
-from slimfleet.compression.model.measuring import Measured
-from slimfleet.compression.model.stored import bytes_of_layer
+from slimfleet.compression.model.evaluation.measuring import Measured
+from slimfleet.compression.model.recipes.applying import Applied
+from slimfleet.compression.model.saving.stored import bytes_of_layer
 from slimfleet.compression.model.target import Target
 from slimfleet.compression.task import Evaluation
 

@@ -9,7 +9,7 @@ from math import isfinite
 from types import MappingProxyType
 
 from slimfleet.compression.errors import BadInput
-from slimfleet.compression.model.measuring import Measured
+from slimfleet.compression.model.evaluation.measuring import Measured
 
 __all__ = ["Target", "target_of"]
 

@@ -9,7 +9,7 @@ from functools import cache
 from torch import nn
 
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.threshold import points_lost
+from slimfleet.compression.model.evaluation.threshold import points_lost
 
 OCTAVE = 16
 """Rungs over which a quantiser's step doubles."""

@@ -23,8 +23,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.file import packed_bytes
-from slimfleet.compression.model.rate_aware import RateAware, rate_aware
+from slimfleet.compression.model.rounding.rate_aware import RateAware, rate_aware
+from slimfleet.compression.model.saving.file import packed_bytes
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
 from slimfleet.compression.model.techniques.fold import Fold, fold
 from slimfleet.compression.model.techniques.round import Round

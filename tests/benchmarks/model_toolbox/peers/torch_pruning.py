@@ -17,13 +17,13 @@ import torch_pruning as tp
 from torch import nn
 
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.measuring import flops_of, parameters_of
-from slimfleet.compression.model.schedule import shares
+from slimfleet.compression.model.evaluation.measuring import flops_of, parameters_of
+from slimfleet.compression.model.evaluation.threshold import points_lost
 from slimfleet.compression.model.slim_model import SlimModel
-from slimfleet.compression.model.teachers import Teachers
 from slimfleet.compression.model.techniques.prune import Prune, prune
-from slimfleet.compression.model.threshold import points_lost
-from slimfleet.compression.model.tuning import Tuning, tune
+from slimfleet.compression.model.training.schedule import shares
+from slimfleet.compression.model.training.teachers import Teachers
+from slimfleet.compression.model.training.tuning import Tuning, tune
 
 SHARE = 0.6
 """Of the FLOPs, that is removed."""

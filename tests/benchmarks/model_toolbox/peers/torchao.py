@@ -27,9 +27,9 @@ from torchao.quantization.quantize_.workflows.intx.intx_choose_qparams_algorithm
 )
 
 from slimfleet.compression.model.central import CentralTask
+from slimfleet.compression.model.evaluation.threshold import points_lost
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
 from slimfleet.compression.model.techniques.quantise import Quantise, quantise
-from slimfleet.compression.model.threshold import points_lost
 
 BITS = (8, 4, 3, 2)
 BATCH = 64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slimfleet.compression.model.stored import StoredTensor
+from slimfleet.compression.model.saving.stored import StoredTensor
 
 __all__ = ["MOST_TENSORS", "large_tensors"]
 

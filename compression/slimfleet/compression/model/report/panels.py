@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from slimfleet.compression.model.compress import Compressed
-from slimfleet.compression.model.measuring import Measured
+from slimfleet.compression.model.evaluation.measuring import Measured
 from slimfleet.compression.model.report import plots
 from slimfleet.compression.model.report.chosen import large_tensors
 from slimfleet.compression.model.technique import Plot

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from slimfleet.compression.model.stored import StoredTensor
+from slimfleet.compression.model.saving.stored import StoredTensor
 from slimfleet.compression.model.technique import Curve, Plot
 from slimfleet.compression.reporting import figure as look
 

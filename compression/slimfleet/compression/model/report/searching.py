@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from slimfleet.compression.model.compress import Compressed
-from slimfleet.compression.model.measuring import Measured
-from slimfleet.compression.model.pareto import Point, front_plot
+from slimfleet.compression.model.evaluation.measuring import Measured
+from slimfleet.compression.model.evaluation.pareto import Point, front_plot
+from slimfleet.compression.model.evaluation.threshold import points_lost
 from slimfleet.compression.model.target import Target
 from slimfleet.compression.model.technique import Plot
-from slimfleet.compression.model.threshold import points_lost
 from slimfleet.compression.task import Evaluation
 
 __all__ = ["search_plots"]

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from slimfleet.compression.model.compress import Compressed
-from slimfleet.compression.model.measuring import Measured
+from slimfleet.compression.model.evaluation.measuring import Measured
 from slimfleet.compression.model.report.chosen import large_tensors
-from slimfleet.compression.model.stored import bytes_of_layer
+from slimfleet.compression.model.saving.stored import bytes_of_layer
 from slimfleet.compression.model.summary import bound_of, lost, missed, summary_of
 from slimfleet.compression.reporting import units
 from slimfleet.compression.reporting.markup import details, escape, figure, table, tile

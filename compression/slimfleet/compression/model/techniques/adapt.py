@@ -15,13 +15,13 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.control import Bounds, Control, Seen, next_control
-from slimfleet.compression.model.grids import Granularity, Scheme, grid_of
+from slimfleet.compression.model.evaluation.control import Bounds, Control, Seen, next_control
+from slimfleet.compression.model.evaluation.threshold import points_lost
+from slimfleet.compression.model.rounding.grids import Granularity, Scheme, grid_of
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
 from slimfleet.compression.model.technique import Curve, LayerChange, Plot, TechniqueReport
 from slimfleet.compression.model.techniques.sparsify import highest
-from slimfleet.compression.model.threshold import points_lost
-from slimfleet.compression.model.tuning import Tuner, Tuning
+from slimfleet.compression.model.training.tuning import Tuner, Tuning
 
 __all__ = ["Adapt", "adapt"]
 

@@ -12,11 +12,11 @@ from annotated_types import Gt, Le
 
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.hints import HintedLoss, hints_of
 from slimfleet.compression.model.slim_model import SlimModel
-from slimfleet.compression.model.soft_labels import own_loss
 from slimfleet.compression.model.technique import LayerChange, TechniqueReport
-from slimfleet.compression.model.tuning import Tuner, Tuning, soft_loss
+from slimfleet.compression.model.training.hints import HintedLoss, hints_of
+from slimfleet.compression.model.training.soft_labels import own_loss
+from slimfleet.compression.model.training.tuning import Tuner, Tuning, soft_loss
 
 __all__ = ["Distil", "distil"]
 

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 
+from slimfleet.compression.model.architectures.fitting import Call
+from slimfleet.compression.model.architectures.replacing import replace_layers
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.fitting import Call
-from slimfleet.compression.model.replacing import replace_layers
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.technique import TechniqueReport
-from slimfleet.compression.model.tuning import Tuning
+from slimfleet.compression.model.training.tuning import Tuning
 from slimfleet.compression.pruning.nested import tensors_in
 
 __all__ = ["Factorise", "factorise"]

@@ -23,7 +23,7 @@ from torch.nn.modules.conv import _ConvNd
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Constraint, Grid, Shared
-from slimfleet.compression.model.divergence import squared_difference
+from slimfleet.compression.model.evaluation.divergence import squared_difference
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.technique import LayerChange, TechniqueReport
 from slimfleet.compression.pruning.nested import tensors_in

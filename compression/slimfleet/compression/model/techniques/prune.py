@@ -18,14 +18,14 @@ from torch import nn
 
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.importance import Importance, importance_of
-from slimfleet.compression.model.measuring import flops_of, parameters_of
-from slimfleet.compression.model.schedule import Schedule, shares
-from slimfleet.compression.model.sensitivity import Sensitivity, plots_of, sensitivities
+from slimfleet.compression.model.evaluation.importance import Importance, importance_of
+from slimfleet.compression.model.evaluation.measuring import flops_of, parameters_of
+from slimfleet.compression.model.evaluation.sensitivity import Sensitivity, plots_of, sensitivities
+from slimfleet.compression.model.evaluation.threshold import largest_share
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.technique import LayerChange, Plot, TechniqueReport
-from slimfleet.compression.model.threshold import largest_share
-from slimfleet.compression.model.tuning import Tuning, tune
+from slimfleet.compression.model.training.schedule import Schedule, shares
+from slimfleet.compression.model.training.tuning import Tuning, tune
 from slimfleet.compression.pruning import ChannelGroup, IndexMap, Member, index_map
 from slimfleet.compression.pruning.discover import discover
 from slimfleet.compression.pruning.shrink import shrink_model

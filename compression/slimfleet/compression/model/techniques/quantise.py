@@ -17,16 +17,16 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from slimfleet.compression.errors import BadInput
-from slimfleet.compression.model.allocation import allocated
-from slimfleet.compression.model.calibration import calibrated
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Constraint, Grid, Mask, Shared
-from slimfleet.compression.model.error_aware import round_error_aware
-from slimfleet.compression.model.grids import Granularity, Scheme, grid_of
-from slimfleet.compression.model.sensitivity import Sensitivity, plots_of, sensitivities_of_tensors
+from slimfleet.compression.model.evaluation.sensitivity import Sensitivity, plots_of, sensitivities_of_tensors
+from slimfleet.compression.model.rounding.allocation import allocated
+from slimfleet.compression.model.rounding.calibration import calibrated
+from slimfleet.compression.model.rounding.error_aware import round_error_aware
+from slimfleet.compression.model.rounding.grids import Granularity, Scheme, grid_of
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
 from slimfleet.compression.model.technique import LayerChange, Plot, TechniqueReport
-from slimfleet.compression.model.tuning import Tuner, Tuning, better, tune
+from slimfleet.compression.model.training.tuning import Tuner, Tuning, better, tune
 
 __all__ = ["Quantise", "quantise", "sensitivity_to_bits"]
 

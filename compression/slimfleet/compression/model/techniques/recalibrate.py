@@ -11,9 +11,9 @@ from annotated_types import Ge, Le
 
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.recalibration import has_statistics, recalibrated
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.technique import LayerChange, TechniqueReport
+from slimfleet.compression.model.training.recalibration import has_statistics, recalibrated
 
 __all__ = ["Recalibrate", "recalibrate"]
 

@@ -15,13 +15,13 @@ import torch
 from annotated_types import Gt, Le
 from torch import Tensor, nn
 
+from slimfleet.compression.model.architectures.fitting import Call
+from slimfleet.compression.model.architectures.replacing import replace_layers
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.fitting import Call
 from slimfleet.compression.model.layers.recurrent_stand_in import RecurrentStandIn
-from slimfleet.compression.model.replacing import replace_layers
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.technique import TechniqueReport
-from slimfleet.compression.model.tuning import Tuning
+from slimfleet.compression.model.training.tuning import Tuning
 
 __all__ = ["Recurrent", "recurrent"]
 

@@ -16,14 +16,14 @@ from torch import nn
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Grid, Mask
-from slimfleet.compression.model.file import packed_bytes
-from slimfleet.compression.model.rate_aware import RateAware, rate_aware
-from slimfleet.compression.model.sensitivity import plots_of
-from slimfleet.compression.model.shortening import with_short_vectors
+from slimfleet.compression.model.evaluation.sensitivity import plots_of
+from slimfleet.compression.model.evaluation.threshold import HALVINGS, largest_share
+from slimfleet.compression.model.rounding.rate_aware import RateAware, rate_aware
+from slimfleet.compression.model.rounding.shortening import with_short_vectors
+from slimfleet.compression.model.saving.file import packed_bytes
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
 from slimfleet.compression.model.technique import LayerChange, Plot, TechniqueReport
-from slimfleet.compression.model.threshold import HALVINGS, largest_share
-from slimfleet.compression.model.tuning import Tuning, tune
+from slimfleet.compression.model.training.tuning import Tuning, tune
 
 __all__ = ["Round", "round_weights"]
 

@@ -19,17 +19,17 @@ from annotated_types import Ge, Gt, Le
 from torch import nn
 
 from slimfleet.compression.errors import BadInput
+from slimfleet.compression.model.architectures.halving import halved
+from slimfleet.compression.model.architectures.judging import ANCHORS, Judge, Scored, best_of
+from slimfleet.compression.model.architectures.replacing import taught
+from slimfleet.compression.model.architectures.subnets import Axes, space_of
+from slimfleet.compression.model.architectures.supernet import supernet
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.halving import halved
-from slimfleet.compression.model.judging import ANCHORS, Judge, Scored, best_of
-from slimfleet.compression.model.pareto import front_plot
-from slimfleet.compression.model.replacing import taught
+from slimfleet.compression.model.evaluation.pareto import front_plot
 from slimfleet.compression.model.slim_model import SlimModel
-from slimfleet.compression.model.subnets import Axes, space_of
-from slimfleet.compression.model.supernet import supernet
 from slimfleet.compression.model.target import Target, target_of
 from slimfleet.compression.model.technique import LayerChange, Plot, TechniqueReport
-from slimfleet.compression.model.tuning import Tuning, tune
+from slimfleet.compression.model.training.tuning import Tuning, tune
 
 __all__ = ["Search", "search"]
 

@@ -20,7 +20,7 @@ from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Grid, Shared
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
 from slimfleet.compression.model.technique import LayerChange, TechniqueReport
-from slimfleet.compression.model.tuning import Tuner, Tuning
+from slimfleet.compression.model.training.tuning import Tuner, Tuning
 
 __all__ = ["Share", "share"]
 

@@ -19,13 +19,13 @@ from torch.nn import functional as F
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Mask
-from slimfleet.compression.model.importance import Importance, Movement, importance_of
-from slimfleet.compression.model.schedule import Schedule, shares
-from slimfleet.compression.model.sensitivity import Sensitivity, plots_of, sensitivities_of_tensors
+from slimfleet.compression.model.evaluation.importance import Importance, Movement, importance_of
+from slimfleet.compression.model.evaluation.sensitivity import Sensitivity, plots_of, sensitivities_of_tensors
+from slimfleet.compression.model.evaluation.threshold import largest_share
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
 from slimfleet.compression.model.technique import LayerChange, Plot, TechniqueReport
-from slimfleet.compression.model.threshold import largest_share
-from slimfleet.compression.model.tuning import Tuner, Tuning
+from slimfleet.compression.model.training.schedule import Schedule, shares
+from slimfleet.compression.model.training.tuning import Tuner, Tuning
 
 __all__ = ["Sparsify", "masks_of", "sensitivity_to_zeros", "sparsify"]
 

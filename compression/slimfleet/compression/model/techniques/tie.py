@@ -15,12 +15,12 @@ from typing import Annotated
 from annotated_types import Gt
 from torch import nn
 
+from slimfleet.compression.model.architectures.fitting import Call
+from slimfleet.compression.model.architectures.replacing import replace_layers
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.fitting import Call
-from slimfleet.compression.model.replacing import replace_layers
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.technique import TechniqueReport
-from slimfleet.compression.model.tuning import Tuning
+from slimfleet.compression.model.training.tuning import Tuning
 
 __all__ = ["Tie", "tie"]
 

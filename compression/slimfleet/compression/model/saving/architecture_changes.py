@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from slimfleet.compression.errors import BadInput, PayloadError
-from slimfleet.compression.model.layer_kinds import KINDS, kind_of
+from slimfleet.compression.model.saving.layer_kinds import KINDS, kind_of
 from slimfleet.compression.validation import shortened
 
 __all__ = ["Change", "changed", "changes_between", "first_names"]

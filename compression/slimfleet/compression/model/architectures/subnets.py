@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
 
-from slimfleet.compression.model.blocks import blocks_of
+from slimfleet.compression.model.architectures.blocks import blocks_of
+from slimfleet.compression.model.architectures.kernels import crop, cropped, most_rings
+from slimfleet.compression.model.architectures.replacing import replaced, why_it_fails
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.grids import grid_of
-from slimfleet.compression.model.kernels import crop, cropped, most_rings
 from slimfleet.compression.model.layers.skipped import Skipped
-from slimfleet.compression.model.replacing import replaced, why_it_fails
+from slimfleet.compression.model.rounding.grids import grid_of
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
 from slimfleet.compression.pruning import ChannelGroup, IndexMap, LeftWhole, index_map, magnitude_scores
 from slimfleet.compression.pruning.discover import discover

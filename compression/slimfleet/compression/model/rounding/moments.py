@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slimfleet.compression.model.calibration import See, run_calibration
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.layers.activation_grid import rounded_inputs
+from slimfleet.compression.model.rounding.calibration import See, run_calibration
 
 __all__ = ["columns_of", "moments_of"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from slimfleet.compression.errors import BadInput
-from slimfleet.compression.model.divergence import squared_difference
+from slimfleet.compression.model.evaluation.divergence import squared_difference
 from slimfleet.compression.pruning.removable import in_a_line
 from slimfleet.compression.task import Examples
 

@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from slimfleet.compression.cost.flops import FlopCounter
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Grid
-from slimfleet.compression.model.file import packed_bytes
 from slimfleet.compression.model.layers.activation_grid import ActivationGrid
+from slimfleet.compression.model.saving.file import packed_bytes
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.modes import evaluating
 from slimfleet.compression.pruning.nested import tensors_in

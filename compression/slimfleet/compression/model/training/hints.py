@@ -16,8 +16,8 @@ from torch.nn.modules.conv import _ConvNd
 
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.soft_labels import Loss
-from slimfleet.compression.model.teachers import Batch
+from slimfleet.compression.model.training.soft_labels import Loss
+from slimfleet.compression.model.training.teachers import Batch
 from slimfleet.compression.pruning.nested import tensors_in
 
 __all__ = ["HintedLoss", "hints_of"]

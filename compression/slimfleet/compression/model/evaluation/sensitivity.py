@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.divergence import divergence
+from slimfleet.compression.model.evaluation.divergence import divergence
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
 from slimfleet.compression.model.technique import Curve, Plot
 from slimfleet.compression.task import Evaluation

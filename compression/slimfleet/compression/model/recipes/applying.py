@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.measuring import Measured, measured
-from slimfleet.compression.model.recipe import Recipe, Step
+from slimfleet.compression.model.evaluation.measuring import Measured, measured
+from slimfleet.compression.model.recipes.recipe import Recipe, Step
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.technique import TechniqueReport
 from slimfleet.compression.model.toolbox import TECHNIQUES

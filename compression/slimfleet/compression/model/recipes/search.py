@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from math import ceil, inf, log
 from typing import Any
 
-from slimfleet.compression.model.applying import Applied, applied
-from slimfleet.compression.model.candidates import Candidate, candidates
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.first_look import first_look
-from slimfleet.compression.model.journal import Journal
-from slimfleet.compression.model.measuring import Measured
+from slimfleet.compression.model.evaluation.measuring import Measured
+from slimfleet.compression.model.recipes.applying import Applied, applied
+from slimfleet.compression.model.recipes.candidates import Candidate, candidates
+from slimfleet.compression.model.recipes.first_look import first_look
+from slimfleet.compression.model.recipes.journal import Journal
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.target import Target
 from slimfleet.compression.model.technique import Plot
-from slimfleet.compression.model.tuning import Tuner, Tuning
+from slimfleet.compression.model.training.tuning import Tuner, Tuning
 from slimfleet.compression.types import DeviceProfile
 
 __all__ = ["Found", "excess_of", "merit", "searched"]

@@ -15,7 +15,7 @@ from typing import Any
 from slimfleet.compression.edge.checked import checked
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.toolbox import TECHNIQUES
-from slimfleet.compression.model.tuning import Tuning
+from slimfleet.compression.model.training.tuning import Tuning
 
 __all__ = ["Recipe", "Step", "recipe_of"]
 

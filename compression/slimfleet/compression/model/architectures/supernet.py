@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from slimfleet.compression.model.architectures.subnets import Space, subnet
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.divergence import divergence
+from slimfleet.compression.model.evaluation.divergence import divergence
 from slimfleet.compression.model.slim_model import SlimModel
-from slimfleet.compression.model.soft_labels import Loss
-from slimfleet.compression.model.subnets import Space, subnet
-from slimfleet.compression.model.teachers import Batch
-from slimfleet.compression.model.tuning import Tuner, Tuning
+from slimfleet.compression.model.training.soft_labels import Loss
+from slimfleet.compression.model.training.teachers import Batch
+from slimfleet.compression.model.training.tuning import Tuner, Tuning
 from slimfleet.compression.pruning.nested import map_tensors
 
 __all__ = ["supernet"]

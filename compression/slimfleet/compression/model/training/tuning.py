@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Constrained, Constraints
-from slimfleet.compression.model.memory_format import channels_first, channels_last
-from slimfleet.compression.model.recalibration import has_statistics, recalibrated
 from slimfleet.compression.model.slim_model import SlimModel
-from slimfleet.compression.model.soft_labels import Loss, Weighting, distillation_loss
-from slimfleet.compression.model.teachers import Batch
+from slimfleet.compression.model.training.memory_format import channels_first, channels_last
+from slimfleet.compression.model.training.recalibration import has_statistics, recalibrated
+from slimfleet.compression.model.training.soft_labels import Loss, Weighting, distillation_loss
+from slimfleet.compression.model.training.teachers import Batch
 from slimfleet.compression.modes import evaluating
 from slimfleet.compression.task import Evaluation
 from slimfleet.compression.threads import denormals_flushed

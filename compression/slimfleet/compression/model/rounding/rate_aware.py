@@ -16,10 +16,10 @@ from torch import Tensor
 
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Grid, Mask
-from slimfleet.compression.model.error_aware import Choice, rounded_levels
-from slimfleet.compression.model.moments import moments_of
-from slimfleet.compression.model.sensitivity import Sensitivity, sensitivities_of_tensors
-from slimfleet.compression.model.shortening import shortened, with_short_vectors
+from slimfleet.compression.model.evaluation.sensitivity import Sensitivity, sensitivities_of_tensors
+from slimfleet.compression.model.rounding.error_aware import Choice, rounded_levels
+from slimfleet.compression.model.rounding.moments import moments_of
+from slimfleet.compression.model.rounding.shortening import shortened, with_short_vectors
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
 
 __all__ = ["RateAware", "rate_aware"]

@@ -9,7 +9,7 @@ from torch import nn
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.technique import Curve
-from slimfleet.compression.model.tuning import Tuning, tune
+from slimfleet.compression.model.training.tuning import Tuning, tune
 from slimfleet.compression.task import Evaluation
 
 __all__ = ["largest_share", "points_lost"]

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.device_costs import COSTS
-from slimfleet.compression.model.measuring import Measured
-from slimfleet.compression.model.recalibration import has_statistics
-from slimfleet.compression.model.recipe import Recipe, recipe_of
+from slimfleet.compression.model.evaluation.device_costs import COSTS
+from slimfleet.compression.model.evaluation.measuring import Measured
+from slimfleet.compression.model.recipes.recipe import Recipe, recipe_of
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
 from slimfleet.compression.model.target import Target
 from slimfleet.compression.model.toolbox import TECHNIQUES
+from slimfleet.compression.model.training.recalibration import has_statistics
 from slimfleet.compression.types import DeviceProfile
 
 __all__ = ["Candidate", "candidates"]

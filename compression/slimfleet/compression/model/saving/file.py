@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from slimfleet.compression.errors import BadInput, PayloadError
-from slimfleet.compression.model.architecture_changes import changed, changes_between, first_names
 from slimfleet.compression.model.constraints import Constraint, Grid, Shared
+from slimfleet.compression.model.saving.architecture_changes import changed, changes_between, first_names
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.packing import Codebook, Coding, Entry, Lossless, OnGrid, SlimFile, write_slim
 from slimfleet.compression.task import Task

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.divergence import are_logits, squared_difference
-from slimfleet.compression.model.teachers import Batch
+from slimfleet.compression.model.evaluation.divergence import are_logits, squared_difference
+from slimfleet.compression.model.training.teachers import Batch
 
 __all__ = ["Loss", "Weighting", "distillation_loss", "own_loss", "teacher_weights"]
 

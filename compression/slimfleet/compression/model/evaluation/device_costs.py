@@ -7,8 +7,7 @@ from types import MappingProxyType
 
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.file import packed_bytes
-from slimfleet.compression.model.measuring import (
+from slimfleet.compression.model.evaluation.measuring import (
     flops_of,
     joules_per_flop,
     latency_of,
@@ -16,6 +15,7 @@ from slimfleet.compression.model.measuring import (
     parameters_of,
     peak_memory_of,
 )
+from slimfleet.compression.model.saving.file import packed_bytes
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.profiles import load_profiles
 from slimfleet.compression.types import DeviceProfile

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slimfleet.compression.errors import BadInput
-from slimfleet.compression.model.measuring import Measured
+from slimfleet.compression.model.evaluation.measuring import Measured
 from slimfleet.compression.model.technique import Curve, Plot
 
 __all__ = ["Journal"]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Grid
-from slimfleet.compression.model.moments import moments_of
+from slimfleet.compression.model.rounding.moments import moments_of
 from slimfleet.compression.model.slim_model import SlimModel
 
 __all__ = ["Choice", "nearest", "round_error_aware", "rounded_levels"]

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from slimfleet.compression.model.architecture_changes import first_names
 from slimfleet.compression.model.constraints import Constraint, Grid, Shared
+from slimfleet.compression.model.saving.architecture_changes import first_names
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.packing import SlimFile
 

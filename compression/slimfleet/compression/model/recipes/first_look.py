@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from slimfleet.compression.model.central import CentralTask, silent
-from slimfleet.compression.model.sensitivity import Sensitivity, plots_of
+from slimfleet.compression.model.evaluation.sensitivity import Sensitivity, plots_of
 from slimfleet.compression.model.slim_model import SlimModel, weights_of
 from slimfleet.compression.model.technique import Plot
 from slimfleet.compression.model.techniques.quantise import Quantise, sensitivity_to_bits

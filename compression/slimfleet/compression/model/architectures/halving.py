@@ -12,10 +12,10 @@ from math import ceil, log
 import numpy as np
 from torch import nn
 
-from slimfleet.compression.model.judging import ANCHORS, Judge, Scored, best_of
-from slimfleet.compression.model.replacing import taught
+from slimfleet.compression.model.architectures.judging import ANCHORS, Judge, Scored, best_of
+from slimfleet.compression.model.architectures.replacing import taught
 from slimfleet.compression.model.slim_model import SlimModel
-from slimfleet.compression.model.tuning import Tuning, tune
+from slimfleet.compression.model.training.tuning import Tuning, tune
 
 __all__ = ["halved"]
 

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from slimfleet.compression.errors import BadInput
+from slimfleet.compression.model.architectures.fitting import Call, calls_of, fitted, outputs_read
 from slimfleet.compression.model.central import CentralTask
-from slimfleet.compression.model.fitting import Call, calls_of, fitted, outputs_read
 from slimfleet.compression.model.slim_model import SlimModel
-from slimfleet.compression.model.teachers import Teachers
 from slimfleet.compression.model.technique import LayerChange, TechniqueReport
-from slimfleet.compression.model.tuning import Tuner, Tuning
+from slimfleet.compression.model.training.teachers import Teachers
+from slimfleet.compression.model.training.tuning import Tuner, Tuning
 from slimfleet.compression.pruning.removable import in_a_line
 
 __all__ = ["Replacement", "Stand", "replace_layers", "replaced", "taught", "why_it_fails"]

@@ -1,0 +1,1 @@
+"""Architectures: layers in the place of others, sub-networks, and the search among them."""

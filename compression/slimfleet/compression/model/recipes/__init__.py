@@ -1,0 +1,1 @@
+"""Recipes: how they are written, applied and searched for."""

@@ -1,0 +1,1 @@
+"""Rounding: grids for weights and activations, and which of their points weights take."""

@@ -1,0 +1,1 @@
+"""Saving: a model as model.slim, and back; what rebuilds its architecture."""

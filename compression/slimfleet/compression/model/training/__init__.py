@@ -1,0 +1,1 @@
+"""Training: the one loop of fine-tuning, and what teachers say."""
