@@ -180,13 +180,15 @@ def _show(compressed: Compressed, out: Path) -> None:
 
 
 def _whole(compressed: Compressed) -> Iterator[str]:
-    """Lines on layers that a step left whole, those that take most bytes of the file."""
+    """Lines on layers that a step left whole and no other changed, those that take most bytes of the file."""
     from slimfleet.compression.model.saving.stored import bytes_of_layer
 
+    changed = {each.layer for step in compressed.steps for each in step.report.changed}
     left = [
         (bytes_of_layer(compressed.layers, each.layer), step.step.technique, each)
         for step in compressed.steps
         for each in step.report.whole
+        if each.layer not in changed
     ]
     left.sort(key=lambda item: -item[0])
     for size, technique, each in left[:MOST_WHOLE]:
