@@ -77,7 +77,7 @@ CASES: Mapping[str, Case] = {
             task="fashion-mnist",
             options={"model": "lenet-5"},
             training=_adamw(12, 2e-3),
-            recipe=SPARSE.format(10, 0.02, 4),
+            recipe=SPARSE.format(10, 0.005, 4),
             size=1 / 80,
             loss=0.5,
         ),
