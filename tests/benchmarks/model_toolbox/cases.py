@@ -28,6 +28,8 @@ class Case:
     size: float = 1.0
     loss: float = 1.0
     """Points of test accuracy."""
+    teachers: tuple[str, ...] = ()
+    """Cases whose models, of the same seed, teach it; the model as it was, where there are none."""
     student: Mapping[str, Any] = field(default_factory=dict)
     """Options of the model that learns from this one and stands in its place; none where it is compressed itself."""
 
@@ -40,8 +42,8 @@ class Case:
         return _task(self.task, tuple({**self.options, **self.student}.items()))
 
     def itself(self) -> Case:
-        """The same case without its student."""
-        return replace(self, student={})
+        """The same case without its student and its teachers."""
+        return replace(self, student={}, teachers=())
 
 
 @cache
@@ -56,7 +58,7 @@ def _adamw(epochs: float, learning_rate: float, **others: Any) -> Tuning:
 
 SPARSE = (
     "sparsify: share=0.95, epochs={}, learning_rate={}, weight_decay=0.0001, soft_labels=0.7; "
-    "quantise: weights=3, epochs={}, learning_rate=0.0005, soft_labels=0.7; round: mantissa=5"
+    "quantise: weights=3, scheme=symmetric, epochs={}, learning_rate=0.0005, soft_labels=0.7; round: mantissa=5"
 )
 """Of networks with more weights than they need. SGD: AdamW, at any rate, ends a point lower."""
 
@@ -69,6 +71,7 @@ CASES: Mapping[str, Case] = {
             options={"model": "lenet-300-100"},
             training=_adamw(20, 2e-3),
             recipe=SPARSE.format(20, 0.05, 6),
+            teachers=("resnet20",),
             size=1 / 80,
             loss=0.5,
         ),
@@ -78,6 +81,7 @@ CASES: Mapping[str, Case] = {
             options={"model": "lenet-5"},
             training=_adamw(12, 2e-3),
             recipe=SPARSE.format(10, 0.005, 4),
+            teachers=("resnet20",),
             size=1 / 80,
             loss=0.5,
         ),

@@ -54,7 +54,8 @@ def jobs(seeds: Sequence[int], folder: Path, progress: Progress) -> Iterator[Job
 
 
 def _recipe(stage: str, case: Case, seed: int, recipe: str, folder: Path, progress: Progress) -> Job:
-    return Job(stage, "", case.name, seed, recipe, lambda: applied(case, seed, recipe, folder, progress))
+    of = recipe + (f"; taught by {', '.join(case.teachers)}" if case.teachers else "")
+    return Job(stage, "", case.name, seed, of, lambda: applied(case, seed, recipe, folder, progress))
 
 
 def peer_job(peer: str, case: Case, seed: int, folder: Path, progress: Progress) -> Job:

@@ -63,7 +63,8 @@ def _recipes(outcomes: Outcomes) -> str:
                 verdict,
             ]
         )
-        texts.append(f"- {case.name}: `{case.recipe}`")
+        taught = f", taught by {', '.join(case.teachers)}" if case.teachers else ""
+        texts.append(f"- {case.name}{taught}: `{case.recipe}`")
     head = ("model", "accuracy", "parameters", "FLOPs", "size", "points lost", "seeds", "")
     return table(head, rows) + "\n\nThe recipes:\n\n" + "\n".join(texts)
 

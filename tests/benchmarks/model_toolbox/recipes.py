@@ -14,7 +14,7 @@ from slimfleet.compression.model.compress import Request, compress
 from slimfleet.compression.model.evaluation.measuring import flops_of, parameters_of
 from slimfleet.compression.model.recipes.recipe import recipe_of
 
-from .cases import Case
+from .cases import CASES, Case
 from .trained import trained
 
 
@@ -26,9 +26,10 @@ def applied(case: Case, seed: int, recipe: str, folder: Path, progress: Progress
     """
     model, central = trained(case, seed, folder, progress)
     reference = central.tested(model)
-    task, teachers, start = case.loaded(), (), model
+    task, start = case.loaded(), model
+    teachers = tuple(trained(CASES[name], seed, folder, progress)[0] for name in case.teachers)
     if case.student:
-        task, teachers = case.of_student(), (model,)
+        task, teachers = case.of_student(), (model, *teachers)
         torch.manual_seed(seed)
         start = task.build_model()
     began, cpu = time.perf_counter(), time.process_time()
