@@ -1,8 +1,6 @@
 """From a trained model to a file that is what was measured; a search that goes on; mistakes in one line."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -159,22 +157,12 @@ def test_a_damaged_file_is_refused(central, trained, tmp_path):
         load_model(path, central.task)
 
 
-def run(*arguments: str, folder: Path) -> tuple[int, str, str]:
-    import subprocess
-    import sys
-
-    done = subprocess.run(
-        [sys.executable, "-m", "slimfleet.compression.cli", *arguments],
-        cwd=folder, capture_output=True, text=True, env=os.environ, timeout=300, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
-
-
-def test_the_command(central, trained, tmp_path):
+def test_the_command(trained, tmp_path, monkeypatch, compress):
+    monkeypatch.chdir(tmp_path)
     torch.save(trained.model.state_dict(), tmp_path / "net.pt")
     common = ("model", "net.pt", "--task", "digits", "--recipe", "quantise: weights=8", "--teacher", "net.pt")
     common += ("--teacher-option", "alpha=2", "--out", "small")
-    code, out, _ = run(*common, "--target", "size=0.5", folder=tmp_path)
+    code, out, _ = compress(*common, "--target", "size=0.5")
     assert code == 0
     assert "quantise" in out
     assert {path.name for path in (tmp_path / "small").iterdir()} == {
@@ -183,10 +171,10 @@ def test_the_command(central, trained, tmp_path):
         "summary.json",
         "report.html",
     }
-    code, out, _ = run(*common, "--target", "size=0.001", "--json", folder=tmp_path)
+    code, out, _ = compress(*common, "--target", "size=0.001", "--json")
     assert code == 1
     assert json.loads(out)["met"] is False
-    code, _, err = run(*common, "--target", "sise=0.5", folder=tmp_path)
+    code, _, err = compress(*common, "--target", "sise=0.5")
     assert (code, err.count("\n")) == (2, 1)
-    code, out, _ = run("techniques", "--json", folder=tmp_path)
+    code, out, _ = compress("techniques", "--json")
     assert {"prune", "quantise", "distil"} <= {each["name"] for each in json.loads(out)}
