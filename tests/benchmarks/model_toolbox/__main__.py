@@ -5,7 +5,8 @@
 
 writes `models.md` and `models.png` into the folder that it is given. Trained models and outcomes are kept; an
 interrupted run goes on where it was. An outcome is measured anew where its recipe has changed, or with `--fresh`. With
-`--only`, `--stages` or `--seeds` nothing else is measured, and the page is made of all that is kept.
+`--only`, `--stages` or `--seeds` nothing else is measured, and the page is made of all that is kept; `--stages` alone
+measures nothing.
 """
 
 from __future__ import annotations
@@ -92,7 +93,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="model_toolbox", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the page goes")
     parser.add_argument("--only", nargs="+", metavar="MODEL", help="these models alone")
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="these stages alone")
+    parser.add_argument(
+        "--stages", nargs="*", choices=STAGES, default=STAGES, help="these stages alone; none writes the page"
+    )
     parser.add_argument(
         "--seeds", nargs="+", type=int, choices=SEEDS, default=SEEDS, help="these seeds alone"
     )
