@@ -62,7 +62,7 @@ def test_nncodec_and_ours_on_digits(central, model, monkeypatch):
     there = find_spec("nncodec") is not None
     rows = {
         name: ladder.fewest(name, codecs())
-        for name, codecs in nncodec.methods(SlimModel(model), central).items()
+        for name, codecs in nncodec.methods(model, central).items()
         if there or not name.startswith("NNCodec")
     }
     others = [each.bytes for name, each in rows.items() if name in ("pack", "NNCodec")]
