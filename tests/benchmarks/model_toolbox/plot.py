@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from slimfleet.compression.reporting.figure import BASELINE, INK, LINES, MUTED, OURS, save_png, styled
 
@@ -42,6 +43,7 @@ def _recipes(axes: Axes, outcomes: Rows) -> None:
     axes.set_xlabel("float32 bytes / bytes of model.slim; x: target")
     axes.set_ylabel("points of test accuracy lost")
     axes.set_xticks([30, 50, 100, 200, 500], ["30", "50", "100", "200", "500"])
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.legend(fontsize=8.5)
 
 
@@ -59,7 +61,8 @@ def _coded(axes: Axes, rows: Rows) -> None:
             axes.text(place, height, f"{height:.2f}", ha="center", va="bottom", fontsize=8, color=INK)
     axes.set_xticks(range(len(cases)), cases)
     axes.set_ylabel("bytes over NNCodec's")
-    axes.legend(fontsize=8.5)
+    axes.set_ylim(top=1.7)
+    axes.legend(fontsize=8.5, ncols=3)
 
 
 def _ratio(rows: Any, method: str) -> float:
