@@ -3,6 +3,7 @@
 import pytest
 
 from slimfleet.compression import BadInput
+from slimfleet.compression.model.listing import listing
 from slimfleet.compression.model.recipes.recipe import recipe_of
 
 
@@ -52,3 +53,12 @@ def test_a_mistake_gets_one_line(text, problem):
         recipe_of(text)
     assert problem in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_the_listing_has_the_range_of_every_setting():
+    ranges = {(each["name"], row["name"]): row["range"] for each in listing() for row in each["settings"]}
+    assert ranges["round", "bits"] == "float > 0 <= 32, or none"
+    assert ranges["prune", "soft_labels"] == "float >= 0 <= 1"
+    assert ranges["search", "flops"] == "float | str, or none"
+    assert ranges["sparsify", "pattern"] == "any | 2:4 | 4:8 | 1:4"
+    assert not [place for place, text in ranges.items() if text in ("", "Optional", "Union")]

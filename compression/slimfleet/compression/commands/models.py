@@ -84,9 +84,12 @@ def model(
 ) -> None:
     """Make a trained model small, to targets, and prove it.
 
-    Without a recipe one is searched for: what fits the targets is measured, and trained in turns; an interrupted search
-    goes on with the same command. DIR gets model.slim, model.safetensors, summary.json and
-    report.html. Exit code 1 where a target or the allowed loss is missed; the best model found is written all the same.
+    Without a recipe one is searched for: what fits the targets is measured,
+    and trained in turns. An interrupted search goes on with the same command.
+
+    DIR gets model.slim, model.safetensors, summary.json and report.html. Exit
+    code 1 where a target or the allowed loss is missed; the best model found is
+    written all the same.
 
     For example:
       slimfleet-compress model net.pt --task digits --target size=0.1 --out small

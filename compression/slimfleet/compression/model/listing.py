@@ -41,6 +41,9 @@ def _range(hint: Any) -> str:
     """The type of a setting in a few words, with its bounds."""
     if get_origin(hint) is Literal:
         return " | ".join(map(str, get_args(hint)))
+    if type(None) in get_args(hint):
+        kinds = [each for each in get_args(hint) if each is not type(None)]
+        return f"{' | '.join(map(_range, kinds))}, or none"
     bounds = [
         f"{sign} {getattr(bound, name):g}"
         for bound in getattr(hint, "__metadata__", ())
