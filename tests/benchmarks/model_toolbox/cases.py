@@ -90,8 +90,10 @@ CASES: Mapping[str, Case] = {
             task="fashion-mnist",
             options={"model": "mobilenet"},
             training=_adamw(8, 5e-3),
-            recipe="prune: share=0.74, epochs=6, learning_rate=0.02, weight_decay=0.0001, soft_labels=0.7; "
+            recipe="prune: share=0.74, epochs=4, learning_rate=0.02, weight_decay=0.0001, soft_labels=0.7; "
+            "distil: epochs=5, learning_rate=0.03, weight_decay=0.0001; "
             "quantise: weights=4, epochs=2, learning_rate=0.0005, soft_labels=0.7; fold; round",
+            teachers=("resnet20",),
             parameters=0.30,
             flops=0.27,
             size=1 / 33,
@@ -108,8 +110,9 @@ CASES: Mapping[str, Case] = {
                 warmup=0.1,
                 precision="bfloat16",
             ),
-            recipe="prune: share=0.68, epochs=6, learning_rate=0.02, weight_decay=0.0001, batch_size=128, "
-            "soft_labels=0.7, precision=bfloat16; quantise: weights=3, epochs=3, learning_rate=0.0005, "
+            recipe="prune: share=0.68, epochs=4, learning_rate=0.03, weight_decay=0.0001, batch_size=128, "
+            "soft_labels=0.7, precision=bfloat16; distil: epochs=6, learning_rate=0.05, weight_decay=0.0001, "
+            "batch_size=128, precision=bfloat16; quantise: weights=3, epochs=3, learning_rate=0.0005, "
             "batch_size=128, soft_labels=0.7, precision=bfloat16; fold; round",
             parameters=0.33,
             flops=0.33,
