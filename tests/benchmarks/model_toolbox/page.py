@@ -221,8 +221,9 @@ def _shares(values: Sequence[float], target: float) -> str:
 
 
 def _sizes(values: Sequence[float], target: float) -> str:
-    least, most = (f"1/{1 / value:.1f}" for value in (max(values), min(values)))
-    return f"1/{1 / mean(values):.1f} ({least} … {most}); target 1/{1 / target:.0f}"
+    mid, least, most = (f"1/{1 / value:.1f}" for value in (mean(values), max(values), min(values)))
+    between = f" ({least} … {most})" if len(values) > 1 else ""
+    return f"{mid}{between}; target 1/{1 / target:.0f}"
 
 
 def _points(values: Sequence[float], target: float) -> str:
