@@ -243,7 +243,14 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path):
     weights = {f"{i}": rng.normal(size=(1000, 1000)).astype(np.float32) for i in range(12)}
     safetensors.numpy.save_file(weights, tmp_path / "m.safetensors")
     command = [*COMMAND, "pack", "m.safetensors", "--nmse", "1e-3", "-o", "a.slim"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Started in the background of a shell, these tests have Ctrl-C ignored, and so would the command.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         for _ in range(300):
             if any(path.suffix == ".tmp" for path in tmp_path.iterdir()):
                 break
