@@ -11,7 +11,6 @@ from slimfleet.compression.commands.checkpoints import inspect_slim, pack, unpac
 from slimfleet.compression.commands.models import model, techniques
 from slimfleet.compression.commands.payloads import decode, inspect_payload, update
 from slimfleet.compression.edge.command_line import Version, command_app, run_app
-from slimfleet.compression.errors import BadInput
 
 app = command_app(no_args_is_help=True)
 app.command()(model)
@@ -34,25 +33,16 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Show what the header of a payload says, or which tensors a slim file has."""
+    from slimfleet.compression.edge.tensor_files import head_of
     from slimfleet.compression.packing.layout import MAGIC
 
-    if _starts_with(file, MAGIC):
+    if head_of(file).startswith(MAGIC):
         inspect_slim(file, as_json)
     else:
         inspect_payload(file, as_json)
 
 
 app.command()(decode)
-
-
-def _starts_with(path: Path, magic: bytes) -> bool:
-    try:
-        if path.exists() and not path.is_file():
-            raise BadInput(f"cannot read {path}: it is not a file")
-        with path.open("rb") as file:
-            return file.read(len(magic)) == magic
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def main() -> None:

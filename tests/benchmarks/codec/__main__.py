@@ -1,10 +1,11 @@
 """Our update codec beside its peers, on real updates: sizes at equal error, and speeds.
 
-    python tests/benchmarks/codec docs/results
-    python tests/benchmarks/codec docs/results --updates a.npz b.npz
+    make bench-codec
+    make bench-codec UPDATES="a.npz b.npz"
 
-writes `update-codec.md` and `update-codec.png` there. Every FILE.npz (name -> float32 array) stands in for one of the
-updates that are made here otherwise; half an hour on two quiet cores, most of it tuning NNCodec.
+writes `update-codec.md` and `update-codec.png` into the folder that it is given. Every FILE.npz (name -> float32 array)
+stands in for one of the updates that are made here otherwise; half an hour on two quiet cores, most of it tuning
+NNCodec.
 """
 
 from __future__ import annotations

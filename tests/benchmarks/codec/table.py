@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
-import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 from experiment import NNCODEC, OURS, OURS_SIDE, TARGETS, Case
 from ours import FirstCall
+from page_parts import when
 from requirements import Verdict
 
 PACKAGES = ("nncodec", "pcodec", "zstandard", "pysz", "constriction", "numpy")
@@ -41,9 +39,10 @@ def page(
     picture: str,
 ) -> str:
     """The whole page."""
+    versions = [f"{name} {v}" for name in PACKAGES if (v := _version(name))]
     parts = [
         "# Update codecs side by side",
-        f"Written by `make bench-codec` ({_when()}).",
+        f"Written by `make bench-codec` ({when(versions)}).",
         _loud(missing),
         INTRODUCTION,
         f"![Size and speed of every codec]({picture})",
@@ -54,18 +53,6 @@ def page(
         *(_case(case) for case in cases),
     ]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
-
-
-def _when() -> str:
-    versions = ", ".join(f"{name} {v}" for name in PACKAGES if (v := _version(name)))
-    today = datetime.datetime.now(tz=datetime.UTC).date()
-    return f"{today}, {_processor()}, Python {platform.python_version()}, {versions}"
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
-    return names[0].split(":")[1].strip() if names else platform.machine()
 
 
 def _version(package: str) -> str | None:

@@ -14,18 +14,15 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from slimfleet.compression.edge.terminal import progress
 from slimfleet.compression.files import write_atomically
-from slimfleet.compression.model.central import Progress as Told
 
 from .cases import ALONE, CASES
 from .jobs import STAGES, Job, jobs
@@ -43,8 +40,8 @@ def main() -> None:
     torch.set_num_threads(1)
     console = Console(stderr=True)
     found: dict[str, dict[str, dict[tuple[str, int], Any]]] = {stage: {} for stage in STAGES}
-    with _progress(console) as progress:
-        for job in jobs(SEEDS, arguments.keep / "trained", progress):
+    with progress(quiet=False) as told:
+        for job in jobs(SEEDS, arguments.keep / "trained", told):
             outcome = _outcome(job, arguments, console)
             if outcome is not None:
                 found[job.stage].setdefault(job.group, {})[job.case, job.seed] = outcome
@@ -72,14 +69,6 @@ def _outcome(job: Job, arguments: argparse.Namespace, console: Console) -> Any:
         f"{job.stage} {job.name} [{time.perf_counter() - began:.0f} s]", highlight=False, markup=False
     )
     return outcome
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Told]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda what, done, of: bar.update(task, description=what, completed=done, total=of)
 
 
 def _version(package: str) -> str:

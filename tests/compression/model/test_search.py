@@ -10,10 +10,11 @@ from trained_models import FAST, trained
 
 from slimfleet.compression import BadInput
 from slimfleet.compression.model.architectures.blocks import blocks_of
-from slimfleet.compression.model.architectures.subnets import recalibrated, space_of, subnet
+from slimfleet.compression.model.architectures.subnets import space_of, subnet
 from slimfleet.compression.model.evaluation.measuring import flops_of
 from slimfleet.compression.model.saving.file import load_model, packed_bytes, save_model
 from slimfleet.compression.model.techniques.search import Search, search
+from slimfleet.compression.model.training.recalibration import recalibrated
 
 ALL = frozenset({"width", "depth", "kernel", "bits"})
 

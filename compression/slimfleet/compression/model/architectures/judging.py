@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from slimfleet.compression.errors import BadInput
-from slimfleet.compression.model.architectures.subnets import Choice, Space, on_grids, recalibrated, subnet
+from slimfleet.compression.model.architectures.subnets import Choice, Space, on_grids, subnet
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.evaluation.device_costs import COSTS, profile_named
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.model.target import Target
+from slimfleet.compression.model.training.recalibration import recalibrated
 from slimfleet.compression.task import Evaluation
 
 __all__ = ["ANCHORS", "Judge", "Scored", "best_of"]

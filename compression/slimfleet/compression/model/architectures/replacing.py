@@ -51,8 +51,7 @@ def replace_layers(
     settings: Replacement,
 ) -> tuple[SlimModel, TechniqueReport]:
     """Replace the layers that a technique concerns, then train; soft labels are of the model as it was, where the
-    central task has no teacher. Raises BadInput where none can be
-    replaced."""
+    central task has no teacher. Raises BadInput where none can be replaced."""
     original = slim.unconstrained(technique)
     model, changed, whole = deepcopy(original), [], []
     paths = [path for path, layer in original.named_modules() if concerns(layer)]

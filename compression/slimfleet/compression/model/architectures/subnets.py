@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _NormBase
 
 from slimfleet.compression.model.architectures.blocks import blocks_of
 from slimfleet.compression.model.architectures.kernels import crop, cropped, most_rings
@@ -30,15 +29,12 @@ from slimfleet.compression.pruning.shrink import shrink_model
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.tensors import schema_of
 
-__all__ = ["Axes", "Axis", "Choice", "Space", "Subnet", "on_grids", "recalibrated", "space_of", "subnet"]
+__all__ = ["Axes", "Axis", "Choice", "Space", "Subnet", "on_grids", "space_of", "subnet"]
 
 LEVELS = 8
 """Equal steps of a group's channels."""
 
 BITS = (8, 6, 5, 4, 3, 2)
-
-RECALIBRATION, BATCH = 8, 64
-"""Batches that the statistics of batch normalisation are taken from."""
 
 Axes = frozenset[Literal["width", "depth", "kernel", "bits"]]
 
@@ -200,26 +196,3 @@ def on_grids(space: Space, slim: SlimModel, choice: Choice) -> SlimModel:
         if name in weights
     }
     return slim.constrained(grids)
-
-
-def recalibrated(model: nn.Module, central: CentralTask) -> nn.Module:
-    """The model, whose batch normalisation gets the statistics of some training batches (Yu and Huang 2019, arXiv
-    1903.05134, section 3.1: those of a sub-network are not those of the whole)."""
-    norms = [m for m in model.modules() if isinstance(m, _NormBase) and m.track_running_stats]
-    model.eval()
-    if not norms:
-        return model
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over all batches
-        norm.train()
-    generator = torch.Generator().manual_seed(central.seed)
-    order = torch.randperm(len(central.training), generator=generator)[: RECALIBRATION * BATCH]
-    with torch.no_grad():
-        for index in torch.split(order, BATCH):
-            if len(index) > 1:
-                model(*central.training.take(index).arguments)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    return model.eval()

@@ -12,7 +12,7 @@ from slimfleet.compression.model.technique import Curve
 from slimfleet.compression.model.training.tuning import Tuning, tune
 from slimfleet.compression.task import Evaluation
 
-__all__ = ["largest_share", "points_lost"]
+__all__ = ["largest_kept", "largest_share", "points_lost"]
 
 HALVINGS = 8
 
@@ -30,13 +30,23 @@ def largest_share(
     """The largest share in 0..1 at which `changed(share)` loses at most `points` on the validation data, to 1/256; and
     what was tried. 0 where even the least share loses more."""
     before = central.validated(model)
-    low, high = 0.0, 1.0
     tried = {0.0: 0.0}
+
+    def keeps(share: float) -> bool:
+        _, settled = tune(SlimModel(changed(share)), central, Tuning(epochs=0))
+        tried[share] = points_lost(settled.validation, before)
+        return tried[share] <= points
+
+    found = largest_kept(keeps, central, "finding the share")
+    shares = tuple(sorted(tried))
+    return found, Curve("share removed, points lost", shares, tuple(tried[share] for share in shares))
+
+
+def largest_kept(keeps: Callable[[float], bool], central: CentralTask, what: str) -> float:
+    """The largest share in 0..1 for which `keeps` holds, to 1/256, where it holds up to some share; 0 is not tried."""
+    low, high = 0.0, 1.0
     for done in range(HALVINGS):
         middle = (low + high) / 2
-        _, settled = tune(SlimModel(changed(middle)), central, Tuning(epochs=0))
-        tried[middle] = points_lost(settled.validation, before)
-        low, high = (middle, high) if tried[middle] <= points else (low, middle)
-        central.progress("finding the share", done + 1, HALVINGS)
-    shares = tuple(sorted(tried))
-    return low, Curve("share removed, points lost", shares, tuple(tried[share] for share in shares))
+        low, high = (middle, high) if keeps(middle) else (low, middle)
+        central.progress(what, done + 1, HALVINGS)
+    return low

@@ -17,7 +17,7 @@ from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.central import CentralTask
 from slimfleet.compression.model.constraints import Grid, Mask
 from slimfleet.compression.model.evaluation.sensitivity import plots_of
-from slimfleet.compression.model.evaluation.threshold import HALVINGS, largest_share
+from slimfleet.compression.model.evaluation.threshold import largest_kept, largest_share
 from slimfleet.compression.model.rounding.rate_aware import RateAware, rate_aware
 from slimfleet.compression.model.rounding.shortening import with_short_vectors
 from slimfleet.compression.model.saving.file import packed_bytes
@@ -127,14 +127,9 @@ def _of_bits(central: CentralTask, rounding: RateAware, bits: float) -> float:
     def fits(share: float) -> bool:
         return 8 * packed_bytes(rounding.at(_at(share)), central.task) <= bits * parameters
 
-    low, high = 0.0, 1.0
-    if not fits(high):
+    if not fits(1.0):
         raise BadInput(f"round cannot hold a parameter in {bits:g} bits at the coarsest steps: allow more")
-    for done in range(HALVINGS):
-        central.progress("finding the steps", done, HALVINGS)
-        middle = (low + high) / 2
-        low, high = (low, middle) if fits(middle) else (middle, high)
-    return _at(high)
+    return _at(1 - largest_kept(lambda finer: fits(1 - finer), central, "finding the steps"))
 
 
 def _at(share: float) -> float:

@@ -2,7 +2,8 @@
 
 What is left of a pruned or rounded layer has another mean and another variance; where its normalisation goes on with
 those of the whole layer, most of what a model loses at once is lost there (for pruning Li et al. 2020, arXiv
-2007.02491; for rounding Hubara et al. 2020, arXiv 2006.10518).
+2007.02491; for sub-networks Yu and Huang 2019, arXiv 1903.05134, section 3.1; for rounding Hubara et al. 2020, arXiv
+2006.10518).
 """
 
 from __future__ import annotations
