@@ -114,8 +114,16 @@ class World:
     def charge(self, node: int) -> tuple[float | None, float | None]:
         return None, None
 
-    def advance(self, now_s: float, answers: Sequence[Answer], round_number: int) -> Mapping[int, Cost]:
-        self.now = now_s + 60.0
+    def arrival_s(self, dispatch: Dispatch, took_s: float | None) -> float:
+        return self.now
+
+    def reach(self, moment_s: float, more_may_come: bool) -> bool:
+        return moment_s <= self.now
+
+    def rest(self) -> None:
+        self.now += 60.0
+
+    def spent(self, answers: Sequence[Answer]) -> Mapping[int, Cost]:
         silent = [a.dispatch for a in answers if a.dispatch is not None and a.report is None]
         return {dispatch.node: dispatch.predicted for dispatch in silent}
 

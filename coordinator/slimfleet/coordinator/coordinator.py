@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from slimfleet.compression import Evaluation, PayloadError, Task, Tensors
@@ -19,8 +19,9 @@ from slimfleet.compression.pruning import select_channels
 from slimfleet.compression.pruning.blueprint import blueprint
 from slimfleet.compression.tensors import load_tensors, tensors_of
 from slimfleet.compression.threads import torch_threads
+from slimfleet.coordinator import pacing
 from slimfleet.coordinator.environment import Environment
-from slimfleet.coordinator.learning.aggregate import CoverageMean, shortened, tied, tied_tensors
+from slimfleet.coordinator.learning.aggregate import CoverageMean, scaled, shortened, tied, tied_tensors
 from slimfleet.coordinator.learning.learn import learn
 from slimfleet.coordinator.learning.row import alarm_of, round_row
 from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
@@ -36,6 +37,7 @@ from slimfleet.coordinator.receiving.bounds import (
     typical_norms,
 )
 from slimfleet.coordinator.receiving.checks import norm
+from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.sending.downlink import Downlink
 from slimfleet.coordinator.sending.versions import Versions
 from slimfleet.coordinator.settings import CoordinatorSettings
@@ -62,6 +64,7 @@ class Coordinator:
         schema, codec = self.blueprint.schema, settings.codec
         self.state = State(
             schema=schema,
+            blueprint=self.blueprint,
             server=ServerOptimizer(tensors_of(self.blueprint.model), schema, settings.server),
             versions=Versions(schema, codec.downlink_bits, codec.downlink_history),
         )
@@ -100,12 +103,18 @@ class Coordinator:
             self.settings, state.registry, state.calibration, self.cost_model, opened.downlink
         )
         assigner.assign(statuses, most)
-        state.in_flight |= {dispatch.plan_id: dispatch for dispatch in assigner.dispatches}
+        dispatches = tuple(replace(each, sent_s=now_s) for each in assigner.dispatches)
+        state.in_flight |= {dispatch.plan_id: dispatch for dispatch in dispatches}
         opened.skipped |= assigner.skipped
+        opened.selected += len(dispatches)
+        opened.found_too_few = len(dispatches) < most
+        opened.closes_s = min(
+            opened.closes_s, pacing.closes_s(self.settings.pacing, now_s, self._times(dispatches))
+        )
         opened.handed_out_at = self._stopwatch()
         return Planned(
             round_number=opened.number,
-            dispatches=tuple(assigner.dispatches),
+            dispatches=dispatches,
             skipped=assigner.skipped,
             reachable=frozenset(statuses),
             seconds=opened.handed_out_at - began,
@@ -123,15 +132,9 @@ class Coordinator:
         if dispatch is None:
             return self._answered(REPLAY)
         opened = self._opened()
-        answer, update = judged(dispatch, payload, report_text, opened.bounds, opened.downlink.tensors)
-        if update is not None and answer.report is not None:
-            weight = opened.bounds.weight(answer.report.examples)
-            try:
-                index_map = dispatch.update_map
-                update = shortened(update, index_map.schema, opened.bounds.longest_at(weight))
-                opened.mean.add(update, index_map, weight)
-            except PayloadError as error:
-                answer = replace(answer, verdict="rejected", reason=error.reason, message=str(error))
+        answer, update = judged(dispatch, payload, report_text, opened.bounds, self._base(dispatch))
+        if update is not None:
+            answer = self._added(answer, dispatch, update)
         return self._answered(answer)
 
     def fail(self, plan_id: int, reason: str, message: str = "", spent: Spent | None = None) -> Answer:
@@ -139,24 +142,58 @@ class Coordinator:
         dispatch = self.state.in_flight.pop(plan_id, None)
         return self._answered(REPLAY if dispatch is None else failed(dispatch, reason, message, spent))
 
-    def give_up(self, reason: str, message: str) -> list[Answer]:
-        """Count all that is still in flight as failed."""
-        return [self.fail(plan_id, reason, message) for plan_id in list(self.state.in_flight)]
+    def give_up(self, reason: str, message: str, plan_ids: Iterable[int] | None = None) -> list[Answer]:
+        """Count work in flight as failed; all of it, where no plans are named."""
+        given_up = list(self.state.in_flight if plan_ids is None else plan_ids)
+        return [self.fail(plan_id, reason, message) for plan_id in given_up]
 
-    def step(self, now_s: float) -> Closed:
+    def expire(self, now_s: float) -> list[Answer]:
+        """Give up the devices that have been silent for too long."""
+        limit_s = self.settings.round_timeout_s
+        silent = [
+            plan_id
+            for plan_id, dispatch in self.state.in_flight.items()
+            if now_s >= pacing.gives_up_s(self.settings, dispatch.sent_s)
+        ]
+        return self.give_up("timeout", f"silent for {limit_s:g} s", silent)
+
+    def wanted(self) -> int:
+        """How many devices should be given work now."""
+        return pacing.wanted(self.state, self.settings)
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether the open round should be closed now, by `step`."""
+        return pacing.is_due(self.state, self.settings, now_s)
+
+    def next_alarm_s(self) -> float:
+        """The first moment at which the round is due, or a device is given up, even if no answer comes."""
+        return pacing.next_alarm_s(self.state, self.settings)
+
+    def step(self) -> Closed:
         """Fold the round's answers into the state, let the environment move on, and evaluate.
 
-        Answers are taken in order of node, so that nothing depends on the order of arrival. Raises RuntimeError where
-        no round is open.
+        Answers are taken in order of node, so that nothing depends on the order of arrival. A round with too few
+        updates leaves the model alone. With the last round all that is in flight ends. Raises RuntimeError where no
+        round is open.
         """
-        state, opened, stopwatch = self.state, self._opened(), self._stopwatch
+        state, stopwatch = self.state, self._stopwatch
+        opened = state.open_round
+        if opened is None:
+            raise RuntimeError("no round is open: plan comes first")
+        if opened.number == self.settings.rounds:
+            self.give_up("late", "the last round was closed before it came")
         seconds: dict[Phase, float] = {"train": stopwatch() - opened.handed_out_at}
-        answers = sorted(opened.answers, key=lambda a: 0 if a.dispatch is None else a.dispatch.node)
+        is_applied = opened.mean.updates >= self.settings.pacing.least_updates
+        came = opened.answers if is_applied else [self._without_effect(each) for each in opened.answers]
+        answers = sorted(came, key=lambda a: 0 if a.dispatch is None else a.dispatch.node)
         began = stopwatch()
-        if opened.mean.updates:
+        if is_applied:
             state.server.step(self._mean(opened, answers))
         seconds["aggregate"] = stopwatch() - began
-        silent = self.environment.advance(now_s, answers, opened.number)
+        state.keep_bases()
+        silent = self.environment.spent(answers)
+        if self.settings.pacing.mode == "synchronous" or not state.in_flight:
+            self.environment.rest()
         learn(state, self.cost_model, answers, silent, opened.number)
         state.totals.add([*answers, *state.unasked], opened.skipped)
         for node in opened.skipped:
@@ -197,7 +234,7 @@ class Coordinator:
             state.open_round = OpenRound(
                 number=number,
                 downlink=Downlink(self.blueprint, model, number, state.versions, settings),
-                mean=CoverageMean(state.schema.moving, settings.selection.per_round, model, most_examples),
+                mean=CoverageMean(state.schema.moving, settings.quota, model, most_examples),
                 bounds=bounds,
                 opened_s=now_s,
                 opened_at=began,
@@ -216,7 +253,7 @@ class Coordinator:
         return fleet_bounds(
             [record.examples for record in records],
             recent,
-            settings.selection.per_round,
+            settings.quota,
             settings.server.max_update_norm,
             norm(model, self.state.schema.weights),
         )
@@ -231,9 +268,47 @@ class Coordinator:
         return shortened(mean, self.state.schema.moving, multiple(LONGEST_MEAN, typical))
 
     def _opened(self) -> OpenRound:
-        if self.state.open_round is None:
-            raise RuntimeError("no round is open: plan comes first")
-        return self.state.open_round
+        return self._open_round(self.environment.now_s(), self._stopwatch())
+
+    def _added(self, answer: Answer, dispatch: Dispatch, update: Tensors) -> Answer:
+        """The answer to an acceptable update, once that is in the mean; or why it is not used."""
+        opened, settings = self._opened(), self.settings
+        staleness = opened.number - dispatch.version
+        unused = pacing.too_late(settings, staleness, opened.mean.updates)
+        if unused is not None:
+            return replace(answer, verdict="failed", reason=unused[0], message=unused[1])
+        assert answer.report is not None
+        weight, index_map = opened.bounds.weight(answer.report.examples), dispatch.update_map
+        update = shortened(update, index_map.schema, opened.bounds.longest_at(weight))
+        update = scaled(update, index_map.schema, pacing.damping(settings.pacing, staleness))
+        try:
+            opened.mean.add(update, index_map, weight)
+        except PayloadError as error:
+            return replace(answer, verdict="rejected", reason=error.reason, message=str(error))
+        return replace(answer, staleness=staleness)
+
+    def _without_effect(self, answer: Answer) -> Answer:
+        """The answer, now that its round is not applied."""
+        if answer.verdict != "accepted":
+            return answer
+        updates, least = self._opened().mean.updates, self.settings.pacing.least_updates
+        message = f"the round has {updates} updates and needs {least}"
+        return replace(answer, verdict="failed", reason="too_few", message=message)
+
+    def _base(self, dispatch: Dispatch) -> Tensors:
+        """The float buffers of the model that a device started from, and maybe more of it."""
+        opened = self._opened()
+        is_fresh = dispatch.version == opened.number
+        return opened.downlink.tensors if is_fresh else self.state.bases[dispatch.version]
+
+    def _times(self, dispatches: Sequence[Dispatch]) -> list[float]:
+        """How long devices are expected to take, corrected by what is known of them, s."""
+        state = self.state
+        classes = (state.registry[each.node].profile.device_class for each in dispatches)
+        return [
+            each.predicted.time_s * state.calibration.correction(str(each.node), name).time.value
+            for each, name in zip(dispatches, classes, strict=True)
+        ]
 
     def _answered(self, answer: Answer) -> Answer:
         """Keep an answer until the next step, and log it where its update is not used."""

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from slimfleet.compression import Cost
 from slimfleet.coordinator.receiving.answer import Answer
+from slimfleet.coordinator.sending.dispatch import Dispatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +39,28 @@ class Environment(Protocol):
         """State of charge of a device at the start of the run and now, 0..1; None on mains or not known."""
         ...
 
-    def advance(self, now_s: float, answers: Sequence[Answer], round_number: int) -> Mapping[int, Cost]:
-        """Let the world move on: a round that was open at `now_s` is over.
+    def arrival_s(self, dispatch: Dispatch, took_s: float | None) -> float:
+        """When an answer that has come over the transport counts as arrived.
 
-        `answers` are those to its dispatches, in order of node. Returns what devices without a report spent, by node
-        and as far as that is known.
+        `took_s` is how long the device says that it worked; None where it does not say.
+        """
+        ...
+
+    def reach(self, moment_s: float, more_may_come: bool) -> bool:
+        """Whether it is `moment_s` by now. `more_may_come` says that answers are still under way in the transport.
+
+        Time that passes by itself is only looked at. Virtual time moves there, once nothing can come before.
+        """
+        ...
+
+    def rest(self) -> None:
+        """Devices are idle between two rounds: let that time pass, where it does not by itself."""
+        ...
+
+    def spent(self, answers: Sequence[Answer]) -> Mapping[int, Cost]:
+        """Take into account what the devices of these answers spent, in order of node.
+
+        Returns what those without a report spent, by node and as far as that is known.
         """
         ...
 
@@ -58,8 +76,8 @@ class Environment(Protocol):
 class WallEnvironment:
     """A deployment: time passes by itself, and every connected node counts as reachable."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+        self._clock = clock or _steady_clock()
 
     def now_s(self) -> float:
         """Wall-clock time."""
@@ -73,7 +91,18 @@ class WallEnvironment:
         """Not known."""
         return None, None
 
-    def advance(self, now_s: float, answers: Sequence[Answer], round_number: int) -> Mapping[int, Cost]:
+    def arrival_s(self, dispatch: Dispatch, took_s: float | None) -> float:
+        """Now."""
+        return self._clock()
+
+    def reach(self, moment_s: float, more_may_come: bool) -> bool:
+        """Whether the clock says so."""
+        return self._clock() >= moment_s
+
+    def rest(self) -> None:
+        """A deployment goes on at once."""
+
+    def spent(self, answers: Sequence[Answer]) -> Mapping[int, Cost]:
         """What devices say that they had spent when they refused; that of silent ones is not known."""
         return {
             a.dispatch.node: a.spent.cost for a in answers if a.dispatch is not None and a.spent is not None
@@ -85,3 +114,9 @@ class WallEnvironment:
 
     def restore(self, values: dict[str, Any]) -> None:
         """The wall clock needs no checkpoint."""
+
+
+def _steady_clock() -> Callable[[], float]:
+    """Wall-clock time that is not set back or forth while the process lasts."""
+    began_s = time.time() - time.monotonic()
+    return lambda: began_s + time.monotonic()

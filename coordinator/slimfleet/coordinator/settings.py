@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
-from slimfleet.compression.edge.checked import Source, checked, refuse_renamed
+from slimfleet.compression.edge.checked import Source, checked, named, refuse_renamed
 from slimfleet.compression.edge.input_files import read_toml
+from slimfleet.compression.errors import BadInput
 from slimfleet.compression.messages import Training
 from slimfleet.compression.types import (
     Budget,
@@ -58,6 +59,37 @@ class SelectionSettings:
     """Weight of a device's training loss in its favour; 0 ignores it."""
     battery_floor: Share = 0.2
     """State of charge below which a device is skipped unless it charges."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacingSettings:
+    """`[pacing]`: when a round closes, and whether devices wait for each other."""
+
+    mode: Literal["synchronous", "asynchronous"] = "synchronous"
+    """`synchronous` closes a round before the next begins. `asynchronous` steps whenever a buffer of updates is full,
+    and the other devices train on (FedBuff, Nguyen et al. 2022, arXiv 2106.06639)."""
+    surplus: Count = 0
+    """Synchronous: devices that a round asks beyond `selection.per_round`; it closes once so many updates are in."""
+    deadline: Literal["none", "predicted"] = "none"
+    """Synchronous: `predicted` closes a round after the time that its devices are predicted to take; `none` waits for
+    every device, and for a silent one until it is given up."""
+    deadline_quantile: Share = 0.9
+    """Quantile of the predictions of a round's devices that its deadline is made of."""
+    deadline_factor: Annotated[float, Gt(0), Le(1_000)] = 1.5
+    """Factor on that quantile."""
+    least_updates: AtLeastOne = 1
+    """A round, or a buffer, that closes with fewer updates than this is not applied."""
+    buffer: AtLeastOne = 10
+    """Asynchronous: updates that a step waits for."""
+    concurrency: AtLeastOne = 40
+    """Asynchronous: devices at work, and updates in the buffer, together at most."""
+    staleness: Literal["none", "polynomial"] = "polynomial"
+    """Asynchronous: `polynomial` multiplies an update by (1 + s)**-`staleness_exponent`, where s is the number of steps
+    since its device was given the model; `none` takes it as it is."""
+    staleness_exponent: Annotated[float, Ge(0), Le(10)] = 0.5
+    """See `staleness`."""
+    largest_staleness: Count = 10
+    """Asynchronous: an update that is more steps old than this is not used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,13 +217,20 @@ class CoordinatorSettings:
     evaluate_every: AtLeastOne = 1
     """Rounds from one evaluation of the global model to the next; the last round is always evaluated."""
     round_timeout_s: Positive = 600.0
-    """Longest wait for the answers of one round, in wall-clock time."""
+    """Longest wait for the answer of one device: virtual time in a simulation, wall-clock time in a deployment."""
     selection: SelectionSettings = field(default_factory=SelectionSettings)
+    pacing: PacingSettings = field(default_factory=PacingSettings)
     budget: Budgets = field(default_factory=Budgets)
     planner: PlannerSettings = field(default_factory=PlannerSettings)
     client: ClientSettings = field(default_factory=ClientSettings)
     codec: CodecSettings = field(default_factory=CodecSettings)
     server: ServerSettings = field(default_factory=ServerSettings)
+
+    @property
+    def quota(self) -> int:
+        """Updates that a step of the server waits for."""
+        synchronous = self.pacing.mode == "synchronous"
+        return self.selection.per_round if synchronous else self.pacing.buffer
 
     def training(self, round_number: int) -> Training:
         """How devices train and encode in this round (from 1)."""
@@ -245,7 +284,25 @@ def settings_of(
     if not isinstance(budget, Mapping):
         checked(Budget, budget, source, "budget")
     resolved = {**tables, "budget": _resolved(budget, source)}
-    return checked(CoordinatorSettings, resolved, source, root={**tables_of(CoordinatorSettings()), **others})
+    root = {**tables_of(CoordinatorSettings()), **others}
+    settings: CoordinatorSettings = checked(CoordinatorSettings, resolved, source, root=root)
+    _check_pacing(settings, source)
+    return settings
+
+
+def _check_pacing(settings: CoordinatorSettings, source: Source) -> None:
+    """Refuse rounds that could never be applied, and a buffer that could never be full."""
+    pacing = settings.pacing
+    if pacing.least_updates > settings.quota:
+        raise BadInput(
+            f"{named(source, 'pacing.least_updates')}: pacing.least_updates = {pacing.least_updates} is more than the "
+            f"{settings.quota} updates that a step waits for: no round would ever be applied"
+        )
+    if pacing.mode == "asynchronous" and pacing.buffer > pacing.concurrency:
+        raise BadInput(
+            f"{named(source, 'pacing.buffer')}: pacing.buffer = {pacing.buffer} is more than pacing.concurrency = "
+            f"{pacing.concurrency}: the buffer would never be full"
+        )
 
 
 def tables_of(settings: CoordinatorSettings) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from types import MappingProxyType
 from typing import Any
 
@@ -22,6 +23,7 @@ from pydantic import TypeAdapter
 from slimfleet.compression import BadInput, ModelSchema, Skip, Tensors
 from slimfleet.compression.codec import Snapshot
 from slimfleet.compression.cost import UpdateSizeModel
+from slimfleet.compression.pruning.blueprint import Blueprint
 from slimfleet.compression.schema import TensorSpec
 from slimfleet.compression.sealed_file import open_sealed, seal_tensors
 from slimfleet.compression.validation import shortened
@@ -61,9 +63,15 @@ class OpenRound:
     """By the coordinator's stopwatch."""
     handed_out_at: float = 0.0
     """By the stopwatch: from here on devices train."""
+    closes_s: float = inf
+    """Its deadline, by the environment's time."""
+    selected: int = 0
+    """Devices that it has given work."""
+    found_too_few: bool = False
+    """Whether its last plan had work for more devices than it found."""
     skipped: dict[int, Skip] = field(default_factory=dict)
     answers: list[Answer] = field(default_factory=list)
-    """Of the round's dispatches, as they came."""
+    """Since the last step, as they came; those to dispatches of earlier rounds too."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,6 +79,7 @@ class State:
     """All that a coordinator knows."""
 
     schema: ModelSchema
+    blueprint: Blueprint
     server: ServerOptimizer
     versions: Versions
     registry: Registry = field(default_factory=Registry)
@@ -79,7 +88,9 @@ class State:
     rows: list[RoundRow] = field(default_factory=list)
     totals: Totals = field(default_factory=Totals)
     in_flight: dict[int, Dispatch] = field(default_factory=dict)
-    """Plan id -> work that no answer has come to yet. It does not outlast a restart."""
+    """Plan id -> work that no answer has come to yet."""
+    bases: dict[int, Tensors] = field(default_factory=dict)
+    """Float buffers of the earlier models, by round, that work in flight started from."""
     open_round: OpenRound | None = None
     unasked: list[Answer] = field(default_factory=list)
     """Replays and unsolicited answers since the last step."""
@@ -88,6 +99,17 @@ class State:
     def next_round(self) -> int:
         """Number of the round that is open, or will be opened next; the first is 1."""
         return len(self.rows) + 1
+
+    def keep_bases(self) -> None:
+        """Keep what work that outlasts the open round is judged by, and no more."""
+        versions = {dispatch.version for dispatch in self.in_flight.values()}
+        kept = {version: base for version, base in self.bases.items() if version in versions}
+        if self.open_round is not None and self.open_round.number in versions:
+            model = self.open_round.downlink.tensors
+            kept[self.open_round.number] = {
+                spec.name: model[spec.name] for spec in self.schema.of_kind("buffer")
+            }
+        self.bases = kept
 
 
 LASTING: Mapping[str, TypeAdapter[Any]] = MappingProxyType(

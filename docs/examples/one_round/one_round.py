@@ -58,7 +58,7 @@ def main() -> None:
     for node, skip in planned.skipped.items():
         print(f"device {node}: skipped, {skip.reason}")
 
-    row = coordinator.step(time.time()).row
+    row = coordinator.step().row
     print(
         f"round {row.round}: {row.completed} updates used, accuracy {row.accuracy:.1%}, {row.energy_j:.2f} J"
     )

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from slimfleet.client.device import Participant
-from slimfleet.compression import BudgetExceeded, PayloadError
-from slimfleet.compression.messages import text_of
+from slimfleet.compression import BudgetExceeded, PayloadError, Report
+from slimfleet.compression.messages import Spent, text_of
 from slimfleet.coordinator import Answer, Closed, Coordinator, Dispatch, Planned
 from slimfleet.simulations.fleet import build_fleet
 from slimfleet.simulations.scenario import build_task_of
@@ -42,29 +42,40 @@ class InProcess:
             self.coordinator.state.registry.register(node, registration.profile, registration.examples)
 
     def plan(self) -> Planned:
-        """Put the next round's dispatches in flight."""
-        per_round = self.coordinator.settings.selection.per_round
-        return self.coordinator.plan(self.coordinator.environment.now_s(), per_round)
+        """Put as many dispatches in flight as should be; those of the next round, where none is open."""
+        return self.coordinator.plan(self.coordinator.environment.now_s(), self.coordinator.wanted())
 
     def work(self, dispatch: Dispatch) -> Answer:
-        """Let a device do its dispatch, and hand what it answers to the coordinator."""
+        """Let a device do its dispatch, and hand what it answers to the coordinator when it arrives."""
+        coordinator, plan_id = self.coordinator, dispatch.plan_id
         try:
             payload, report = self.devices[dispatch.node].do_round(dispatch.assignment, dispatch.payload)
         except BudgetExceeded as refusal:
-            return self.coordinator.fail(dispatch.plan_id, refusal.constraint, str(refusal))
+            self._arrive(dispatch, refusal.spent)
+            return coordinator.fail(plan_id, refusal.constraint, str(refusal), refusal.spent)
         except PayloadError as refusal:
-            return self.coordinator.fail(dispatch.plan_id, refusal.reason, str(refusal))
+            self._arrive(dispatch, refusal.spent)
+            return coordinator.fail(plan_id, refusal.reason, str(refusal), refusal.spent)
         except DeviceLost as lost:
-            return self.coordinator.fail(dispatch.plan_id, "dropout", str(lost))
-        return self.coordinator.receive(dispatch.plan_id, payload, text_of(report))
+            self._arrive(dispatch, None)
+            return coordinator.fail(plan_id, "dropout", str(lost))
+        self._arrive(dispatch, report)
+        return coordinator.receive(plan_id, payload, text_of(report))
 
     def step(self) -> Closed:
         """Fold the answers that have come; work that is still in flight is given up."""
         self.coordinator.give_up("timeout", "no answer before the step")
-        return self.coordinator.step(self.coordinator.environment.now_s())
+        return self.coordinator.step()
 
     def round(self) -> Closed:
         """A whole round."""
         for dispatch in self.plan().dispatches:
             self.work(dispatch)
         return self.step()
+
+    def _arrive(self, dispatch: Dispatch, told: Report | Spent | None) -> None:
+        """Let time pass until an answer comes."""
+        cost = told.spent if isinstance(told, Report) else told.cost if told is not None else None
+        environment = self.coordinator.environment
+        arrival_s = environment.arrival_s(dispatch, None if cost is None else cost.time_s)
+        environment.reach(arrival_s, more_may_come=False)

@@ -25,8 +25,8 @@ def node_of(device_number: int) -> int:
 class VirtualWorld:
     """Virtual time over a fleet.
 
-    A round lasts as long as its slowest device. A lost device holds it up until its deadline, or for as long as it was
-    predicted to take where there is none.
+    It moves to the next answer, or to the next deadline. A lost device is silent: that it is lost shows at its own
+    deadline, or after as long as it was predicted to take where there is none.
     """
 
     def __init__(self, fleet: Sequence[VirtualDevice]) -> None:
@@ -53,24 +53,36 @@ class VirtualWorld:
         start, now = self._fleet[node].battery, self._batteries.get(node)
         return (None, None) if start is None or now is None else (start.level, now.at(self._now_s).level)
 
-    def advance(self, now_s: float, answers: Sequence[Answer], round_number: int) -> Mapping[int, Cost]:
-        """Drain batteries and let the round's time pass; returns what the devices spent that were lost under way."""
+    def arrival_s(self, dispatch: Dispatch, took_s: float | None) -> float:
+        """When its device is done; the loss of one shows when its time is up."""
+        return dispatch.sent_s + (self._patience_s(dispatch) if took_s is None else took_s)
+
+    def reach(self, moment_s: float, more_may_come: bool) -> bool:
+        """Move on to `moment_s`, unless an answer that is still computed may come before."""
+        if more_may_come:
+            return False
+        self._now_s = max(self._now_s, moment_s)
+        return True
+
+    def rest(self) -> None:
+        """Let the time between two rounds pass."""
+        self._now_s += BETWEEN_ROUNDS_S
+
+    def spent(self, answers: Sequence[Answer]) -> Mapping[int, Cost]:
+        """Drain batteries; returns what the devices spent that gave no report."""
         silent: dict[int, Cost] = {}
-        longest_s = 0.0
         for answer in answers:
             dispatch = answer.dispatch
             if dispatch is None:
                 continue
-            if answer.report is None:
-                spent = self._until_lost(dispatch, round_number)
-                silent[dispatch.node] = spent
-            else:
+            if answer.report is not None:
                 spent = answer.report.spent
-            longest_s = max(longest_s, spent.time_s)
+            else:
+                spent = self._until_lost(dispatch) if answer.spent is None else answer.spent.cost
+                silent[dispatch.node] = spent
             battery = self._batteries.get(dispatch.node)
             if battery is not None:
-                self._batteries[dispatch.node] = battery.at(now_s).drained(spent.energy_j)
-        self._now_s = now_s + (longest_s + BETWEEN_ROUNDS_S)
+                self._batteries[dispatch.node] = battery.at(dispatch.sent_s).drained(spent.energy_j)
         return silent
 
     def to_json(self) -> dict[str, Any]:
@@ -84,14 +96,19 @@ class VirtualWorld:
             int(node): VirtualBattery(**battery) for node, battery in values["batteries"].items()
         }
 
-    def _until_lost(self, dispatch: Dispatch, round_number: int) -> Cost:
-        """A lost device woke its radio, did a share of the predicted work and sent nothing; the round waits for it."""
-        share = self._fleet[dispatch.node].conditions(round_number).drops_out_at
-        predicted, deadline_s = dispatch.predicted, dispatch.limits.deadline_s
+    def _until_lost(self, dispatch: Dispatch) -> Cost:
+        """A lost device woke its radio, did a share of the predicted work and sent nothing."""
+        share = self._fleet[dispatch.node].conditions(dispatch.version).drops_out_at
+        predicted = dispatch.predicted
         compute_j = (predicted.energy_j - predicted.radio_j) * (1.0 if share is None else share)
         return replace(
             predicted,
             energy_j=compute_j + predicted.radio_j,
-            time_s=predicted.time_s if deadline_s is None else deadline_s,
+            time_s=self._patience_s(dispatch),
             uplink_bytes=0,
         )
+
+    def _patience_s(self, dispatch: Dispatch) -> float:
+        """How long a device that is silent is waited for: its deadline, else as long as it was predicted to take."""
+        deadline_s = dispatch.limits.deadline_s
+        return dispatch.predicted.time_s if deadline_s is None else deadline_s

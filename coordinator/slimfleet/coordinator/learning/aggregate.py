@@ -159,6 +159,16 @@ def shortened(update: Tensors, schema: ModelSchema, longest: Norms) -> Tensors:
     )
 
 
+def scaled(update: Tensors, schema: ModelSchema, factor: float) -> Tensors:
+    """The update times `factor`; its counters and flags, which tell what happened, stay as they are."""
+    if factor == 1.0:
+        return update
+    return update | {
+        spec.name: np.asarray(update[spec.name] * factor, update[spec.name].dtype)
+        for spec in schema.of_kind("weight", "buffer")
+    }
+
+
 def _signed(change: NDArray[Any]) -> NDArray[Any]:
     """The change of an unsigned counter wraps around: 255 in a byte is one less."""
     return change.view(f"i{change.itemsize}") if change.dtype.kind == "u" else change

@@ -97,7 +97,7 @@ def _note(
     if answer.norms is not None:
         record.norms, record.norms_round = answer.norms, round_number
     if answer.verdict == "accepted":
-        record.acknowledged_round = round_number
+        record.acknowledged_round = dispatch.version
         record.participations += 1
         record.width_sum += dispatch.assignment.plan.width
     if answer.verdict == "failed" and answer.reason == "stale":

@@ -21,15 +21,28 @@ TRAILING = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundRow:
-    """One round. Sums run over the devices that got work; means over those whose update was used."""
+    """One round: what ended in it. Sums run over the devices whose work ended, however; means over those whose update
+    was used."""
 
     round: int
     selected: int
+    """Devices that were given work. It may end in a later round."""
     completed: int
     skipped: int
     rejected: int
     failed: int
-    """Devices that gave no usable answer: lost, late, or refusing."""
+    """Devices that gave no usable answer: the four kinds below."""
+    dropped: int = 0
+    """Lost, silent, or broken; or done in a round that was not applied."""
+    late: int = 0
+    """Done after a deadline, or after their round was closed."""
+    stale: int = 0
+    """Done from a model that was too old by then."""
+    refused: int = 0
+    applied: bool = True
+    """Whether the model was moved: not by a round with too few updates."""
+    staleness: float = 0.0
+    """Mean number of steps between a device's model and the use of its update."""
     accuracy: float | None
     """Of the published model on held-out data, 0..1; None where it was not evaluated, or the task has none."""
     loss: float | None
@@ -90,7 +103,7 @@ def round_row(
     used = [(a.dispatch, a.report) for a in answers if a.verdict == "accepted" and a.dispatch and a.report]
     plans = [dispatch.assignment.plan for dispatch, _ in used]
     sizes = [a.received_bytes for a in answers if a.received_bytes is not None]
-    verdicts = Counter(a.verdict for a in answers)
+    outcomes = Counter(a.outcome for a in answers)
     accuracy = None if evaluation is None else evaluation.accuracy
     known = [r.accuracy for r in state.rows if r.accuracy is not None] + (
         [] if accuracy is None else [accuracy]
@@ -100,11 +113,17 @@ def round_row(
     energy_j = fsum(cost.energy_j for cost in spent)
     return RoundRow(
         round=opened.number,
-        selected=len(answers),
-        completed=verdicts["accepted"],
+        selected=opened.selected,
+        completed=outcomes["done"],
         skipped=len(opened.skipped),
-        rejected=verdicts["rejected"],
-        failed=verdicts["failed"],
+        rejected=outcomes["rejected"],
+        failed=sum(outcomes[each] for each in ("dropped", "late", "stale", "refused")),
+        dropped=outcomes["dropped"],
+        late=outcomes["late"],
+        stale=outcomes["stale"],
+        refused=outcomes["refused"],
+        applied=outcomes["done"] > 0,
+        staleness=_mean([a.staleness for a in answers if a.verdict == "accepted"]),
         accuracy=accuracy,
         loss=None if evaluation is None else evaluation.loss,
         trailing_accuracy=fmean(known[-TRAILING:]) if known else None,
@@ -137,6 +156,8 @@ class Totals:
     """Reason -> updates not used."""
     failed: dict[str, int] = field(default_factory=dict)
     """Reason -> devices that gave no usable answer."""
+    outcomes: dict[str, int] = field(default_factory=dict)
+    """How it ended -> devices' parts of rounds."""
     violations: dict[str, int] = field(default_factory=dict)
     """Constraint -> times that a spent cost broke it."""
     energy_sources: dict[str, int] = field(default_factory=dict)
@@ -148,6 +169,7 @@ class Totals:
             ([skip.constraint for skip in skips.values()], self.skipped),
             ([a.reason for a in answers if a.verdict == "rejected"], self.rejected),
             ([a.reason for a in answers if a.verdict == "failed"], self.failed),
+            ([a.outcome for a in answers if a.dispatch is not None], self.outcomes),
             ([constraint for a in answers for constraint in a.broken], self.violations),
             ([a.report.source for a in answers if a.report is not None], self.energy_sources),
         ):

@@ -127,7 +127,7 @@ class Assigner:
         if capacity is None or status.battery is None or status.charging:
             return energy_j
         rounds_left = max(settings.rounds - self._round + 1, 1)
-        turns = max(rounds_left * settings.selection.per_round / len(self.registry), 1.0)
+        turns = max(rounds_left * settings.quota / len(self.registry), 1.0)
         spare = (status.battery - settings.selection.battery_floor) * capacity / turns
         return spare if energy_j is None else min(energy_j, spare)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from slimfleet.compression import PayloadError, Report, Tensors
 from slimfleet.compression.messages import Spent, parse
@@ -25,6 +25,14 @@ log = logging.getLogger(__name__)
 
 Verdict = Literal["accepted", "rejected", "failed"]
 """The update is used; it arrived and is not used; or nothing usable arrived."""
+
+Outcome = Literal["done", "dropped", "rejected", "late", "stale", "refused"]
+"""How a device's part of a round ended: every dispatch comes to exactly one."""
+
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+DROPPED = frozenset({"dropout", "timeout", "worker", "error", "incomplete", "too_few"})
+"""Reasons for which nothing was used although the device did not refuse; no device can state them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +56,18 @@ class Answer:
     """Constraints of the budget that the spent cost exceeds."""
     norms: Norms | None = None
     """Of the update, where it could be decoded, whether or not it is used."""
+    staleness: int = 0
+    """Steps since the device was given its model, where the update is used."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """How the device's part ended."""
+        if self.verdict != "failed":
+            return "done" if self.verdict == "accepted" else "rejected"
+        if self.reason in DROPPED:
+            return "dropped"
+        words: dict[str, Outcome] = {"late": "late", "outdated": "stale"}
+        return words.get(self.reason, "refused")
 
 
 REPLAY = Answer(

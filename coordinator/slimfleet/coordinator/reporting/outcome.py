@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from slimfleet.coordinator.learning.row import RoundRow
+from slimfleet.coordinator.receiving.answer import OUTCOMES
 from slimfleet.coordinator.settings import Budgets
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class RunRecord:
     """Reason an update was refused -> number of times."""
     failed: Mapping[str, int] = field(default_factory=dict)
     """Why no usable answer came -> number of times."""
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    """How a device's part of a round ended -> number of times."""
     violations: Mapping[str, int] = field(default_factory=dict)
     """Budget constraint broken, judged by spent cost -> number of times."""
     energy_source: str = "simulated"
@@ -86,6 +89,7 @@ def record_of(coordinator: Coordinator, scenario: str, backend: str, first_node:
         skipped=dict(totals.skipped),
         rejected=dict(totals.rejected),
         failed=dict(totals.failed),
+        outcomes={outcome: totals.outcomes.get(outcome, 0) for outcome in OUTCOMES},
         violations=dict(totals.violations),
         energy_source=_named(totals.energy_sources) or ("unknown" if backend == "deployed" else "simulated"),
     )

@@ -117,6 +117,8 @@ def _totals(record: RunRecord) -> dict[str, Any]:
         "skipped": dict(record.skipped),
         "rejected": dict(record.rejected),
         "failed": dict(record.failed),
+        "outcomes": dict(record.outcomes),
+        "rounds_not_applied": sum(not row.applied for row in rows),
     }
 
 

@@ -23,11 +23,18 @@ class Dispatch:
     predicted: Cost
     holding_after: Holding = NOTHING
     """What the device holds once it has decoded the payload."""
+    sent_s: float = 0.0
+    """When it was put in flight, by the environment's time."""
 
     @property
     def plan_id(self) -> int:
         """Number by which the answer names this dispatch; unique for every device and round."""
         return self.assignment.plan_id
+
+    @property
+    def version(self) -> int:
+        """The round whose model the device starts from."""
+        return self.assignment.round_number
 
     @property
     def update_map(self) -> IndexMap:

@@ -112,7 +112,7 @@ class Engine(Protocol):
     """Something that does devices' work: in this process, or on Ray."""
 
     def submit(self, messages: Sequence[Message]) -> None:
-        """Take work. Whatever an earlier submission has not finished is given up."""
+        """Take work, behind what was submitted earlier."""
         ...
 
     def collect(self, timeout_s: float) -> list[Message]:
@@ -166,7 +166,6 @@ class EngineGrid(Grid):
         """Hand messages to the engine; the ids returned are what `pull_messages` takes."""
         batch = list(messages)
         ids = [give_id(message) for message in batch]
-        self._answers.clear()
         self._engine.submit(batch)
         return ids
 

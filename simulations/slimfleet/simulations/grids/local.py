@@ -23,7 +23,7 @@ class LocalEngine:
 
     def submit(self, messages: Sequence[Message]) -> None:
         """Put messages in line."""
-        self._waiting = deque(messages)
+        self._waiting.extend(messages)
 
     def collect(self, timeout_s: float) -> list[Message]:
         """Do the next message in line."""

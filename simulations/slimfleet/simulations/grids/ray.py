@@ -1,7 +1,7 @@
 """Ray engine: a few actors, each doing many devices' work.
 
-A round is handed over as a whole and models that devices share are stored once, so its cost does not depend on the
-size of the fleet (Flower's own engine polls every node for every message).
+Work is handed over as a whole and models that devices share are stored once, so its cost does not depend on the size of
+the fleet (Flower's own engine polls every node for every message).
 """
 
 from __future__ import annotations
@@ -86,12 +86,22 @@ class _Worker:
         return reply, self._said.taken()
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """One device's work, as actors take it."""
+
+    message: Message
+    parcel: _Parcel
+    shared: Any
+    """Reference to the records in Ray's store."""
+
+
 @dataclass(slots=True)
 class _Task:
     """One device's work at an actor."""
 
     reference: Any
-    message: Message
+    work: _Waiting
     since_s: float
     """When the actor could begin: a device is given its time from here."""
 
@@ -117,9 +127,7 @@ class RayEngine:
             self.close()
             raise
         self._queues: list[deque[_Task]] = [deque() for _ in range(workers)]
-        self._line: deque[Message] = deque()
-        self._shared: Any = None
-        self._places: dict[int, int] = {}
+        self._line: deque[_Waiting] = deque()
 
     @property
     def workers(self) -> list[Any]:
@@ -127,16 +135,12 @@ class RayEngine:
         return list(self._workers)
 
     def submit(self, messages: Sequence[Message]) -> None:
-        """Hand over a round. An actor still at work on an earlier one is replaced."""
-        for worker, queue in enumerate(self._queues):
-            if queue:
-                queue.clear()
-                self._replace(worker)
-        self._store_shared(messages)
-        self._line = deque(messages)
+        """Put messages in line; records that several of them hold go into Ray's store once."""
+        self._line.extend(_waiting(messages))
         for _ in range(_IN_FLIGHT):
-            for worker in range(len(self._workers)):
-                self._feed(worker)
+            for worker, queue in enumerate(self._queues):
+                if len(queue) < _IN_FLIGHT:
+                    self._feed(worker)
 
     def collect(self, timeout_s: float) -> list[Message]:
         """Answers that are ready; errors for devices that were lost with their actor or took too long."""
@@ -185,10 +189,10 @@ class RayEngine:
         """Answer for the device that an actor worked on; the devices behind it go back to the head of the line."""
         lost, *others = self._queues[worker]
         self._queues[worker].clear()
-        self._line.extendleft(task.message for task in reversed(others))
+        self._line.extendleft(task.work for task in reversed(others))
         for _ in range(_IN_FLIGHT):
             self._feed(worker)
-        return error_reply(lost.message, code, reason)
+        return error_reply(lost.work.message, code, reason)
 
     def _replace(self, worker: int) -> None:
         ray.kill(self._workers[worker], no_restart=True)
@@ -200,22 +204,25 @@ class RayEngine:
 
     def _feed(self, worker: int) -> None:
         if self._line:
-            message = self._line.popleft()
-            reference = self._workers[worker].work.remote(self._shared, self._parcel(message))
-            self._queues[worker].append(_Task(reference, message, time.monotonic()))
+            waiting = self._line.popleft()
+            reference = self._workers[worker].work.remote(waiting.shared, waiting.parcel)
+            self._queues[worker].append(_Task(reference, waiting, time.monotonic()))
 
-    def _store_shared(self, messages: Sequence[Message]) -> None:
-        """Put records that several messages hold into Ray's store once."""
-        records = {id(record): record for message in messages for record in message.content.values()}
-        uses = Counter(id(record) for message in messages for record in message.content.values())
-        common = [key for key, count in uses.items() if count > 1]
-        self._places = {key: place for place, key in enumerate(common)}
-        self._shared = ray.put([records[key] for key in common])
 
-    def _parcel(self, message: Message) -> _Parcel:
-        own = {k: r for k, r in message.content.items() if id(r) not in self._places}
-        keys = {k: self._places[id(r)] for k, r in message.content.items() if id(r) in self._places}
+def _waiting(messages: Sequence[Message]) -> list[_Waiting]:
+    """Messages in line; records that several of them hold are put into Ray's store, once."""
+    records = {id(record): record for message in messages for record in message.content.values()}
+    uses = Counter(id(record) for message in messages for record in message.content.values())
+    common = [key for key, uses_of_it in uses.items() if uses_of_it > 1]
+    places = {key: place for place, key in enumerate(common)}
+    shared = ray.put([records[key] for key in common])
+
+    def parcel(message: Message) -> _Parcel:
+        own = {k: r for k, r in message.content.items() if id(r) not in places}
+        keys = {k: places[id(r)] for k, r in message.content.items() if id(r) in places}
         return message.metadata, own, keys
+
+    return [_Waiting(message, parcel(message), shared) for message in messages]
 
 
 def _result(references: Any) -> Any:

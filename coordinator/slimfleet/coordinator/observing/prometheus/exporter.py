@@ -18,7 +18,6 @@ from slimfleet.coordinator.observing.prometheus.names import (
     CLIENT_STATES,
     CONSTRAINTS,
     OTHER,
-    OUTCOME_OF,
     REJECTIONS,
     TASK_OUTCOMES,
     ClientState,
@@ -97,7 +96,7 @@ class FleetMetrics:
         rows = event.state.rows
         self._families.gauge("slimfleet_run_energy_joules").set(fsum(row.energy_j for row in rows))
         self._families.gauge("slimfleet_update_size_error_ratio").set(event.row.size_error)
-        outcome = "completed" if event.row.completed else "failed"
+        outcome = "completed" if event.row.applied else "failed"
         self._families.counter("slimfleet_rounds_total", outcome=outcome).inc()
         self._progress()
         if event.row.round >= event.settings.rounds:
@@ -105,8 +104,8 @@ class FleetMetrics:
 
     def _answer(self, answer: Answer, dispatch: Dispatch, registry: Registry) -> None:
         label = self._class_of(dispatch.node, registry)
-        word = {"accepted": "ok", "rejected": "rejected", "failed": answer.reason}[answer.verdict]
-        word = "refused" if word in CONSTRAINTS else OUTCOME_OF.get(word, word)
+        # What was dropped is told apart by why.
+        word = {"done": "ok", "dropped": answer.reason}.get(answer.outcome, answer.outcome)
         self._families.counter(
             "slimfleet_client_tasks_total",
             device_class=label,

@@ -30,9 +30,7 @@ OTHER = "other"
 OPEN: tuple[str, ...] = ()
 """Values that are only known at run time; the exporter bounds their number."""
 
-TASK_OUTCOMES = ("ok", "dropout", "timeout", "refused", "rejected", "error")
-OUTCOME_OF: Mapping[str, str] = MappingProxyType({"late": "timeout"})
-"""Words of the coordinator that mean the same outcome."""
+TASK_OUTCOMES = ("ok", "dropout", "timeout", "late", "stale", "refused", "rejected", "error")
 
 CONSTRAINTS = (
     "energy_j",
@@ -78,7 +76,7 @@ METRICS = (
     Metric(
         "slimfleet_rounds_total",
         "counter",
-        "Rounds that ended, by outcome",
+        "Rounds that ended, by outcome: failed ones had too few updates and were not applied",
         {"outcome": get_args(RoundOutcome)},
     ),
     Metric(

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
 
-from slimfleet.compression import Payload, PayloadError
+from slimfleet.compression import Payload, PayloadError, Report
 from slimfleet.compression.foreign_text import foreign_text
 from slimfleet.compression.messages import Registration, Spent, parse, text_of
 from slimfleet.compression.wire import REASONS
 from slimfleet.coordinator.coordinator import Coordinator
 from slimfleet.coordinator.receiving.answer import Answer
+from slimfleet.coordinator.receiving.checks import is_plausible
 from slimfleet.coordinator.sending.dispatch import Dispatch
 
 TRANSPORT_ERRORS: Mapping[int, str] = {4: "timeout", 5: "dropout", 8: "worker"}
@@ -76,6 +77,23 @@ def deliver(coordinator: Coordinator, plan_id: int, reply: Message) -> Answer:
     except KeyError as missing:
         return coordinator.fail(plan_id, "incomplete", f"the answer has no {missing}")
     return coordinator.receive(plan_id, payload, report)
+
+
+def time_told(reply: Message) -> float | None:
+    """How long the device says that it worked, s; None where it says nothing that can be understood."""
+    if reply.has_error():
+        return None
+    records = reply.content.config_records
+    try:
+        if "refusal" in records:
+            refused = parse(Spent, str(records["refusal"].get("spent", "")))
+            cost, startup = refused.cost, refused.startup
+        else:
+            report = parse(Report, str(records.get("report", ConfigRecord()).get("json", "")))
+            cost, startup = report.spent, report.startup
+    except PayloadError:
+        return None
+    return cost.time_s if is_plausible(cost, startup) else None
 
 
 def plain(text: str) -> str:

@@ -8,18 +8,15 @@ from collections.abc import Iterator, Sequence
 from math import inf
 from pathlib import Path
 
-from flwr.app import Message
 from flwr.serverapp import Grid
 
 from slimfleet.compression import SlimfleetError
 from slimfleet.coordinator.checkpoint import checkpoints, restore_checkpoint, save_checkpoint
 from slimfleet.coordinator.coordinator import Coordinator
 from slimfleet.coordinator.observing.events import Event, Observer, Planned, Waiting
-from slimfleet.coordinator.transport.flower.messages import deliver, train_messages
+from slimfleet.coordinator.transport.flower.messages import deliver
+from slimfleet.coordinator.transport.flower.post import POLL_S, Post
 from slimfleet.coordinator.transport.flower.registering import PATIENCE_S, Registrar
-
-POLL_S = 0.05
-"""Pause between two looks for answers, where none had come."""
 
 log = logging.getLogger(__name__)
 
@@ -58,25 +55,49 @@ def run(
             observer(event)
 
     registrar = Registrar(state.registry, grid)
+    post = Post(grid, environment, registrar.listen)
+    post.send(state.in_flight.values())  # of a run that was killed: devices do the same again
     while state.next_round <= settings.rounds:
         for waiting in _gathering(coordinator, grid, registrar, everyone):
             log.info("round %d is waiting: %s", state.next_round, waiting.text)
             tell(waiting)
-        planned = coordinator.plan(
-            environment.now_s(), settings.selection.per_round, list(grid.get_node_ids())
-        )
-        tell(planned)
-        if planned.skipped and not planned.dispatches:
-            node, skip = next(iter(planned.skipped.items()))
-            label = state.registry.label(node)
-            log.warning("round %d: no plan fits any device; %s: %s", state.next_round, label, skip.reason)
-        for reply, plan_id in _replies(coordinator, grid, registrar, planned):
-            tell(deliver(coordinator, plan_id, reply))
-        for answer in coordinator.give_up("timeout", f"silent for {settings.round_timeout_s:g} s"):
-            tell(answer)
-        tell(coordinator.step(environment.now_s()))
+        for event in _until_due(coordinator, grid, post):
+            tell(event)
+        closed = coordinator.step()
+        post.forget({each.dispatch.plan_id for each in closed.answers if each.dispatch is not None})
+        tell(closed)
         if kept is not None:
             tell(save_checkpoint(kept, state, environment))
+
+
+def _until_due(coordinator: Coordinator, grid: Grid, post: Post) -> Iterator[Event]:
+    """Give out work and take answers until the open round is due, and tell of both."""
+    state, environment = coordinator.state, coordinator.environment
+    while True:
+        if state.open_round is None or coordinator.wanted():
+            yield from _planned(coordinator, grid, post)
+        if coordinator.is_due(environment.now_s()):
+            return
+        came = post.next_before(coordinator.next_alarm_s())
+        if came is not None:
+            yield deliver(coordinator, *came)
+        silent = coordinator.expire(environment.now_s())
+        post.forget({each.dispatch.plan_id for each in silent if each.dispatch is not None})
+        yield from silent
+
+
+def _planned(coordinator: Coordinator, grid: Grid, post: Post) -> Iterator[Planned]:
+    """Give as many devices work as should have some."""
+    is_first = coordinator.state.open_round is None
+    most, nodes = coordinator.wanted(), list(grid.get_node_ids())
+    planned = coordinator.plan(coordinator.environment.now_s(), most, nodes)
+    post.send(planned.dispatches)
+    if is_first and planned.skipped and not planned.dispatches:
+        node, skip = next(iter(planned.skipped.items()))
+        label = coordinator.state.registry.label(node)
+        log.warning("round %d: no plan fits any device; %s: %s", planned.round_number, label, skip.reason)
+    if is_first or planned.dispatches:
+        yield planned
 
 
 def _gathering(
@@ -114,28 +135,3 @@ def _gathering(
 def _nobody(registrar: Registrar, nodes: int) -> str:
     problem = list(registrar.problems.values())[-1] if registrar.problems else "nothing"
     return f"none of {nodes} devices could register; the last one said: {problem}"
-
-
-def _replies(
-    coordinator: Coordinator, grid: Grid, registrar: Registrar, planned: Planned
-) -> Iterator[tuple[Message, int]]:
-    """Push the work and yield replies as they come, with the plan that each answers, until all are in or the time is
-    up. A reply that does not come from the node that was given the work answers no plan, -1: it counts as a replay.
-    """
-    dispatches = planned.dispatches
-    messages = train_messages(dispatches)
-    if not messages:
-        return
-    waiting = dict(zip(grid.push_messages(messages), dispatches, strict=True))
-    until = time.monotonic() + coordinator.settings.round_timeout_s
-    while waiting and time.monotonic() < until:
-        some = False
-        for reply in grid.pull_messages(list(waiting)):
-            some = True
-            dispatch = waiting.pop(reply.metadata.reply_to_message_id, None)
-            # The link answers, under a number of its own, for nodes that are gone.
-            fits = dispatch is not None and (reply.has_error() or reply.metadata.src_node_id == dispatch.node)
-            yield reply, dispatch.plan_id if dispatch is not None and fits else -1
-        registrar.listen()
-        if not some:
-            time.sleep(POLL_S)

@@ -1,0 +1,80 @@
+"""Post: dispatches out over a Flower grid, and the replies back in order of arrival by the environment's time."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Collection, Iterable
+from itertools import count
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from slimfleet.coordinator.environment import Environment
+from slimfleet.coordinator.sending.dispatch import Dispatch
+from slimfleet.coordinator.transport.flower.messages import time_told, train_messages
+
+POLL_S = 0.05
+"""Pause between two looks for answers, where none had come."""
+
+NO_PLAN = -1
+"""Plan that a reply answers which does not come from the node that was given the work: it counts as a replay."""
+
+
+class Post:
+    """What is under way between a coordinator and its devices.
+
+    A virtual reply may arrive later than the transport brings it, and replies are handed out by that order; equal
+    moments go by node. So the same answers in the same times come in the same order, whatever computed them.
+    """
+
+    def __init__(self, grid: Grid, environment: Environment, meanwhile: Callable[[], None]) -> None:
+        """`meanwhile` is called at every look at the grid."""
+        self._grid, self._environment, self._meanwhile = grid, environment, meanwhile
+        self._waiting: dict[str, Dispatch] = {}
+        """Message id -> the work that the transport has brought no reply to."""
+        self._come: list[tuple[float, int, int, int, Message]] = []
+        """A heap of replies: when each arrives, its node, a serial number, and the plan that it answers."""
+        self._serial = count()
+
+    def send(self, dispatches: Iterable[Dispatch]) -> None:
+        """Give devices their work."""
+        batch = tuple(dispatches)
+        if batch:
+            self._waiting |= dict(zip(self._grid.push_messages(train_messages(batch)), batch, strict=True))
+
+    def next_before(self, until_s: float) -> tuple[int, Message] | None:
+        """The next reply and the plan that it answers; None where `until_s` comes first."""
+        while True:
+            some = self._look()
+            arrives_s = self._come[0][0] if self._come else until_s
+            if self._environment.reach(min(arrives_s, until_s), more_may_come=bool(self._waiting)):
+                if not self._come or arrives_s > until_s:
+                    return None
+                *_, plan_id, reply = heapq.heappop(self._come)
+                return plan_id, reply
+            if not some:
+                time.sleep(POLL_S)
+
+    def forget(self, plan_ids: Collection[int]) -> None:
+        """Do not hand out replies to these plans any more."""
+        self._waiting = {id_: each for id_, each in self._waiting.items() if each.plan_id not in plan_ids}
+        self._come = [each for each in self._come if each[3] not in plan_ids]
+        heapq.heapify(self._come)
+
+    def _look(self) -> bool:
+        """Take what the transport has; whether there was anything."""
+        self._meanwhile()
+        if not self._waiting:
+            return False
+        replies = list(self._grid.pull_messages(list(self._waiting)))
+        for reply in replies:
+            dispatch = self._waiting.pop(reply.metadata.reply_to_message_id, None)
+            if dispatch is None:
+                continue
+            # The link answers, under a number of its own, for nodes that are gone.
+            fits = reply.has_error() or reply.metadata.src_node_id == dispatch.node
+            arrives_s = self._environment.arrival_s(dispatch, time_told(reply))
+            plan_id = dispatch.plan_id if fits else NO_PLAN
+            heapq.heappush(self._come, (arrives_s, dispatch.node, next(self._serial), plan_id, reply))
+        return bool(replies)
