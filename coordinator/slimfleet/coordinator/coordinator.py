@@ -299,7 +299,7 @@ class Coordinator:
         """The float buffers of the model that a device started from, and maybe more of it."""
         opened = self._opened()
         is_fresh = dispatch.version == opened.number
-        return opened.downlink.tensors if is_fresh else self.state.bases[dispatch.version]
+        return opened.downlink.tensors if is_fresh else self.state.bases.get(dispatch.version, {})
 
     def _times(self, dispatches: Sequence[Dispatch]) -> list[float]:
         """How long devices are expected to take, corrected by what is known of them, s."""

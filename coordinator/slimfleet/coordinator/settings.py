@@ -66,7 +66,7 @@ class PacingSettings:
     """`[pacing]`: when a round closes, and whether devices wait for each other."""
 
     mode: Literal["synchronous", "asynchronous"] = "synchronous"
-    """`synchronous` closes a round before the next begins. `asynchronous` steps whenever a buffer of updates is full,
+    """`synchronous` closes a round before the next begins. `asynchronous` steps when a buffer of updates is full,
     and the other devices train on (FedBuff, Nguyen et al. 2022, arXiv 2106.06639)."""
     surplus: Count = 0
     """Synchronous: devices that a round asks beyond `selection.per_round`; it closes once so many updates are in."""

@@ -1,8 +1,9 @@
 """State of a federation: everything that lasts from round to round, and its one serialised form.
 
 A checkpoint is a few named files. `state.json` holds what is no array; `version-NUMBER-FINGERPRINT.safetensors` one
-published model each, which never changes; `server.safetensors` the server's tensors, and the seal that binds the files
-of one round to each other: the digest of `state.json` and the names of the versions.
+published model each, and `payload-HASH.bin` what devices at work were sent, neither of which changes;
+`server.safetensors` the server's tensors, and the seal that binds the files of one round to each other: the digest of
+`state.json` and the names of the versions.
 """
 
 from __future__ import annotations
@@ -37,13 +38,16 @@ from slimfleet.coordinator.receiving.bounds import FleetBounds
 from slimfleet.coordinator.registry import Registry
 from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.sending.downlink import Downlink
+from slimfleet.coordinator.sending.in_flight import kept_dispatches, payload_name, restored_dispatches
 from slimfleet.coordinator.sending.versions import Versions
 
-FORMAT = 6
+FORMAT = 7
 VALUES = "state.json"
 SERVER = "server.safetensors"
 VERSION = "version-"
 """Prefix of the names of files that never change."""
+BASE = "base/"
+"""Prefix of the names of tensors that earlier models had."""
 VERSIONS = "versions"
 """Field of the server file's seal: the names of the versions."""
 
@@ -126,14 +130,29 @@ LASTING: Mapping[str, TypeAdapter[Any]] = MappingProxyType(
 Files = Mapping[str, Callable[[], bytes]]
 """Name -> what gives the content."""
 
+OTHERS = ("environment", "saved_s", "in_flight")
+"""Further keys of `state.json`."""
+
 
 def files_of(state: State, environment: Environment) -> Files:
-    """The state as files. A file whose name begins with `VERSION` has the content of its namesake of earlier rounds."""
-    plain = {name: kind.dump_python(getattr(state, name)) for name, kind in LASTING.items()}
-    values = json.dumps({**_identity(state), **plain, "environment": environment.to_json()}).encode()
+    """The state as files. One whose name begins with `VERSION` or `PAYLOAD` has the content of its earlier namesake."""
+    values = {name: kind.dump_python(getattr(state, name)) for name, kind in LASTING.items()}
+    values |= _identity(state) | {
+        "environment": environment.to_json(),
+        "saved_s": environment.now_s(),
+        "in_flight": kept_dispatches(state.in_flight.values()),
+    }
+    text = json.dumps(values).encode()
     versions = {_name(number, each): partial(_version_bytes, each) for number, each in state.versions}
-    seal = {VALUES: xxhash.xxh3_64_hexdigest(values), VERSIONS: " ".join(versions)}
-    return {VALUES: lambda: values, SERVER: lambda: seal_tensors(state.server.state(), seal), **versions}
+    payloads = {payload_name(each.payload): partial(bytes, each.payload) for each in state.in_flight.values()}
+    seal = {VALUES: xxhash.xxh3_64_hexdigest(text), VERSIONS: " ".join(versions)}
+    arrays = {f"{BASE}{v}/{name}": a for v, base in state.bases.items() for name, a in base.items()}
+    return {
+        VALUES: lambda: text,
+        SERVER: lambda: seal_tensors(state.server.state() | arrays, seal),
+        **versions,
+        **payloads,
+    }
 
 
 def restore(state: State, environment: Environment, read: Callable[[str], bytes], rounds: int) -> None:
@@ -154,21 +173,36 @@ def restore(state: State, environment: Environment, read: Callable[[str], bytes]
                 f"is of {WORDS[key]} {plain.get(key)}, expected is {expected}: "
                 f"resume with the version and scenario that it began with"
             )
-    if odd := {*_identity(state), *LASTING, "environment"} ^ plain.keys():
+    if odd := {*_identity(state), *LASTING, *OTHERS} ^ plain.keys():
         raise ValueError(f"{VALUES} has other keys than it should: {', '.join(sorted(odd))}")
     values = {name: kind.validate_python(plain[name]) for name, kind in LASTING.items()}
     if len(values["rows"]) != rounds:
         raise ValueError(f"it is of round {len(values['rows'])}")
+    bases = _bases({name: arrays.pop(name) for name in list(arrays) if name.startswith(BASE)})
     _check_arrays(arrays, state.server.state())
     versions = dict(_version(name, read, state.schema) for name in seal.get(VERSIONS, "").split())
     try:
         environment.restore(plain["environment"])
+        # Wall-clock time has passed since; what is in flight is as old as it was.
+        later_s = environment.now_s() - plain["saved_s"]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the environment of {VALUES} does not fit: {error!r}") from error
+    in_flight = restored_dispatches(plain["in_flight"], read, state.blueprint, later_s)
     state.server.restore(arrays)
     state.versions.restore(versions)
+    state.in_flight = {dispatch.plan_id: dispatch for dispatch in in_flight}
+    state.bases = bases
     for name, value in values.items():
         setattr(state, name, value)
+
+
+def _bases(arrays: Tensors) -> dict[int, Tensors]:
+    """`State.bases` from its arrays in the server file."""
+    bases: dict[int, Tensors] = {}
+    for key, array in arrays.items():
+        version, _, name = key.removeprefix(BASE).partition("/")
+        bases.setdefault(int(version), {})[name] = array
+    return bases
 
 
 WORDS = {
