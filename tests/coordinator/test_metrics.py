@@ -156,7 +156,8 @@ def test_bytes_are_counted_raw_and_on_the_wire(watched):
     [
         ("dropout", "dropout"),
         ("timeout", "timeout"),
-        ("late", "timeout"),
+        ("late", "late"),
+        ("outdated", "stale"),
         ("memory_bytes", "refused"),
         ("error", "error"),
         ("Traceback: at 0x7f", "error"),

@@ -83,11 +83,12 @@ class HandGrid:
 
 @pytest.fixture
 def unregistered(federate):
-    """A federation whose devices still have to introduce themselves."""
+    """A federation in wall-clock time whose devices still have to introduce themselves."""
 
     def make(**tables):
         federation = federate(**tables)
         federation.state.registry = type(federation.state.registry)()
+        federation.coordinator.environment = WallEnvironment()
         return federation
 
     return make
@@ -226,7 +227,6 @@ def test_waiting_is_told_once_per_change_and_counted(unregistered, caplog):
 def test_what_a_refused_round_cost_is_counted_and_learned(unregistered):
     """In wall-clock time nobody else knows it. A start-up that leaves no room for a step is planned with from then."""
     federation = unregistered(rounds=3, budget={"energy_j": 20.0})
-    federation.coordinator.environment = WallEnvironment()
 
     @dataclass(frozen=True)
     class Slow:
@@ -254,7 +254,6 @@ def test_what_a_refused_round_cost_is_counted_and_learned(unregistered):
 
 def test_a_cost_that_no_device_can_have_is_not_counted(unregistered):
     federation = unregistered(rounds=1)
-    federation.coordinator.environment = WallEnvironment()
 
     class Liar(HandGrid):
         def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:

@@ -6,38 +6,29 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, fields, is_dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import get_type_hints
 
 import pytest
+from driven import HERE, PLAIN, SMALL, driven
 
 from slimfleet.compression import Budget
 from slimfleet.compression.messages import text_of
+from slimfleet.coordinator import Event, Planned
 from slimfleet.coordinator.settings import Budgets
-from slimfleet.simulations import InProcess, Scenario, load_scenario
+from slimfleet.simulations import Scenario, load_scenario
 from slimfleet.simulations.scenario import baseline_settings
-
-HERE = Path(__file__).parent
-PLAIN = HERE / "plain.toml"
-"""A scenario that says nothing."""
-SMALL = {
-    "rounds": "3",
-    "task.name": "points:Points",
-    "task.import_from": json.dumps([str(HERE)]),
-    "fleet.devices": "12",
-    "fleet.dropout": "0.0",
-    "selection.per_round": "6",
-    "planner.batch_sizes": "[8]",
-}
 
 BLIND_IN_A_RUN = {
     "task.import_from": "test_own_task.py",
     "run.workers": "test_backends.py",
     "run.device_timeout_s": "test_backends.py",
-    "round_timeout_s": "test_run.py",
     "selection.min_devices": "test_run.py",
 }
 """Keys that only where code is imported from, other processes or wall-clock time tell, and the tests that hold them."""
+
+UNEVEN = {"fleet.speed_noise": "1.0", "budget.power_w": "1e-4", "rounds": "4"}
+"""Training takes longer than start-up, and on each device another time."""
+BUFFERED = UNEVEN | {"pacing.mode": "asynchronous", "pacing.buffer": "3", "pacing.concurrency": "6"}
 
 CHANGES: dict[str, tuple[str, dict[str, str]]] = {
     "name": ('"other"', {}),
@@ -58,6 +49,21 @@ CHANGES: dict[str, tuple[str, dict[str, str]]] = {
     "fleet.start_charge": ("[0.1, 0.15]", {}),
     "fleet.faults": ("{late = 0.5}", {}),
     "run.baseline_rounds": ("7", {}),
+    "round_timeout_s": ("0.6", UNEVEN),
+    "pacing.mode": ('"asynchronous"', {"pacing.buffer": "3", "pacing.concurrency": "6"}),
+    "pacing.surplus": ("2", {}),
+    "pacing.deadline": (
+        '"predicted"',
+        UNEVEN | {"pacing.deadline_quantile": "0.2", "pacing.deadline_factor": "1.0"},
+    ),
+    "pacing.deadline_quantile": ("0.2", UNEVEN | {"pacing.deadline": "predicted"}),
+    "pacing.deadline_factor": ("1.0", UNEVEN | {"pacing.deadline": "predicted"}),
+    "pacing.least_updates": ("6", {"fleet.dropout": "0.4"}),
+    "pacing.buffer": ("2", BUFFERED),
+    "pacing.concurrency": ("5", BUFFERED),
+    "pacing.staleness": ('"none"', BUFFERED),
+    "pacing.staleness_exponent": ("2.0", BUFFERED),
+    "pacing.largest_staleness": ("0", BUFFERED),
     "selection.policy": ('"uniform"', {}),
     "selection.per_round": ("5", {}),
     "selection.energy_exponent": ("3.0", {}),
@@ -126,18 +132,17 @@ KEYS = [*keys_of(Scenario), *(f"budget.class.phone-mid.{limit}" for limit in LIM
 @cache
 def trace_of(**overrides: str) -> str:
     """All that a run shows: what devices were told to do, the rounds, the devices and the model."""
-    scenario = load_scenario(str(PLAIN), {**SMALL, **overrides})
-    told, federation = [], InProcess.of(scenario)
-    state = federation.coordinator.state
-    while state.next_round <= scenario.coordinator.rounds:
-        planned = federation.plan()
-        told += [text_of(dispatch.assignment) for dispatch in planned.dispatches]
-        for dispatch in planned.dispatches:
-            federation.work(dispatch)
-        federation.step()
+    scenario, told = load_scenario(str(PLAIN), {**SMALL, **overrides}), []
+
+    def tell(event: Event) -> None:
+        if isinstance(event, Planned):
+            told.extend(text_of(dispatch.assignment) for dispatch in event.dispatches)
+
+    coordinator = driven(scenario, observers=[tell])
+    state = coordinator.state
     rows = [asdict(replace(row, wall_time_s=0.0)) for row in state.rows]
     devices = [asdict(record) for record in state.registry]
-    model = {name: array.tobytes().hex() for name, array in federation.coordinator.published().items()}
+    model = {name: array.tobytes().hex() for name, array in coordinator.published().items()}
     settings = [scenario.coordinator.name, baseline_settings(scenario).rounds]
     return json.dumps([settings, told, rows, devices, model])
 

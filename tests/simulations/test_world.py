@@ -21,8 +21,8 @@ LOST = [device for device in FLEET if device.conditions(ROUND).drops_out_at is n
 KEPT = [device for device in FLEET if device.conditions(ROUND).drops_out_at is None]
 
 
-def answer(device: VirtualDevice, spent: Cost | None, deadline_s: float | None = 30.0) -> Answer:
-    """What came of a dispatch to `device`; None where nothing did."""
+def dispatched(device: VirtualDevice, deadline_s: float | None = 30.0) -> Dispatch:
+    """Work for `device`, sent at time 0."""
     assignment = Assignment(
         round_number=ROUND,
         plan_id=node_of(device.number),
@@ -31,7 +31,7 @@ def answer(device: VirtualDevice, spent: Cost | None, deadline_s: float | None =
         training=Training(learning_rate=0.1),
     )
     schema = ModelSchema(())
-    dispatch = Dispatch(
+    return Dispatch(
         node=node_of(device.number),
         assignment=assignment,
         payload=Payload(b""),
@@ -39,19 +39,28 @@ def answer(device: VirtualDevice, spent: Cost | None, deadline_s: float | None =
         limits=Budget(deadline_s=deadline_s),
         predicted=PREDICTED,
     )
+
+
+def answer(device: VirtualDevice, spent: Cost | None, deadline_s: float | None = 30.0) -> Answer:
+    """What came of a dispatch to `device`; None where nothing did."""
+    dispatch = dispatched(device, deadline_s)
     if spent is None:
         return Answer(dispatch=dispatch, verdict="failed", reason="dropout")
     report = Report(spent=spent, source="simulated", loss=1.0, examples=3, steps=1)
     return Answer(dispatch=dispatch, verdict="accepted", report=report)
 
 
-def test_a_round_lasts_as_long_as_its_slowest_device() -> None:
+def test_time_moves_to_what_arrives_next_and_never_back() -> None:
     world = VirtualWorld(FLEET)
-    slow, fast = replace(PREDICTED, time_s=12.0), replace(PREDICTED, time_s=3.0)
-    assert world.advance(world.now_s(), [answer(KEPT[0], fast), answer(KEPT[1], slow)], ROUND) == {}
-    assert world.now_s() == 12.0 + BETWEEN_ROUNDS_S
-    assert world.advance(world.now_s(), [], ROUND + 1) == {}
-    assert world.now_s() == 12.0 + 2 * BETWEEN_ROUNDS_S
+    dispatch = replace(dispatched(KEPT[0]), sent_s=100.0)
+    assert world.arrival_s(dispatch, 12.0) == 112.0
+    assert not world.reach(112.0, more_may_come=True)
+    assert world.now_s() == 0.0
+    assert world.reach(112.0, more_may_come=False)
+    assert world.reach(50.0, more_may_come=False)
+    assert world.now_s() == 112.0
+    world.rest()
+    assert world.now_s() == 112.0 + BETWEEN_ROUNDS_S
 
 
 @pytest.mark.parametrize(("deadline_s", "waited_s"), [(30.0, 30.0), (None, 7.0)])
@@ -61,13 +70,13 @@ def test_a_lost_device_is_waited_for_and_did_a_share_of_its_work(
     world = VirtualWorld(FLEET)
     share = LOST[0].conditions(ROUND).drops_out_at
     assert share is not None
-    lost = world.advance(0.0, [answer(LOST[0], None, deadline_s)], ROUND)
+    lost = world.spent([answer(LOST[0], None, deadline_s)])
     assert list(lost) == [node_of(LOST[0].number)]
     spent = lost[node_of(LOST[0].number)]
     assert spent.energy_j == pytest.approx(6.0 * share + 4.0)
     assert (spent.radio_j, spent.uplink_bytes, spent.downlink_bytes) == (4.0, 0, 2_000)
     assert spent.time_s == waited_s
-    assert world.now_s() == waited_s + BETWEEN_ROUNDS_S
+    assert world.arrival_s(dispatched(LOST[0], deadline_s), None) == waited_s
 
 
 def test_rounds_drain_batteries_and_devices_on_mains_have_none() -> None:
@@ -75,7 +84,7 @@ def test_rounds_drain_batteries_and_devices_on_mains_have_none() -> None:
     phone = next(d for d in KEPT if d.battery is not None and not d.battery.at(100.0).charging)
     board = next(d for d in KEPT if d.battery is None)
     assert phone.battery is not None
-    world.advance(0.0, [answer(phone, replace(PREDICTED, energy_j=500.0)), answer(board, PREDICTED)], ROUND)
+    world.spent([answer(phone, replace(PREDICTED, energy_j=500.0)), answer(board, PREDICTED)])
     start, left = world.charge(node_of(phone.number))
     assert start == 0.5
     assert left == pytest.approx(0.5 - 500.0 / phone.battery.capacity_j)
@@ -87,7 +96,8 @@ def test_rounds_drain_batteries_and_devices_on_mains_have_none() -> None:
 
 def test_a_world_that_is_restored_goes_on_as_it_was() -> None:
     world, other = VirtualWorld(FLEET), VirtualWorld(FLEET)
-    world.advance(0.0, [answer(device, PREDICTED) for device in KEPT], ROUND)
+    world.spent([answer(device, PREDICTED) for device in KEPT])
+    world.rest()
     other.restore(json.loads(json.dumps(world.to_json())))
     assert other.now_s() == world.now_s()
     nodes = [node_of(device.number) for device in FLEET]
