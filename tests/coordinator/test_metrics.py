@@ -32,7 +32,7 @@ class Watched:
         self.state, self.settings = federation.state, federation.coordinator.settings
         self.planned = federation.plan()
         self.dispatch = self.planned.dispatches[0]
-        self.row = federation.step().row
+        self.row = replace(federation.step().row, applied=True)
 
     def value(self, name, **labels):
         return self.registry.get_sample_value(name, {"federation": "test", **labels})
@@ -160,7 +160,7 @@ def test_bytes_are_counted_raw_and_on_the_wire(watched):
         ("outdated", "stale"),
         ("memory_bytes", "refused"),
         ("error", "error"),
-        ("Traceback: at 0x7f", "error"),
+        ("Traceback: at 0x7f", "refused"),
     ],
 )
 def test_tasks_are_counted_by_a_bounded_outcome(watched, word, outcome):

@@ -90,7 +90,7 @@ def test_prometheus_scrapes_what_the_fleet_did(exporter, prometheus):
     answers = [answer_of(dispatch) for dispatch in honest]
     answers.append(Answer(dispatch=hostile, verdict="rejected", reason="norm"))
     raw_bytes = sum(dispatch.index_map.schema.nbytes for dispatch in honest)
-    row = replace(federation.step().row, completed=4)
+    row = replace(federation.step().row, completed=4, applied=True)
     metrics(
         Closed(
             row=row,

@@ -47,9 +47,10 @@ class Post:
         """The next reply and the plan that it answers; None where `until_s` comes first."""
         while True:
             some = self._look()
-            arrives_s = self._come[0][0] if self._come else until_s
-            if self._environment.reach(min(arrives_s, until_s), more_may_come=bool(self._waiting)):
-                if not self._come or arrives_s > until_s:
+            first_s = min([until_s, *(each[0] for each in self._come[:1])])
+            if self._environment.reach(first_s, more_may_come=bool(self._waiting)):
+                # What has come by now is not too late for having been looked for late.
+                if not self._come or self._come[0][0] > self._environment.now_s():
                     return None
                 *_, plan_id, reply = heapq.heappop(self._come)
                 return plan_id, reply

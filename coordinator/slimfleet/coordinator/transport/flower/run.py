@@ -81,6 +81,7 @@ def _until_due(coordinator: Coordinator, grid: Grid, post: Post) -> Iterator[Eve
         came = post.next_before(coordinator.next_alarm_s())
         if came is not None:
             yield deliver(coordinator, *came)
+            continue
         silent = coordinator.expire(environment.now_s())
         post.forget({each.dispatch.plan_id for each in silent if each.dispatch is not None})
         yield from silent
