@@ -61,6 +61,7 @@ def page() -> str:
     tables = [
         ("At the root", CoordinatorSettings),
         ("[selection]", type(CoordinatorSettings().selection)),
+        ("[pacing]", type(CoordinatorSettings().pacing)),
         ("[budget]", Budget),
         ("[planner]", type(CoordinatorSettings().planner)),
         ("[client]", type(CoordinatorSettings().client)),

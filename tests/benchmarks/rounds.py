@@ -167,9 +167,9 @@ def ratio(results: Mapping[str, Sequence[Reached]], way: str, other: str) -> str
 INTRODUCTION = f"""# Rounds that do not wait
 
 Written by `make bench-rounds` ({{when}}). Virtual time until the global model first classifies {ACCURACY:.0%} of the
-digits correctly, on {COMMON["fleet.devices"]} virtual devices. In each round {DROPOUT:.0%} of them vanish, and the speed
-of each varies by a log-normal factor of sigma {SIGMA:g} (`fleet.speed_noise`, cut at two sigma). Devices train at a mean
-power of {POWER_W:g} W, so that a round takes seconds, most of them training.
+digits correctly, on {COMMON["fleet.devices"]} virtual devices. In each round {DROPOUT:.0%} of them vanish, and the
+speed of each varies by a log-normal factor of sigma {SIGMA:g} (`fleet.speed_noise`, cut at two sigma). Devices train at
+a mean power of {POWER_W:g} W, so that a round takes seconds, most of them training.
 
 {{settings}}.
 
@@ -177,8 +177,8 @@ power of {POWER_W:g} W, so that a round takes seconds, most of them training.
 
 NOTES = """
 
-Energy, bytes and devices are means over the seeds, up to that moment, with the work that is in flight then. A device
-that vanishes is noticed after as long as it was predicted to take. Time at work leaves out the minute between two
+Energy, bytes and devices are means over the seeds, up to that moment and with the work in flight then. A device that
+vanishes is noticed after as long as it was predicted to take. Time at work leaves out the minute between two
 synchronous rounds (column *pauses*), which asynchronous updates do not have: with it they would look better still. What
 is saved in time is paid in energy and bytes: by work that comes too late, and by stale updates, which count less.
 """

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from slimfleet.compression import Plan
+from slimfleet.compression import Plan, Report
+from slimfleet.compression.codec import encode
+from slimfleet.compression.codec.spec import PLAIN
+from slimfleet.compression.messages import text_of
+from slimfleet.compression.wire import Envelope
 from slimfleet.coordinator import Status, WallEnvironment
 from slimfleet.coordinator.observing.prometheus.exporter import FleetMetrics
 from slimfleet.coordinator.planning.assigning import MEMORY_SHARE, plan_id
@@ -238,3 +242,43 @@ def test_broken_budgets_and_empty_rounds_show_in_the_metrics(federate):
     assert value("client_tasks_total", device_class="phone-mid", outcome="timeout") == 4
     assert value("rounds_total", outcome="failed") == 1
     assert value("run_active") == 1
+
+
+def delivers(federation, dispatch, update):
+    """The device of this dispatch sends `update`."""
+    envelope = Envelope(base_version=dispatch.version, plan_id=dispatch.plan_id)
+    payload = encode(update, dispatch.update_map.schema, PLAIN, envelope=envelope).payload
+    spent = replace(dispatch.predicted, uplink_bytes=len(payload), downlink_bytes=len(dispatch.payload))
+    report = Report(spent=spent, source="simulated", loss=1.0, examples=10, steps=1)
+    return federation.receive(dispatch, payload, text_of(report))
+
+
+@pytest.mark.parametrize(("staleness", "moves"), [("none", 1.0), ("polynomial", (1 + 2**-0.5 + 3**-0.5) / 3)])
+def test_fifteen_updates_over_three_versions_move_the_model_as_fifteen_of_one(
+    federate, phone, staleness, moves
+):
+    """The mean is over updates, each of equal weight, however many came of one version; damping shortens stale ones."""
+    pacing = {"mode": "asynchronous", "buffer": 15, "concurrency": 20, "staleness": staleness}
+    changes = []
+    for name, parts in (("one", [15]), ("three", [5, 5, 5])):
+        federation = federate(state=name, pacing=pacing, planner={"widths": [1.0]})
+        nodes = list(range(101, 116))
+        for node in nodes:
+            federation.state.registry.register(node, phone, 10)
+        schema, rng = federation.state.schema.moving, np.random.default_rng(3)
+        update = {t.name: np.asarray(rng.normal(size=t.shape) * 1e-3, t.dtype) for t in schema.tensors}
+        begun, dispatches = federation.state.server.model(), []
+        for part in parts:
+            if dispatches:
+                assert not federation.coordinator.step().row.applied
+            dispatches += federation.coordinator.plan(0.0, part, nodes).dispatches
+        assert [delivers(federation, each, update).verdict for each in dispatches] == ["accepted"] * 15
+        assert federation.coordinator.is_due(0.0)
+        federation.coordinator.step()
+        after = federation.state.server.model()
+        changes.append({t.name: after[t.name] - begun[t.name] for t in schema.weights})
+    of_one, of_three = changes
+    for name in of_one:
+        if staleness == "none":
+            assert np.array_equal(of_one[name], of_three[name])
+        assert np.allclose(of_three[name], moves * of_one[name], atol=1e-6)

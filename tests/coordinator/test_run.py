@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from math import inf
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from slimfleet.coordinator import Answer, Closed, Planned, Saved, WallEnvironmen
 from slimfleet.coordinator.checkpoint import checkpoints
 from slimfleet.coordinator.observing.events import Waiting
 from slimfleet.coordinator.observing.prometheus.exporter import FleetMetrics
-from slimfleet.coordinator.transport.flower import deployed_server_app, run
+from slimfleet.coordinator.transport.flower import deployed_server_app, registering, run
 from slimfleet.simulations.grids.flower import context_of, give_id, identify_process
 
 
@@ -147,6 +148,21 @@ def test_a_node_that_never_introduces_itself_holds_up_no_round(unregistered):
     run(federation.coordinator, grid, None)
     assert [row.completed for row in federation.state.rows] == [3, 3, 3]
     assert grid.asked == dict.fromkeys(federation.devices, 1)
+
+
+def test_a_node_that_is_asked_again_is_not_waited_for_again(unregistered, monkeypatch):
+    """Also where the round would like to have it: it had its time when it was asked first."""
+    monkeypatch.setattr(registering, "REASK_S", 0.0)
+    federation, now = unregistered(), [0.0]
+    monkeypatch.setattr(registering, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    registrar = registering.Registrar(federation.state.registry, HandGrid(federation, silent={12: inf}))
+    registrar.ask([11, 12])
+    registrar.listen()
+    now[0] = 50.0
+    assert registrar.awaits([11, 12])
+    now[0] = 400.0
+    registrar.ask([11, 12])
+    assert not registrar.awaits([11, 12])
 
 
 def test_a_late_introduction_is_taken_when_it_comes(unregistered):

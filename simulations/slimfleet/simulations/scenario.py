@@ -16,7 +16,13 @@ from slimfleet.compression.edge.task_loader import existing_folders, load_task, 
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.foreign_text import foreign_text
 from slimfleet.compression.profiles import load_profiles
-from slimfleet.coordinator.settings import RENAMED, CoordinatorSettings, ServerSettings, settings_of
+from slimfleet.coordinator.settings import (
+    RENAMED,
+    CoordinatorSettings,
+    PacingSettings,
+    ServerSettings,
+    settings_of,
+)
 from slimfleet.simulations.fleet import check_fleet
 from slimfleet.simulations.settings import FleetSettings, RunSettings, Scenario, TaskSettings
 
@@ -168,7 +174,8 @@ __all__ = ["baseline_settings"]
 
 
 def baseline_settings(scenario: Scenario) -> CoordinatorSettings:
-    """The scenario's settings without budgets: random devices train the whole model for one epoch, sent in float32.
+    """The scenario's settings without budgets: random devices train the whole model for one epoch, sent in float32, and
+    every round waits for all of them.
 
     Updates count as they come: the rival is not held back by bounds against hostile devices.
     The limits stay, so that the rounds that break them are counted; the plans ignore them.
@@ -179,6 +186,7 @@ def baseline_settings(scenario: Scenario) -> CoordinatorSettings:
         name="baseline",
         rounds=scenario.run.baseline_rounds,
         selection=replace(ours.selection, policy="uniform", battery_floor=0.0),
+        pacing=PacingSettings(),
         planner=replace(
             ours.planner, policy="fixed", widths=(1.0,), batch_sizes=ours.planner.batch_sizes[:1]
         ),

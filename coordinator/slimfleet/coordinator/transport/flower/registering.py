@@ -29,6 +29,8 @@ class Registrar:
     def __init__(self, registry: Registry, grid: Grid) -> None:
         self._registry, self._grid = registry, grid
         self._asked: dict[int, float] = {}
+        """Node -> when it was last asked."""
+        self._first_asked: dict[int, float] = {}
         self._pending: dict[str, int] = {}
         """Message id -> the node whose answer is awaited."""
         self.problems: dict[int, str] = {}
@@ -45,6 +47,7 @@ class Registrar:
         ids = self._grid.push_messages([registration_request(node) for node in due])
         self._pending |= dict(zip(ids, due, strict=True))
         self._asked |= dict.fromkeys(due, now)
+        self._first_asked = dict.fromkeys(due, now) | self._first_asked
 
     def listen(self) -> None:
         """Take in what has come."""
@@ -66,7 +69,10 @@ class Registrar:
                 log.info("%s has registered, with %d examples", self._registry.label(node), said.examples)
 
     def awaits(self, nodes: Sequence[int], patience_s: float = PATIENCE_S) -> bool:
-        """Whether an answer of one of `nodes` may still come, asked for less than `patience_s` ago."""
+        """Whether a first answer of one of `nodes` may still come, first asked for less than `patience_s` ago.
+
+        One that was silent for so long is asked again now and then, and holds up nobody.
+        """
         late = time.monotonic() - patience_s
         waiting = set(self._pending.values()) & set(nodes)
-        return any(self._asked[node] > late for node in waiting)
+        return any(self._first_asked[node] > late for node in waiting)
