@@ -1,4 +1,4 @@
-"""Run digits and die by SIGKILL, for test_resume.py: `killed_run.py OUT between|within`."""
+"""Run digits and die by SIGKILL, for test_resume.py: `killed_run.py OUT between|within MODE [BACKEND]`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ from pathlib import Path
 
 from slimfleet.coordinator import Answer, Event, Observer, Planned, Saved
 from slimfleet.simulations import load_scenario, simulate
+from slimfleet.simulations.run import Backend
 
 OPTIONS = {"rounds": "5", "fleet.devices": "40", "selection.per_round": "10", "planner.widths": "[1.0, 0.5]"}
+MODES = {
+    "waiting": {},
+    "over-selection": {"pacing.surplus": "5"},
+    "asynchronous": {"pacing.mode": "asynchronous", "pacing.buffer": "8", "pacing.concurrency": "16"},
+}
 KILLED_IN = 3
 """The round after which, or within which, the process dies."""
 ANSWERS = 6
@@ -27,7 +33,7 @@ class Dies:
 
     def __call__(self, event: Event) -> None:
         match event:
-            case Planned():
+            case Planned() if event.round_number != self._round:
                 self._round, self._answers = event.round_number, 0
             case Answer():
                 self._answers += 1
@@ -37,10 +43,12 @@ class Dies:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(out: Path, *observers: Observer) -> None:
+def run(out: Path, mode: str, *observers: Observer, backend: Backend = "local") -> None:
     """The run, to its end where nothing ends it."""
-    simulate(load_scenario("digits", OPTIONS), out, observers=observers)
+    scenario = load_scenario("digits", OPTIONS | MODES[mode] | {"fleet.dropout": "0.2"})
+    simulate(scenario, out, backend=backend, observers=observers)
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), Dies(sys.argv[2]))
+    out, when, mode, *others = sys.argv[1:]
+    run(Path(out), mode, Dies(when), backend="ray" if others == ["ray"] else "local")
