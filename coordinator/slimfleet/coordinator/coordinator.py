@@ -87,7 +87,7 @@ class Coordinator:
         """Choose at most `most` devices, plan for each, and put their dispatches in flight.
 
         `nodes` are those that the transport reaches; None is every registered device. The first call after a `step`
-        opens a round. Devices that already take part in it are not considered again.
+        opens a round. Devices at work, and those that have answered since the last step, are not considered.
         """
         began, state = self._stopwatch(), self.state
         opened = self._open_round(now_s, began)
@@ -111,13 +111,14 @@ class Coordinator:
         opened.closes_s = min(
             opened.closes_s, pacing.closes_s(self.settings.pacing, now_s, self._times(dispatches))
         )
-        opened.handed_out_at = self._stopwatch()
+        planned_at = self._stopwatch()
+        opened.handed_out_at = opened.handed_out_at or planned_at
         return Planned(
             round_number=opened.number,
             dispatches=dispatches,
             skipped=assigner.skipped,
             reachable=frozenset(statuses),
-            seconds=opened.handed_out_at - began,
+            seconds=planned_at - began,
             settings=self.settings,
             state=state,
         )
