@@ -110,10 +110,13 @@ CASES: Mapping[str, Case] = {
                 warmup=0.1,
                 precision="bfloat16",
             ),
-            recipe="prune: share=0.68, epochs=4, learning_rate=0.03, weight_decay=0.0001, batch_size=128, "
-            "soft_labels=0.7, precision=bfloat16; distil: epochs=6, learning_rate=0.05, weight_decay=0.0001, "
-            "batch_size=128, precision=bfloat16; quantise: weights=3, epochs=3, learning_rate=0.0005, "
-            "batch_size=128, soft_labels=0.7, precision=bfloat16; fold; round",
+            recipe="prune: share=0.69, of=parameters, epochs=4, learning_rate=0.03, weight_decay=0.0001, "
+            "batch_size=128, soft_labels=0.7, precision=bfloat16; "
+            "distil: epochs=8, learning_rate=0.05, weight_decay=0.0001, batch_size=128, precision=bfloat16; "
+            "sparsify: share=0.6, epochs=4, learning_rate=0.02, weight_decay=0.0001, batch_size=128, "
+            "soft_labels=0.7, precision=bfloat16; "
+            "quantise: weights=3, epochs=3, learning_rate=0.0005, batch_size=128, soft_labels=0.7, "
+            "precision=bfloat16; fold; round",
             parameters=0.33,
             flops=0.33,
             size=1 / 50,
