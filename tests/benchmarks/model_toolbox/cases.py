@@ -116,7 +116,7 @@ CASES: Mapping[str, Case] = {
             "sparsify: share=0.6, epochs=4, learning_rate=0.02, weight_decay=0.0001, batch_size=128, "
             "soft_labels=0.7, precision=bfloat16; "
             "quantise: weights=3, epochs=3, learning_rate=0.0005, batch_size=128, soft_labels=0.7, "
-            "precision=bfloat16; fold; round",
+            "precision=bfloat16; fold; round: mantissa=5",
             parameters=0.33,
             flops=0.33,
             size=1 / 50,
