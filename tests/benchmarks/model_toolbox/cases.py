@@ -90,9 +90,9 @@ CASES: Mapping[str, Case] = {
             task="fashion-mnist",
             options={"model": "mobilenet"},
             training=_adamw(8, 5e-3),
-            recipe="prune: share=0.74, epochs=4, learning_rate=0.02, weight_decay=0.0001, soft_labels=0.7; "
-            "distil: epochs=5, learning_rate=0.03, weight_decay=0.0001; "
-            "quantise: weights=4, epochs=2, learning_rate=0.0005, soft_labels=0.7; fold; round",
+            recipe="prune: share=0.74, epochs=3, learning_rate=0.02, weight_decay=0.0001, soft_labels=0.7; "
+            "distil: epochs=4, learning_rate=0.03, weight_decay=0.0001; "
+            "quantise: weights=3, epochs=2, learning_rate=0.001, soft_labels=0.7; fold; round: mantissa=5",
             teachers=("resnet20",),
             parameters=0.30,
             flops=0.27,
