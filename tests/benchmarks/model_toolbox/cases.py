@@ -113,7 +113,7 @@ CASES: Mapping[str, Case] = {
             recipe="prune: share=0.69, of=parameters, epochs=4, learning_rate=0.03, weight_decay=0.0001, "
             "batch_size=128, soft_labels=0.7, precision=bfloat16; "
             "distil: epochs=8, learning_rate=0.05, weight_decay=0.0001, batch_size=128, precision=bfloat16; "
-            "sparsify: share=0.6, epochs=4, learning_rate=0.02, weight_decay=0.0001, batch_size=128, "
+            "sparsify: share=0.63, epochs=4, learning_rate=0.02, weight_decay=0.0001, batch_size=128, "
             "soft_labels=0.7, precision=bfloat16; "
             "quantise: weights=3, epochs=3, learning_rate=0.0005, batch_size=128, soft_labels=0.7, "
             "precision=bfloat16; fold; round: mantissa=5",
