@@ -94,7 +94,7 @@ class Coordinator:
         statuses = {
             node: status
             for node in known
-            if node not in busy and (status := self.environment.status(node, opened.number))
+            if node not in busy and (status := self.environment.status(state.registry[node], opened.number))
         }
         assigner = Assigner(
             self.settings, state.registry, state.calibration, self.cost_model, opened.downlink
@@ -248,6 +248,8 @@ class Coordinator:
             return answer
         opened = self._opened()
         opened.answers.append(answer)
+        if answer.condition is not None:
+            self.state.registry[answer.dispatch.node].hear(answer.condition, self.environment.now_s())
         if answer.verdict != "accepted":
             level = logging.WARNING if answer.verdict == "rejected" else logging.INFO
             how = "update of %s rejected" if answer.verdict == "rejected" else "%s failed"

@@ -37,7 +37,7 @@ from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.sending.downlink import Downlink
 from slimfleet.coordinator.sending.versions import Versions
 
-FORMAT = 6
+FORMAT = 7
 VALUES = "state.json"
 SERVER = "server.safetensors"
 VERSION = "version-"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from slimfleet.client.device import Participant
-from slimfleet.compression import BudgetExceeded, PayloadError
+from slimfleet.compression import BudgetExceeded, PayloadError, PolicyRefusal
 from slimfleet.compression.messages import text_of
 from slimfleet.coordinator import Answer, Closed, Coordinator, Dispatch, Planned
 from slimfleet.simulations.fleet import build_fleet
@@ -32,14 +33,21 @@ class InProcess:
     def of(cls, scenario: Scenario) -> InProcess:
         """The coordinator and the virtual fleet of a scenario."""
         fleet = build_fleet(scenario.fleet, scenario.coordinator.seed)
-        coordinator = Coordinator(build_task_of(scenario), scenario.coordinator, VirtualWorld(fleet))
+        world = VirtualWorld(fleet)
+        coordinator = Coordinator(build_task_of(scenario), scenario.coordinator, world)
         devices = VirtualDevices(scenario, state=None)
-        return cls(coordinator, {node_of(each.number): devices.device(each.number) for each in fleet})
+        numbers = {node_of(each.number): each.number for each in fleet}
+        return cls(
+            coordinator,
+            {node: devices.device(number, partial(world.moment, node)) for node, number in numbers.items()},
+        )
 
     def __post_init__(self) -> None:
         for node, device in self.devices.items():
             registration = device.registration()
-            self.coordinator.state.registry.register(node, registration.profile, registration.examples)
+            registry = self.coordinator.state.registry
+            registry.register(node, registration.profile, registration.examples)
+            registry[node].hear(registration.condition, self.coordinator.environment.now_s())
 
     def plan(self) -> Planned:
         """Put the next round's dispatches in flight."""
@@ -52,6 +60,8 @@ class InProcess:
             payload, report = self.devices[dispatch.node].do_round(dispatch.assignment, dispatch.payload)
         except BudgetExceeded as refusal:
             return self.coordinator.fail(dispatch.plan_id, refusal.constraint, str(refusal))
+        except PolicyRefusal as refusal:
+            return self.coordinator.fail(dispatch.plan_id, refusal.reason, str(refusal), refusal.spent)
         except PayloadError as refusal:
             return self.coordinator.fail(dispatch.plan_id, refusal.reason, str(refusal))
         except DeviceLost as lost:

@@ -113,7 +113,7 @@ def _run(
     coordinator = Coordinator(build_task_of(scenario), settings, world)
     engine = _engine(scenario, out / "devices", backend)
     try:
-        grid = EngineGrid([node_of(device.number) for device in fleet], engine)
+        grid = EngineGrid([node_of(device.number) for device in fleet], engine, world.moment)
         run(coordinator, grid, out, observers, everyone=True)
     finally:
         engine.close()

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Literal
 
-from slimfleet.compression import PayloadError, Report, Tensors
+from slimfleet.compression import Condition, PayloadError, Report, Tensors
 from slimfleet.compression.messages import Spent, parse
 from slimfleet.coordinator.receiving.bounds import FleetBounds
 from slimfleet.coordinator.receiving.checks import (
@@ -48,6 +48,12 @@ class Answer:
     """Constraints of the budget that the spent cost exceeds."""
     norms: Norms | None = None
     """Of the update, where it could be decoded, whether or not it is used."""
+
+    @property
+    def condition(self) -> Condition | None:
+        """What the device states of its condition; None where it states nothing that is credible."""
+        said = self.report or self.spent
+        return None if said is None else said.condition
 
 
 REPLAY = Answer(

@@ -57,7 +57,7 @@ def run(
         for observer in observers:
             observer(event)
 
-    registrar = Registrar(state.registry, grid)
+    registrar = Registrar(state.registry, grid, environment.now_s)
     while state.next_round <= settings.rounds:
         for waiting in _gathering(coordinator, grid, registrar, everyone):
             log.info("round %d is waiting: %s", state.next_round, waiting.text)
