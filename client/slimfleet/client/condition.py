@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from slimfleet.client.meters.battery import BatteryStatus, read_batteries, read_chargers
@@ -10,7 +11,10 @@ from slimfleet.client.meters.memory import free_memory_bytes
 from slimfleet.client.meters.sysfs import read_number
 from slimfleet.compression.types import Condition
 
-__all__ = ["read_condition"]
+__all__ = ["LOOK_S", "looking", "read_condition"]
+
+LOOK_S = 0.5
+"""Steps of half a second and more have a look each; with shorter ones, a change is seen within a second."""
 
 COLDEST_C, WARMEST_C = -60.0, 200.0
 """Readings outside are those of a broken or disabled sensor."""
@@ -31,6 +35,21 @@ def read_condition(root: Path = Path("/"), metered: bool | None = None) -> Condi
         temperature_c=_temperature_c(batteries, root / "sys" / "class" / "thermal"),
         free_memory_bytes=free_memory_bytes(root / "proc"),
     )
+
+
+def looking(
+    look: Callable[[], Condition], clock: Callable[[], float] = time.monotonic
+) -> Callable[[], Condition]:
+    """The condition as `look` finds it, at most `LOOK_S` old: between short steps, sensors are not read every time."""
+    seen: list[tuple[float, Condition]] = []
+
+    def recent() -> Condition:
+        now_s = clock()
+        if not seen or now_s - seen[0][0] >= LOOK_S:
+            seen[:] = [(now_s, look())]
+        return seen[0][1]
+
+    return recent
 
 
 def _charge(batteries: Sequence[BatteryStatus]) -> float | None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from datetime import time as clock_time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le, MinLen
 
-from slimfleet.client.condition import read_condition
+from slimfleet.client.condition import looking, read_condition
 from slimfleet.client.device import Device
 from slimfleet.client.figures import cores
 from slimfleet.client.ledger import Balance, DeviceLedger
@@ -67,12 +68,13 @@ def deployed_device(
     arguments: Mapping[str, Any],
     began: Began | None = None,
     root: Path = Path("/"),
+    clock: Callable[[], float] = time.monotonic,
 ) -> Device:
     """The device of this node, for a task by name or `module:object` and its arguments.
 
     `began` is when the work on a message began; its round is charged from there on, by default from now. Under `root`
-    are the files that show the device's condition. What is found out about the model is kept in the state folder.
-    Raises BadInput, in one line that says what to put right.
+    are the files that show the device's condition; `clock` is in seconds. What is found out about the model is kept in
+    the state folder. Raises BadInput, in one line that says what to put right.
     """
     since = Began.now() if began is None else began
     node = config_as(NodeConfig, node_config, "node-config")
@@ -93,10 +95,12 @@ def deployed_device(
 
     def open_ledger(assignment: Assignment) -> DeviceLedger:
         power_w = assignment.budget.power_w
-        return DeviceLedger(profile, power_w, meter, time.monotonic, time.sleep, began=since)
+        return DeviceLedger(profile, power_w, meter, clock, time.sleep, began=since)
+
+    condition = looking(partial(read_condition, root, node.metered), clock)
 
     def sense(round_number: int, spent: Balance) -> tuple[Condition, clock_time]:
-        return read_condition(root, node.metered), datetime.now().time()
+        return condition(), datetime.now().time()
 
     return Device(
         node.partition_id,

@@ -110,7 +110,7 @@ _WORDS: Mapping[str, Callable[[Policy, Condition], str]] = MappingProxyType(
 
 def reason_in_words(reason: str, policy: Policy, condition: Condition) -> str:
     """The refusal that `refusal` gave, as one line for people."""
-    return f"the device's policy: {_WORDS[reason](policy, condition)}"
+    return _WORDS[reason](policy, condition)
 
 
 def read_policy(path: Path) -> Policy:

@@ -43,7 +43,8 @@ class Watch:
         condition, clock_time = self.sense(round_number, spent)
         reason = refusal(self.policy, condition, clock_time)
         if reason is not None:
-            raise PolicyRefusal(reason, reason_in_words(reason, self.policy, condition))
+            words = reason_in_words(reason, self.policy, condition)
+            raise PolicyRefusal(reason, f"by its own policy: {words}")
 
 
 UNWATCHED = Watch()

@@ -141,8 +141,8 @@ class Skip:
     """A device that fits no plan, and the constraint that binds."""
 
     constraint: str
-    """A field name of `Budget`; `battery`: the charge is below the floor; or `profile`: the device's figures make no
-    plan possible."""
+    """A field name of `Budget`; `battery`: the charge is below the floor; `policy`: the device has just refused a round
+    by its own policy; or `profile`: the device's figures make no plan possible."""
     needed: float
     limit: float
 
@@ -151,6 +151,8 @@ class Skip:
         """One sentence for people."""
         if self.constraint == "battery":
             return f"battery: charged to {self.limit:.0%}, the floor is {self.needed:.0%}"
+        if self.constraint == "policy":
+            return f"policy: its own forbade a round {self.limit:.3g} s ago, it is asked after {self.needed:.3g} s"
         if self.constraint == "profile":
             return "profile: no plan can be made from the figures that the device states"
         return f"{self.constraint}: the smallest plan needs {self.needed:.4g}, the limit is {self.limit:.4g}"

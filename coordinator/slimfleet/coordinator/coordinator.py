@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from slimfleet.compression import Evaluation, PayloadError, Task, Tensors
 from slimfleet.compression.cost import RUNTIMES, CostModel, work_of
+from slimfleet.compression.errors import POLICY_REASONS
 from slimfleet.compression.messages import Spent
 from slimfleet.compression.pruning import select_channels
 from slimfleet.compression.pruning.blueprint import blueprint
@@ -97,7 +98,7 @@ class Coordinator:
             if node not in busy and (status := self.environment.status(state.registry[node], opened.number))
         }
         assigner = Assigner(
-            self.settings, state.registry, state.calibration, self.cost_model, opened.downlink
+            self.settings, state.registry, state.calibration, self.cost_model, opened.downlink, now_s
         )
         assigner.assign(statuses, most)
         state.in_flight |= {dispatch.plan_id: dispatch for dispatch in assigner.dispatches}
@@ -249,7 +250,8 @@ class Coordinator:
         opened = self._opened()
         opened.answers.append(answer)
         if answer.condition is not None:
-            self.state.registry[answer.dispatch.node].hear(answer.condition, self.environment.now_s())
+            record, now_s = self.state.registry[answer.dispatch.node], self.environment.now_s()
+            record.hear(answer.condition, now_s, refused=answer.reason in POLICY_REASONS)
         if answer.verdict != "accepted":
             level = logging.WARNING if answer.verdict == "rejected" else logging.INFO
             how = "update of %s rejected" if answer.verdict == "rejected" else "%s failed"

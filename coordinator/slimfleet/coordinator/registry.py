@@ -35,6 +35,8 @@ class DeviceRecord:
     """Its condition, as it stated it last."""
     stated_at_s: float | None = None
     """When that was, by the environment's time; None where it never stated any."""
+    refused_at_s: float | None = None
+    """When it refused a round by its own policy, where that is the last that came from it."""
     participations: int = 0
     skips: int = 0
     rejections: int = 0
@@ -51,9 +53,10 @@ class DeviceRecord:
     last_problem: str = ""
     """Why its last answer was of no use, for people; empty where it was used."""
 
-    def hear(self, condition: Condition, now_s: float) -> None:
-        """Take what the device states of its condition."""
+    def hear(self, condition: Condition, now_s: float, *, refused: bool = False) -> None:
+        """Take what the device states of its condition, in a refusal by its own policy or otherwise."""
         self.stated, self.stated_at_s = condition, now_s
+        self.refused_at_s = now_s if refused else None
 
     def learn_startup(self, seen: Startup, *, at_least: bool = False) -> None:
         """Take a start-up into account: more counts at once, less by half. With `at_least` it may have been more."""

@@ -61,6 +61,9 @@ class SelectionSettings:
     battery_floor: Share = 0.2
     """State of charge below which a device is skipped unless it charges. A battery of unknown charge counts as half-way
     between this and full."""
+    policy_pause_s: NotNegative = 300.0
+    """Time for which a device that refused a round by its own policy is not asked again: every question costs it the
+    start of a process and a download."""
     condition_max_age_s: Positive = CONDITION_MAX_AGE_S
     """Age at which what a device stated of its condition (battery, charging, free memory) becomes unknown again, in
     wall-clock time."""

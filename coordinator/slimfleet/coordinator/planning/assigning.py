@@ -37,6 +37,7 @@ class Assigner:
     calibration: Calibration
     cost_model: CostModel
     downlink: Downlink
+    now_s: float
     dispatches: list[Dispatch] = field(default_factory=list)
     skipped: dict[int, Skip] = field(default_factory=dict)
     """Node -> the constraint that left it without a plan."""
@@ -82,6 +83,10 @@ class Assigner:
         candidates = []
         for node, status in sorted(statuses.items()):
             record = self.registry[node]
+            if record.refused_at_s is not None and self.now_s - record.refused_at_s < settings.policy_pause_s:
+                waited_s = self.now_s - record.refused_at_s
+                self._skip(record, Skip(constraint="policy", needed=settings.policy_pause_s, limit=waited_s))
+                continue
             if status.battery is not None and not status.charging and status.battery < settings.battery_floor:
                 self._skip(
                     record, Skip(constraint="battery", needed=settings.battery_floor, limit=status.battery)

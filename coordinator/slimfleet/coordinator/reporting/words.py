@@ -32,6 +32,7 @@ _REASONS: Mapping[str, str] = {
     "local_steps": "not one training step fitted the budget",
     "examples": "the device has one example, on which the model cannot train alone",
     "battery": "the battery is below the floor for taking part",
+    "policy": "the device had just refused a round by its own policy",
     "battery_low": "the battery is below the device's own floor",
     "battery_unknown": "the device's own policy has a battery floor, and its charge is unknown",
     "not_charging": "the device's own policy asks for external power",

@@ -45,6 +45,7 @@ CONSTRAINTS = (
     "uplink_bytes",
     "downlink_bytes",
     "battery",
+    "policy",
     OTHER,
 )
 REJECTIONS = (*sorted(REASONS), "message", OTHER)
