@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,16 @@ from slimfleet.client.deployed import deployed_device
 from slimfleet.client.device import Device
 from slimfleet.client.tasks import TASKS
 from slimfleet.compression import PolicyRefusal
-from slimfleet.compression.edge.task_loader import load_task
+from slimfleet.compression.edge.task_loader import load_task, make_importable
 from slimfleet.compression.messages import text_of
 from slimfleet.compression.profiles import load_profiles
-from slimfleet.coordinator import Coordinator, Dispatch, WallEnvironment
+from slimfleet.coordinator import Coordinator, WallEnvironment
 from slimfleet.coordinator.settings import settings_of
 
 ROUNDS = 200
 FLOOR = 0.30
 POLICY = f"battery_floor = {FLOOR}\ncharging_only = true\nwarmest_c = 45\nunmetered_only = true\n"
-TASK = {"partitions": 200, "alpha": 10.0}
+NAME, TASK = "points:Points", {"partitions": 4, "alpha": 10.0}
 SETTINGS: dict[str, Any] = {
     "rounds": ROUNDS,
     "evaluate_every": ROUNDS,
@@ -99,6 +99,11 @@ class Stepping:
         return self.task.loss(outputs, targets)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _points() -> None:
+    make_importable([str(Path(__file__).parent.parent / "simulations")])
+
+
 @pytest.fixture
 def node_config(tmp_path: Path) -> dict[str, Any]:
     # Without a capacity, the coordinator does not pace the battery: budgets do not depend on what was stated.
@@ -111,64 +116,40 @@ def node_config(tmp_path: Path) -> dict[str, Any]:
 def device_of(config: Mapping[str, Any], number: int, state: Path, phone: Phone | None = None) -> Device:
     own = {**config, "partition-id": number, "state": str(state)}
     if phone is None:
-        return deployed_device(own, "digits", TASK, root=state)
+        return deployed_device(own, NAME, TASK, root=state)
     policy = str(Path(config["profile"]).parent / "policy.toml")
     own |= {"policy": policy, "metered": False}
-    device = deployed_device(own, "digits", TASK, root=phone.root, clock=lambda: phone.now_s)
+    device = deployed_device(own, NAME, TASK, root=phone.root, clock=lambda: phone.now_s)
     stepping = Stepping(device.workbench.task, phone)
     return replace(device, workbench=replace(device.workbench, task=stepping))
 
 
-@dataclass
-class Federation:
-    """A coordinator in wall-clock time and two deployed devices, the first of which has a policy."""
+def coordinator_of(devices: Mapping[int, Device], clock: Callable[[], float]) -> Coordinator:
+    """A coordinator in wall-clock time, with which these devices have registered."""
+    task = load_task(NAME, TASKS, partitions=4, seed=0, options=TASK)
+    coordinator = Coordinator(task, settings_of(SETTINGS, "the test"), WallEnvironment(clock))
+    for node, device in devices.items():
+        said = device.registration()
+        coordinator.state.registry.register(node, said.profile, said.examples)
+        coordinator.state.registry[node].hear(said.condition, clock())
+    return coordinator
 
-    devices: Mapping[int, Device]
-    now_s: float = 0.0
 
-    def __post_init__(self) -> None:
-        task = load_task("digits", TASKS, partitions=200, seed=0, options=TASK)
-        world = WallEnvironment(lambda: self.now_s)
-        self.coordinator = Coordinator(task, settings_of(SETTINGS, "the test"), world)
-        registry = self.coordinator.state.registry
-        for node, device in self.devices.items():
-            said = device.registration()
-            registry.register(node, said.profile, said.examples)
-            registry[node].hear(said.condition, self.now_s)
-
-    def plan(self) -> tuple[Dispatch, ...]:
-        self.now_s += 600.0
-        return self.coordinator.plan(self.now_s, 2).dispatches
-
-    def work(self, dispatch: Dispatch) -> PolicyRefusal | None:
-        try:
-            payload, report = self.devices[dispatch.node].do_round(dispatch.assignment, dispatch.payload)
-        except PolicyRefusal as refusal:
-            self.coordinator.fail(dispatch.plan_id, refusal.reason, str(refusal), refusal.spent)
-            return refusal
-        answer = self.coordinator.receive(dispatch.plan_id, payload, text_of(report))
-        assert answer.verdict == "accepted", answer.message
-        return None
-
-    def model(self) -> bytes:
-        return b"".join(array.tobytes() for array in self.coordinator.state.server.state().values())
+def model_of(coordinator: Coordinator) -> bytes:
+    return b"".join(array.tobytes() for array in coordinator.state.server.state().values())
 
 
 def test_a_device_keeps_to_its_policy_over_200_rounds(tmp_path: Path, node_config: dict[str, Any]) -> None:
+    """`control` is a coordinator that gets the same answers, and none where the device refused."""
     rng = random.Random(3)
     phone = Phone(tmp_path)
     phone.show(60, charging=True)
     watched = device_of(node_config, 0, tmp_path / "watched", phone)
-    plain = device_of(node_config, 1, tmp_path / "plain")
-    federation = Federation({1: watched, 2: plain})
-    control = Federation(
-        {
-            1: device_of(node_config, 0, tmp_path / "control"),
-            2: device_of(node_config, 1, tmp_path / "control"),
-        }
-    )
+    devices = {1: watched, 2: device_of(node_config, 1, tmp_path / "plain")}
+    coordinator, control = (coordinator_of(devices, lambda: phone.now_s) for _ in range(2))
     expected: Counter[str] = Counter()
-    level, used = 60, 0
+    file = watched.store.path(0)
+    level, used, stopped = 60, 0, 0
     for number in range(1, ROUNDS + 1):
         level = min(max(level + rng.randint(-12, 12), 5), 100)
         phone.step_s = rng.choice([0.05, 0.2, 3.0])
@@ -177,43 +158,40 @@ def test_a_device_keeps_to_its_policy_over_200_rounds(tmp_path: Path, node_confi
         before = "battery_low" if level < 100 * FLOOR else None
         before = before or (None if phone.charging else "not_charging")
         before = before or ("too_warm" if phone.celsius > 45 else None)
-        file = watched.store.path(0)
-        kept = file.read_bytes() if file.exists() else b""
-        began, refusal = len(phone.steps), None
-        # The same work for both federations; in the other one, a device that refused is given none.
-        for dispatch, twin in zip(federation.plan(), control.plan(), strict=True):
+        kept, began, refused = file.read_bytes() if file.exists() else None, len(phone.steps), ""
+        both = [each.plan(phone.now_s, 2).dispatches for each in (coordinator, control)]
+        for dispatch, twin in zip(*both, strict=True):
             assert text_of(dispatch.assignment) == text_of(twin.assignment)
             assert dispatch.payload == twin.payload
-            refusal = federation.work(dispatch) if dispatch.node == 1 else refusal
-            if dispatch.node == 2:
-                assert federation.work(dispatch) is None
-                assert control.work(twin) is None
-            elif refusal is None:
-                assert control.work(twin) is None
+            try:
+                payload, report = devices[dispatch.node].do_round(dispatch.assignment, dispatch.payload)
+            except PolicyRefusal as refusal:
+                assert dispatch.node == 1
+                refused = refusal.reason
+                coordinator.fail(dispatch.plan_id, refused, str(refusal), refusal.spent)
+                control.fail(twin.plan_id, "dropout")
             else:
-                control.coordinator.fail(twin.plan_id, "dropout")
-        if refusal is None:
-            assert before is None
-            used += 1
-        else:
-            expected[refusal.reason] += 1
-            assert file.read_bytes() == kept if kept else not file.exists()
+                for each, plan_id in ((coordinator, dispatch.plan_id), (control, twin.plan_id)):
+                    assert each.receive(plan_id, payload, text_of(report)).verdict == "accepted"
         steps = phone.steps[began:]
-        assert all(charge >= FLOOR and charging for _, charge, charging in steps[:1])
+        if refused:
+            expected[refused] += 1
+            assert (file.read_bytes() if file.exists() else None) == kept
+        used += not refused
         if before is not None:
-            assert refusal is not None
-            assert refusal.reason == before
-            assert not steps, f"round {number} began"
+            assert (refused, steps) == (before, [])
         if phone.unplugged_s is not None:
-            # Within one second or one step, whichever is longer.
-            assert max(moment for moment, _, _ in steps) - phone.unplugged_s <= max(1.0, phone.step_s)
-        federation.coordinator.step(federation.now_s)
-        control.coordinator.step(control.now_s)
-        assert federation.model() == control.model(), f"round {number}"
-    totals = federation.coordinator.state.totals
-    assert totals.failed == dict(expected)
+            # Within one second or one step, whichever is longer; what was over by then is used.
+            last_s = max(moment for moment, _, _ in steps)
+            assert last_s - phone.unplugged_s <= max(1.0, phone.step_s)
+            assert refused == "not_charging" or phone.now_s - phone.unplugged_s <= 1.0
+            stopped += bool(refused)
+        for each in (coordinator, control):
+            each.step(phone.now_s)
+        assert model_of(coordinator) == model_of(control), f"round {number}"
+    assert coordinator.state.totals.failed == dict(expected)
     assert set(expected) == {"battery_low", "not_charging", "too_warm"}
-    assert used + sum(expected.values()) == ROUNDS
-    assert federation.coordinator.state.registry[1].participations == used > 20
+    assert coordinator.state.registry[1].participations == used == ROUNDS - sum(expected.values())
+    assert used > ROUNDS // 10
+    assert stopped > ROUNDS // 20
     assert all(charge >= FLOOR for _, charge, _ in phone.steps)
-    assert control.coordinator.state.totals.failed == {"dropout": sum(expected.values())}
