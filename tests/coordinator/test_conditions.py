@@ -4,7 +4,6 @@ it is."""
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -16,6 +15,7 @@ from slimfleet.compression.types import UNKNOWN, Startup
 from slimfleet.coordinator import WallEnvironment
 from slimfleet.coordinator.observing.prometheus.exporter import FleetMetrics
 from slimfleet.coordinator.planning.assigning import MEMORY_SHARE
+from slimfleet.coordinator.planning.selection import ORDERS
 from slimfleet.coordinator.transport.flower import deployed
 
 NOTHING = Cost(energy_j=0.5, radio_j=0.5, time_s=1.0, memory_bytes=0, uplink_bytes=0, downlink_bytes=9)
@@ -37,19 +37,21 @@ def test_a_battery_of_unknown_charge_is_not_taken_for_full(federate, phone):
     assert limits[14] is None  # on mains
 
 
-def test_a_device_whose_charge_is_unknown_comes_after_full_ones_and_before_nearly_empty_ones(federate, phone):
-    profile = replace(phone, battery_j=1e6)
-    first: Counter[int] = Counter()
-    for seed in range(60):
-        federation = federate(
-            seed=seed,
-            profiles=dict.fromkeys((11, 12, 13, 14), profile),
-            selection={"per_round": 1, "battery_floor": 0.0, "energy_exponent": 0.0},
-        )
-        levels = {11: 1.0, 12: None, 13: 0.02, 14: 0.02}
-        federation.world.statuses |= {node: Condition(battery=level) for node, level in levels.items()}
-        first[federation.plan().dispatches[0].node] += 1
-    assert first[11] > first[12] > first[13] + first[14]
+def test_selection_weighs_a_battery_of_unknown_charge_like_one_half_way(federate, phone, monkeypatch):
+    seen = {}
+
+    def order(candidates, settings, rng):
+        seen.update({each.node: (each.battery, each.charging) for each in candidates})
+        return ORDERS["uniform"](candidates, settings, rng)
+
+    monkeypatch.setitem(ORDERS, "utility", order)
+    federation = federate(
+        profiles={node: replace(phone, battery_j=1e6) for node in (11, 12, 13)},
+        selection={"battery_floor": 0.5},
+    )
+    federation.world.statuses |= {12: Condition(battery=0.9, charging=True), 13: Condition(charging=None)}
+    federation.plan()
+    assert seen == {11: (0.75, False), 12: (0.9, True), 13: (0.75, False), 14: (None, False)}
 
 
 def test_free_memory_limits_the_plan_where_it_is_known(federate, phone):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from slimfleet.client.device import Device
 from slimfleet.compression import BadInput, PolicyRefusal
 from slimfleet.compression.errors import POLICY_REASONS
 from slimfleet.compression.messages import text_of
@@ -19,11 +18,10 @@ from slimfleet.simulations.fleet import BEGIN, Moment, build_fleet
 from slimfleet.simulations.scenario import build_task_of
 from slimfleet.simulations.settings import FleetSettings
 from slimfleet.simulations.virtual_devices import VirtualDevices
-from slimfleet.simulations.world import node_of
 
 HERE = Path(__file__).parent
 SMALL = {
-    "rounds": "4",
+    "rounds": "3",
     "task.name": "points:Points",
     "task.import_from": json.dumps([str(HERE)]),
     "fleet.devices": "12",
@@ -117,21 +115,21 @@ def test_a_fleet_keeps_to_its_policy_in_every_harness(tmp_path: Path) -> None:
     assert "the device&#x27;s own policy" in (tmp_path / "out" / "report.html").read_text()
 
 
-def phone_of(scenario: Scenario) -> tuple[int, Moment]:
-    """A device with a battery, and the moment one virtual second before its charger is pulled out."""
-    virtual = next(each for each in build_fleet(scenario.fleet, 0) if each.battery is not None)
-    assert virtual.battery is not None
-    end_s = virtual.battery.plugged_from_s + PLUGGED_S
-    return virtual.number, Moment(end_s - 1.0, 0.5 * virtual.battery.capacity_j)
-
-
 def test_a_virtual_device_that_is_unplugged_stops_within_a_step() -> None:
-    scenario = scenario_of(**{"fleet.policy.charging_only": "true", "budget.power_w": "0.0001"})
-    number, moment = phone_of(scenario)
-    federation = InProcess.of(scenario_of(**{"budget.power_w": "0.0001", "selection.per_round": "12"}))
-    dispatch = next(each for each in federation.plan().dispatches if each.node == node_of(number))
-    device = VirtualDevices(scenario, None).device(number, lambda: moment)
-    assert isinstance(device, Device)
+    scenario = scenario_of(
+        **{
+            "fleet.policy.charging_only": "true",
+            "fleet.start_charge": "[0.8, 0.9]",
+            "budget.power_w": "0.0001",
+        }
+    )
+    fleet, devices = build_fleet(scenario.fleet, 0), VirtualDevices(scenario, None)
+    dispatches = InProcess.of(scenario).plan().dispatches
+    dispatch, battery = next(
+        (each, b) for each in dispatches if (b := fleet[each.node - 1].battery) is not None
+    )
+    end_s = battery.plugged_from_s + PLUGGED_S
+    device = devices.device(dispatch.node - 1, lambda: Moment(end_s - 1.0, battery.charge_j))
     with pytest.raises(PolicyRefusal) as refused:
         device.do_round(dispatch.assignment, dispatch.payload)
     assert refused.value.reason == "not_charging"
@@ -139,10 +137,10 @@ def test_a_virtual_device_that_is_unplugged_stops_within_a_step() -> None:
     assert spent is not None
     assert spent.cost.time_s >= 1.0
     assert spent.condition.charging is False
-    later = replace(moment, now_s=moment.now_s - 3_600.0)
-    VirtualDevices(scenario, None).device(number, lambda: later).do_round(
-        dispatch.assignment, dispatch.payload
-    )
+    earlier = devices.device(dispatch.node - 1, lambda: Moment(end_s - 3_600.0, battery.charge_j))
+    _, report = earlier.do_round(dispatch.assignment, dispatch.payload)
+    assert report.condition.charging
+    assert report.spent.time_s > spent.cost.time_s
 
 
 def test_quiet_hours_are_those_of_the_virtual_day() -> None:

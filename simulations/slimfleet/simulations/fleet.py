@@ -111,13 +111,18 @@ class VirtualDevice:
         """What this device finds of itself when it has spent so many seconds and joules of a round that began at
         `moment`. One on mains has external power."""
         battery = self._battery(moment, seconds, joules)
+        known = Condition(
+            battery=None if battery is None else battery.level,
+            charging=battery is None or battery.charging,
+        )
         settings, name = self.settings, self.profile.device_class
         warmth, memory = settings.temperature_c.get(name), settings.free_memory.get(name)
         share = settings.metered.get(name)
+        if share is None and warmth is None and memory is None:
+            return known
         metered, warm, free = _uniforms(self.seed, self.number, 1 + round_number, _SENSES, n=3)
-        return Condition(
-            battery=None if battery is None else battery.level,
-            charging=battery is None or battery.charging,
+        return replace(
+            known,
             metered=None if share is None else metered < share,
             temperature_c=None if warmth is None else _between(warmth, warm),
             free_memory_bytes=None
@@ -126,9 +131,11 @@ class VirtualDevice:
         )
 
     def _battery(self, moment: Moment, seconds: float, joules: float) -> VirtualBattery | None:
-        if self.battery is None or moment.charge_j is None:
-            return self.battery
-        began = replace(self.battery, charge_j=moment.charge_j, at_s=moment.now_s)
+        began = self.battery
+        if began is None:
+            return None
+        if moment.charge_j is not None:
+            began = replace(began, charge_j=moment.charge_j, at_s=moment.now_s)
         return began.at(moment.now_s + seconds).drained(joules)
 
     @property
