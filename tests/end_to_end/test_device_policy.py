@@ -153,8 +153,8 @@ def test_a_device_keeps_to_its_policy_over_200_rounds(tmp_path: Path, node_confi
     for number in range(1, ROUNDS + 1):
         level = min(max(level + rng.randint(-12, 12), 5), 100)
         phone.step_s = rng.choice([0.05, 0.2, 3.0])
-        phone.show(level, charging=rng.random() < 0.8, celsius=rng.choice([30.0, 44.0, 46.0]))
-        phone.begin(unplug_at=rng.randrange(4) if rng.random() < 0.3 else None)
+        phone.show(level, charging=rng.random() < 0.9, celsius=rng.choice([30.0, 44.0, 44.0, 46.0]))
+        phone.begin(unplug_at=rng.randrange(4) if rng.random() < 0.5 else None)
         before = "battery_low" if level < 100 * FLOOR else None
         before = before or (None if phone.charging else "not_charging")
         before = before or ("too_warm" if phone.celsius > 45 else None)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from slimfleet.client.device import Participant
 from slimfleet.compression import BudgetExceeded, PayloadError, PolicyRefusal
 from slimfleet.compression.messages import text_of
 from slimfleet.coordinator import Answer, Closed, Coordinator, Dispatch, Planned
-from slimfleet.simulations.fleet import build_fleet
+from slimfleet.simulations.fleet import BEGIN, Moment, build_fleet
 from slimfleet.simulations.scenario import build_task_of
 from slimfleet.simulations.settings import Scenario
 from slimfleet.simulations.virtual_devices import DeviceLost, VirtualDevices
@@ -28,6 +28,8 @@ class InProcess:
 
     coordinator: Coordinator
     devices: Mapping[int, Participant]
+    begun: dict[int, Moment] = field(default_factory=dict)
+    """Node -> when, in virtual time, its device began its last dispatch."""
 
     @classmethod
     def of(cls, scenario: Scenario) -> InProcess:
@@ -37,10 +39,9 @@ class InProcess:
         coordinator = Coordinator(build_task_of(scenario), scenario.coordinator, world)
         devices = VirtualDevices(scenario, state=None)
         numbers = {node_of(each.number): each.number for each in fleet}
-        return cls(
-            coordinator,
-            {node: devices.device(number, partial(world.moment, node)) for node, number in numbers.items()},
-        )
+        begun = dict.fromkeys(numbers, BEGIN)
+        reached = {node: devices.device(n, partial(begun.__getitem__, node)) for node, n in numbers.items()}
+        return cls(coordinator, reached, begun)
 
     def __post_init__(self) -> None:
         for node, device in self.devices.items():
@@ -52,7 +53,11 @@ class InProcess:
     def plan(self) -> Planned:
         """Put the next round's dispatches in flight."""
         per_round = self.coordinator.settings.selection.per_round
-        return self.coordinator.plan(self.coordinator.environment.now_s(), per_round)
+        world = self.coordinator.environment
+        planned = self.coordinator.plan(world.now_s(), per_round)
+        if isinstance(world, VirtualWorld):
+            self.begun.update({each.node: world.moment(each.node) for each in planned.dispatches})
+        return planned
 
     def work(self, dispatch: Dispatch) -> Answer:
         """Let a device do its dispatch, and hand what it answers to the coordinator."""
