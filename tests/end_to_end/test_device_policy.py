@@ -176,6 +176,8 @@ def test_a_device_keeps_to_its_policy_over_200_rounds(tmp_path: Path, node_confi
         steps = phone.steps[began:]
         if refused:
             expected[refused] += 1
+            stated = coordinator.state.registry[1].stated
+            assert (stated.battery, stated.charging) == (phone.level, phone.charging)
             assert (file.read_bytes() if file.exists() else None) == kept
         used += not refused
         if before is not None:

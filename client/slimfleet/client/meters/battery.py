@@ -75,7 +75,8 @@ def _read(folder: Path) -> BatteryStatus:
 
 def _level(folder: Path) -> float | None:
     """The driver's percentage, else what is stored over what fits; None where neither makes sense."""
-    level = read_number(folder / "capacity", 0.01)
+    percent = read_number(folder / "capacity", 1)
+    level = None if percent is None else percent / 100
     for kind in ("energy", "charge"):
         now, full = read_number(folder / f"{kind}_now", 1), read_number(folder / f"{kind}_full", 1)
         if level is None and now is not None and full:
