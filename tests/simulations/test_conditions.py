@@ -94,7 +94,9 @@ def test_equal_traces_give_equal_plans_simulated_and_deployed() -> None:
 
 def test_a_fleet_keeps_to_its_policy_in_every_harness(tmp_path: Path) -> None:
     """Reasons are counted, and the answer does not depend on how the devices are reached."""
-    scenario = scenario_of(**{"fleet.policy.charging_only": "true", "selection.policy_pause_s": "0.0"})
+    scenario = scenario_of(
+        **{"fleet.policy.charging_only": "true", "selection.policy_pause_s": "0.0", "rounds": "2"}
+    )
     federation = InProcess.of(scenario)
     for _ in range(scenario.coordinator.rounds):
         for dispatch in federation.plan().dispatches:
