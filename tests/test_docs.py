@@ -12,12 +12,14 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
+from math import inf
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
 
+from slimfleet.client.policy import Policy
 from slimfleet.compression import Budget
 from slimfleet.coordinator.settings import NO_LIMIT, RENAMED, CoordinatorSettings
 from slimfleet.simulations import FleetSettings, RunSettings, Scenario, TaskSettings
@@ -69,6 +71,7 @@ def page() -> str:
         ("[server]", type(CoordinatorSettings().server)),
         ("[task], in scenarios only", TaskSettings),
         ("[fleet], in scenarios only", FleetSettings),
+        ("[fleet.policy], in scenarios only", Policy),
         ("[run], in scenarios only", RunSettings),
     ]
     parts = [INTRODUCTION]
@@ -144,7 +147,7 @@ def _allowed(hint: Any) -> str:
 
 def _plural(words: str) -> str:
     noun, comma, bounds = words.partition(",")
-    return f"{noun if noun == 'text' else f'{noun}s'}{comma}{bounds}"
+    return f"{noun if noun == 'text' or noun.endswith('s') else f'{noun}s'}{comma}{bounds}"
 
 
 def _bound(metadata: Any) -> list[str]:
@@ -168,7 +171,7 @@ def _toml(value: Any) -> str:
         return "{" + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + "}"
     if isinstance(value, tuple):
         return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value)
+    return "inf" if value == inf else json.dumps(value)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
@@ -190,6 +193,9 @@ def test_the_page_of_settings_has_every_key() -> None:
     }
     for table, values in Scenario().tables().items():
         for key in values if isinstance(values, dict) else [None]:
+            if (table, key) == ("fleet", "policy"):
+                assert {("fleetpolicy", each) for each in values[key]} <= shown
+                continue
             assert ((table, key) if key else ("Attheroot", table)) in shown
 
 

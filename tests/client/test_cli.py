@@ -196,7 +196,32 @@ def test_bad_input_ends_a_real_process_with_2_and_one_line() -> None:
     assert "jax" in done.stderr
 
 
-@pytest.mark.parametrize("command", [(), ("inspect",), ("profile",), ("meters",)])
+def test_policy_shows_the_condition_and_what_a_file_says_of_it(device: Run, tmp_path: Path) -> None:
+    battery = tmp_path / "sys/class/power_supply/battery"
+    battery.mkdir(parents=True)
+    for name, value in {"type": "Battery", "capacity": "74", "status": "Discharging"}.items():
+        (battery / name).write_text(f"{value}\n")
+    policy = tmp_path / "policy.toml"
+    policy.write_text("battery_floor = 0.75\n")
+    code, out, _ = device("policy", "--root", tmp_path)
+    assert code == 0
+    assert "74%" in out
+    assert out.count("unknown") == 3
+    code, out, _ = device("policy", policy, "--root", tmp_path)
+    assert code == 0
+    assert f"{policy} forbids work now (battery_low): the battery is at 74%, battery_floor is 75%" in out
+    code, out, _ = device("policy", policy, "--root", tmp_path, "--metered", "--json")
+    found = json.loads(out)
+    assert (found["refusal"], found["condition"]["metered"]) == ("battery_low", True)
+    policy.write_text("battery_floor = 0.74\n")
+    assert "allows work now" in device("policy", policy, "--root", tmp_path)[1]
+    policy.write_text("battery_flor = 0.74\n")
+    code, out, err = device("policy", policy)
+    assert (code, out) == (2, "")
+    assert "did you mean 'battery_floor'" in err
+
+
+@pytest.mark.parametrize("command", [(), ("inspect",), ("profile",), ("meters",), ("policy",)])
 def test_help_needs_no_heavy_library(command: tuple[str, ...]) -> None:
     code = (
         "import sys; from slimfleet.client.cli import app;"

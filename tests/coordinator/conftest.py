@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from slimfleet.client.device import Device
 from slimfleet.client.store import FolderStore
 from slimfleet.client.workbench import Workbench
-from slimfleet.compression import Cost, DeviceProfile, Evaluation, Examples
+from slimfleet.compression import Condition, Cost, DeviceProfile, Evaluation, Examples
 from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.messages import text_of
 from slimfleet.compression.types import Tensors
@@ -29,9 +29,9 @@ from slimfleet.coordinator import (
     RoundRow,
     Saved,
     State,
-    Status,
 )
 from slimfleet.coordinator.checkpoint import restore_checkpoint, save_checkpoint
+from slimfleet.coordinator.registry import DeviceRecord
 from slimfleet.coordinator.settings import settings_of
 from slimfleet.simulations.in_process import InProcess
 from slimfleet.simulations.ledger import SimulatedLedger
@@ -102,14 +102,14 @@ TABLES: dict[str, Any] = {
 class World:
     """Time that passes a minute a round, and devices in whatever condition a test puts them."""
 
-    statuses: dict[int, Status | None] = field(default_factory=dict)
+    statuses: dict[int, Condition | None] = field(default_factory=dict)
     now: float = 0.0
 
     def now_s(self) -> float:
         return self.now
 
-    def status(self, node: int, round_number: int) -> Status | None:
-        return self.statuses.get(node, Status())
+    def status(self, device: DeviceRecord, round_number: int) -> Condition | None:
+        return self.statuses.get(device.node, Condition())
 
     def charge(self, node: int) -> tuple[float | None, float | None]:
         return None, None

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from slimfleet.compression import Plan, Report
+from slimfleet.compression import Condition, Plan, Report
 from slimfleet.compression.codec import encode
 from slimfleet.compression.codec.spec import PLAIN
 from slimfleet.compression.messages import text_of
 from slimfleet.compression.wire import Envelope
-from slimfleet.coordinator import Status, WallEnvironment
+from slimfleet.coordinator import WallEnvironment
 from slimfleet.coordinator.observing.prometheus.exporter import FleetMetrics
 from slimfleet.coordinator.planning.assigning import MEMORY_SHARE, plan_id
 
@@ -109,22 +109,22 @@ def test_a_tight_budget_is_kept_by_the_spent_cost(federate, budget):
 
 def test_a_battery_has_only_what_is_above_its_floor_for_the_rounds_that_are_left(federate, phone):
     federation = federate(profiles={11: replace(phone, battery_j=100.0)}, selection={"battery_floor": 0.2})
-    federation.world.statuses[11] = Status(battery=0.5)
+    federation.world.statuses[11] = Condition(battery=0.5)
     planned = federation.plan()
     limits = {d.node: d.limits.energy_j for d in planned.dispatches}
     # 30 J over six rounds, in each of which twenty of four devices are asked: 30 turns.
     assert limits == {11: pytest.approx(30 / 30), 12: None, 13: None, 14: None}
     federation.step()
-    federation.world.statuses[11] = Status(battery=0.5, charging=True)
+    federation.world.statuses[11] = Condition(battery=0.5, charging=True)
     assert all(d.limits.energy_j is None for d in federation.plan().dispatches)
 
 
 def test_a_device_below_the_battery_floor_is_skipped_for_it_unless_it_charges(federate):
     federation = federate(selection={"battery_floor": 0.2})
     low, charging, at_the_floor = (
-        Status(battery=0.19),
-        Status(battery=0.1, charging=True),
-        Status(battery=0.2),
+        Condition(battery=0.19),
+        Condition(battery=0.1, charging=True),
+        Condition(battery=0.2),
     )
     federation.world.statuses |= {11: low, 12: charging, 13: at_the_floor}
     planned = federation.plan()

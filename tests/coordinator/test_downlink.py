@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 
 from slimfleet.client.state import Held, held_with
 from slimfleet.client.workbench import Workbench
-from slimfleet.compression import Plan
+from slimfleet.compression import Condition, Plan
 from slimfleet.compression.codec import decode_model
 from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.pruning.blueprint import blueprint
 from slimfleet.compression.tensors import tensors_of
 from slimfleet.compression.wire import OVERHEAD_BYTES, PayloadKind, unseal
-from slimfleet.coordinator import Status
 from slimfleet.coordinator.sending.downlink import Downlink
 from slimfleet.coordinator.sending.versions import NOTHING, Holding, Versions
 from slimfleet.coordinator.settings import CoordinatorSettings, PlannerSettings
@@ -230,7 +229,7 @@ def test_who_lost_its_state_refuses_once_and_is_sent_the_whole_model_next(federa
 def test_a_resumed_coordinator_sends_the_same_changes(federate, tmp_path):
     federation = federate()
     for turn in range(4):
-        federation.world.statuses = {11: None if turn % 2 else Status()}
+        federation.world.statuses = {11: None if turn % 2 else Condition()}
         federation.run()
         federation.save(tmp_path / "checkpoint")
     federation.world.statuses = {}

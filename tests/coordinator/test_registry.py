@@ -3,8 +3,8 @@ from dataclasses import replace
 
 from pydantic import TypeAdapter
 
-from slimfleet.compression.types import Startup
-from slimfleet.coordinator import Status, WallEnvironment
+from slimfleet.compression.types import UNKNOWN, Condition, Startup
+from slimfleet.coordinator import WallEnvironment
 from slimfleet.coordinator.receiving.checks import Norms
 from slimfleet.coordinator.registry import Registry
 
@@ -81,6 +81,7 @@ def test_a_registry_survives_a_checkpoint(phone):
     registry.register(2**63 + 1, phone, 10)
     registry.register(3, replace(phone, battery_j=0.1 + 0.2), 20)
     registry[3].loss, registry[3].acknowledged_round, registry[3].width_sum = 1 / 3, 4, 0.75
+    registry[3].hear(Condition(battery=1 / 3, metered=False), 1e9 + 0.1)
     registry[3].norms, registry[3].norms_round = Norms(weights=1 / 3, statistics=0.0), 4
     kind = TypeAdapter(Registry)
     assert kind.validate_python(json.loads(json.dumps(kind.dump_python(registry)))) == registry
@@ -90,7 +91,18 @@ def test_the_wall_clock_passes_by_itself(phone):
     now = [5.0]
     world = WallEnvironment(lambda: now[0])
     assert world.now_s() == 5.0
-    assert world.status(1, 1) == Status(battery=None, charging=False)
     assert not world.advance(5.0, [], 1)
     world.restore(world.to_json())
     assert world.to_json() == {}
+
+
+def test_a_condition_is_unknown_once_it_is_too_old(phone):
+    now = [1_000.0]
+    world, registry = WallEnvironment(lambda: now[0], max_age_s=60.0), Registry()
+    registry.register(7, phone, 100)
+    assert world.status(registry[7], 1) == UNKNOWN
+    stated = Condition(battery=0.8, charging=False, free_memory_bytes=10**8)
+    registry[7].hear(stated, now[0])
+    for age_s, found in ((0.0, stated), (60.0, stated), (60.1, UNKNOWN), (-1.0, UNKNOWN)):
+        now[0] = 1_000.0 + age_s
+        assert world.status(registry[7], 1) == found

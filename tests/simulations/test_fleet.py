@@ -5,10 +5,11 @@ from math import exp
 import numpy as np
 import pytest
 
+from slimfleet.client.policy import Policy
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.profiles import load_profiles
 from slimfleet.simulations.faults import assign_faults
-from slimfleet.simulations.fleet import build_fleet
+from slimfleet.simulations.fleet import BEGIN, build_fleet
 from slimfleet.simulations.settings import DEFAULT_MIX, FleetSettings
 
 SETTINGS = FleetSettings(devices=300)
@@ -62,6 +63,10 @@ CHANGED: dict[str, object] = {
     "network_noise": 0.1,
     "start_charge": (0.1, 0.2),
     "faults": {"late": 0.5},
+    "metered": {"phone-mid": 0.5},
+    "temperature_c": {"phone-mid": (20.0, 45.0)},
+    "free_memory": {"phone-mid": (0.1, 0.5)},
+    "policy": Policy(battery_floor=0.5),
 }
 
 
@@ -76,7 +81,11 @@ def behaviour(settings: FleetSettings) -> tuple[object, ...]:
     """All that the rounds see of a fleet, but not its settings."""
     fleet = build_fleet(settings, seed=1)
     faults = assign_faults(settings.faults, settings.devices, seed=1)
-    return (repr(fleet), [[device.conditions(number) for number in range(3)] for device in fleet], faults)
+    rounds = [
+        [(device.conditions(number), device.condition(number, BEGIN)) for number in range(3)]
+        for device in fleet
+    ]
+    return (repr(fleet), rounds, [device.policy for device in fleet], faults)
 
 
 def test_the_truth_lies_within_the_table_and_the_noise_within_its_bounds() -> None:

@@ -8,6 +8,7 @@ import pytest
 from slimfleet.compression import Assignment, Budget, Cost, ModelSchema, Payload, Plan, Report, Training
 from slimfleet.compression.pruning import IndexMap
 from slimfleet.coordinator import Answer, Dispatch
+from slimfleet.coordinator.registry import DeviceRecord
 from slimfleet.simulations import FleetSettings, VirtualDevice, build_fleet
 from slimfleet.simulations.world import BETWEEN_ROUNDS_S, VirtualWorld, node_of
 
@@ -50,6 +51,11 @@ def answer(device: VirtualDevice, spent: Cost | None, deadline_s: float | None =
     return Answer(dispatch=dispatch, verdict="accepted", report=report)
 
 
+def record(device: VirtualDevice) -> DeviceRecord:
+    """What a coordinator has of a device that registered."""
+    return DeviceRecord(node=node_of(device.number), profile=device.profile, examples=1)
+
+
 def test_time_moves_to_what_arrives_next_and_never_back() -> None:
     world = VirtualWorld(FLEET)
     dispatch = replace(dispatched(KEPT[0]), sent_s=100.0)
@@ -89,7 +95,7 @@ def test_rounds_drain_batteries_and_devices_on_mains_have_none() -> None:
     assert start == 0.5
     assert left == pytest.approx(0.5 - 500.0 / phone.battery.capacity_j)
     assert world.charge(node_of(board.number)) == (None, None)
-    status = world.status(node_of(phone.number), ROUND + 1)
+    status = world.status(record(phone), ROUND + 1)
     assert status is not None
     assert (status.battery, status.charging) == (left, False)
 
@@ -100,13 +106,13 @@ def test_a_world_that_is_restored_goes_on_as_it_was() -> None:
     world.rest()
     other.restore(json.loads(json.dumps(world.to_json())))
     assert other.now_s() == world.now_s()
-    nodes = [node_of(device.number) for device in FLEET]
-    assert [other.status(node, 2) for node in nodes] == [world.status(node, 2) for node in nodes]
+    records = [record(device) for device in FLEET]
+    assert [other.status(each, 2) for each in records] == [world.status(each, 2) for each in records]
 
 
 def test_a_device_out_of_reach_has_no_status() -> None:
     fleet = build_fleet(replace(SETTINGS, availability=0.5), seed=1)
     world = VirtualWorld(fleet)
     for device in fleet:
-        reached = world.status(node_of(device.number), ROUND) is not None
+        reached = world.status(record(device), ROUND) is not None
         assert reached == device.conditions(ROUND).available

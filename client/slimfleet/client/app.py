@@ -11,7 +11,15 @@ from flwr.clientapp import ClientApp
 from slimfleet.client.deployed import deployed_device
 from slimfleet.client.device import Device, Participant
 from slimfleet.client.startup import Began
-from slimfleet.compression import Assignment, BadInput, BudgetExceeded, Payload, PayloadError, Report
+from slimfleet.compression import (
+    Assignment,
+    BadInput,
+    BudgetExceeded,
+    Payload,
+    PayloadError,
+    PolicyRefusal,
+    Report,
+)
 from slimfleet.compression.edge.app_config import log_to_stderr, task_reference
 from slimfleet.compression.messages import parse, text_of
 
@@ -19,19 +27,21 @@ LONGEST_MESSAGE = 500
 
 log = logging.getLogger("slimfleet")
 
-Refusal = BadInput | BudgetExceeded | PayloadError
+Refusal = BadInput | BudgetExceeded | PayloadError | PolicyRefusal
+REFUSALS: tuple[type[Refusal], ...] = (BudgetExceeded, PayloadError, PolicyRefusal)
 
 
 def client_app(
     device_of: Callable[[Context], Participant],
     tell: Callable[[str], None] = log.debug,
-    refused: tuple[type[Refusal], ...] = (BudgetExceeded, PayloadError),
+    refused: tuple[type[Refusal], ...] = REFUSALS,
 ) -> ClientApp:
     """A ClientApp that answers for the device that `device_of` finds for a Flower context.
 
     `query` answers with the device's registration; `train` with the encoded update and the report. Either answers with
-    the reason for refusing where an error of the kinds `refused` is raised: no step fits the budget, the model cannot
-    be decoded, or the input is wrong. Other errors are raised. `tell` is told of every answer, in one line.
+    the reason for refusing where an error of the kinds `refused` is raised: no step fits the budget, the device's own
+    policy forbids it, the model cannot be decoded, or the input is wrong. Other errors are raised. `tell` is told of
+    every answer, in one line.
     """
     app = ClientApp()
 
@@ -81,7 +91,7 @@ def deployed_client_app() -> ClientApp:
         name, arguments = task_reference(context.run_config)
         return deployed_device(context.node_config, name, arguments, began.pop() if began else Began.now())
 
-    return client_app(device_of, log.info, refused=(BadInput, BudgetExceeded, PayloadError))
+    return client_app(device_of, log.info, refused=(BadInput, *REFUSALS))
 
 
 def _refused(message: Message, refusal: Refusal) -> Message:

@@ -8,14 +8,17 @@ from __future__ import annotations
 import platform
 import sys
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from slimfleet.client.condition import read_condition
 from slimfleet.client.figures import cores, profile_figures, profile_like, profile_of, ram_bytes
 from slimfleet.client.meters import METERS, build_meter, read_all
 from slimfleet.client.meters.battery import read_batteries
+from slimfleet.client.policy import read_policy, reason_in_words, refusal
 from slimfleet.compression import BadInput
 from slimfleet.compression.checked_task import CheckedTask
 from slimfleet.compression.cost import RUNTIMES
@@ -243,6 +246,52 @@ def meters(
     console = Console()
     console.print(batteries_table(batteries))
     console.print(meters_table(readings))
+
+
+@app.command()
+def policy(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="The policy, a TOML file (docs/device-policy.md).")
+    ] = None,
+    metered: Annotated[
+        bool | None,
+        typer.Option(
+            "--metered/--unmetered",
+            help="Whether the link is metered, as the node-config says.",
+            show_default="unknown",
+        ),
+    ] = None,
+    root: Annotated[
+        Path, typer.Option(help="Folder with sys and proc, to try a policy on a copy of a device's.")
+    ] = Path("/"),
+    as_json: AsJson = False,
+) -> None:
+    """Show the condition that this machine is in, and whether a policy allows it to work now.
+
+    What a policy asks about and nobody knows counts against the work.
+    No coordinator can override a policy.
+
+    For example:
+      slimfleet-device policy
+      slimfleet-device policy /etc/slimfleet/policy.toml --unmetered
+    """
+    own = None if file is None else read_policy(file)
+    condition = read_condition(root, metered)
+    reason = None if own is None else refusal(own, condition, datetime.now().time())
+    message = "" if own is None or reason is None else reason_in_words(reason, own, condition)
+    if as_json:
+        found = {"condition": asdict(condition), "policy": None if own is None else asdict(own)}
+        print(json_text({**found, "refusal": reason, "message": message}))
+        return
+    with interruptible():
+        from rich.console import Console
+
+        from slimfleet.client.printing import condition_table
+    console = Console()
+    console.print(condition_table(condition))
+    if own is not None:
+        verdict = "allows work now" if reason is None else f"forbids work now ({reason}): {message}"
+        console.print(f"{file} {verdict}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _task(name: str, options: list[str] | None, folders: list[Path] | None) -> CheckedTask:

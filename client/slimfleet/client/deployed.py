@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from datetime import time as clock_time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le, MinLen
 
+from slimfleet.client.condition import looking, read_condition
 from slimfleet.client.device import Device
 from slimfleet.client.figures import cores
-from slimfleet.client.ledger import DeviceLedger
+from slimfleet.client.ledger import Balance, DeviceLedger
 from slimfleet.client.meters import build_meter
+from slimfleet.client.policy import Policy, read_policy
 from slimfleet.client.startup import Began
 from slimfleet.client.store import FolderStore
 from slimfleet.client.tasks import TASKS
+from slimfleet.client.watch import Watch
 from slimfleet.client.workbench import Workbench
 from slimfleet.compression import Assignment, BadInput
 from slimfleet.compression.cost import RUNTIMES, work_of
@@ -25,7 +31,7 @@ from slimfleet.compression.edge.input_files import read_profile
 from slimfleet.compression.edge.task_loader import load_task
 from slimfleet.compression.examined import Examined
 from slimfleet.compression.pruning.blueprint import blueprint
-from slimfleet.compression.types import Count, Startup
+from slimfleet.compression.types import Condition, Count, Startup
 
 Text = Annotated[str, MinLen(1)]
 
@@ -50,19 +56,30 @@ class NodeConfig:
     """A name of `METERS`; without its sensor on this machine, energy is estimated from the profile."""
     threads: Annotated[int, Ge(1), Le(1_024)] | None = None
     """Threads to train on; by default as many as there are cores."""
+    policy: Text | None = None
+    """File with the policy of this device, which no coordinator can override; without one everything is allowed."""
+    metered: bool | None = None
+    """Whether the bytes of its link cost its owner money; unknown where it is not said."""
 
 
 def deployed_device(
-    node_config: Config, task: str, arguments: Mapping[str, Any], began: Began | None = None
+    node_config: Config,
+    task: str,
+    arguments: Mapping[str, Any],
+    began: Began | None = None,
+    root: Path = Path("/"),
+    clock: Callable[[], float] = time.monotonic,
 ) -> Device:
     """The device of this node, for a task by name or `module:object` and its arguments.
 
-    `began` is when the work on a message began; its round is charged from there on, by default from now. What is found
-    out about the model is kept in the state folder. Raises BadInput, in one line that says what to put right.
+    `began` is when the work on a message began; its round is charged from there on, by default from now. Under `root`
+    are the files that show the device's condition; `clock` is in seconds. What is found out about the model is kept in
+    the state folder. Raises BadInput, in one line that says what to put right.
     """
     since = Began.now() if began is None else began
     node = config_as(NodeConfig, node_config, "node-config")
     meter = build_meter(node.meter)
+    policy = Policy() if node.policy is None else read_policy(Path(node.policy))
     profile = read_profile(Path(node.profile))
     shares = _shares(node, arguments)
     options = {**arguments, "partitions": shares}
@@ -78,7 +95,12 @@ def deployed_device(
 
     def open_ledger(assignment: Assignment) -> DeviceLedger:
         power_w = assignment.budget.power_w
-        return DeviceLedger(profile, power_w, meter, time.monotonic, time.sleep, began=since)
+        return DeviceLedger(profile, power_w, meter, clock, time.sleep, began=since)
+
+    condition = looking(partial(read_condition, root, node.metered), clock)
+
+    def sense(round_number: int, spent: Balance) -> tuple[Condition, clock_time]:
+        return condition(), datetime.now().time()
 
     return Device(
         node.partition_id,
@@ -89,6 +111,7 @@ def deployed_device(
         startup=startup,
         threads=node.threads or cores(),
         share=node.partition_id % shares,
+        watch=Watch(policy, sense),
     )
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 
-from slimfleet.client.ledger import Ledger
+from slimfleet.client.ledger import Balance, Ledger
 from slimfleet.client.round import run_round
 from slimfleet.client.state import DeviceState, Held, Residual, held_with, is_behind, residual_at
 from slimfleet.client.store import DeviceStore
+from slimfleet.client.watch import UNWATCHED, Watch, WatchedLedger
 from slimfleet.client.workbench import SubModel, Workbench
 from slimfleet.compression import (
     Assignment,
@@ -23,11 +24,12 @@ from slimfleet.compression import (
     Examples,
     Payload,
     PayloadError,
+    PolicyRefusal,
     Report,
 )
 from slimfleet.compression.messages import Registration, Spent
 from slimfleet.compression.threads import torch_threads
-from slimfleet.compression.types import Startup
+from slimfleet.compression.types import Condition, Startup
 
 log = logging.getLogger(__name__)
 
@@ -59,17 +61,23 @@ class Device:
     """Threads that torch computes on. With more than one, the same seed may give other bytes."""
     share: int | None = None
     """The partition, where it is not `number`."""
+    watch: Watch = UNWATCHED
+    """Its own policy, which no assignment overrides, and its senses."""
 
     def registration(self) -> Registration:
         """How this device introduces itself."""
         examples = len(self._examples())
-        return Registration(profile=self.profile, examples=examples, startup=self.startup())
+        condition = self.watch.condition(0, Balance(energy_j=0.0, radio_j=0.0, time_s=0.0))
+        return Registration(
+            profile=self.profile, examples=examples, startup=self.startup(), condition=condition
+        )
 
     def do_round(self, assignment: Assignment, payload: Payload) -> tuple[Payload, Report]:
         """Train, encode, and keep the received model and the new residual for later rounds.
 
-        Raises PayloadError where the model cannot be used, and what `run_round` raises, with what was spent by then.
-        The stored state then stays as it was.
+        Raises PolicyRefusal where the device's own policy forbids the round or the rest of it, PayloadError where the
+        model cannot be used, and what `run_round` raises, with what was spent by then. The stored state then stays as
+        it was.
         """
         with torch_threads(self.threads):
             return self._round(assignment, payload)
@@ -88,26 +96,37 @@ class Device:
                 assignment.acknowledged_round,
             )
         unsent = residual_at(assignment, state.residual, self.workbench.blueprint.schema.moving)
-        with torch.random.fork_rng(devices=[]), closing(self.open_ledger(assignment)) as ledger:
+        number, watch = assignment.round_number, self.watch
+        with torch.random.fork_rng(devices=[]), closing(self.open_ledger(assignment)) as account:
+            ledger = WatchedLedger(account, watch, number)
             torch.manual_seed((training.seed * 1_000_003 + assignment.plan_id) % 2**63)
             try:
+                self._begin(number, account, len(payload))
                 received = self.workbench.open(payload, state.held)
                 encoded, report, leftover = run_round(
                     self.workbench, self.profile, self._examples(), assignment, received, unsent, ledger
                 )
-            except (BudgetExceeded, PayloadError) as refusal:
-                refusal.spent = _spent(ledger, len(payload))
+            except (BudgetExceeded, PayloadError, PolicyRefusal) as refusal:
+                condition = watch.condition(number, ledger.balance())
+                refusal.spent = _spent(ledger, len(payload), condition)
                 raise
-        held = _held_after(received, state, assignment.round_number)
-        residual = (
-            Residual(assignment.round_number, unsent, leftover) if training.feedback else state.residual
-        )
+            report = replace(report, condition=watch.condition(number, ledger.balance()))
+        held = _held_after(received, state, number)
+        residual = Residual(number, unsent, leftover) if training.feedback else state.residual
         if held is not state.held or residual is not state.residual:
             self.store.save(self.number, DeviceState(residual, held))
         return encoded, report
 
+    def _begin(self, round_number: int, ledger: Ledger, received_bytes: int) -> None:
+        """Raise PolicyRefusal where the device's policy forbids the round. Its model has been received all the same."""
+        try:
+            self.watch.check(round_number, ledger.balance())
+        except PolicyRefusal:
+            ledger.download(received_bytes)
+            raise
 
-def _spent(ledger: Ledger, received_bytes: int) -> Spent:
+
+def _spent(ledger: Ledger, received_bytes: int, condition: Condition) -> Spent:
     """What a refused round has cost; its memory is not told."""
     balance, _ = ledger.close()
     return Spent(
@@ -120,6 +139,7 @@ def _spent(ledger: Ledger, received_bytes: int) -> Spent:
             downlink_bytes=received_bytes,
         ),
         startup=balance.startup,
+        condition=condition,
     )
 
 

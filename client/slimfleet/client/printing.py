@@ -17,7 +17,7 @@ from slimfleet.client.benchmark import Benchmark
 from slimfleet.client.figures import Figure
 from slimfleet.client.meters import Reading
 from slimfleet.client.meters.battery import BatteryStatus
-from slimfleet.compression import DeviceProfile
+from slimfleet.compression import Condition, DeviceProfile
 from slimfleet.compression.pruning.blueprint import Blueprint
 
 NAME_WIDTH = 46
@@ -144,6 +144,19 @@ def batteries_table(batteries: Sequence[BatteryStatus]) -> Group:
     if not batteries:
         table.add_row("none here", "", "", "")
     return _titled("Batteries", table)
+
+
+def condition_table(condition: Condition) -> Group:
+    """A device's condition, with what is unknown called so."""
+    table = _table("what", "now")
+    yes_no = {True: "yes", False: "no", None: "unknown"}
+    battery, warmth, memory = condition.battery, condition.temperature_c, condition.free_memory_bytes
+    table.add_row("battery", "unknown" if battery is None else f"{100 * battery:.3g}%")
+    table.add_row("charging", yes_no[condition.charging])
+    table.add_row("metered link", yes_no[condition.metered])
+    table.add_row("temperature", "unknown" if warmth is None else f"{warmth:.3g} °C")
+    table.add_row("free memory", "unknown" if memory is None else f"{memory:,} bytes")
+    return _titled("Condition", table)
 
 
 def meters_table(readings: Mapping[str, Reading | None]) -> Group:

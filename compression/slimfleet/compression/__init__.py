@@ -4,13 +4,14 @@ Budgets, plans and costs; schemas and payloads; the update codec. Free of torch,
 it. What needs torch is in the sub-packages `pruning` (discovery and shrinking) and `cost` (measuring work).
 """
 
-from slimfleet.compression.errors import BadInput, BudgetExceeded, PayloadError, SlimfleetError
+from slimfleet.compression.errors import BadInput, BudgetExceeded, PayloadError, PolicyRefusal, SlimfleetError
 from slimfleet.compression.messages import Assignment, Training
 from slimfleet.compression.schema import ModelSchema, TensorSpec
 from slimfleet.compression.task import Evaluation, Examples, Task
 from slimfleet.compression.types import (
     Budget,
     Channels,
+    Condition,
     Cost,
     DeviceProfile,
     Payload,
@@ -26,6 +27,7 @@ __all__ = [
     "Budget",
     "BudgetExceeded",
     "Channels",
+    "Condition",
     "Cost",
     "DeviceProfile",
     "Evaluation",
@@ -34,6 +36,7 @@ __all__ = [
     "Payload",
     "PayloadError",
     "Plan",
+    "PolicyRefusal",
     "Report",
     "Skip",
     "SlimfleetError",

@@ -4,7 +4,8 @@
     ├── BadInput            wrong input by the user (a scenario, an option, an installation): exit code 2
     │   └── DiskError       a file or folder that cannot be read or written; also an OSError
     ├── PayloadError        bytes from the other end are not an acceptable payload; carries a `reason`
-    └── BudgetExceeded      a device cannot continue within its budget; carries the `constraint`
+    ├── BudgetExceeded      a device cannot continue within its budget; carries the `constraint`
+    └── PolicyRefusal       a device's own policy forbids a round, or the rest of it; carries a `reason`
 
 A message says what was wrong, the value, the limit and what to do.
 """
@@ -15,6 +16,22 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from slimfleet.compression.messages import Spent
+
+
+POLICY_REASONS = (
+    "battery_low",
+    "battery_unknown",
+    "not_charging",
+    "charging_unknown",
+    "metered",
+    "metered_unknown",
+    "too_warm",
+    "temperature_unknown",
+    "memory_low",
+    "memory_unknown",
+    "quiet_hours",
+)
+"""Every word that `PolicyRefusal.reason` may hold. Bounded, so that it can label a metric."""
 
 
 class SlimfleetError(Exception):
@@ -56,3 +73,14 @@ class BudgetExceeded(SlimfleetError):
 
     def __reduce__(self) -> tuple[type[BudgetExceeded], tuple[str, str]]:
         return type(self), (self.constraint, str(self))
+
+
+class PolicyRefusal(SlimfleetError):
+    """A device's own policy forbids a round, or the rest of it. `reason` is one of `POLICY_REASONS`."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[PolicyRefusal], tuple[str, str]]:
+        return type(self), (self.reason, str(self))

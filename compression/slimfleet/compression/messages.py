@@ -19,8 +19,10 @@ from pydantic import TypeAdapter, ValidationError
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import (
+    UNKNOWN,
     USUAL_STARTUP,
     Budget,
+    Condition,
     Cost,
     Count,
     DeviceProfile,
@@ -72,6 +74,7 @@ class Registration:
     """Number of local examples."""
     startup: Startup = USUAL_STARTUP
     """What this message took before it could be answered; a round takes about as much before its first step."""
+    condition: Condition = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,8 @@ class Spent:
 
     cost: Cost
     startup: Startup
+    condition: Condition = UNKNOWN
+    """At the refusal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

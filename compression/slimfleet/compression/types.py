@@ -59,6 +59,9 @@ BatteryJoules = Annotated[float, Ge(1e-3), Lt(1e9)]
 """Capacity of a battery: from a capacitor to a lorry."""
 
 MemoryBytes = Annotated[int, Ge(0), Le(2**50)]
+Celsius = Annotated[float, Ge(-60), Le(200)]
+"""Temperature inside a device: from a winter outdoors to a chip that has long switched itself off."""
+
 ExampleCount = Annotated[int, Ge(1), Le(2**31)]
 Loss = Annotated[float, Gt(-1e30), Lt(1e30)]
 """Mean training loss. A float32 loss can be this large before it overflows, and a sum over any fleet is finite."""
@@ -138,8 +141,8 @@ class Skip:
     """A device that fits no plan, and the constraint that binds."""
 
     constraint: str
-    """A field name of `Budget`; `battery`: the charge is below the floor; or `profile`: the device's figures make no
-    plan possible."""
+    """A field name of `Budget`; `battery`: the charge is below the floor; `policy`: the device has just refused a round
+    by its own policy; or `profile`: the device's figures make no plan possible."""
     needed: float
     limit: float
 
@@ -148,6 +151,8 @@ class Skip:
         """One sentence for people."""
         if self.constraint == "battery":
             return f"battery: charged to {self.limit:.0%}, the floor is {self.needed:.0%}"
+        if self.constraint == "policy":
+            return f"policy: its own forbade a round {self.limit:.3g} s ago, it is asked after {self.needed:.3g} s"
         if self.constraint == "profile":
             return "profile: no plan can be made from the figures that the device states"
         return f"{self.constraint}: the smallest plan needs {self.needed:.4g}, the limit is {self.limit:.4g}"
@@ -196,6 +201,26 @@ USUAL_STARTUP = Startup()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """The state of a device at one moment, as the device itself finds it. None is unknown, which is never "fine"."""
+
+    battery: Share | None = None
+    """State of charge, 0..1. Also None where there is no battery."""
+    charging: bool | None = None
+    """Whether external power feeds the device."""
+    metered: bool | None = None
+    """Whether its owner pays for the bytes of its link."""
+    temperature_c: Celsius | None = None
+    """The hottest reading of its sensors."""
+    free_memory_bytes: MemoryBytes | None = None
+    """Memory that a round can have: what is free, and what the process that does the round already holds."""
+
+
+UNKNOWN = Condition()
+"""The condition of a device that says nothing of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """A device's account of a round that it did."""
 
@@ -212,3 +237,5 @@ class Report:
     startup: Startup = USUAL_STARTUP
     """The part of `spent` that went before the first step, transfers left out."""
     accuracy: Share | None = None
+    condition: Condition = UNKNOWN
+    """At the end of the round."""

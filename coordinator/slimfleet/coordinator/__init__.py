@@ -9,7 +9,7 @@ from slimfleet.compression.lazy import lazy_exports
 if TYPE_CHECKING:
     from slimfleet.coordinator.checkpoint import restore_checkpoint, save_checkpoint
     from slimfleet.coordinator.coordinator import Coordinator
-    from slimfleet.coordinator.environment import Environment, Status, WallEnvironment
+    from slimfleet.coordinator.environment import Environment, WallEnvironment
     from slimfleet.coordinator.learning.row import RoundRow
     from slimfleet.coordinator.observing.events import Closed, Event, Observer, Planned, Saved, Waiting
     from slimfleet.coordinator.receiving.answer import Answer
@@ -32,7 +32,6 @@ else:
             "RoundRow": "slimfleet.coordinator.learning.row",
             "Saved": "slimfleet.coordinator.observing.events",
             "State": "slimfleet.coordinator.state",
-            "Status": "slimfleet.coordinator.environment",
             "Waiting": "slimfleet.coordinator.observing.events",
             "WallEnvironment": "slimfleet.coordinator.environment",
             "read_settings": "slimfleet.coordinator.settings",
@@ -54,7 +53,6 @@ __all__ = [
     "RoundRow",
     "Saved",
     "State",
-    "Status",
     "Waiting",
     "WallEnvironment",
     "read_settings",

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from slimfleet.compression import Evaluation, PayloadError, Task, Tensors
 from slimfleet.compression.cost import RUNTIMES, CostModel, work_of
+from slimfleet.compression.errors import POLICY_REASONS
 from slimfleet.compression.messages import Spent
 from slimfleet.compression.pruning import select_channels
 from slimfleet.compression.pruning.blueprint import blueprint
@@ -97,10 +98,10 @@ class Coordinator:
         statuses = {
             node: status
             for node in known
-            if node not in busy and (status := self.environment.status(node, opened.number))
+            if node not in busy and (status := self.environment.status(state.registry[node], opened.number))
         }
         assigner = Assigner(
-            self.settings, state.registry, state.calibration, self.cost_model, opened.downlink
+            self.settings, state.registry, state.calibration, self.cost_model, opened.downlink, now_s
         )
         assigner.assign(statuses, most)
         dispatches = tuple(replace(each, sent_s=now_s) for each in assigner.dispatches)
@@ -324,6 +325,9 @@ class Coordinator:
             return answer
         opened = self._opened()
         opened.answers.append(answer)
+        if answer.condition is not None:
+            record, now_s = self.state.registry[answer.dispatch.node], self.environment.now_s()
+            record.hear(answer.condition, now_s, refused=answer.reason in POLICY_REASONS)
         if answer.verdict != "accepted":
             level = logging.WARNING if answer.verdict == "rejected" else logging.INFO
             how = "update of %s rejected" if answer.verdict == "rejected" else "%s failed"

@@ -7,21 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from slimfleet.compression import Cost
+from slimfleet.compression import Condition, Cost
+from slimfleet.compression.types import UNKNOWN
 from slimfleet.coordinator.receiving.answer import Answer
+from slimfleet.coordinator.registry import DeviceRecord
 from slimfleet.coordinator.sending.dispatch import Dispatch
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """The condition of a device that can be reached."""
-
-    battery: float | None = None
-    """State of charge, 0..1; None on mains or unknown."""
-    charging: bool = False
+from slimfleet.coordinator.settings import CONDITION_MAX_AGE_S
 
 
 class Environment(Protocol):
@@ -31,7 +24,7 @@ class Environment(Protocol):
         """Seconds since some fixed moment."""
         ...
 
-    def status(self, node: int, round_number: int) -> Status | None:
+    def status(self, device: DeviceRecord, round_number: int) -> Condition | None:
         """The condition of a device, or None when it cannot take work now."""
         ...
 
@@ -74,18 +67,24 @@ class Environment(Protocol):
 
 
 class WallEnvironment:
-    """A deployment: time passes by itself, and every connected node counts as reachable."""
+    """A deployment: time passes by itself, and every connected node counts as reachable.
 
-    def __init__(self, clock: Callable[[], float] | None = None) -> None:
-        self._clock = clock or _steady_clock()
+    A device is in the condition that it stated last; one that is older than `max_age_s` is unknown.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] | None = None, max_age_s: float = CONDITION_MAX_AGE_S
+    ) -> None:
+        self._clock, self._max_age_s = clock or _steady_clock(), max_age_s
 
     def now_s(self) -> float:
         """Wall-clock time."""
         return self._clock()
 
-    def status(self, node: int, round_number: int) -> Status | None:
-        """Battery unknown: the device itself refuses work that it cannot do."""
-        return Status()
+    def status(self, device: DeviceRecord, round_number: int) -> Condition | None:
+        """What the device stated last."""
+        at_s = device.stated_at_s
+        return device.stated if at_s is not None and self._is_recent(at_s) else UNKNOWN
 
     def charge(self, node: int) -> tuple[float | None, float | None]:
         """Not known."""
@@ -109,11 +108,15 @@ class WallEnvironment:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """The wall clock needs no checkpoint."""
+        """The wall clock needs no checkpoint; what devices stated is in the registry."""
         return {}
 
     def restore(self, values: dict[str, Any]) -> None:
         """The wall clock needs no checkpoint."""
+
+    def _is_recent(self, at_s: float) -> bool:
+        """A clock that was set back makes no statement of the future."""
+        return 0 <= self._clock() - at_s <= self._max_age_s
 
 
 def _steady_clock() -> Callable[[], float]:

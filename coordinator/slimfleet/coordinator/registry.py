@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from slimfleet.compression import DeviceProfile
-from slimfleet.compression.types import USUAL_STARTUP, Startup
+from slimfleet.compression.types import UNKNOWN, USUAL_STARTUP, Condition, Startup
 from slimfleet.coordinator.receiving.checks import Norms
 from slimfleet.coordinator.sending.versions import NOTHING, Holding
 
@@ -31,8 +31,12 @@ class DeviceRecord:
     """The version of the global model that the device has shown to hold."""
     last_reason: str = ""
     """Why it last got its plan, or none."""
-    battery: float | None = None
-    """Last known state of charge, 0..1."""
+    stated: Condition = UNKNOWN
+    """Its condition, as it stated it last."""
+    stated_at_s: float | None = None
+    """When that was, by the environment's time; None where it never stated any."""
+    refused_at_s: float | None = None
+    """When it refused a round by its own policy, where that is the last that came from it."""
     participations: int = 0
     skips: int = 0
     rejections: int = 0
@@ -48,6 +52,11 @@ class DeviceRecord:
     """What it is expected to spend before its first step."""
     last_problem: str = ""
     """Why its last answer was of no use, for people; empty where it was used."""
+
+    def hear(self, condition: Condition, now_s: float, *, refused: bool = False) -> None:
+        """Take what the device states of its condition, in a refusal by its own policy or otherwise."""
+        self.stated, self.stated_at_s = condition, now_s
+        self.refused_at_s = now_s if refused else None
 
     def learn_startup(self, seen: Startup, *, at_least: bool = False) -> None:
         """Take a start-up into account: more counts at once, less by half. With `at_least` it may have been more."""

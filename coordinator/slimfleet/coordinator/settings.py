@@ -32,6 +32,8 @@ from slimfleet.compression.types import (
 NO_LIMIT = "none"
 """How a file lifts a limit, as TOML has no null: `energy_j = "none"`."""
 
+CONDITION_MAX_AGE_S = 3_600.0
+
 AtLeastOne = Annotated[int, Ge(1)]
 BelowOne = Annotated[float, Ge(0), Lt(1)]
 Decay = Annotated[float, Gt(0), Le(1)]
@@ -58,7 +60,14 @@ class SelectionSettings:
     utility_exponent: NotNegative = 0.0
     """Weight of a device's training loss in its favour; 0 ignores it."""
     battery_floor: Share = 0.2
-    """State of charge below which a device is skipped unless it charges."""
+    """State of charge below which a device is skipped unless it charges. A battery of unknown charge counts as half-way
+    between this and full."""
+    policy_pause_s: NotNegative = 300.0
+    """Time for which a device that refused a round by its own policy is not asked again: every question costs it the
+    start of a process and a download."""
+    condition_max_age_s: Positive = CONDITION_MAX_AGE_S
+    """Age at which what a device stated of its condition (battery, charging, free memory) becomes unknown again, in
+    wall-clock time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,19 +9,27 @@ of its logarithm, `exp(±2 sigma)`: a guard with that margin can always keep a d
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, time, timedelta
 from math import exp, log
 from statistics import NormalDist
 
 import numpy as np
 
+from slimfleet.client.policy import Policy
 from slimfleet.compression.edge.checked import Source, checked, named, refuse_unlisted
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.profiles import ProfileRow, load_profiles
-from slimfleet.compression.types import DeviceProfile
+from slimfleet.compression.types import Condition, DeviceProfile
 from slimfleet.simulations.battery import DAY_S, VirtualBattery
 from slimfleet.simulations.settings import FleetSettings
 
 __all__ = ["Conditions", "VirtualDevice", "build_fleet", "check_fleet"]
+
+INFINITE = ("fleet.policy.warmest_c",)
+"""Keys of a fleet that may be infinite."""
+
+_SENSES = 1
+"""Stream of the draws that a device's sensors see, apart from those of its speed and its link."""
 
 TRUNCATION = 2.0
 """Noise stays within this many standard deviations of its logarithm."""
@@ -48,6 +56,22 @@ class Conditions:
             uplink_bytes_per_s=self.uplink_bytes_per_s,
             downlink_bytes_per_s=self.downlink_bytes_per_s,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A moment of virtual time, and what the battery of one device holds then."""
+
+    now_s: float = 0.0
+    charge_j: float | None = None
+    """None for a device on mains, and for the charge that a battery has when the run begins."""
+
+    def clock_time(self, seconds: float) -> time:
+        """Time of the virtual day so many seconds later; virtual time begins at midnight."""
+        return (datetime.min + timedelta(seconds=(self.now_s + seconds) % DAY_S)).time()
+
+
+BEGIN = Moment()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +105,45 @@ class VirtualDevice:
             drops_out_at=moment if dropout < settings.dropout else None,
         )
 
+    def condition(
+        self, round_number: int, moment: Moment, seconds: float = 0.0, joules: float = 0.0
+    ) -> Condition:
+        """What this device finds of itself when it has spent so many seconds and joules of a round that began at
+        `moment`. One on mains has external power."""
+        battery = self._battery(moment, seconds, joules)
+        known = Condition(
+            battery=None if battery is None else battery.level,
+            charging=battery is None or battery.charging,
+        )
+        settings, name = self.settings, self.profile.device_class
+        warmth, memory = settings.temperature_c.get(name), settings.free_memory.get(name)
+        share = settings.metered.get(name)
+        if share is None and warmth is None and memory is None:
+            return known
+        metered, warm, free = _uniforms(self.seed, self.number, 1 + round_number, _SENSES, n=3)
+        return replace(
+            known,
+            metered=None if share is None else metered < share,
+            temperature_c=None if warmth is None else _between(warmth, warm),
+            free_memory_bytes=None
+            if memory is None
+            else int(_between(memory, free) * self.profile.ram_bytes),
+        )
+
+    def _battery(self, moment: Moment, seconds: float, joules: float) -> VirtualBattery | None:
+        began = self.battery
+        if began is None:
+            return None
+        if moment.charge_j is not None:
+            began = replace(began, charge_j=moment.charge_j, at_s=moment.now_s)
+        return began.at(moment.now_s + seconds).drained(joules)
+
+    @property
+    def policy(self) -> Policy:
+        """The fleet's policy. A device on mains has no battery to protect."""
+        policy = self.settings.policy
+        return replace(policy, battery_floor=0.0) if self.battery is None else policy
+
 
 def build_fleet(settings: FleetSettings, seed: int) -> tuple[VirtualDevice, ...]:
     """Draw the fleet: the mix as exactly as whole devices allow, in an order that the seed shuffles.
@@ -96,15 +159,23 @@ def build_fleet(settings: FleetSettings, seed: int) -> tuple[VirtualDevice, ...]
 
 def check_fleet(settings: FleetSettings, source: Source) -> None:
     """Raise BadInput for a fleet that cannot be drawn: a value out of bounds, an unknown profile, no weight."""
-    checked(FleetSettings, asdict(settings), source, "fleet")
+    checked(FleetSettings, asdict(settings), source, "fleet", infinite=INFINITE)
     refuse_unlisted(settings.mix, {row.name for row in load_profiles()}, source, "fleet.mix")
     if not sum(settings.mix.values()) > 0:
         where = named(source, "fleet.mix")
         raise BadInput(f"{where}: fleet.mix has no weight above 0: no device could be drawn")
-    low, high = settings.start_charge
-    if low > high:
-        where = named(source, "fleet.start_charge")
-        raise BadInput(f"{where}: fleet.start_charge = [{low:g}, {high:g}]: must not fall")
+    classes = {row.device_class for row in load_profiles()}
+    ranges = {"start_charge": settings.start_charge}
+    for key in ("metered", "temperature_c", "free_memory"):
+        by_class = getattr(settings, key)
+        refuse_unlisted(by_class, classes, source, f"fleet.{key}")
+        if key != "metered":
+            ranges |= {f"{key}.{name}": limits for name, limits in by_class.items()}
+    for key, (low, high) in ranges.items():
+        if low > high:
+            raise BadInput(
+                f"{named(source, f'fleet.{key}')}: fleet.{key} = [{low:g}, {high:g}]: must not fall"
+            )
 
 
 def _device(number: int, row: ProfileRow, settings: FleetSettings, seed: int) -> VirtualDevice:
@@ -134,6 +205,11 @@ def _device(number: int, row: ProfileRow, settings: FleetSettings, seed: int) ->
         ),
         settings=settings,
     )
+
+
+def _between(limits: tuple[float, float], share: float) -> float:
+    low, high = limits
+    return low + (high - low) * share
 
 
 def _uniforms(*seed: int, n: int) -> list[float]:

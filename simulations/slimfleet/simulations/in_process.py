@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from slimfleet.client.device import Participant
-from slimfleet.compression import BudgetExceeded, PayloadError, Report
+from slimfleet.compression import BudgetExceeded, PayloadError, PolicyRefusal, Report
 from slimfleet.compression.messages import Spent, text_of
 from slimfleet.coordinator import Answer, Closed, Coordinator, Dispatch, Planned
-from slimfleet.simulations.fleet import build_fleet
+from slimfleet.simulations.fleet import BEGIN, Moment, build_fleet
 from slimfleet.simulations.scenario import build_task_of
 from slimfleet.simulations.settings import Scenario
 from slimfleet.simulations.virtual_devices import DeviceLost, VirtualDevices
@@ -27,23 +28,37 @@ class InProcess:
 
     coordinator: Coordinator
     devices: Mapping[int, Participant]
+    begun: dict[int, Moment] = field(default_factory=dict)
+    """Node -> when, in virtual time, its device began its last dispatch."""
 
     @classmethod
     def of(cls, scenario: Scenario) -> InProcess:
         """The coordinator and the virtual fleet of a scenario."""
         fleet = build_fleet(scenario.fleet, scenario.coordinator.seed)
-        coordinator = Coordinator(build_task_of(scenario), scenario.coordinator, VirtualWorld(fleet))
+        world = VirtualWorld(fleet)
+        coordinator = Coordinator(build_task_of(scenario), scenario.coordinator, world)
         devices = VirtualDevices(scenario, state=None)
-        return cls(coordinator, {node_of(each.number): devices.device(each.number) for each in fleet})
+        numbers = {node_of(each.number): each.number for each in fleet}
+        begun = dict.fromkeys(numbers, BEGIN)
+        reached = {node: devices.device(n, partial(begun.__getitem__, node)) for node, n in numbers.items()}
+        return cls(coordinator, reached, begun)
 
     def __post_init__(self) -> None:
         for node, device in self.devices.items():
             registration = device.registration()
-            self.coordinator.state.registry.register(node, registration.profile, registration.examples)
+            registry = self.coordinator.state.registry
+            registry.register(node, registration.profile, registration.examples)
+            registry[node].hear(registration.condition, self.coordinator.environment.now_s())
 
     def plan(self) -> Planned:
         """Put as many dispatches in flight as should be; those of the next round, where none is open."""
-        return self.coordinator.plan(self.coordinator.environment.now_s(), self.coordinator.wanted())
+        world = self.coordinator.environment
+        planned = self.coordinator.plan(world.now_s(), self.coordinator.wanted())
+        if isinstance(world, VirtualWorld):
+            self.begun.update(
+                {each.node: world.moment(each.node, each.sent_s) for each in planned.dispatches}
+            )
+        return planned
 
     def work(self, dispatch: Dispatch) -> Answer:
         """Let a device do its dispatch, and hand what it answers to the coordinator when it arrives."""
@@ -53,7 +68,7 @@ class InProcess:
         except BudgetExceeded as refusal:
             self._arrive(dispatch, refusal.spent)
             return coordinator.fail(plan_id, refusal.constraint, str(refusal), refusal.spent)
-        except PayloadError as refusal:
+        except (PolicyRefusal, PayloadError) as refusal:
             self._arrive(dispatch, refusal.spent)
             return coordinator.fail(plan_id, refusal.reason, str(refusal), refusal.spent)
         except DeviceLost as lost:

@@ -17,7 +17,7 @@ from slimfleet.coordinator.observing.rounds import RoundsCsv
 from slimfleet.coordinator.reporting import RunRecord, record_of, write_outputs
 from slimfleet.coordinator.transport.flower import run
 from slimfleet.simulations.faults import assign_faults
-from slimfleet.simulations.fleet import build_fleet
+from slimfleet.simulations.fleet import Moment, build_fleet
 from slimfleet.simulations.grids.flower import Engine, EngineGrid, fleet_app
 from slimfleet.simulations.grids.local import LocalEngine
 from slimfleet.simulations.results_folder import keep_scenario, refuse_edited, refuse_used, results_folder
@@ -113,12 +113,20 @@ def _run(
     coordinator = Coordinator(build_task_of(scenario), settings, world)
     engine = _engine(scenario, out / "devices", backend)
     try:
-        grid = EngineGrid([node_of(device.number) for device in fleet], engine)
+        grid = EngineGrid(
+            [node_of(device.number) for device in fleet], engine, partial(_begun, coordinator, world)
+        )
         run(coordinator, grid, out, observers, everyone=True)
     finally:
         engine.close()
     record = record_of(coordinator, scenario.coordinator.name, backend, first_node=node_of(0))
     return record, coordinator
+
+
+def _begun(coordinator: Coordinator, world: VirtualWorld, node: int) -> Moment:
+    """When a device begins what it is sent: at its dispatch, also where a resumed run sends that again."""
+    sent = (each.sent_s for each in coordinator.state.in_flight.values() if each.node == node)
+    return world.moment(node, next(sent, world.now_s()))
 
 
 def _engine(scenario: Scenario, devices: Path, backend: Backend) -> Engine:

@@ -23,7 +23,7 @@ from slimfleet.coordinator.settings import (
     ServerSettings,
     settings_of,
 )
-from slimfleet.simulations.fleet import check_fleet
+from slimfleet.simulations.fleet import INFINITE, check_fleet
 from slimfleet.simulations.settings import FleetSettings, RunSettings, Scenario, TaskSettings
 
 if TYPE_CHECKING:
@@ -91,7 +91,9 @@ def _resolved(tables: Mapping[str, Any], source: Source) -> Scenario:
     own = {"task": TaskSettings, "fleet": FleetSettings, "run": RunSettings}
     known = Scenario().tables()
     parts: dict[str, Any] = {
-        name: checked(kind, tables.get(name, {}), source, name, root=known, infinite=("task.alpha",))
+        name: checked(
+            kind, tables.get(name, {}), source, name, root=known, infinite=("task.alpha", *INFINITE)
+        )
         for name, kind in own.items()
     }
     shared = {name: value for name, value in tables.items() if name not in own}

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
-from slimfleet.compression.types import Positive, Share
+from slimfleet.client.policy import Policy
+from slimfleet.compression.types import Celsius, Positive, Share
 from slimfleet.coordinator.settings import CoordinatorSettings, tables_of
 
 __all__ = ["DEFAULT_MIX", "FleetSettings", "RunSettings", "Scenario", "TaskSettings"]
@@ -78,6 +79,13 @@ class FleetSettings:
     """Range of the batteries' state of charge at the start."""
     faults: Mapping[str, Share] = field(default_factory=dict)
     """Kind of misbehaviour -> share of the devices that show it; `simulations/faults.py` has the kinds."""
+    metered: Mapping[str, Share] = field(default_factory=dict)
+    """Device class -> share of the rounds in which the link of such a device is metered; unknown for other classes."""
+    temperature_c: Mapping[str, tuple[Celsius, Celsius]] = field(default_factory=dict)
+    """Device class -> range of its temperature from round to round; unknown for other classes."""
+    free_memory: Mapping[str, tuple[Share, Share]] = field(default_factory=dict)
+    """Device class -> range of the share of its memory that is free, from round to round; unknown for other classes."""
+    policy: Policy = field(default_factory=Policy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import time
 from functools import partial
 from pathlib import Path
 
 from slimfleet.client.device import Device, Participant
-from slimfleet.client.ledger import Ledger
+from slimfleet.client.ledger import Balance, Ledger
 from slimfleet.client.store import FolderStore, MemoryStore
+from slimfleet.client.watch import Watch
 from slimfleet.client.workbench import Workbench
-from slimfleet.compression import Assignment, SlimfleetError
+from slimfleet.compression import Assignment, Condition, SlimfleetError
 from slimfleet.compression.cost import RUNTIMES, CostModel
 from slimfleet.compression.pruning.blueprint import blueprint
 from slimfleet.simulations.faults import FaultyDevice, assign_faults
-from slimfleet.simulations.fleet import VirtualDevice, build_fleet
+from slimfleet.simulations.fleet import BEGIN, Moment, VirtualDevice, build_fleet
 from slimfleet.simulations.ledger import SimulatedLedger
 from slimfleet.simulations.scenario import build_task_of
 from slimfleet.simulations.settings import Scenario
@@ -39,12 +42,27 @@ class VirtualDevices:
         self._store = MemoryStore() if state is None else FolderStore(state, architecture, durable=False)
         self._faults = assign_faults(scenario.fleet.faults, scenario.fleet.devices, seed)
 
-    def device(self, number: int) -> Participant:
-        """The device that holds partition `number` of the task's data."""
+    def device(self, number: int, moment: Callable[[], Moment] = lambda: BEGIN) -> Participant:
+        """The device that holds partition `number` of the task's data; `moment` tells when its work begins."""
         virtual = self._fleet[number]
-        open_ledger = partial(_open_ledger, virtual)
-        device = Device(number, virtual.profile, self._workbench, self._store, open_ledger)
+        device = Device(
+            number,
+            virtual.profile,
+            self._workbench,
+            self._store,
+            partial(_open_ledger, virtual),
+            watch=Watch(virtual.policy, partial(_sense, virtual, moment)),
+        )
         return FaultyDevice(device, self._faults[number]) if number in self._faults else device
+
+
+def _sense(
+    virtual: VirtualDevice, moment: Callable[[], Moment], round_number: int, spent: Balance
+) -> tuple[Condition, time]:
+    """What a device finds of itself when it has spent so much of its round."""
+    began = moment()
+    condition = virtual.condition(round_number, began, spent.time_s, spent.energy_j)
+    return condition, began.clock_time(spent.time_s)
 
 
 def _open_ledger(virtual: VirtualDevice, assignment: Assignment) -> Ledger:

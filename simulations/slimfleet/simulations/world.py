@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from slimfleet.compression import Cost
-from slimfleet.coordinator import Answer, Dispatch, Status
+from slimfleet.compression import Condition, Cost
+from slimfleet.coordinator import Answer, Dispatch
+from slimfleet.coordinator.registry import DeviceRecord
 from slimfleet.simulations.battery import VirtualBattery
-from slimfleet.simulations.fleet import VirtualDevice
+from slimfleet.simulations.fleet import Moment, VirtualDevice
 
 __all__ = ["BETWEEN_ROUNDS_S", "VirtualWorld", "node_of"]
 
@@ -38,15 +39,17 @@ class VirtualWorld:
         """Virtual seconds since the run began."""
         return self._now_s
 
-    def status(self, node: int, round_number: int) -> Status | None:
+    def status(self, device: DeviceRecord, round_number: int) -> Condition | None:
         """The condition of a device, or None when this round finds it out of reach."""
-        if not self._fleet[node].conditions(round_number).available:
+        virtual = self._fleet[device.node]
+        if not virtual.conditions(round_number).available:
             return None
+        return virtual.condition(round_number, self.moment(device.node, self._now_s))
+
+    def moment(self, node: int, at_s: float) -> Moment:
+        """A moment, as the device of a node has it; not before its last dispatch."""
         battery = self._batteries.get(node)
-        if battery is None:
-            return Status()
-        now = battery.at(self._now_s)
-        return Status(battery=now.level, charging=now.charging)
+        return Moment(at_s, None if battery is None else battery.at(at_s).charge_j)
 
     def charge(self, node: int) -> tuple[float | None, float | None]:
         """State of charge when the run began and now, 0..1; None on mains."""

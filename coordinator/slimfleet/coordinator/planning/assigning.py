@@ -10,9 +10,8 @@ from functools import partial
 
 import numpy as np
 
-from slimfleet.compression import Assignment, Budget, Plan, Skip
+from slimfleet.compression import Assignment, Budget, Condition, Plan, Skip
 from slimfleet.compression.cost import CostModel, Work
-from slimfleet.coordinator.environment import Status
 from slimfleet.coordinator.learning.calibration import Calibration
 from slimfleet.coordinator.planning import PLANNERS, History, Sizes
 from slimfleet.coordinator.planning.policy import Planner
@@ -31,18 +30,19 @@ system; larger devices have more to spare."""
 
 @dataclass(frozen=True, slots=True)
 class Assigner:
-    """Gives work to devices in one round. Battery levels and reasons are noted in the registry."""
+    """Gives work to devices in one round. Reasons are noted in the registry."""
 
     settings: CoordinatorSettings
     registry: Registry
     calibration: Calibration
     cost_model: CostModel
     downlink: Downlink
+    now_s: float
     dispatches: list[Dispatch] = field(default_factory=list)
     skipped: dict[int, Skip] = field(default_factory=dict)
     """Node -> the constraint that left it without a plan."""
 
-    def assign(self, statuses: Mapping[int, Status], most: int) -> None:
+    def assign(self, statuses: Mapping[int, Condition], most: int) -> None:
         """Go down the selected order until `most` devices have a plan; the others on the way are skipped."""
         planner = PLANNERS[self.settings.planner.policy](self.settings.planner)
         for node in self._order(statuses):
@@ -58,7 +58,7 @@ class Assigner:
                 )
                 self._skip(record, Skip(constraint="profile", needed=0.0, limit=0.0))
 
-    def _assign(self, planner: Planner, record: DeviceRecord, status: Status) -> None:
+    def _assign(self, planner: Planner, record: DeviceRecord, status: Condition) -> None:
         """Give one device work, or skip it."""
         limits = self._limits(record, status)
         model = self.cost_model.on(record.startup)
@@ -73,7 +73,7 @@ class Assigner:
     def _round(self) -> int:
         return self.downlink.round_number
 
-    def _order(self, statuses: Mapping[int, Status]) -> list[int]:
+    def _order(self, statuses: Mapping[int, Condition]) -> list[int]:
         """The nodes with enough charge, in the order in which they are considered; the others are skipped."""
         settings = self.settings.selection
         work = self.cost_model.works[1.0]
@@ -83,7 +83,10 @@ class Assigner:
         candidates = []
         for node, status in sorted(statuses.items()):
             record = self.registry[node]
-            record.battery = status.battery
+            if record.refused_at_s is not None and self.now_s - record.refused_at_s < settings.policy_pause_s:
+                waited_s = self.now_s - record.refused_at_s
+                self._skip(record, Skip(constraint="policy", needed=settings.policy_pause_s, limit=waited_s))
+                continue
             if status.battery is not None and not status.charging and status.battery < settings.battery_floor:
                 self._skip(
                     record, Skip(constraint="battery", needed=settings.battery_floor, limit=status.battery)
@@ -94,8 +97,8 @@ class Assigner:
                     node=node,
                     round_j=round_j[node],
                     loss=record.loss,
-                    battery=status.battery,
-                    charging=status.charging,
+                    battery=self._charge(record, status),
+                    charging=bool(status.charging),
                 )
             )
         rng = np.random.default_rng((self.settings.seed, self._round, 1))
@@ -114,21 +117,31 @@ class Assigner:
             ),
         )
 
-    def _limits(self, record: DeviceRecord, status: Status) -> Budget:
+    def _charge(self, record: DeviceRecord, status: Condition) -> float | None:
+        """State of charge to reckon with; None on mains.
+
+        A battery of unknown charge counts as half-way between the floor and full. It is not taken for full; and since
+        only an answer tells more, the device must not be left out either.
+        """
+        if status.battery is None and record.profile.battery_j is not None:
+            return (1 + self.settings.selection.battery_floor) / 2
+        return status.battery
+
+    def _limits(self, record: DeviceRecord, status: Condition) -> Budget:
         """The device's budget, and for memory and energy what it and its battery have to spare, where that is less."""
         budget = self.settings.budget.of(record.profile.device_class)
-        ram = int(MEMORY_SHARE * record.profile.ram_bytes)
-        memory = ram if budget.memory_bytes is None else min(budget.memory_bytes, ram)
+        limits = (int(MEMORY_SHARE * record.profile.ram_bytes), budget.memory_bytes, status.free_memory_bytes)
+        memory = min(limit for limit in limits if limit is not None)
         return replace(budget, memory_bytes=memory, energy_j=self._paced(budget.energy_j, record, status))
 
-    def _paced(self, energy_j: float | None, record: DeviceRecord, status: Status) -> float | None:
+    def _paced(self, energy_j: float | None, record: DeviceRecord, status: Condition) -> float | None:
         """Spread the charge above the battery floor evenly over the rounds that this device may still be chosen for."""
-        capacity, settings = record.profile.battery_j, self.settings
-        if capacity is None or status.battery is None or status.charging:
+        capacity, charge, settings = record.profile.battery_j, self._charge(record, status), self.settings
+        if capacity is None or charge is None or status.charging:
             return energy_j
         rounds_left = max(settings.rounds - self._round + 1, 1)
         turns = max(rounds_left * settings.quota / len(self.registry), 1.0)
-        spare = (status.battery - settings.selection.battery_floor) * capacity / turns
+        spare = (charge - settings.selection.battery_floor) * capacity / turns
         return spare if energy_j is None else min(energy_j, spare)
 
     def _dispatch(self, record: DeviceRecord, plan: Plan, limits: Budget) -> Dispatch:

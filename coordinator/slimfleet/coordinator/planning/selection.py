@@ -20,6 +20,7 @@ class Candidate:
     """Nominal energy of one epoch of the full model, radio burst included, as far as it is credible."""
     loss: float | None
     battery: float | None
+    """State of charge to reckon with, 0..1; None on mains."""
     charging: bool
 
 

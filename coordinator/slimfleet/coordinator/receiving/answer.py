@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from slimfleet.compression import PayloadError, Report, Tensors
+from slimfleet.compression import Condition, PayloadError, Report, Tensors
 from slimfleet.compression.messages import Spent, parse
 from slimfleet.coordinator.receiving.bounds import FleetBounds
 from slimfleet.coordinator.receiving.checks import (
@@ -68,6 +68,12 @@ class Answer:
             return "dropped"
         words: dict[str, Outcome] = {"late": "late", "outdated": "stale"}
         return words.get(self.reason, "refused")
+
+    @property
+    def condition(self) -> Condition | None:
+        """What the device states of its condition; None where it states nothing that is credible."""
+        said = self.report or self.spent
+        return None if said is None else said.condition
 
 
 REPLAY = Answer(

@@ -9,13 +9,13 @@ the process must know which task it runs. `tests/simulations/test_flower_contrac
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
-from flwr.app import Context, Error, Message, Metadata, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, Metadata, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
@@ -24,7 +24,9 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from slimfleet.client.app import client_app
+from slimfleet.client.device import Participant
 from slimfleet.compression import BadInput
+from slimfleet.simulations.fleet import BEGIN, Moment
 from slimfleet.simulations.settings import Scenario
 from slimfleet.simulations.virtual_devices import DeviceLost, VirtualDevices
 
@@ -49,6 +51,9 @@ __all__ = [
 RUN_ID = 1
 SERVER_NODE = 1
 
+MOMENT = "moment"
+"""The record of a message that says when, in virtual time, its device begins to work on it."""
+
 NO_REPLY: int = ErrorCode.REPLY_MESSAGE_UNAVAILABLE
 NODE_GONE: int = ErrorCode.NODE_UNAVAILABLE
 WORKER_CRASHED: int = ErrorCode.CLIENT_APP_CRASHED
@@ -61,7 +66,23 @@ def fleet_app(scenario: Scenario, state: Path) -> ClientApp:
     `state` is the folder where devices keep what must outlast a round.
     """
     devices = VirtualDevices(scenario, state)
-    return client_app(lambda context: devices.device(int(context.node_config["partition-id"])))
+
+    def device_of(context: Context) -> Participant:
+        return devices.device(int(context.node_config["partition-id"]), lambda: _moment_in(context))
+
+    return client_app(device_of)
+
+
+def _moment_in(context: Context) -> Moment:
+    """When the work on a message begins; the begin of virtual time where the grid did not say."""
+    now_s, charge_j = (context.node_config.get(key) for key in ("now-s", "charge-j"))
+    return Moment(float(now_s or 0.0), None if charge_j is None else float(charge_j))
+
+
+def _record_of(moment: Moment) -> ConfigRecord:
+    """A moment as entries of a node-config."""
+    charge = {} if moment.charge_j is None else {"charge-j": moment.charge_j}
+    return ConfigRecord({"now-s": moment.now_s, **charge})
 
 
 def identify_process() -> None:
@@ -82,10 +103,13 @@ def rebuilt(metadata: Metadata, content: RecordDict) -> Message:
 
 
 def answer(app: ClientApp, message: Message, context: Context) -> Message:
-    """Run a client app on one message. What it raises becomes an error reply, as in Flower's engine.
+    """Run a client app on one message, at the moment that the grid wrote on it.
 
+    What the app raises becomes an error reply, as in Flower's engine.
     BadInput is raised again: it is about the scenario's task or the disk, not about one device.
     """
+    moment = message.content.config_records.get(MOMENT, ConfigRecord())
+    context.node_config.update({key: value for key, value in moment.items() if isinstance(value, float)})
     try:
         return app(message, context)
     except BadInput:
@@ -125,10 +149,17 @@ class Engine(Protocol):
 
 
 class EngineGrid(Grid):
-    """Flower's view of an engine: a fixed set of nodes, messages out, answers in."""
+    """Flower's view of an engine: a fixed set of nodes, messages out, answers in.
 
-    def __init__(self, nodes: Iterable[int], engine: Engine) -> None:
+    `moment` tells when, in virtual time, the device of a node begins to work on what it is sent; by default all begin
+    at the begin of virtual time.
+    """
+
+    def __init__(
+        self, nodes: Iterable[int], engine: Engine, moment: Callable[[int], Moment] = lambda node: BEGIN
+    ) -> None:
         identify_process()
+        self._moment = moment
         self._nodes = list(nodes)
         self._engine = engine
         self._run = Run.create_empty(RUN_ID)
@@ -165,6 +196,8 @@ class EngineGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Hand messages to the engine; the ids returned are what `pull_messages` takes."""
         batch = list(messages)
+        for message in batch:
+            message.content[MOMENT] = _record_of(self._moment(message.metadata.dst_node_id))
         ids = [give_id(message) for message in batch]
         self._engine.submit(batch)
         return ids

@@ -11,6 +11,7 @@ from statistics import fmean
 
 from prometheus_client import CollectorRegistry
 
+from slimfleet.compression.errors import POLICY_REASONS
 from slimfleet.compression.types import LARGEST_JOULES, LARGEST_SECONDS, Cost, EnergySource
 from slimfleet.coordinator.observing.events import Closed, Event, Phase, Planned, Saved, Waiting
 from slimfleet.coordinator.observing.prometheus.families import Families
@@ -111,6 +112,8 @@ class FleetMetrics:
             device_class=label,
             outcome=word if word in TASK_OUTCOMES else "error",
         ).inc()
+        if answer.verdict == "failed" and answer.reason in POLICY_REASONS:
+            self._families.counter("slimfleet_policy_refusals_total", reason=answer.reason).inc()
         for constraint in answer.broken:
             listed = _listed(constraint, CONSTRAINTS)
             self._families.counter("slimfleet_budget_violations_total", constraint=listed).inc()

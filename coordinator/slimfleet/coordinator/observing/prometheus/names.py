@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, get_args
 
+from slimfleet.compression.errors import POLICY_REASONS
 from slimfleet.compression.types import EnergySource
 from slimfleet.compression.wire import REASONS
 from slimfleet.coordinator.observing.events import Phase
@@ -31,6 +32,8 @@ OPEN: tuple[str, ...] = ()
 """Values that are only known at run time; the exporter bounds their number."""
 
 TASK_OUTCOMES = ("ok", "dropout", "timeout", "late", "stale", "refused", "rejected", "error")
+OUTCOME_OF: Mapping[str, str] = MappingProxyType(dict.fromkeys(POLICY_REASONS, "refused"))
+"""Words of the coordinator that mean the same outcome."""
 
 CONSTRAINTS = (
     "energy_j",
@@ -40,6 +43,7 @@ CONSTRAINTS = (
     "uplink_bytes",
     "downlink_bytes",
     "battery",
+    "policy",
     OTHER,
 )
 REJECTIONS = (*sorted(REASONS), "message", OTHER)
@@ -109,6 +113,12 @@ METRICS = (
         "counter",
         "Devices' rounds, by how they ended",
         {"device_class": OPEN, "outcome": TASK_OUTCOMES},
+    ),
+    Metric(
+        "slimfleet_policy_refusals_total",
+        "counter",
+        "Rounds that devices refused or broke off by their own policy, by reason; they count as refused tasks too",
+        {"reason": POLICY_REASONS},
     ),
     Metric(
         "slimfleet_client_task_duration_seconds",

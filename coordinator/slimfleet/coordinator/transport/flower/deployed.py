@@ -64,7 +64,9 @@ def deployed_server_app(beside: Path) -> ServerApp:
             log.info("%s", own)
         name, options = task_reference(context.run_config)
         task = load_task(name, BUILT_IN, partitions=1, seed=0, options=options)
-        coordinator = Coordinator(task, settings, WallEnvironment())
+        coordinator = Coordinator(
+            task, settings, WallEnvironment(max_age_s=settings.selection.condition_max_age_s)
+        )
         with naming(out):
             out.mkdir(parents=True, exist_ok=True)
         with locked(out), _metrics(config, settings.name) as metrics:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
 
 from slimfleet.compression import Payload, PayloadError, Report
+from slimfleet.compression.errors import POLICY_REASONS
 from slimfleet.compression.foreign_text import foreign_text
 from slimfleet.compression.messages import Registration, Spent, parse, text_of
 from slimfleet.compression.wire import REASONS
@@ -19,7 +20,14 @@ from slimfleet.coordinator.sending.dispatch import Dispatch
 TRANSPORT_ERRORS: Mapping[int, str] = {4: "timeout", 5: "dropout", 8: "worker"}
 """Flower's codes for a reply that never came, a node that is gone, a worker that crashed; others count as `error`."""
 
-REFUSALS = REASONS | {"energy_j", "deadline_s", "memory_bytes", "uplink_bytes", "local_steps"}
+REFUSALS = REASONS | {
+    "energy_j",
+    "deadline_s",
+    "memory_bytes",
+    "uplink_bytes",
+    "local_steps",
+    *POLICY_REASONS,
+}
 """Reasons a device may give for not doing a round; any other word is counted as `refused`."""
 
 LONGEST_REASON = 500

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 
 from flwr.serverapp import Grid
@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 class Registrar:
     """Takes the nodes of a grid into a registry. No call waits for an answer."""
 
-    def __init__(self, registry: Registry, grid: Grid) -> None:
-        self._registry, self._grid = registry, grid
+    def __init__(self, registry: Registry, grid: Grid, now_s: Callable[[], float]) -> None:
+        self._registry, self._grid, self._now_s = registry, grid, now_s
         self._asked: dict[int, float] = {}
         """Node -> when it was last asked."""
         self._first_asked: dict[int, float] = {}
@@ -66,6 +66,7 @@ class Registrar:
             else:
                 self.problems.pop(node, None)
                 self._registry.register(node, said.profile, said.examples, said.startup)
+                self._registry[node].hear(said.condition, self._now_s())
                 log.info("%s has registered, with %d examples", self._registry.label(node), said.examples)
 
     def awaits(self, nodes: Sequence[int], patience_s: float = PATIENCE_S) -> bool:

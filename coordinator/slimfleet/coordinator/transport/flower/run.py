@@ -54,7 +54,7 @@ def run(
         for observer in observers:
             observer(event)
 
-    registrar = Registrar(state.registry, grid)
+    registrar = Registrar(state.registry, grid, environment.now_s)
     post = Post(grid, environment, registrar.listen)
     post.send(state.in_flight.values())  # of a run that was killed: devices do the same again
     while state.next_round <= settings.rounds:

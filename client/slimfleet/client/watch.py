@@ -1,0 +1,89 @@
+"""Watch of a device over itself: its policy is asked before a round, between its steps and before the upload."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import time
+
+from slimfleet.client.ledger import Balance, Ledger
+from slimfleet.client.policy import Policy, reason_in_words, refusal
+from slimfleet.compression import PolicyRefusal
+from slimfleet.compression.types import UNKNOWN, Condition, EnergySource
+
+__all__ = ["UNWATCHED", "Sense", "Watch", "WatchedLedger"]
+
+Sense = Callable[[int, Balance], tuple[Condition, time]]
+"""What a device finds of itself, and its local time: from the number of the round, 0 between rounds, and what the round
+has spent so far. A real device looks at its sensors and its clock, a virtual one computes both."""
+
+ALLOWS_ALL = Policy()
+
+
+def unknown(round_number: int, spent: Balance) -> tuple[Condition, time]:
+    """The sense of a device without sensors."""
+    return UNKNOWN, time()
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A policy, and what it is held against."""
+
+    policy: Policy = ALLOWS_ALL
+    sense: Sense = unknown
+
+    def condition(self, round_number: int, spent: Balance) -> Condition:
+        """The condition of the device now."""
+        return self.sense(round_number, spent)[0]
+
+    def check(self, round_number: int, spent: Balance) -> None:
+        """Raise PolicyRefusal where the policy forbids to go on."""
+        if self.policy == ALLOWS_ALL:
+            return
+        condition, clock_time = self.sense(round_number, spent)
+        reason = refusal(self.policy, condition, clock_time)
+        if reason is not None:
+            words = reason_in_words(reason, self.policy, condition)
+            raise PolicyRefusal(reason, f"by its own policy: {words}")
+
+
+UNWATCHED = Watch()
+"""No policy and no senses."""
+
+
+class WatchedLedger:
+    """A ledger that lets nothing go on which the watch forbids: every method that enters work raises PolicyRefusal once
+    the work is entered, so that the next step does not begin, or the update is not sent."""
+
+    def __init__(self, ledger: Ledger, watch: Watch, round_number: int) -> None:
+        self._ledger, self._watch, self._round = ledger, watch, round_number
+
+    def download(self, size_bytes: int) -> None:
+        """Enter the download; the first step is next."""
+        self._ledger.download(size_bytes)
+        self._check()
+
+    def train(self, flops: float) -> None:
+        """Enter a step, and the pause after it."""
+        self._ledger.train(flops)
+        self._check()
+
+    def upload(self, size_bytes: int) -> None:
+        """Enter the upload, unless it may not begin."""
+        self._check()
+        self._ledger.upload(size_bytes)
+
+    def balance(self) -> Balance:
+        """What has been spent so far."""
+        return self._ledger.balance()
+
+    def peak_memory_bytes(self, predicted: int) -> int:
+        """Peak memory of the round so far."""
+        return self._ledger.peak_memory_bytes(predicted)
+
+    def close(self) -> tuple[Balance, EnergySource]:
+        """End the round."""
+        return self._ledger.close()
+
+    def _check(self) -> None:
+        self._watch.check(self._round, self._ledger.balance())
