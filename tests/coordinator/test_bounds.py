@@ -17,14 +17,15 @@ from slimfleet.coordinator.learning.aggregate import shortened, tied, tied_tenso
 from slimfleet.coordinator.planning.selection import credible_joules
 from slimfleet.coordinator.receiving.bounds import fleet_bounds
 from slimfleet.coordinator.receiving.checks import LARGEST_EXAMPLES, Norms, is_variance, norm
+from slimfleet.coordinator.settings import ServerSettings
 from slimfleet.simulations.in_process import InProcess
 from slimfleet.simulations.scenario import load_scenario
 
 TYPICAL = Norms(weights=2.0, statistics=0.5)
 
 
-def bounds(claimed=(10,) * 200, recent=(TYPICAL,) * 20, per_round=20, max_norm=100.0, model_norm=7.0):
-    return fleet_bounds(claimed, recent, per_round, max_norm, model_norm)
+def bounds(claimed=(10,) * 200, recent=(TYPICAL,) * 20, per_round=20, model_norm=7.0, **server):
+    return fleet_bounds(claimed, recent, per_round, model_norm, ServerSettings(**server))
 
 
 def test_claimed_examples_count_up_to_a_multiple_of_the_fleets_median():

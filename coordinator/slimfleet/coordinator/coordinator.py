@@ -20,7 +20,8 @@ from slimfleet.compression.pruning.blueprint import blueprint
 from slimfleet.compression.tensors import load_tensors, tensors_of
 from slimfleet.compression.threads import torch_threads
 from slimfleet.coordinator.environment import Environment
-from slimfleet.coordinator.learning.aggregate import CoverageMean, shortened, tied, tied_tensors
+from slimfleet.coordinator.learning.aggregate import shortened, tied, tied_tensors
+from slimfleet.coordinator.learning.aggregators import AGGREGATORS
 from slimfleet.coordinator.learning.learn import learn
 from slimfleet.coordinator.learning.row import alarm_of, round_row
 from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
@@ -194,10 +195,12 @@ class Coordinator:
             number, model = state.next_round, state.server.model()
             bounds = self._bounds(number, model)
             most_examples = bounds.weight(max((record.examples for record in state.registry), default=1))
+            server, per_round = settings.server, settings.selection.per_round
+            aggregator = AGGREGATORS[server.aggregation]
             state.open_round = OpenRound(
                 number=number,
                 downlink=Downlink(self.blueprint, model, number, state.versions, settings),
-                mean=CoverageMean(state.schema.moving, settings.selection.per_round, model, most_examples),
+                mean=aggregator(state.schema.moving, per_round, model, most_examples, server),
                 bounds=bounds,
                 opened_s=now_s,
                 opened_at=began,
@@ -207,7 +210,7 @@ class Coordinator:
     def _bounds(self, number: int, model: Tensors) -> FleetBounds:
         """What one device may claim and move in this round."""
         settings = self.settings
-        records = list(self.state.registry) if settings.server.fleet_bounds else []
+        records = list(self.state.registry)
         recent = [
             record.norms
             for record in records
@@ -217,8 +220,8 @@ class Coordinator:
             [record.examples for record in records],
             recent,
             settings.selection.per_round,
-            settings.server.max_update_norm,
             norm(model, self.state.schema.weights),
+            settings.server,
         )
 
     def _mean(self, opened: OpenRound, answers: Sequence[Answer]) -> Tensors:

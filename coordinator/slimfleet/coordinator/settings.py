@@ -58,6 +58,8 @@ class SelectionSettings:
     """Weight of a device's training loss in its favour; 0 ignores it."""
     battery_floor: Share = 0.2
     """State of charge below which a device is skipped unless it charges."""
+    reputation: bool = True
+    """Whether a device is asked half as often for each update, of its last four, that was rejected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,10 +168,21 @@ class ServerSettings:
     """Decay of the exponential average of global models that is evaluated and published; 0 publishes the last."""
     absent_weight: Share = 0.0
     """Weight in an element's mean of a device that did not train it, counted as an update of zero."""
+    aggregation: Literal["mean", "trimmed", "median"] = "mean"
+    """`mean` weighs a device by its examples. `trimmed` and `median` count devices alike, and leave out the largest and
+    smallest values of each coordinate: they hold where several devices send what they like."""
+    trim: Annotated[float, Ge(0), Le(0.5)] = 0.1
+    """Share of the devices that `trimmed` leaves out at each end: at least that of hostile ones in a round."""
     max_update_norm: Positive = 100.0
     """Updates with a larger L2 norm are rejected."""
     fleet_bounds: bool = True
     """Also bound what one device claims and moves by what its fleet does."""
+    largest_share: Share = 0.1
+    """Largest share of a round's weight that one device may have beside devices of the median number of examples, whose
+    weight it always may have. Of `mean` with `fleet_bounds`; a round counts as one of at least 20 and at most 100
+    devices."""
+    clip_quantile: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Quantile of the norms of the fleet's last updates: a longer update is scaled down to it; 1 scales none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
