@@ -138,8 +138,9 @@ class Skip:
     """A device that fits no plan, and the constraint that binds."""
 
     constraint: str
-    """A field name of `Budget`; `battery`: the charge is below the floor; or `profile`: the device's figures make no
-    plan possible."""
+    """A field name of `Budget`; `battery`: the charge is below the floor; `profile`: the device's figures make no plan
+    possible; `reputation`: `needed` of its last `limit` updates were rejected; or `planner`: a user's own planner gave
+    none."""
     needed: float
     limit: float
 
@@ -150,6 +151,10 @@ class Skip:
             return f"battery: charged to {self.limit:.0%}, the floor is {self.needed:.0%}"
         if self.constraint == "profile":
             return "profile: no plan can be made from the figures that the device states"
+        if self.constraint == "reputation":
+            return f"reputation: asked less, rejected {self.needed:.0f} of its last {self.limit:.0f}"
+        if self.constraint == "planner":
+            return "planner: the planner gave no plan that can be used"
         return f"{self.constraint}: the smallest plan needs {self.needed:.4g}, the limit is {self.limit:.4g}"
 
 

@@ -27,6 +27,7 @@ from slimfleet.coordinator.learning.row import alarm_of, round_row
 from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
 from slimfleet.coordinator.observing.events import Closed, Phase, Planned
 from slimfleet.coordinator.planning.assigning import Assigner
+from slimfleet.coordinator.planning.own import Policies
 from slimfleet.coordinator.receiving.answer import REPLAY, Answer, failed, judged
 from slimfleet.coordinator.receiving.bounds import (
     LONGEST_MEAN,
@@ -73,6 +74,7 @@ class Coordinator:
                 width: work_of(task, self.blueprint.shrunk(select_channels(groups, width, "prefix")))
                 for width in sorted({1.0, *settings.planner.widths})
             }
+        self._policies = Policies.of(settings)
         self._tied = tied_tensors(self.blueprint.model)
         self._stopwatch = stopwatch
 
@@ -98,7 +100,12 @@ class Coordinator:
             if node not in busy and (status := self.environment.status(node, opened.number))
         }
         assigner = Assigner(
-            self.settings, state.registry, state.calibration, self.cost_model, opened.downlink
+            settings=self.settings,
+            registry=state.registry,
+            calibration=state.calibration,
+            cost_model=self.cost_model,
+            downlink=opened.downlink,
+            policies=self._policies,
         )
         assigner.assign(statuses, most)
         state.in_flight |= {dispatch.plan_id: dispatch for dispatch in assigner.dispatches}

@@ -10,6 +10,9 @@ from slimfleet.compression.types import USUAL_STARTUP, Startup
 from slimfleet.coordinator.receiving.checks import Norms
 from slimfleet.coordinator.sending.versions import NOTHING, Holding
 
+REMEMBERED = 4
+"""Updates that make a device's reputation."""
+
 
 @dataclass(slots=True, kw_only=True)
 class DeviceRecord:
@@ -46,8 +49,14 @@ class DeviceRecord:
     """Sum of the widths trained; over `participations` it is the mean width."""
     startup: Startup = USUAL_STARTUP
     """What it is expected to spend before its first step."""
+    used: tuple[bool, ...] = ()
+    """Of its last updates, whether each was used or rejected, the newest last: its reputation."""
     last_problem: str = ""
     """Why its last answer was of no use, for people; empty where it was used."""
+
+    def judged(self, used: bool) -> None:
+        """Note whether an update was used."""
+        self.used = (*self.used, used)[-REMEMBERED:]
 
     def learn_startup(self, seen: Startup, *, at_least: bool = False) -> None:
         """Take a start-up into account: more counts at once, less by half. With `at_least` it may have been more."""

@@ -16,6 +16,7 @@ from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
 from slimfleet.compression.edge.checked import Source, checked, refuse_renamed
 from slimfleet.compression.edge.input_files import read_toml
+from slimfleet.compression.edge.named import Named
 from slimfleet.compression.messages import Training
 from slimfleet.compression.types import (
     Budget,
@@ -46,8 +47,9 @@ NMSE = (
 class SelectionSettings:
     """`[selection]`: which devices take part in a round."""
 
-    policy: Literal["uniform", "utility"] = "utility"
-    """`utility` samples by training loss, energy and battery; `uniform` is plain federated averaging."""
+    policy: Annotated[str, Named(("uniform", "utility"))] = "utility"
+    """`utility` samples by training loss, energy and battery; `uniform` is plain federated averaging. For one of your
+    own see docs/own-server-policy.md."""
     per_round: AtLeastOne = 20
     """Devices that a round plans for, at most."""
     min_devices: AtLeastOne = 1
@@ -82,8 +84,9 @@ class PlannerSettings:
     Among candidates of equal value the first wins: values stand in order of preference.
     """
 
-    policy: Literal["enumerate", "fixed"] = "enumerate"
-    """`fixed` is plain federated averaging, which knows no budgets: the baseline."""
+    policy: Annotated[str, Named(("enumerate", "fixed"))] = "enumerate"
+    """`fixed` is plain federated averaging, which knows no budgets: the baseline. For one of your own see
+    docs/own-server-policy.md."""
     widths: Annotated[tuple[Annotated[float, Gt(0), Le(1)], ...], MinLen(1)] = (1.0, 0.75, 0.5, 0.375, 0.25)
     """Shares of the channels that a sub-model keeps."""
     window: Literal["prefix", "rolling", "importance"] = "prefix"
@@ -158,8 +161,8 @@ class CodecSettings:
 class ServerSettings:
     """`[server]`: how updates become the next global model."""
 
-    optimizer: Literal["fedavg", "fedadam"] = "fedavg"
-    """Takes the mean update as a pseudo-gradient: SGD, or Adam."""
+    optimizer: Annotated[str, Named(("fedavg", "fedadam"))] = "fedavg"
+    """Takes the mean update as a pseudo-gradient: SGD, or Adam. For one of your own see docs/own-server-policy.md."""
     learning_rate: Annotated[float, Gt(0), Le(1_000)] = 1.0
     """Of the server optimiser."""
     momentum: BelowOne = 0.0

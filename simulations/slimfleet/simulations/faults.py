@@ -26,7 +26,7 @@ Sent = tuple[Payload, Report]
 
 _HANG_S = 3_600.0
 _OVERSIZE_BYTES = 10_000_000
-_NOISE = 10.0
+_NOISE = 15.0
 """Length of the noise that is sent, in lengths of the honest update: what is 20 times the median's is refused."""
 
 
@@ -135,7 +135,7 @@ def _scaled_up(work: Work) -> Sent:
 
 
 def _noise(work: Work) -> Sent:
-    """Noise in place of the update, ten times as long: too short to be refused for its norm."""
+    """Noise in place of the update, fifteen times as long: too short to be refused for its norm."""
 
     def noise(weights: Tensors) -> Tensors:
         rng = np.random.default_rng((work.assignment.training.seed, work.assignment.plan_id, 0xFA17))

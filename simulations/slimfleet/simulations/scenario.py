@@ -178,7 +178,7 @@ def baseline_settings(scenario: Scenario) -> CoordinatorSettings:
         ours,
         name="baseline",
         rounds=scenario.run.baseline_rounds,
-        selection=replace(ours.selection, policy="uniform", battery_floor=0.0),
+        selection=replace(ours.selection, policy="uniform", battery_floor=0.0, reputation=False),
         planner=replace(
             ours.planner, policy="fixed", widths=(1.0,), batch_sizes=ours.planner.batch_sizes[:1]
         ),

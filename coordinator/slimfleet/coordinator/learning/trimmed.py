@@ -1,10 +1,9 @@
 """Trimmed mean: a streaming mean of updates, in each coordinate without its largest and smallest values.
 
 A coordinate that c devices trained loses the t = ceil(trim * c) largest and the t smallest of their values, at most so
-many that one or two are left: then the mean is the median (Yin et al. 2018, arXiv 1803.01498, definitions 1 and 2; they
-take a fixed number, here each coordinate has its own, as sub-models differ in width). Up to t devices can send what they
-like, and each coordinate stays within the range of the other devices' values. Every device counts alike, so that claiming
-examples buys nothing.
+many that one or two are left, whose mean is the median (Yin et al. 2018, arXiv 1803.01498, definitions 1 and 2). As
+sub-models differ in width, coordinates differ in c. Whatever up to t devices send, each coordinate stays within the range
+of the other devices' values. Every device counts alike, so that claiming examples buys nothing.
 
 It does not depend on the order of arrival: the sum is one of integers, as in `aggregate`, and the largest and smallest
 values of a set are the same in any order.
@@ -33,7 +32,7 @@ class TrimmedMean:
     def __init__(
         self, schema: ModelSchema, most_updates: int, model: Tensors | None = None, trim: float = 0.5
     ) -> None:
-        """Begin a mean of updates of `model`. `trim`, 0..0.5, is the share that each end loses; at 0.5 it is the median.
+        """Begin a mean of updates of `model`. `trim`, 0..0.5, is the share that each end loses: 0.5 is the median.
         Where the model is NaN or infinite, an update other than 0 sets a value, and only such updates count."""
         self._kinds = {t.name: t.kind for t in schema.tensors}
         self._sum = {t.name: np.zeros(t.shape, np.int64) for t in schema.tensors}
@@ -84,8 +83,8 @@ class TrimmedMean:
     def mean(self, absent_weight: float = 0.0) -> Tensors:
         """The trimmed mean in full shapes, float64; zero where no device trained the element.
 
-        `absent_weight`, 0..1, weighs a device that did not train an element, as one that left it unchanged. Such devices
-        do not take part in the trimming.
+        `absent_weight`, 0..1, weighs a device that did not train an element, as one that left it unchanged. Such
+        devices do not take part in the trimming.
         """
         mean: Tensors = {}
         for name, total in self._sum.items():

@@ -110,8 +110,8 @@ def typical_norms(norms: Sequence[Norms]) -> Norms | None:
 
 
 def norms_at(norms: Sequence[Norms], quantile: float) -> Norms:
-    """The quantile of these norms: one of them, so that this share of them is not larger. No limit at 1, nor where there
-    are too few.
+    """The quantile of these norms: the least of them that so large a share does not exceed. No limit at 1, nor where
+    there are too few.
 
     Each device has one vote, its last update. (Andrew et al. 2021, arXiv 1905.03871, clip to a quantile too, which they
     follow by gradient steps, since private devices tell no norm.)

@@ -32,6 +32,8 @@ _REASONS: Mapping[str, str] = {
     "local_steps": "not one training step fitted the budget",
     "examples": "the device has one example, on which the model cannot train alone",
     "battery": "the battery is below the floor for taking part",
+    "reputation": "updates of the device were rejected of late, so it is asked less",
+    "planner": "the planner gave no plan that can be used",
     "dropout": "the device vanished in mid-round",
     "late": "the answer came after the deadline",
     "timeout": "no answer came in time",

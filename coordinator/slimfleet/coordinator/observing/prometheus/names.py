@@ -42,6 +42,8 @@ CONSTRAINTS = (
     "uplink_bytes",
     "downlink_bytes",
     "battery",
+    "reputation",
+    "planner",
     OTHER,
 )
 REJECTIONS = (*sorted(REASONS), "message", OTHER)
