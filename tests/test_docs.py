@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import pytest
 
 from slimfleet.compression import Budget
+from slimfleet.compression.edge.named import Named
 from slimfleet.coordinator.settings import NO_LIMIT, RENAMED, CoordinatorSettings
 from slimfleet.simulations import FleetSettings, RunSettings, Scenario, TaskSettings
 
@@ -123,6 +124,8 @@ def _allowed(hint: Any) -> str:
     """A type and its bounds, as a person reads them."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
+        for named in (each for each in arguments[1:] if isinstance(each, Named)):
+            return ", ".join([*(f"`{_toml(name)}`" for name in named.names), '`"module:object"`'])
         bounds = [bound for each in arguments[1:] for bound in _bound(each)]
         return ", ".join([_allowed(arguments[0]), *bounds])
     if origin is Literal:

@@ -23,7 +23,7 @@ def existing_folders(folders: Sequence[Path]) -> tuple[str, ...]:
     """
     missing = next((folder for folder in folders if not folder.is_dir()), None)
     if missing is not None:
-        raise BadInput(f"there is no folder {missing} to import a task from")
+        raise BadInput(f"there is no folder {missing} to import from")
     return tuple(dict.fromkeys(str(folder.resolve()) for folder in folders))
 
 

@@ -2,8 +2,8 @@
 
 A coordinate that c devices trained loses the t = ceil(trim * c) largest and the t smallest of their values, at most so
 many that one or two are left, whose mean is the median (Yin et al. 2018, arXiv 1803.01498, definitions 1 and 2). As
-sub-models differ in width, coordinates differ in c. Whatever up to t devices send, each coordinate stays within the range
-of the other devices' values. Every device counts alike, so that claiming examples buys nothing.
+sub-models differ in width, coordinates differ in c. Whatever up to t devices send, each coordinate stays within the
+range of the other devices' values. Every device counts alike, so that claiming examples buys nothing.
 
 It does not depend on the order of arrival: the sum is one of integers, as in `aggregate`, and the largest and smallest
 values of a set are the same in any order.
