@@ -53,5 +53,5 @@ def found(key: str, name: str, built_in: Mapping[str, T]) -> T:
     except BadInput as error:
         raise BadInput(f"{key}: {error}") from error
     if not callable(own):
-        raise BadInput(f"{key} = {name!r}: it is a {type(own).__name__}, must be a class or a function")
+        raise BadInput(f"{key} = {name!r}: it is of type {type(own).__name__}, must be a class or a function")
     return own  # type: ignore[no-any-return]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from operator import index
@@ -9,7 +10,7 @@ from operator import index
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from slimfleet.compression.checked_task import BadTask, blamed
+from slimfleet.compression.checked_task import BadTask, blamed, cause
 from slimfleet.compression.cost import CostModel
 from slimfleet.compression.edge.named import found, is_own
 from slimfleet.compression.errors import BadInput
@@ -67,23 +68,23 @@ class _OwnPlanner:
                 choice = self.planner.plan(profile, budget, cost_model, history)
         except BadTask as error:
             raise NoPlan(str(error)) from error
-        if problem := _problem(choice, cost_model):
-            raise NoPlan(f"planner {self.reference!r}, plan: {problem}")
-        return choice
+        try:
+            return _checked(choice, cost_model)
+        except (TypeError, ValueError) as error:
+            what = first_problem(error) if isinstance(error, ValidationError) else cause(error)
+            raise NoPlan(f"planner {self.reference!r}, plan: {what}") from error
 
 
-def _problem(choice: object, cost_model: CostModel) -> str:
-    """What is wrong with what a planner returned; empty where it can be used."""
+def _checked(choice: object, cost_model: CostModel) -> Plan | Skip:
+    """What a planner returned, in Python's own numbers. Raises TypeError or ValueError where it cannot be used."""
     if not isinstance(choice, Plan | Skip):
-        return f"gives a {type(choice).__name__}, must be a Plan or a Skip"
-    try:
-        TypeAdapter(type(choice)).validate_python(asdict(choice), strict=True)
-    except ValidationError as error:
-        return str(first_problem(error))
-    if isinstance(choice, Plan) and choice.width not in cost_model.works:
+        raise TypeError(f"it gives a {type(choice).__name__}, must be a Plan or a Skip")
+    text = json.dumps(asdict(choice), default=np.generic.item)
+    plan = TypeAdapter(Plan if isinstance(choice, Plan) else Skip).validate_json(text, strict=True)
+    if isinstance(plan, Plan) and plan.width not in cost_model.works:
         widths = ", ".join(f"{width:g}" for width in sorted(cost_model.works))
-        return f"width = {choice.width:g}: must be one of planner.widths, or 1: {widths}"
-    return ""
+        raise ValueError(f"width = {plan.width:g}: must be one of {widths} (planner.widths, and 1)")
+    return plan
 
 
 def _order(settings: SelectionSettings) -> Order:
