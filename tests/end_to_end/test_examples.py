@@ -18,13 +18,15 @@ from slimfleet.compression.pruning.discover import discover
 
 ROOT = Path(__file__).parent.parent.parent
 OWN_TASK = Path("docs/examples/own_task")
+OWN_SERVER = Path("docs/examples/own_server")
 
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
-    """A folder with a copy of the example and nothing else: it must not lean on the checkout."""
+    """A folder with a copy of the examples and nothing else: they must not lean on the checkout."""
     folder = tmp_path / "newcomer"
-    shutil.copytree(ROOT / OWN_TASK, folder / OWN_TASK, ignore=shutil.ignore_patterns("__pycache__"))
+    for example in (OWN_TASK, OWN_SERVER):
+        shutil.copytree(ROOT / example, folder / example, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 
 
@@ -98,6 +100,32 @@ def test_a_task_with_several_inputs_and_without_classes_learns(elsewhere: Path) 
     losses = [float(row["loss"]) for row in rows]
     assert min(losses) < losses[0] - 0.5  # nats: the variance that it expects falls
     assert {row["accuracy"] for row in rows} == {""}
+
+
+def test_a_package_of_server_policies_decides_who_does_what(elsewhere: Path) -> None:
+    simulate, built_in = readme_commands(ROOT / OWN_SERVER / "README.md")
+    run([*simulate, "--rounds", "2", "--out", "mine"], elsewhere)
+    devices = list(csv.DictReader((elsewhere / "mine" / "devices.csv").read_text().splitlines()))
+    asked = [row for row in devices if int(row["participations"])]
+    assert len(asked) >= 8
+    for row in asked:
+        assert re.fullmatch(r"careful: 8 steps at width (1|0\.5|0\.25)", row["last_reason"])
+    run([*built_in, "--rounds", "2", "--out", "built_in"], elsewhere)
+    models = [(elsewhere / out / "model.safetensors").read_bytes() for out in ("mine", "built_in")]
+    assert models[0] != models[1]
+
+
+def test_the_mistakes_that_the_page_of_server_policies_shows(elsewhere: Path) -> None:
+    page = (ROOT / "docs" / "own-server-policy.md").read_text(encoding="utf-8")
+    [wrong] = re.findall(r"^    error: (planner.policy: cannot load '.*)$", page, re.MULTILINE)
+    command = [
+        Path(sys.executable).parent / "slimfleet-simulate",
+        str(OWN_SERVER / "scenario.toml"),
+        *("--set", "planner.policy=careful.planing:FixedSteps"),
+    ]
+    done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 2
+    assert " ".join(done.stderr.split()).endswith(wrong)
 
 
 def test_group_norms_shrink_as_the_page_says() -> None:
