@@ -97,12 +97,13 @@ def _order(settings: SelectionSettings) -> Order:
     ) -> list[int]:
         with blamed(settings.policy, "when it is called", "selection policy"):
             nodes = [index(node) for node in order(candidates, settings, rng)]
-        known = {candidate.node for candidate in candidates}
-        for place, node in enumerate(nodes):
+        known, seen = {candidate.node for candidate in candidates}, set[int]()
+        for node in nodes:
             if node not in known:
                 raise BadInput(f"selection policy {settings.policy!r} returns node {node}: not a candidate")
-            if node in nodes[:place]:
+            if node in seen:
                 raise BadInput(f"selection policy {settings.policy!r} returns node {node} twice")
+            seen.add(node)
         return nodes
 
     return checked
