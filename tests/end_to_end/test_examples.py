@@ -14,7 +14,9 @@ import pytest
 import torch
 from torch import nn
 
+from slimfleet.compression import BadInput
 from slimfleet.compression.pruning.discover import discover
+from slimfleet.simulations import InProcess, load_scenario
 
 ROOT = Path(__file__).parent.parent.parent
 OWN_TASK = Path("docs/examples/own_task")
@@ -110,22 +112,26 @@ def test_a_package_of_server_policies_decides_who_does_what(elsewhere: Path) -> 
     assert len(asked) >= 8
     for row in asked:
         assert re.fullmatch(r"careful: 8 steps at width (1|0\.5|0\.25)", row["last_reason"])
-    run([*built_in, "--rounds", "2", "--out", "built_in"], elsewhere)
-    models = [(elsewhere / out / "model.safetensors").read_bytes() for out in ("mine", "built_in")]
-    assert models[0] != models[1]
+    overrides = dict(text.split("=") for text in built_in[3::2])
+    assert built_in[2::2] == ["--set"] * 3
+    found = load_scenario(str(ROOT / OWN_SERVER / "scenario.toml"), overrides).coordinator
+    assert (found.planner.policy, found.selection.policy, found.server.optimizer) == (
+        "enumerate",
+        "utility",
+        "fedavg",
+    )
 
 
-def test_the_mistakes_that_the_page_of_server_policies_shows(elsewhere: Path) -> None:
+def test_the_mistakes_that_the_page_of_server_policies_shows() -> None:
     page = (ROOT / "docs" / "own-server-policy.md").read_text(encoding="utf-8")
-    [wrong] = re.findall(r"^    error: (planner.policy: cannot load '.*)$", page, re.MULTILINE)
-    command = [
-        Path(sys.executable).parent / "slimfleet-simulate",
-        str(OWN_SERVER / "scenario.toml"),
-        *("--set", "planner.policy=careful.planing:FixedSteps"),
-    ]
-    done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 2
-    assert " ".join(done.stderr.split()).endswith(wrong)
+    unloaded, misspelt, *_ = re.findall(r"^    error: (.*)$", page, re.MULTILINE)
+    scenario = str(ROOT / OWN_SERVER / "scenario.toml")
+    with pytest.raises(BadInput) as refusal:
+        InProcess.of(load_scenario(scenario, {"planner.policy": "careful.planing:FixedSteps"}))
+    assert str(refusal.value) == unloaded
+    with pytest.raises(BadInput) as refusal:
+        load_scenario(scenario, {"selection.policy": "utilty"})
+    assert str(refusal.value).partition(": ")[2] == misspelt.partition(": ")[2]
 
 
 def test_group_norms_shrink_as_the_page_says() -> None:
