@@ -170,10 +170,12 @@ def page(found: Mapping[str, float], seeds: Sequence[int]) -> str:
             "",
             table(["server", *TITLES.values()], rows),
             "",
-            f"The worst attack, in points beside the honest run of the default ({honest:.1f} %):",
-            "",
-            table(["server", "points"], worst),
-            "",
+            *(
+                [f"The worst attack, in points beside the honest run of the default ({honest:.1f} %):", ""]
+                if worst
+                else []
+            ),
+            *([table(["server", "points"], worst), ""] if worst else []),
             "## Memory",
             "",
             f"Bytes for each parameter of the model, measured with tracemalloc on {PARAMETERS:,} float32 parameters:",
