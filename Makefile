@@ -55,7 +55,7 @@ $(BIN)/pip:
 	  exit 1; } >&2
 
 # The measurements behind docs/results; minutes, not part of the tests.
-.PHONY: bench-quickstart bench-fashion bench-memory bench-tasks bench-accuracy bench-rounds
+.PHONY: bench-quickstart bench-fashion bench-memory bench-tasks bench-accuracy bench-rounds bench-robust
 bench-quickstart: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/quickstart.py docs/results
 
@@ -79,6 +79,10 @@ bench-tasks: $(VENV)/.installed-dev $(VENV)/.installed-data
 bench-accuracy: $(VENV)/.installed-dev
 	@bash tests/setup-debian.sh
 	$(BIN)/python tests/benchmarks/accuracy_per_byte docs/results $(ARGS)
+
+# Hostile devices against each way to aggregate. Goes on where it was interrupted; ARGS="--seeds 0" for a third of it.
+bench-robust: $(VENV)/.installed-dev
+	PYTHONPATH=tests/benchmarks OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/robust.py docs/results $(ARGS)
 
 # Coverage-guided fuzzing of the decoder with sanitisers; needs clang. `make fuzz-corpus` keeps what it found for the tests.
 SECONDS ?= 60

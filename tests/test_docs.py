@@ -21,6 +21,7 @@ import pytest
 
 from slimfleet.client.policy import Policy
 from slimfleet.compression import Budget
+from slimfleet.compression.edge.named import Named
 from slimfleet.coordinator.settings import NO_LIMIT, RENAMED, CoordinatorSettings
 from slimfleet.simulations import FleetSettings, RunSettings, Scenario, TaskSettings
 
@@ -127,6 +128,8 @@ def _allowed(hint: Any) -> str:
     """A type and its bounds, as a person reads them."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
+        for named in (each for each in arguments[1:] if isinstance(each, Named)):
+            return ", ".join([*(f"`{_toml(name)}`" for name in named.names), '`"module:object"`'])
         bounds = [bound for each in arguments[1:] for bound in _bound(each)]
         return ", ".join([_allowed(arguments[0]), *bounds])
     if origin is Literal:

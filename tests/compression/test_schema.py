@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from slimfleet.compression import BadInput, ModelSchema, PayloadError, TensorSpec
-from slimfleet.compression.edge.task_loader import resolve
+from slimfleet.compression.edge.references import resolve
 
 TENSORS = {
     "w": np.zeros((3, 2), np.float32),

@@ -7,7 +7,8 @@ import pytest
 
 from slimfleet.client.tasks import TASKS
 from slimfleet.compression import BadInput
-from slimfleet.compression.edge.task_loader import BUILT_IN, load_task, resolve
+from slimfleet.compression.edge.references import resolve
+from slimfleet.compression.edge.task_loader import BUILT_IN, load_task
 
 MODULE = """
 class Sums:

@@ -17,14 +17,15 @@ from slimfleet.coordinator.learning.aggregate import shortened, tied, tied_tenso
 from slimfleet.coordinator.planning.selection import credible_joules
 from slimfleet.coordinator.receiving.bounds import fleet_bounds
 from slimfleet.coordinator.receiving.checks import LARGEST_EXAMPLES, Norms, is_variance, norm
+from slimfleet.coordinator.settings import ServerSettings
 from slimfleet.simulations.in_process import InProcess
 from slimfleet.simulations.scenario import load_scenario
 
 TYPICAL = Norms(weights=2.0, statistics=0.5)
 
 
-def bounds(claimed=(10,) * 200, recent=(TYPICAL,) * 20, per_round=20, max_norm=100.0, model_norm=7.0):
-    return fleet_bounds(claimed, recent, per_round, max_norm, model_norm)
+def bounds(claimed=(10,) * 200, recent=(TYPICAL,) * 20, per_round=20, model_norm=7.0, **server):
+    return fleet_bounds(claimed, recent, per_round, model_norm, ServerSettings(**server))
 
 
 def test_claimed_examples_count_up_to_a_multiple_of_the_fleets_median():
@@ -38,6 +39,31 @@ def test_claimed_examples_count_up_to_a_multiple_of_the_fleets_median():
 )
 def test_in_a_larger_round_one_device_may_weigh_more(devices, per_round, multiple):
     assert bounds([100] * devices, per_round=per_round).weight(10**9) == 100 * multiple
+
+
+def test_the_share_of_one_device_can_be_set_and_never_falls_below_that_of_the_median_device():
+    assert [bounds(largest_share=share).weight(10**9) for share in (0.0, 0.05, 0.1, 0.25)] == [10, 10, 20, 50]
+    assert bounds(largest_share=0.25).weight(12) == 12
+
+
+@pytest.mark.parametrize("aggregation", ["trimmed", "median"])
+def test_where_devices_count_alike_more_examples_are_no_more_weight_and_no_shorter_update(aggregation):
+    fleet = bounds([10] * 20, aggregation=aggregation)
+    assert fleet.longest_at(fleet.weight(2**31)) == fleet.longest_at(1) == Norms(weights=8.0, statistics=2.0)
+
+
+def test_updates_are_clipped_to_a_quantile_of_the_fleets_norms():
+    norms = [Norms(weights=float(i), statistics=10.0 * i) for i in range(1, 11)]
+    clipped = {q: bounds(recent=norms, clip_quantile=q).longest_at(10).weights for q in (0.1, 0.5, 0.55, 0.9)}
+    assert clipped == {0.1: 1.0, 0.5: 5.0, 0.55: 6.0, 0.9: 9.0}
+    # Whatever it weighs; the fleet's own bound is 4 medians, less where it weighs more.
+    assert bounds(recent=norms, clip_quantile=0.9).longest_at(20) == Norms(weights=9.0, statistics=90.0)
+    assert bounds(recent=norms, clip_quantile=1.0).longest_at(10).weights == 22.0
+    alone = bounds(recent=norms, clip_quantile=0.5, fleet_bounds=False)
+    assert alone.longest_at(2**20) == Norms(weights=5.0, statistics=50.0)
+    assert bounds(recent=norms[:2], clip_quantile=0.5, fleet_bounds=False).longest_at(1).weights == float(
+        "inf"
+    )
 
 
 def test_beside_one_other_device_a_claim_does_not_raise_its_own_bound():

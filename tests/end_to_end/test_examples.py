@@ -14,17 +14,21 @@ import pytest
 import torch
 from torch import nn
 
+from slimfleet.compression import BadInput
 from slimfleet.compression.pruning.discover import discover
+from slimfleet.simulations import InProcess, load_scenario
 
 ROOT = Path(__file__).parent.parent.parent
 OWN_TASK = Path("docs/examples/own_task")
+OWN_SERVER = Path("docs/examples/own_server")
 
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
-    """A folder with a copy of the example and nothing else: it must not lean on the checkout."""
+    """A folder with a copy of the examples and nothing else: they must not lean on the checkout."""
     folder = tmp_path / "newcomer"
-    shutil.copytree(ROOT / OWN_TASK, folder / OWN_TASK, ignore=shutil.ignore_patterns("__pycache__"))
+    for example in (OWN_TASK, OWN_SERVER):
+        shutil.copytree(ROOT / example, folder / example, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 
 
@@ -98,6 +102,36 @@ def test_a_task_with_several_inputs_and_without_classes_learns(elsewhere: Path) 
     losses = [float(row["loss"]) for row in rows]
     assert min(losses) < losses[0] - 0.5  # nats: the variance that it expects falls
     assert {row["accuracy"] for row in rows} == {""}
+
+
+def test_a_package_of_server_policies_decides_who_does_what(elsewhere: Path) -> None:
+    simulate, built_in = readme_commands(ROOT / OWN_SERVER / "README.md")
+    run([*simulate, "--rounds", "2", "--out", "mine"], elsewhere)
+    devices = list(csv.DictReader((elsewhere / "mine" / "devices.csv").read_text().splitlines()))
+    asked = [row for row in devices if int(row["participations"])]
+    assert len(asked) >= 8
+    for row in asked:
+        assert re.fullmatch(r"careful: 8 steps at width (1|0\.5|0\.25)", row["last_reason"])
+    overrides = dict(text.split("=") for text in built_in[3::2])
+    assert built_in[2::2] == ["--set"] * 3
+    found = load_scenario(str(ROOT / OWN_SERVER / "scenario.toml"), overrides).coordinator
+    assert (found.planner.policy, found.selection.policy, found.server.optimizer) == (
+        "enumerate",
+        "utility",
+        "fedavg",
+    )
+
+
+def test_the_mistakes_that_the_page_of_server_policies_shows() -> None:
+    page = (ROOT / "docs" / "own-server-policy.md").read_text(encoding="utf-8")
+    unloaded, misspelt, *_ = re.findall(r"^    error: (.*)$", page, re.MULTILINE)
+    scenario = str(ROOT / OWN_SERVER / "scenario.toml")
+    with pytest.raises(BadInput) as refusal:
+        InProcess.of(load_scenario(scenario, {"planner.policy": "careful.planing:FixedSteps"}))
+    assert str(refusal.value) == unloaded
+    with pytest.raises(BadInput) as refusal:
+        load_scenario(scenario, {"selection.policy": "utilty"})
+    assert str(refusal.value).partition(": ")[2] == misspelt.partition(": ")[2]
 
 
 def test_group_norms_shrink_as_the_page_says() -> None:

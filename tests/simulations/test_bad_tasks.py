@@ -12,7 +12,7 @@ import pytest
 
 from slimfleet.client import cli as device
 from slimfleet.compression import BadInput
-from slimfleet.compression.edge import task_loader
+from slimfleet.compression.edge import references
 from slimfleet.compression.edge.task_loader import load_task
 from slimfleet.compression.profiles import load_profiles
 from slimfleet.coordinator import cli as coordinator
@@ -171,7 +171,7 @@ def test_ctrl_c_within_a_task_is_still_an_interruption(say: Say) -> None:
 def test_a_module_that_cannot_be_imported_says_why(
     text: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(task_loader, "IMPORT_LIMIT_S", 0.5)
+    monkeypatch.setattr(references, "IMPORT_LIMIT_S", 0.5)
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "mine.py").write_text(text)

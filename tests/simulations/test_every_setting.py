@@ -80,6 +80,7 @@ CHANGES: dict[str, tuple[str, dict[str, str]]] = {
     "selection.utility_exponent": ("8.0", {}),
     "selection.battery_floor": ("0.9", {}),
     "selection.policy_pause_s": ("0.0", {"fleet.policy.battery_floor": "0.7"}),
+    "selection.reputation": ("false", {"fleet.faults": "{truncated = 0.5}"}),
     "budget.energy_j": ("0.8", {}),
     "budget.power_w": ("0.2", {}),
     "budget.memory_bytes": ("44_900_000", {"client.runtime": "lite"}),
@@ -118,7 +119,11 @@ CHANGES: dict[str, tuple[str, dict[str, str]]] = {
     "server.averaging": ("0.9", {}),
     "server.absent_weight": ("1.0", {"budget.class.phone-mid.downlink_bytes": "600"}),
     "server.max_update_norm": ("0.05", {}),
+    "server.aggregation": ('"median"', {}),
+    "server.trim": ("0.4", {"server.aggregation": '"trimmed"'}),
     "server.fleet_bounds": ("false", {}),
+    "server.largest_share": ("0.0", {}),
+    "server.clip_quantile": ("0.3", {}),
 }
 """Key -> another value, and what a scenario must have for it to matter."""
 

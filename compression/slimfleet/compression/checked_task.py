@@ -40,18 +40,18 @@ _ROUNDING = 1e-6
 
 
 class BadTask(BadInput):
-    """A member of a task did not do what it must."""
+    """A task, or other code of the user's own, did not do what it must."""
 
 
 @contextmanager
-def blamed(task: str, member: str) -> Iterator[None]:
-    """Turn whatever is raised inside, `sys.exit` included, into a BadTask that names `task` and `member`."""
+def blamed(reference: str, member: str, kind: str = "task") -> Iterator[None]:
+    """Turn whatever is raised inside, `sys.exit` included, into a BadTask that names the code and its `member`."""
     try:
         yield
     except (BadTask, KeyboardInterrupt):
         raise
     except BaseException as error:
-        raise BadTask(f"task {task!r}, {member}: {cause(error)}") from error
+        raise BadTask(f"{kind} {reference!r}, {member}: {cause(error)}") from error
 
 
 def cause(error: BaseException) -> str:

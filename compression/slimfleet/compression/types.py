@@ -142,7 +142,8 @@ class Skip:
 
     constraint: str
     """A field name of `Budget`; `battery`: the charge is below the floor; `policy`: the device has just refused a round
-    by its own policy; or `profile`: the device's figures make no plan possible."""
+    by its own policy; `profile`: the device's figures make no plan possible; `reputation`: `needed` of its last `limit`
+    updates were rejected; or `planner`: a user's own planner gave none."""
     needed: float
     limit: float
 
@@ -155,6 +156,10 @@ class Skip:
             return f"policy: its own forbade a round {self.limit:.3g} s ago, it is asked after {self.needed:.3g} s"
         if self.constraint == "profile":
             return "profile: no plan can be made from the figures that the device states"
+        if self.constraint == "reputation":
+            return f"reputation: asked less, rejected {self.needed:.0f} of its last {self.limit:.0f}"
+        if self.constraint == "planner":
+            return "planner: the planner gave no plan that can be used"
         return f"{self.constraint}: the smallest plan needs {self.needed:.4g}, the limit is {self.limit:.4g}"
 
 

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from slimfleet.coordinator.observing.events import Closed, Event, Observer, Planned, Saved, Waiting
     from slimfleet.coordinator.receiving.answer import Answer
     from slimfleet.coordinator.sending.dispatch import Dispatch
-    from slimfleet.coordinator.settings import CoordinatorSettings, read_settings
+    from slimfleet.coordinator.settings import (
+        CoordinatorSettings,
+        PlannerSettings,
+        SelectionSettings,
+        ServerSettings,
+        read_settings,
+    )
     from slimfleet.coordinator.state import State
 else:
     __getattr__, __dir__ = lazy_exports(
@@ -29,8 +35,11 @@ else:
             "Event": "slimfleet.coordinator.observing.events",
             "Observer": "slimfleet.coordinator.observing.events",
             "Planned": "slimfleet.coordinator.observing.events",
+            "PlannerSettings": "slimfleet.coordinator.settings",
             "RoundRow": "slimfleet.coordinator.learning.row",
             "Saved": "slimfleet.coordinator.observing.events",
+            "SelectionSettings": "slimfleet.coordinator.settings",
+            "ServerSettings": "slimfleet.coordinator.settings",
             "State": "slimfleet.coordinator.state",
             "Waiting": "slimfleet.coordinator.observing.events",
             "WallEnvironment": "slimfleet.coordinator.environment",
@@ -50,8 +59,11 @@ __all__ = [
     "Event",
     "Observer",
     "Planned",
+    "PlannerSettings",
     "RoundRow",
     "Saved",
+    "SelectionSettings",
+    "ServerSettings",
     "State",
     "Waiting",
     "WallEnvironment",

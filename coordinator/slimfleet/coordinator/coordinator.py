@@ -22,12 +22,14 @@ from slimfleet.compression.tensors import load_tensors, tensors_of
 from slimfleet.compression.threads import torch_threads
 from slimfleet.coordinator import pacing
 from slimfleet.coordinator.environment import Environment
-from slimfleet.coordinator.learning.aggregate import CoverageMean, scaled, shortened, tied, tied_tensors
+from slimfleet.coordinator.learning.aggregate import scaled, shortened, tied, tied_tensors
+from slimfleet.coordinator.learning.aggregators import AGGREGATORS
 from slimfleet.coordinator.learning.learn import learn
 from slimfleet.coordinator.learning.row import alarm_of, round_row
 from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
 from slimfleet.coordinator.observing.events import Closed, Phase, Planned
 from slimfleet.coordinator.planning.assigning import Assigner
+from slimfleet.coordinator.planning.own import Policies
 from slimfleet.coordinator.receiving.answer import REPLAY, Answer, failed, judged
 from slimfleet.coordinator.receiving.bounds import (
     LONGEST_MEAN,
@@ -76,6 +78,7 @@ class Coordinator:
                 width: work_of(task, self.blueprint.shrunk(select_channels(groups, width, "prefix")))
                 for width in sorted({1.0, *settings.planner.widths})
             }
+        self._policies = Policies.of(settings)
         self._tied = tied_tensors(self.blueprint.model)
         self._stopwatch = stopwatch
 
@@ -101,7 +104,13 @@ class Coordinator:
             if node not in busy and (status := self.environment.status(state.registry[node], opened.number))
         }
         assigner = Assigner(
-            self.settings, state.registry, state.calibration, self.cost_model, opened.downlink, now_s
+            settings=self.settings,
+            registry=state.registry,
+            calibration=state.calibration,
+            cost_model=self.cost_model,
+            downlink=opened.downlink,
+            policies=self._policies,
+            now_s=now_s,
         )
         assigner.assign(statuses, most)
         dispatches = tuple(replace(each, sent_s=now_s) for each in assigner.dispatches)
@@ -233,10 +242,12 @@ class Coordinator:
             number, model = state.next_round, state.server.model()
             bounds = self._bounds(number, model)
             most_examples = bounds.weight(max((record.examples for record in state.registry), default=1))
+            server = settings.server
+            aggregator = AGGREGATORS[server.aggregation]
             state.open_round = OpenRound(
                 number=number,
                 downlink=Downlink(self.blueprint, model, number, state.versions, settings),
-                mean=CoverageMean(state.schema.moving, settings.quota, model, most_examples),
+                mean=aggregator(state.schema.moving, settings.quota, model, most_examples, server),
                 bounds=bounds,
                 opened_s=now_s,
                 opened_at=began,
@@ -246,7 +257,7 @@ class Coordinator:
     def _bounds(self, number: int, model: Tensors) -> FleetBounds:
         """What one device may claim and move in this round."""
         settings = self.settings
-        records = list(self.state.registry) if settings.server.fleet_bounds else []
+        records = list(self.state.registry)
         recent = [
             record.norms
             for record in records
@@ -256,8 +267,8 @@ class Coordinator:
             [record.examples for record in records],
             recent,
             settings.quota,
-            settings.server.max_update_norm,
             norm(model, self.state.schema.weights),
+            settings.server,
         )
 
     def _mean(self, opened: OpenRound, answers: Sequence[Answer]) -> Tensors:

@@ -10,6 +10,9 @@ from slimfleet.compression.types import UNKNOWN, USUAL_STARTUP, Condition, Start
 from slimfleet.coordinator.receiving.checks import Norms
 from slimfleet.coordinator.sending.versions import NOTHING, Holding
 
+REMEMBERED = 4
+"""Updates that make a device's reputation."""
+
 
 @dataclass(slots=True, kw_only=True)
 class DeviceRecord:
@@ -50,6 +53,8 @@ class DeviceRecord:
     """Sum of the widths trained; over `participations` it is the mean width."""
     startup: Startup = USUAL_STARTUP
     """What it is expected to spend before its first step."""
+    used: tuple[bool, ...] = ()
+    """Of its last updates, whether each was used or rejected, the newest last: its reputation."""
     last_problem: str = ""
     """Why its last answer was of no use, for people; empty where it was used."""
 
@@ -57,6 +62,10 @@ class DeviceRecord:
         """Take what the device states of its condition, in a refusal by its own policy or otherwise."""
         self.stated, self.stated_at_s = condition, now_s
         self.refused_at_s = now_s if refused else None
+
+    def judged(self, used: bool) -> None:
+        """Note whether an update was used."""
+        self.used = (*self.used, used)[-REMEMBERED:]
 
     def learn_startup(self, seen: Startup, *, at_least: bool = False) -> None:
         """Take a start-up into account: more counts at once, less by half. With `at_least` it may have been more."""

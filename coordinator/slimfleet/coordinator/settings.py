@@ -16,6 +16,7 @@ from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
 from slimfleet.compression.edge.checked import Source, checked, named, refuse_renamed
 from slimfleet.compression.edge.input_files import read_toml
+from slimfleet.compression.edge.named import Named
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.messages import Training
 from slimfleet.compression.types import (
@@ -49,8 +50,9 @@ NMSE = (
 class SelectionSettings:
     """`[selection]`: which devices take part in a round."""
 
-    policy: Literal["uniform", "utility"] = "utility"
-    """`utility` samples by training loss, energy and battery; `uniform` is plain federated averaging."""
+    policy: Annotated[str, Named(("uniform", "utility"))] = "utility"
+    """`utility` samples by training loss, energy and battery; `uniform` is plain federated averaging. For one of your
+    own see docs/own-server-policy.md."""
     per_round: AtLeastOne = 20
     """Devices that a round plans for, at most."""
     min_devices: AtLeastOne = 1
@@ -68,6 +70,8 @@ class SelectionSettings:
     condition_max_age_s: Positive = CONDITION_MAX_AGE_S
     """Age at which what a device stated of its condition (battery, charging, free memory) becomes unknown again, in
     wall-clock time."""
+    reputation: bool = True
+    """Whether a device is asked half as often for each update, of its last four, that was rejected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +125,9 @@ class PlannerSettings:
     Among candidates of equal value the first wins: values stand in order of preference.
     """
 
-    policy: Literal["enumerate", "fixed"] = "enumerate"
-    """`fixed` is plain federated averaging, which knows no budgets: the baseline."""
+    policy: Annotated[str, Named(("enumerate", "fixed"))] = "enumerate"
+    """`fixed` is plain federated averaging, which knows no budgets: the baseline. For one of your own see
+    docs/own-server-policy.md."""
     widths: Annotated[tuple[Annotated[float, Gt(0), Le(1)], ...], MinLen(1)] = (1.0, 0.75, 0.5, 0.375, 0.25)
     """Shares of the channels that a sub-model keeps."""
     window: Literal["prefix", "rolling", "importance"] = "prefix"
@@ -197,8 +202,8 @@ class CodecSettings:
 class ServerSettings:
     """`[server]`: how updates become the next global model."""
 
-    optimizer: Literal["fedavg", "fedadam"] = "fedavg"
-    """Takes the mean update as a pseudo-gradient: SGD, or Adam."""
+    optimizer: Annotated[str, Named(("fedavg", "fedadam"))] = "fedavg"
+    """Takes the mean update as a pseudo-gradient: SGD, or Adam. For one of your own see docs/own-server-policy.md."""
     learning_rate: Annotated[float, Gt(0), Le(1_000)] = 1.0
     """Of the server optimiser."""
     momentum: BelowOne = 0.0
@@ -207,10 +212,21 @@ class ServerSettings:
     """Decay of the exponential average of global models that is evaluated and published; 0 publishes the last."""
     absent_weight: Share = 0.0
     """Weight in an element's mean of a device that did not train it, counted as an update of zero."""
+    aggregation: Literal["mean", "trimmed", "median"] = "mean"
+    """`mean` weighs a device by its examples. `trimmed` and `median` count devices alike, and leave out the largest and
+    smallest values of each coordinate: they hold where several devices send what they like."""
+    trim: Annotated[float, Ge(0), Le(0.5)] = 0.1
+    """Share of the devices that `trimmed` leaves out at each end: at least that of hostile ones in a round."""
     max_update_norm: Positive = 100.0
     """Updates with a larger L2 norm are rejected."""
     fleet_bounds: bool = True
     """Also bound what one device claims and moves by what its fleet does."""
+    largest_share: Share = 0.1
+    """Largest share of a round's weight that one device may have beside devices of the median number of examples, whose
+    weight it always may have. Of `mean` with `fleet_bounds`; a round counts as one of at least 20 and at most 100
+    devices."""
+    clip_quantile: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Quantile of the norms of the fleet's last updates: a longer update is scaled down to it; 1 scales none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

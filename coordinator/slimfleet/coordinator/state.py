@@ -29,7 +29,7 @@ from slimfleet.compression.schema import TensorSpec
 from slimfleet.compression.sealed_file import open_sealed, seal_tensors
 from slimfleet.compression.validation import shortened
 from slimfleet.coordinator.environment import Environment
-from slimfleet.coordinator.learning.aggregate import CoverageMean
+from slimfleet.coordinator.learning.aggregators import Aggregator
 from slimfleet.coordinator.learning.calibration import Calibration
 from slimfleet.coordinator.learning.row import RoundRow, Totals
 from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
@@ -58,7 +58,7 @@ class OpenRound:
 
     number: int
     downlink: Downlink
-    mean: CoverageMean
+    mean: Aggregator
     bounds: FleetBounds
     """What each of its devices may claim and move."""
     opened_s: float

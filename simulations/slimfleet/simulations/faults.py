@@ -14,20 +14,40 @@ import numpy as np
 
 from slimfleet.client.device import Device
 from slimfleet.compression import Assignment, BadInput, ModelSchema, Payload, Report, Tensors
-from slimfleet.compression.codec import CodecSpec, encode
+from slimfleet.compression.codec import Aim, CodecSpec, Coding, decode, encode, encode_to
 from slimfleet.compression.messages import Registration
+from slimfleet.compression.pruning import unpack_channels
 from slimfleet.compression.wire import Envelope, seal, unseal
 
-__all__ = ["FAULTS", "Fault", "FaultyDevice", "Sent", "assign_faults"]
+__all__ = ["FAULTS", "Fault", "FaultyDevice", "Sent", "Work", "assign_faults"]
 
 Sent = tuple[Payload, Report]
 """What a device sends at the end of its round."""
 
-Fault = Callable[[Payload, Report, Assignment], Sent]
-"""Makes what is sent of what an honest device would have sent."""
-
 _HANG_S = 3_600.0
 _OVERSIZE_BYTES = 10_000_000
+_NOISE = 15.0
+"""Length of the noise that is sent, in lengths of the honest update: what is 20 times the median's is refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What an honest device would have sent, and to what."""
+
+    payload: Payload
+    report: Report
+    assignment: Assignment
+    schema: ModelSchema
+    """Of the update."""
+
+    @property
+    def sent(self) -> Sent:
+        """The honest answer."""
+        return self.payload, self.report
+
+
+Fault = Callable[[Work], Sent]
+"""Makes what is sent of what an honest device would have sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,68 +63,120 @@ class FaultyDevice:
 
     def do_round(self, assignment: Assignment, payload: Payload) -> Sent:
         """Do the round, then spoil the answer. The report says how many bytes really go out."""
-        spoiled, report = self.fault(*self.device.do_round(assignment, payload), assignment)
+        honest, said = self.device.do_round(assignment, payload)
+        blueprint = self.device.workbench.blueprint
+        channels = unpack_channels(blueprint.groups, unseal(payload).header.side)
+        schema = blueprint.index_map(channels).moving.schema
+        work = Work(payload=honest, report=said, assignment=assignment, schema=schema)
+        spoiled, report = self.fault(work)
         return spoiled, replace(report, spent=replace(report.spent, uplink_bytes=len(spoiled)))
 
 
-def _raise(payload: Payload, report: Report, assignment: Assignment) -> Sent:
+def _raise(work: Work) -> Sent:
     raise RuntimeError("this device raises on purpose")
 
 
-def _hang(payload: Payload, report: Report, assignment: Assignment) -> Sent:
+def _hang(work: Work) -> Sent:
     time.sleep(_HANG_S)
-    return payload, report
+    return work.sent
 
 
-def _late(payload: Payload, report: Report, assignment: Assignment) -> Sent:
-    deadline_s = assignment.budget.deadline_s
-    late_s = 10 * (report.spent.time_s if deadline_s is None else deadline_s)
-    return payload, replace(report, spent=replace(report.spent, time_s=late_s))
+def _late(work: Work) -> Sent:
+    deadline_s, spent = work.assignment.budget.deadline_s, work.report.spent
+    late_s = 10 * (spent.time_s if deadline_s is None else deadline_s)
+    return work.payload, replace(work.report, spent=replace(spent, time_s=late_s))
 
 
-def _truncated(payload: Payload, report: Report, assignment: Assignment) -> Sent:
-    return Payload(payload[: len(payload) * 2 // 3]), report
+def _truncated(work: Work) -> Sent:
+    return Payload(work.payload[: len(work.payload) * 2 // 3]), work.report
 
 
-def _bit_flipped(payload: Payload, report: Report, assignment: Assignment) -> Sent:
-    spoiled = bytearray(payload)
+def _bit_flipped(work: Work) -> Sent:
+    spoiled = bytearray(work.payload)
     spoiled[len(spoiled) // 2] ^= 1
-    return Payload(bytes(spoiled)), report
+    return Payload(bytes(spoiled)), work.report
 
 
-def _wrong_schema(payload: Payload, report: Report, assignment: Assignment) -> Sent:
-    return _encoded({"other.weight": np.ones((3, 2), np.float32)}, assignment), report
+def _wrong_schema(work: Work) -> Sent:
+    return _plain({"other.weight": np.ones((3, 2), np.float32)}, work.assignment), work.report
 
 
-def _stale(payload: Payload, report: Report, assignment: Assignment) -> Sent:
-    header, body = unseal(payload)
-    return seal(replace(header, base_version=max(header.base_version - 1, 0)), bytes(body)), report
+def _stale(work: Work) -> Sent:
+    header, body = unseal(work.payload)
+    return seal(replace(header, base_version=max(header.base_version - 1, 0)), bytes(body)), work.report
 
 
-def _replayed(payload: Payload, report: Report, assignment: Assignment) -> Sent:
-    header, body = unseal(payload)
-    return seal(replace(header, plan_id=header.plan_id ^ 1), bytes(body)), report
+def _replayed(work: Work) -> Sent:
+    header, body = unseal(work.payload)
+    return seal(replace(header, plan_id=header.plan_id ^ 1), bytes(body)), work.report
 
 
-def _not_a_number(payload: Payload, report: Report, assignment: Assignment) -> Sent:
+def _not_a_number(work: Work) -> Sent:
     """A payload with a good checksum that starts with a NaN; our encoders refuse to make one."""
-    header, _ = unseal(payload)
-    plain, body = unseal(_encoded({"x": np.ones(header.elements, np.float32)}, assignment))
+    header, _ = unseal(work.payload)
+    plain, body = unseal(_plain({"x": np.ones(header.elements, np.float32)}, work.assignment))
     poisoned = np.float32(np.nan).tobytes() + bytes(body[4:])
-    return seal(replace(plain, schema_digest=header.schema_digest, tensors=header.tensors), poisoned), report
+    renamed = replace(plain, schema_digest=header.schema_digest, tensors=header.tensors)
+    return seal(renamed, poisoned), work.report
 
 
-def _oversized(payload: Payload, report: Report, assignment: Assignment) -> Sent:
-    return Payload(payload + bytes(_OVERSIZE_BYTES)), report
+def _oversized(work: Work) -> Sent:
+    return Payload(work.payload + bytes(_OVERSIZE_BYTES)), work.report
 
 
-def _encoded(tensors: Tensors, assignment: Assignment) -> Payload:
-    return encode(
-        tensors,
-        ModelSchema.of(tensors, set(tensors)),
-        CodecSpec(bits=32),
-        envelope=Envelope(base_version=assignment.round_number, plan_id=assignment.plan_id),
-    ).payload
+def _scaled_back(work: Work) -> Sent:
+    """The update times -10: it takes back what ten honest devices learn."""
+    return _with_weights(work, lambda weights: {name: -10 * value for name, value in weights.items()})
+
+
+def _scaled_up(work: Work) -> Sent:
+    """The update times 100."""
+    return _with_weights(work, lambda weights: {name: 100 * value for name, value in weights.items()})
+
+
+def _noise(work: Work) -> Sent:
+    """Noise in place of the update, fifteen times as long: too short to be refused for its norm."""
+
+    def noise(weights: Tensors) -> Tensors:
+        rng = np.random.default_rng((work.assignment.training.seed, work.assignment.plan_id, 0xFA17))
+        drawn = {name: rng.standard_normal(value.shape) for name, value in weights.items()}
+        factor = _NOISE * _length(weights) / max(_length(drawn), 1e-12)
+        return {name: factor * value for name, value in drawn.items()}
+
+    return _with_weights(work, noise)
+
+
+def _with_weights(work: Work, change: Callable[[Tensors], Tensors]) -> Sent:
+    """The honest update with other weights, decoded and encoded as the plan says."""
+    schema, assignment = work.schema, work.assignment
+    update = decode(unseal(work.payload), schema).tensors
+    spoiled = change({spec.name: update[spec.name] for spec in schema.weights})
+    encoded = encode_to(
+        update | {name: value.astype(update[name].dtype) for name, value in spoiled.items()},
+        schema,
+        Aim(
+            nmse=assignment.plan.nmse,
+            limit_bytes=assignment.uplink_limit(schema),
+            rounding=assignment.training.rounding,
+        ),
+        envelope=_envelope(assignment),
+        coding=Coding(assignment.codec_preset),
+        rng=np.random.default_rng((assignment.training.seed, assignment.plan_id, 1)),
+    )
+    return encoded.payload, work.report
+
+
+def _length(tensors: Tensors) -> float:
+    return float(np.sqrt(sum(float(np.sum(np.square(each, dtype=np.float64))) for each in tensors.values())))
+
+
+def _plain(tensors: Tensors, assignment: Assignment) -> Payload:
+    schema = ModelSchema.of(tensors, set(tensors))
+    return encode(tensors, schema, CodecSpec(bits=32), envelope=_envelope(assignment)).payload
+
+
+def _envelope(assignment: Assignment) -> Envelope:
+    return Envelope(base_version=assignment.round_number, plan_id=assignment.plan_id)
 
 
 FAULTS: Mapping[str, Fault] = {
@@ -118,6 +190,9 @@ FAULTS: Mapping[str, Fault] = {
     "replayed": _replayed,
     "not_a_number": _not_a_number,
     "oversized": _oversized,
+    "scaled_back": _scaled_back,
+    "scaled_up": _scaled_up,
+    "noise": _noise,
 }
 """Kinds of misbehaviour by name."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimfleet.compression.edge.checked import Source, checked, named, refuse_renamed, refuse_unlisted
 from slimfleet.compression.edge.input_files import read_toml
+from slimfleet.compression.edge.named import is_own
 from slimfleet.compression.edge.task_loader import existing_folders, load_task, make_importable
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.foreign_text import foreign_text
@@ -119,11 +120,13 @@ def _check_together(scenario: Scenario, source: Source) -> None:
 
 
 def _with_folders(scenario: Scenario, beside: Path) -> Scenario:
-    """The same scenario, with the folders of a user's own task in full.
+    """The same scenario, with the folders of a user's own code in full.
 
     Workers in other processes and a resumed run, which reads the resolved scenario, then find the same code.
     """
-    if ":" not in scenario.task.name:
+    coordinator = scenario.coordinator
+    policies = (coordinator.planner.policy, coordinator.selection.policy, coordinator.server.optimizer)
+    if not any(map(is_own, (scenario.task.name, *policies))):
         return scenario
     given = [beside / folder for folder in scenario.task.import_from]
     folders = existing_folders(given or [beside, Path()])
@@ -187,7 +190,7 @@ def baseline_settings(scenario: Scenario) -> CoordinatorSettings:
         ours,
         name="baseline",
         rounds=scenario.run.baseline_rounds,
-        selection=replace(ours.selection, policy="uniform", battery_floor=0.0),
+        selection=replace(ours.selection, policy="uniform", battery_floor=0.0, reputation=False),
         pacing=PacingSettings(),
         planner=replace(
             ours.planner, policy="fixed", widths=(1.0,), batch_sizes=ours.planner.batch_sizes[:1]

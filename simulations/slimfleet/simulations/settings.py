@@ -44,8 +44,8 @@ class TaskSettings:
     name: Annotated[str, MinLen(1)] = "digits"
     """A built-in task (docs/tasks.md), or the `module:object` of a user's own."""
     import_from: tuple[str, ...] = ()
-    """Folders that hold the module of a user's own task, relative to the scenario's file. By default it is looked for
-    beside that file, then in the current folder."""
+    """Folders that hold the modules of a user's own task and server policies, relative to the scenario's file. By
+    default they are looked for beside that file, then in the current folder."""
     alpha: Positive = 0.5
     """Concentration of the Dirichlet distribution over labels: the smaller, the more devices differ; inf is even."""
     options: Mapping[str, Any] = field(default_factory=dict)

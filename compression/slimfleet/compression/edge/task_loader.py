@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence, Set
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
-from slimfleet.compression.checked_task import BadTask, CheckedTask, blamed, cause
+from slimfleet.compression.checked_task import CheckedTask, blamed
+from slimfleet.compression.edge.references import resolve
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.task import Task
 
@@ -26,7 +23,7 @@ def existing_folders(folders: Sequence[Path]) -> tuple[str, ...]:
     """
     missing = next((folder for folder in folders if not folder.is_dir()), None)
     if missing is not None:
-        raise BadInput(f"there is no folder {missing} to import a task from")
+        raise BadInput(f"there is no folder {missing} to import from")
     return tuple(dict.fromkeys(str(folder.resolve()) for folder in folders))
 
 
@@ -49,8 +46,6 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
     }
 )
 """The short names of the built-in tasks, for the part that does not import the client."""
-IMPORT_LIMIT_S = 60.0
-"""Longest time for the import of a task's module: it holds code, and data are read by its members."""
 
 MEMBERS = ("name", "partitions", "build_model", "example_inputs", "load", "loss", "evaluate")
 
@@ -83,44 +78,6 @@ def load_task(
     task = CheckedTask(cast(Task, found), reference)
     _ = task.name, task.partitions  # refused here where they are not what they must be
     return task
-
-
-def resolve(reference: str) -> object:
-    """Import `module:object`.
-
-    Raises BadInput when the reference is not of that form or cannot be imported.
-    """
-    module_name, _, attribute = reference.partition(":")
-    if not module_name or not attribute:
-        raise BadInput(
-            f"{reference!r} is not of the form module:object (for example my_package.my_task:MyTask)"
-        )
-    try:
-        with _at_most(IMPORT_LIMIT_S):
-            return cast(object, getattr(importlib.import_module(module_name), attribute))
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        raise BadTask(f"cannot load {reference!r}: {cause(error)}") from error
-
-
-@contextmanager
-def _at_most(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError where what is inside takes longer; only the main thread has an alarm clock."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ring(number: int, frame: object) -> None:
-        raise TimeoutError(f"its import took longer than {seconds:g} s")
-
-    handler = signal.signal(signal.SIGALRM, ring)
-    remaining = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again each second: a module may catch it
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, *remaining)
-        signal.signal(signal.SIGALRM, handler)
 
 
 def _has(found: object, member: str, reference: str) -> bool:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from slimfleet.compression import ModelSchema, PayloadError, Tensors
 from slimfleet.compression.difference import unset
 from slimfleet.compression.pruning import IndexMap
-from slimfleet.compression.schema import TensorSpec
+from slimfleet.compression.schema import TensorKind, TensorSpec
 from slimfleet.coordinator.receiving.checks import Norms, norm
 
 if TYPE_CHECKING:
@@ -72,12 +72,14 @@ class CoverageMean:
         for name, values in update.items():
             largest = float(np.max(np.abs(values.astype(np.float64)), initial=0.0))
             # Written so that NaN fails too.
-            if not weight * (largest * 2.0 ** self._fraction_bits(name) + 1) <= self._share:
+            if not weight * (largest * 2.0 ** fraction_bits(self._kinds[name]) + 1) <= self._share:
                 raise PayloadError(
                     "norm",
                     f"tensor {name!r}: values up to {largest:.3g} from {examples} examples overflow the sum",
                 )
-        index_map.add_into(self._sum, {name: self._units(name, v) * weight for name, v in update.items()})
+        index_map.add_into(
+            self._sum, {name: units(v, self._kinds[name]) * weight for name, v in update.items()}
+        )
         index_map.add_scalar(self._weight, weight)
         for name, where in self._unset.items():
             place = index_map.selectors[name]
@@ -98,7 +100,9 @@ class CoverageMean:
             weight = self._weight[name]
             absent = absent_weight * (self._examples - weight)
             counted = weight + (np.where(self._unset[name], 0, absent) if name in self._unset else absent)
-            mean[name] = np.asarray(total / (np.maximum(counted, 1) * 2.0 ** self._fraction_bits(name)))
+            mean[name] = np.asarray(
+                total / (np.maximum(counted, 1) * 2.0 ** fraction_bits(self._kinds[name]))
+            )
         return mean
 
     def covered(self) -> float:
@@ -112,13 +116,17 @@ class CoverageMean:
         room = 0.999 * self._share / weight / 2.0**FRACTION_BITS
         return np.clip(values.astype(np.float64), -room, room)
 
-    def _fraction_bits(self, name: str) -> int:
-        return 0 if self._kinds[name] == "integer" else FRACTION_BITS
 
-    def _units(self, name: str, values: NDArray[Any]) -> NDArray[np.int64]:
-        if self._kinds[name] == "integer":
-            return _signed(values).astype(np.int64)
-        return np.asarray(np.rint(values.astype(np.float64) * 2.0**FRACTION_BITS)).astype(np.int64)
+def fraction_bits(kind: TensorKind) -> int:
+    """Binary places of the integers that values of a tensor of this kind are added as."""
+    return 0 if kind == "integer" else FRACTION_BITS
+
+
+def units(values: NDArray[Any], kind: TensorKind) -> NDArray[np.int64]:
+    """Values of a tensor of this kind as the integers that are added."""
+    if kind == "integer":
+        return _signed(values).astype(np.int64)
+    return np.asarray(np.rint(values.astype(np.float64) * 2.0**FRACTION_BITS)).astype(np.int64)
 
 
 def tied_tensors(model: nn.Module) -> list[tuple[str, ...]]:

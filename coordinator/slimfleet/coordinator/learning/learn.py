@@ -92,6 +92,8 @@ def _note(
     record.uplink_bytes += answer.received_bytes or 0
     record.rejections += answer.verdict == "rejected"
     record.failures += answer.verdict == "failed"
+    if answer.verdict != "failed":
+        record.judged(answer.verdict == "accepted")
     record.violations += len(answer.broken)
     record.last_problem = "" if answer.verdict == "accepted" else f"{answer.reason}: {answer.message}"
     if answer.norms is not None:

@@ -14,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from slimfleet.compression import ModelSchema, Tensors
+from slimfleet.compression.checked_task import BadTask, blamed
 from slimfleet.compression.codec.quantise.grid import LARGEST_VALUE
 from slimfleet.compression.difference import moved, unset
+from slimfleet.compression.edge.named import found, is_own
 from slimfleet.coordinator.receiving.checks import is_variance
 from slimfleet.coordinator.settings import ServerSettings
 
@@ -33,6 +35,28 @@ OPTIMIZERS: Mapping[str, Callable[[list[torch.Tensor], ServerSettings], torch.op
     "fedavg": _fedavg,
     "fedadam": _fedadam,
 }
+"""Server optimisers by the name that `server.optimizer` gives them. A new one is one function and one line here."""
+
+
+def _optimizer(parameters: list[torch.Tensor], settings: ServerSettings) -> torch.optim.Optimizer:
+    """Raises BadInput, in one line, where a user's own cannot be imported or is no optimiser of these parameters."""
+    name = settings.optimizer
+    make = found("server.optimizer", name, OPTIMIZERS)
+    if not is_own(name):
+        return make(parameters, settings)
+    with blamed(name, "when it is made", "server optimiser"):
+        made: object = make(parameters, settings)
+    if not isinstance(made, torch.optim.Optimizer):
+        raise BadTask(
+            f"server.optimizer = {name!r}: it gives a {type(made).__name__}, must be a torch.optim.Optimizer"
+        )
+    # A checkpoint tells the parameters by their order.
+    taken = [id(parameter) for group in made.param_groups for parameter in group["params"]]
+    if taken != [id(parameter) for parameter in parameters]:
+        raise BadTask(
+            f"server.optimizer = {name!r}: it must take all the parameters that it is given, in their order"
+        )
+    return made
 
 
 class ServerOptimizer:
@@ -45,7 +69,7 @@ class ServerOptimizer:
             t.name: torch.from_numpy(tensors[t.name].copy()).requires_grad_() for t in schema.weights
         }
         self._rest = {t.name: tensors[t.name].copy() for t in schema.plain}
-        self._optimizer = OPTIMIZERS[settings.optimizer](list(self._trained.values()), settings)
+        self._optimizer = _optimizer(list(self._trained.values()), settings)
         self._average = {name: value.copy() for name, value in tensors.items()}
         self._steps = 0
 
@@ -53,7 +77,7 @@ class ServerOptimizer:
         """Move the global model by one round's mean update (full shapes, float64); what it lacks stays."""
         for name, parameter in self._trained.items():
             parameter.grad = -torch.from_numpy(np.asarray(mean_update[name])).to(parameter.dtype)
-        self._optimizer.step()
+        self._move()
         with torch.no_grad():
             for parameter in self._trained.values():
                 limit = min(torch.finfo(parameter.dtype).max, LARGEST_VALUE)
@@ -65,6 +89,18 @@ class ServerOptimizer:
         }
         self._steps += 1
         self._update_average()
+
+    def _move(self) -> None:
+        if not is_own(self.settings.optimizer):
+            self._optimizer.step()
+            return
+        with blamed(self.settings.optimizer, "step", "server optimiser"):
+            self._optimizer.step()
+        for name, parameter in self._trained.items():
+            if not bool(torch.isfinite(parameter).all()):
+                raise BadTask(
+                    f"server optimiser {self.settings.optimizer!r}, step: tensor {name!r} is no longer finite"
+                )
 
     def model(self) -> Tensors:
         """The global model that devices continue from."""
@@ -91,9 +127,21 @@ class ServerOptimizer:
         for index, slots in self._optimizer.state_dict()["state"].items():
             for slot, value in slots.items():
                 if value is not None:
+                    self._check_slot(slot, value, self._trained[names[index]])
                     arrays[f"optimizer/{names[index]}/{slot}"] = torch.as_tensor(value).numpy().copy()
         arrays["steps"] = np.array(self._steps, np.int64)
         return arrays
+
+    def _check_slot(self, slot: str, value: object, parameter: torch.Tensor) -> None:
+        """A checkpoint holds numbers, and tensors of the shape of the parameter that they belong to."""
+        if isinstance(value, int | float) or (
+            isinstance(value, torch.Tensor) and value.shape in ((), parameter.shape)
+        ):
+            return
+        raise BadTask(
+            f"server optimiser {self.settings.optimizer!r}: its state {slot!r} cannot be kept in a checkpoint: "
+            "must be a number or a tensor of the shape of its parameter"
+        )
 
     def restore(self, arrays: Tensors) -> None:
         """Restore what `state` returned."""

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from slimfleet.coordinator.planning.enumerating import EnumeratingPlanner
 from slimfleet.coordinator.planning.policy import FixedPlanner, History, Planner, Sizes
+from slimfleet.coordinator.planning.selection import Candidate
 from slimfleet.coordinator.settings import PlannerSettings
 
 PLANNERS: Mapping[str, Callable[[PlannerSettings], Planner]] = MappingProxyType(
@@ -17,4 +18,4 @@ PLANNERS: Mapping[str, Callable[[PlannerSettings], Planner]] = MappingProxyType(
 )
 """Planner policies by the name that `planner.policy` gives them. A new one is one file and one line here."""
 
-__all__ = ["PLANNERS", "EnumeratingPlanner", "FixedPlanner", "History", "Planner", "Sizes"]
+__all__ = ["PLANNERS", "Candidate", "EnumeratingPlanner", "FixedPlanner", "History", "Planner", "Sizes"]

@@ -13,9 +13,10 @@ import numpy as np
 from slimfleet.compression import Assignment, Budget, Condition, Plan, Skip
 from slimfleet.compression.cost import CostModel, Work
 from slimfleet.coordinator.learning.calibration import Calibration
-from slimfleet.coordinator.planning import PLANNERS, History, Sizes
-from slimfleet.coordinator.planning.policy import Planner
-from slimfleet.coordinator.planning.selection import ORDERS, Candidate, credible_joules
+from slimfleet.coordinator.planning import History, Sizes
+from slimfleet.coordinator.planning.own import NoPlan, Policies
+from slimfleet.coordinator.planning.reputation import blemish, sits_out
+from slimfleet.coordinator.planning.selection import Candidate, credible_joules
 from slimfleet.coordinator.registry import DeviceRecord, Registry
 from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.sending.downlink import Downlink
@@ -38,19 +39,24 @@ class Assigner:
     cost_model: CostModel
     downlink: Downlink
     now_s: float
+    policies: Policies
     dispatches: list[Dispatch] = field(default_factory=list)
     skipped: dict[int, Skip] = field(default_factory=dict)
     """Node -> the constraint that left it without a plan."""
 
     def assign(self, statuses: Mapping[int, Condition], most: int) -> None:
         """Go down the selected order until `most` devices have a plan; the others on the way are skipped."""
-        planner = PLANNERS[self.settings.planner.policy](self.settings.planner)
         for node in self._order(statuses):
             if len(self.dispatches) == most:
                 break
             record = self.registry[node]
             try:
-                self._assign(planner, record, statuses[node])
+                self._assign(record, statuses[node])
+            except NoPlan as error:
+                # Once a round: a planner that is wrong for one device is wrong for many.
+                if all(skip.constraint != "planner" for skip in self.skipped.values()):
+                    log.error("round %d: no plan for %s: %s", self._round, self.registry.label(node), error)
+                self._skip(record, Skip(constraint="planner", needed=0.0, limit=0.0))
             except Exception:
                 # The figures that a device states must not end the round for the others.
                 log.exception(
@@ -58,15 +64,17 @@ class Assigner:
                 )
                 self._skip(record, Skip(constraint="profile", needed=0.0, limit=0.0))
 
-    def _assign(self, planner: Planner, record: DeviceRecord, status: Condition) -> None:
+    def _assign(self, record: DeviceRecord, status: Condition) -> None:
         """Give one device work, or skip it."""
         limits = self._limits(record, status)
         model = self.cost_model.on(record.startup)
-        choice = planner.plan(record.profile, limits, model, self._history(record))
+        choice = self.policies.planner.plan(record.profile, limits, model, self._history(record))
         if isinstance(choice, Skip):
             self._skip(record, choice)
             return
         record.last_reason = choice.reason
+        if self.settings.selection.reputation:
+            record.last_reason += blemish(record)
         self.dispatches.append(self._dispatch(record, choice, limits))
 
     @property
@@ -92,6 +100,9 @@ class Assigner:
                     record, Skip(constraint="battery", needed=settings.battery_floor, limit=status.battery)
                 )
                 continue
+            if settings.reputation and (skip := sits_out(record, self.settings.seed, self._round)):
+                self._skip(record, skip)
+                continue
             candidates.append(
                 Candidate(
                     node=node,
@@ -102,7 +113,7 @@ class Assigner:
                 )
             )
         rng = np.random.default_rng((self.settings.seed, self._round, 1))
-        return ORDERS[settings.policy](candidates, settings, rng)
+        return self.policies.order(candidates, settings, rng)
 
     def _skip(self, record: DeviceRecord, skip: Skip) -> None:
         record.last_reason = skip.reason

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from math import ceil, inf
 from statistics import median, median_low
 
 from slimfleet.coordinator.receiving.checks import LARGEST_EXAMPLES, Norms
+from slimfleet.coordinator.settings import ServerSettings
 
-LEAST_WEIGHT, MOST_WEIGHT = 2.0, 10.0
-"""Range of the most examples of the median device that one device weighs."""
-
-LARGEST_SHARE = 0.1
-"""Share of a round's mean that one device may have beside median devices, within the range above."""
+SMALLEST_ROUND, LARGEST_ROUND = 20, 100
+"""Devices of a round, as far as its size bounds the share of one of them."""
 
 LARGEST_NORM = 20.0
 """An update whose norm is more than this many times the fleet's median is rejected. Honest norms spread widely where
@@ -51,6 +49,8 @@ class FleetBounds:
     """An update of the median weight that is longer counts as this long."""
     typical: Norms | None
     """Median norms of the fleet's last updates; None where too few are known."""
+    clip: Norms
+    """An update that is longer counts as this long, whatever its weight."""
 
     def weight(self, examples: int) -> int:
         """How much an update counts in the mean whose device claims so many examples."""
@@ -58,21 +58,34 @@ class FleetBounds:
 
     def longest_at(self, weight: int) -> Norms:
         """How long an update of this weight may be: what counts is the product of both."""
-        return multiple(min(1.0, self.median_examples / weight), self.longest)
+        longest = multiple(min(1.0, self.median_examples / weight), self.longest)
+        return Norms(
+            weights=min(longest.weights, self.clip.weights),
+            statistics=min(longest.statistics, self.clip.statistics),
+        )
 
 
 def fleet_bounds(
-    claimed: Sequence[int], recent: Sequence[Norms], per_round: int, max_norm: float, model_norm: float
+    claimed: Sequence[int],
+    recent: Sequence[Norms],
+    per_round: int,
+    model_norm: float,
+    settings: ServerSettings,
 ) -> FleetBounds:
     """Bounds for one round, from what each device claims to hold and from the norms of its last update.
 
-    `per_round` is the number of devices in a round, `max_norm` the bound on weights that holds whatever the fleet does,
-    and `model_norm` the norm of the global model's weights: in the first round of a fleet no update counts as longer.
+    `per_round` is the number of devices in a round, and `model_norm` the norm of the global model's weights: in the
+    first round of a fleet no update counts as longer. Without `settings.fleet_bounds` only its other bounds hold.
     """
+    clip = norms_at(recent, settings.clip_quantile)
+    if not settings.fleet_bounds:
+        claimed, recent = (), ()
     # The lower of two: beside one other device, a claim cannot raise its own bound.
     median_examples = median_low(claimed) if claimed else LARGEST_EXAMPLES
-    share = LARGEST_SHARE * min(per_round, len(claimed))
-    weight = min(max(share, LEAST_WEIGHT), MOST_WEIGHT)
+    round_size = min(max(min(per_round, len(claimed)), SMALLEST_ROUND), LARGEST_ROUND)
+    # Where devices count alike, more examples are no more weight.
+    share = settings.largest_share if settings.aggregation == "mean" else 0.0
+    weight = max(share * round_size, 1.0)
     typical = typical_norms(recent)
     largest, longest = multiple(LARGEST_NORM, typical), multiple(LONGEST_UPDATE, typical)
     if typical is None and len(claimed) >= ENOUGH_DEVICES:
@@ -80,9 +93,10 @@ def fleet_bounds(
     return FleetBounds(
         median_examples=median_examples,
         largest_weight=min(int(weight * median_examples), LARGEST_EXAMPLES),
-        largest=replace(largest, weights=min(largest.weights, max_norm)),
+        largest=replace(largest, weights=min(largest.weights, settings.max_update_norm)),
         longest=longest,
         typical=typical,
+        clip=clip,
     )
 
 
@@ -92,6 +106,25 @@ def typical_norms(norms: Sequence[Norms]) -> Norms | None:
         return None
     return Norms(
         weights=median(each.weights for each in norms), statistics=median(each.statistics for each in norms)
+    )
+
+
+def norms_at(norms: Sequence[Norms], quantile: float) -> Norms:
+    """The quantile of these norms: the least of them that so large a share does not exceed. No limit at 1, nor where
+    there are too few.
+
+    Each device has one vote, its last update. (Andrew et al. 2021, arXiv 1905.03871, clip to a quantile too, which they
+    follow by gradient steps, since private devices tell no norm.)
+    """
+    if quantile == 1 or len(norms) < ENOUGH_DEVICES:
+        return multiple(1.0, None)
+    place = max(ceil(quantile * len(norms)), 1) - 1
+    return multiple(
+        1.0,
+        Norms(
+            weights=sorted(each.weights for each in norms)[place],
+            statistics=sorted(each.statistics for each in norms)[place],
+        ),
     )
 
 

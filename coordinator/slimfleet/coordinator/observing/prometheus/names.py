@@ -44,6 +44,8 @@ CONSTRAINTS = (
     "downlink_bytes",
     "battery",
     "policy",
+    "reputation",
+    "planner",
     OTHER,
 )
 REJECTIONS = (*sorted(REASONS), "message", OTHER)

@@ -1,0 +1,109 @@
+"""A user's own planner and selection policy, `module:object`: what they return is checked before it is used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from operator import index
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from slimfleet.compression.checked_task import BadTask, blamed, cause
+from slimfleet.compression.cost import CostModel
+from slimfleet.compression.edge.named import found, is_own
+from slimfleet.compression.errors import BadInput
+from slimfleet.compression.types import Budget, DeviceProfile, Plan, Skip
+from slimfleet.compression.validation import first_problem
+from slimfleet.coordinator.planning import PLANNERS
+from slimfleet.coordinator.planning.policy import History, Planner
+from slimfleet.coordinator.planning.selection import ORDERS, Candidate, Order
+from slimfleet.coordinator.settings import CoordinatorSettings, PlannerSettings, SelectionSettings
+
+
+class NoPlan(BadTask):
+    """A user's own planner raised, or returned what is no plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """Who is asked, and to do what: made once, as the settings name them."""
+
+    planner: Planner
+    order: Order
+
+    @classmethod
+    def of(cls, settings: CoordinatorSettings) -> Policies:
+        """Raises BadInput, in one line, where a user's own cannot be imported or made."""
+        return cls(_planner(settings.planner), _order(settings.selection))
+
+
+def _planner(settings: PlannerSettings) -> Planner:
+    make = found("planner.policy", settings.policy, PLANNERS)
+    if not is_own(settings.policy):
+        return make(settings)
+    with blamed(settings.policy, "when it is made", "planner"):
+        planner = make(settings)
+        has_plan = callable(getattr(planner, "plan", None))
+    if not has_plan:
+        raise BadInput(
+            f"planner.policy = {settings.policy!r}: it gives a {type(planner).__name__} without a method plan"
+        )
+    return _OwnPlanner(planner, settings.policy)
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnPlanner:
+    """Calls the planner that a user calls `reference`; raises NoPlan for whatever it does that is no plan."""
+
+    planner: Planner
+    reference: str
+
+    def plan(
+        self, profile: DeviceProfile, budget: Budget, cost_model: CostModel, history: History
+    ) -> Plan | Skip:
+        try:
+            with blamed(self.reference, "plan", "planner"):
+                choice = self.planner.plan(profile, budget, cost_model, history)
+        except BadTask as error:
+            raise NoPlan(str(error)) from error
+        try:
+            return _checked(choice, cost_model)
+        except (TypeError, ValueError) as error:
+            what = first_problem(error) if isinstance(error, ValidationError) else cause(error)
+            raise NoPlan(f"planner {self.reference!r}, plan: {what}") from error
+
+
+def _checked(choice: object, cost_model: CostModel) -> Plan | Skip:
+    """What a planner returned, in Python's own numbers. Raises TypeError or ValueError where it cannot be used."""
+    if not isinstance(choice, Plan | Skip):
+        raise TypeError(f"it gives a {type(choice).__name__}, must be a Plan or a Skip")
+    text = json.dumps(asdict(choice), default=np.generic.item)
+    plan = TypeAdapter(Plan if isinstance(choice, Plan) else Skip).validate_json(text, strict=True)
+    if isinstance(plan, Plan) and plan.width not in cost_model.works:
+        widths = ", ".join(f"{width:g}" for width in sorted(cost_model.works))
+        raise ValueError(f"width = {plan.width:g}: must be one of {widths} (planner.widths, and 1)")
+    return plan
+
+
+def _order(settings: SelectionSettings) -> Order:
+    order = found("selection.policy", settings.policy, ORDERS)
+    if not is_own(settings.policy):
+        return order
+
+    def checked(
+        candidates: Sequence[Candidate], settings: SelectionSettings, rng: np.random.Generator
+    ) -> list[int]:
+        with blamed(settings.policy, "when it is called", "selection policy"):
+            nodes = [index(node) for node in order(candidates, settings, rng)]
+        known, seen = {candidate.node for candidate in candidates}, set[int]()
+        for node in nodes:
+            if node not in known:
+                raise BadInput(f"selection policy {settings.policy!r} returns node {node}: not a candidate")
+            if node in seen:
+                raise BadInput(f"selection policy {settings.policy!r} returns node {node} twice")
+            seen.add(node)
+        return nodes
+
+    return checked
