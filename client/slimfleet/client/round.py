@@ -73,6 +73,7 @@ def run_round(
         steps=trained.steps,
         stopped_by=trained.stopped_by,
         startup=balance.startup,
+        phases=balance.phases,
     )
     return encoded, report, leftover
 

@@ -8,9 +8,10 @@ quotients and sums of such quantities stay finite and above zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NewType
+from math import fsum
+from typing import Annotated, Any, Literal, NewType, get_args
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, Predicate
@@ -195,6 +196,64 @@ USUAL_STARTUP = Startup()
 """What counts for a device until it has said more: that of a process which is already there."""
 
 
+PhaseName = Literal["startup", "download", "train", "encode", "upload", "evaluate", "idle"]
+PHASES: tuple[PhaseName, ...] = get_args(PhaseName)
+"""The phases of a round on a device. `idle` are the pauses that hold the mean power."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseCost:
+    """What one phase of a round took."""
+
+    time_s: Annotated[float, Ge(0), Le(LARGEST_SECONDS)] = 0.0
+    energy_j: Joules = 0.0
+    source: EnergySource = "estimated"
+    uncertainty_j: Joules = 0.0
+    """How far `energy_j` may be off, either way: nominal power against true power, or where samples of a sensor
+    straddle two phases. The error of the sensor itself is not known here."""
+
+
+NO_COST = PhaseCost()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phases:
+    """A round's time and joules by phase."""
+
+    startup: PhaseCost
+    """Starting the process, decoding and building the model."""
+    download: PhaseCost
+    """Waking the radio is a part of it."""
+    train: PhaseCost
+    encode: PhaseCost
+    upload: PhaseCost
+    evaluate: PhaseCost
+    idle: PhaseCost
+
+    @classmethod
+    def of(cls, costs: Mapping[PhaseName, PhaseCost]) -> Phases:
+        """The costs of some phases; the others took nothing."""
+        return cls(**{phase: costs.get(phase, NO_COST) for phase in PHASES})
+
+    def __iter__(self) -> Iterator[tuple[PhaseName, PhaseCost]]:
+        return ((name, getattr(self, name)) for name in PHASES)
+
+    @property
+    def energy_j(self) -> float:
+        """The sum over the phases."""
+        return fsum(cost.energy_j for _, cost in self)
+
+    @property
+    def radio_j(self) -> float:
+        """The part of it that went into transfers."""
+        return self.download.energy_j + self.upload.energy_j
+
+    @property
+    def time_s(self) -> float:
+        """The sum over the phases."""
+        return fsum(cost.time_s for _, cost in self)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """A device's account of a round that it did."""
@@ -212,3 +271,5 @@ class Report:
     startup: Startup = USUAL_STARTUP
     """The part of `spent` that went before the first step, transfers left out."""
     accuracy: Share | None = None
+    phases: Phases | None = None
+    """`spent` by phase; None from a device that does not tell."""

@@ -36,6 +36,7 @@ from slimfleet.coordinator.receiving.bounds import (
     typical_norms,
 )
 from slimfleet.coordinator.receiving.checks import norm
+from slimfleet.coordinator.receiving.transfers import RoundTrip
 from slimfleet.coordinator.sending.downlink import Downlink
 from slimfleet.coordinator.sending.versions import Versions
 from slimfleet.coordinator.settings import CoordinatorSettings
@@ -100,9 +101,11 @@ class Coordinator:
             self.settings, state.registry, state.calibration, self.cost_model, opened.downlink
         )
         assigner.assign(statuses, most)
-        state.in_flight |= {dispatch.plan_id: dispatch for dispatch in assigner.dispatches}
-        opened.skipped |= assigner.skipped
         opened.handed_out_at = self._stopwatch()
+        state.in_flight |= {
+            each.plan_id: replace(each, handed_out_at=opened.handed_out_at) for each in assigner.dispatches
+        }
+        opened.skipped |= assigner.skipped
         return Planned(
             round_number=opened.number,
             dispatches=tuple(assigner.dispatches),
@@ -123,7 +126,9 @@ class Coordinator:
         if dispatch is None:
             return self._answered(REPLAY)
         opened = self._opened()
-        answer, update = judged(dispatch, payload, report_text, opened.bounds, opened.downlink.tensors)
+        record = self.state.registry[dispatch.node]
+        trip = RoundTrip(record.profile, self._stopwatch() - dispatch.handed_out_at, record.overhead_s)
+        answer, update = judged(dispatch, payload, report_text, opened.bounds, opened.downlink.tensors, trip)
         if update is not None and answer.report is not None:
             weight = opened.bounds.weight(answer.report.examples)
             try:

@@ -46,6 +46,8 @@ class DeviceRecord:
     """Sum of the widths trained; over `participations` it is the mean width."""
     startup: Startup = USUAL_STARTUP
     """What it is expected to spend before its first step."""
+    overhead_s: float | None = None
+    """Round trip of its registration less the time that the device took for it."""
     last_problem: str = ""
     """Why its last answer was of no use, for people; empty where it was used."""
 

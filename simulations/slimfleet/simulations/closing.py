@@ -18,6 +18,7 @@ from slimfleet.coordinator.reporting.words import (
     compared,
     explain,
     idle_classes,
+    phases,
     reached,
     score_of,
     tally,
@@ -64,6 +65,12 @@ def _results(summary: Mapping[str, Any]) -> Table:
         "  computing / radio",
         lambda run: f"{units.energy(run['compute_j'])} / {units.energy(run['radio_j'])}",
     )
+    for name, phase in phases(summary):
+        if phase["energy_j"]:
+            row(
+                f"  {name}",
+                lambda run, name=name: units.energy(dict(phases(run)).get(name, {}).get("energy_j")),
+            )
     row("virtual time", lambda run: units.duration(run["virtual_time_s"]))
     row("real time", lambda run: units.duration(run["wall_time_s"]))
     row("updates used", lambda run: units.count(run["participations"]))

@@ -16,6 +16,7 @@ from slimfleet.client.device import Device
 from slimfleet.compression import Assignment, BadInput, ModelSchema, Payload, Report, Tensors
 from slimfleet.compression.codec import CodecSpec, encode
 from slimfleet.compression.messages import Registration
+from slimfleet.compression.types import Phases
 from slimfleet.compression.wire import Envelope, seal, unseal
 
 __all__ = ["FAULTS", "Fault", "FaultyDevice", "Sent", "assign_faults"]
@@ -59,7 +60,10 @@ def _hang(payload: Payload, report: Report, assignment: Assignment) -> Sent:
 def _late(payload: Payload, report: Report, assignment: Assignment) -> Sent:
     deadline_s = assignment.budget.deadline_s
     late_s = 10 * (report.spent.time_s if deadline_s is None else deadline_s)
-    return payload, replace(report, spent=replace(report.spent, time_s=late_s))
+    phases = report.phases or Phases.of({})
+    waited_s = phases.idle.time_s + late_s - phases.time_s
+    phases = replace(phases, idle=replace(phases.idle, time_s=max(waited_s, 0.0)))
+    return payload, replace(report, spent=replace(report.spent, time_s=late_s), phases=phases)
 
 
 def _truncated(payload: Payload, report: Report, assignment: Assignment) -> Sent:

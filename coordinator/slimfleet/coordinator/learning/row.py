@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from slimfleet.compression import Cost, Evaluation, Skip
+from slimfleet.compression.types import PHASES, PhaseCost
 from slimfleet.coordinator.receiving.answer import Answer
 
 if TYPE_CHECKING:
@@ -128,6 +129,26 @@ def round_row(
 
 
 @dataclass(slots=True, kw_only=True)
+class PhaseTotal:
+    """One phase over the run, as far as devices told."""
+
+    time_s: float = 0.0
+    energy_j: float = 0.0
+    uncertainty_j: float = 0.0
+    """The sum of the reports': their errors may be alike."""
+    sources: dict[str, int] = field(default_factory=dict)
+    """Where its joules come from -> reports."""
+
+    def add(self, cost: PhaseCost) -> None:
+        """Add a report's."""
+        self.time_s += cost.time_s
+        self.energy_j += cost.energy_j
+        self.uncertainty_j += cost.uncertainty_j
+        if cost.time_s or cost.energy_j:
+            self.sources[cost.source] = self.sources.get(cost.source, 0) + 1
+
+
+@dataclass(slots=True, kw_only=True)
 class Totals:
     """How often each thing happened over the run."""
 
@@ -141,6 +162,8 @@ class Totals:
     """Constraint -> times that a spent cost broke it."""
     energy_sources: dict[str, int] = field(default_factory=dict)
     """Where reported joules come from -> reports."""
+    phases: dict[str, PhaseTotal] = field(default_factory=lambda: {phase: PhaseTotal() for phase in PHASES})
+    """By phase of a round, what devices report of it."""
 
     def add(self, answers: Sequence[Answer], skips: Mapping[int, Skip]) -> None:
         """Count a round: its answers, unsolicited ones included, and the devices without a plan."""
@@ -153,6 +176,9 @@ class Totals:
         ):
             for word in words:
                 counts[word] = counts.get(word, 0) + 1
+        for answer in answers:
+            for phase, cost in (answer.report and answer.report.phases) or ():
+                self.phases[phase].add(cost)
 
 
 def why_nothing_was_used(state: State) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from slimfleet.coordinator.learning.row import RoundRow
+from slimfleet.coordinator.learning.row import PhaseTotal, RoundRow
 from slimfleet.coordinator.settings import Budgets
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from slimfleet.coordinator.environment import Environment
     from slimfleet.coordinator.registry import Registry
 
-__all__ = ["DeviceRow", "RunRecord", "record_of"]
+__all__ = ["DeviceRow", "RunRecord", "named", "record_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +67,8 @@ class RunRecord:
     """Why no usable answer came -> number of times."""
     violations: Mapping[str, int] = field(default_factory=dict)
     """Budget constraint broken, judged by spent cost -> number of times."""
+    phases: Mapping[str, PhaseTotal] = field(default_factory=dict)
+    """Phase of a round -> what devices report of it."""
     energy_source: str = "simulated"
     """An `EnergySource`, or several that are named as mixed."""
 
@@ -87,11 +89,13 @@ def record_of(coordinator: Coordinator, scenario: str, backend: str, first_node:
         rejected=dict(totals.rejected),
         failed=dict(totals.failed),
         violations=dict(totals.violations),
-        energy_source=_named(totals.energy_sources) or ("unknown" if backend == "deployed" else "simulated"),
+        phases=dict(totals.phases),
+        energy_source=named(totals.energy_sources) or ("unknown" if backend == "deployed" else "simulated"),
     )
 
 
-def _named(sources: Mapping[str, int]) -> str:
+def named(sources: Mapping[str, int]) -> str:
+    """The sources of joules in words; empty where there are none."""
     names = sorted(sources)
     return f"mixed: {' and '.join(names)}" if len(names) > 1 else "".join(names)
 

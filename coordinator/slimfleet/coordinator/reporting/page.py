@@ -29,6 +29,7 @@ def report_html(
             sections.headline(record, summary),
             sections.savings(summary),
             sections.curves(record, panels),
+            sections.phases(summary),
             sections.rounds(record.rows),
             sections.devices(record, panels),
             sections.left_out(record),

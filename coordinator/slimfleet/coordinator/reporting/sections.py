@@ -12,6 +12,7 @@ from slimfleet.compression.reporting import units
 from slimfleet.compression.reporting.markup import details, escape, figure, table, tile
 from slimfleet.compression.types import Budget
 from slimfleet.coordinator.learning.row import RoundRow
+from slimfleet.coordinator.reporting import words
 from slimfleet.coordinator.reporting.outcome import DeviceRow, RunRecord
 from slimfleet.coordinator.reporting.words import (
     alarms,
@@ -150,6 +151,28 @@ def curves(record: RunRecord, panels: Mapping[str, str]) -> str:
         ),
     ]
     return f'<h2>What accuracy cost</h2><div class="plots">{"".join(figures)}</div>'
+
+
+def phases(summary: Mapping[str, Any]) -> str:
+    """Seconds and joules by phase of a round; empty where no device told any."""
+    rows = [
+        (
+            name,
+            units.energy(phase["energy_j"]),
+            units.UNKNOWN if "source" not in phase else f"± {units.energy(phase['uncertainty_j'])}",
+            phase.get("source") or units.UNKNOWN,
+            units.duration(phase.get("time_s")),
+        )
+        for name, phase in words.phases(summary)
+    ]
+    if not rows:
+        return ""
+    return (
+        "<h2>Where the joules went</h2>"
+        + table(("phase", "joules", "uncertainty", "source", "device time"), rows, words=(3,))
+        + '<p class="note">Above idle, over all devices. Download includes waking the radio; pauses hold the mean '
+        "power. The uncertainty leaves out the error of a sensor itself.</p>"
+    )
 
 
 def rounds(rows: Sequence[RoundRow]) -> str:

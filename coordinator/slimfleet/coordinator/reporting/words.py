@@ -18,6 +18,7 @@ __all__ = [
     "explain",
     "idle_classes",
     "own_budgets",
+    "phases",
     "reached",
     "tally",
     "why_untrained",
@@ -115,6 +116,22 @@ def reached(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
         )
         rows.append((units.percent(ours["accuracy"]), rounds, up, down, joules))
     return rows
+
+
+def phases(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """(phase in words, what it took) for each phase of a round that took time or joules."""
+    return [
+        (_PHASES.get(name, name), phase)
+        for name, phase in summary["energy_by_phase"].items()
+        if phase["energy_j"] or phase.get("time_s")
+    ]
+
+
+_PHASES: Mapping[str, str] = {
+    "startup": "start-up",
+    "idle": "pauses",
+    "unreported": "not reported",
+}
 
 
 def own_budgets(budgets: Budgets) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from slimfleet.compression import Assignment, Budget, Cost, Payload
 from slimfleet.compression.pruning import IndexMap
@@ -23,6 +23,8 @@ class Dispatch:
     predicted: Cost
     holding_after: Holding = NOTHING
     """What the device holds once it has decoded the payload."""
+    handed_out_at: float = field(default=0.0, compare=False)
+    """By the coordinator's stopwatch."""
 
     @property
     def plan_id(self) -> int:

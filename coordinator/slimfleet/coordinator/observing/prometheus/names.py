@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from slimfleet.compression.types import EnergySource
+from slimfleet.compression.types import PHASES, EnergySource
 from slimfleet.compression.wire import REASONS
 from slimfleet.coordinator.observing.events import Phase
 
@@ -126,10 +126,10 @@ METRICS = (
         {"device_class": OPEN, "component": ("compute", "radio"), "source": get_args(EnergySource)},
     ),
     Metric(
-        "slimfleet_client_startup_joules_total",
+        "slimfleet_client_phase_joules_total",
         "counter",
-        "Energy that devices reported for the time before their first step; a part of the compute component",
-        {"device_class": OPEN},
+        "Energy that devices reported, by phase of the round",
+        {"device_class": OPEN, "phase": PHASES},
     ),
     Metric(
         "slimfleet_client_round_energy_joules",
