@@ -6,6 +6,7 @@ from slimfleet.client.ledger import DeviceLedger
 from slimfleet.client.meters import ChargeCounterMeter, NoMeter, PowerSupplyMeter, Reading
 from slimfleet.client.phases import POWER_SPREAD
 from slimfleet.client.round import run_round
+from slimfleet.compression.held_out import LocalData
 from slimfleet.compression.types import PHASES
 
 IDLE_W = 0.3  # of the profile in conftest.py
@@ -153,7 +154,7 @@ def test_a_report_holds_the_phases_of_its_round(workbench, task, send, phone, no
     replay.sample = lambda: None
     replay.runs(3.0, 3.0)
     _, report, _ = run_round(
-        workbench, phone, task.load(0), assignment, workbench.open(payload), no_residual, ledger
+        workbench, phone, LocalData(task.load(0)), assignment, workbench.open(payload), no_residual, ledger
     )
     assert report.phases.startup.time_s == pytest.approx(3.0)
     assert report.phases.energy_j == pytest.approx(report.spent.energy_j, rel=1e-12)

@@ -24,7 +24,9 @@ from slimfleet.compression import (
     Payload,
     PayloadError,
     Report,
+    Training,
 )
+from slimfleet.compression.held_out import LocalData, divided
 from slimfleet.compression.messages import Registration, Spent
 from slimfleet.compression.threads import torch_threads
 from slimfleet.compression.types import Startup
@@ -75,7 +77,14 @@ class Device:
             return self._round(assignment, payload)
 
     def _examples(self) -> Examples:
-        return self.workbench.task.load(self.number if self.share is None else self.share)
+        return self.workbench.task.load(self._partition)
+
+    def _data(self, training: Training) -> LocalData:
+        return divided(self._examples(), training.held_out, training.seed, self._partition)
+
+    @property
+    def _partition(self) -> int:
+        return self.number if self.share is None else self.share
 
     def _round(self, assignment: Assignment, payload: Payload) -> tuple[Payload, Report]:
         training = assignment.training
@@ -93,7 +102,7 @@ class Device:
             try:
                 received = self.workbench.open(payload, state.held)
                 encoded, report, leftover = run_round(
-                    self.workbench, self.profile, self._examples(), assignment, received, unsent, ledger
+                    self.workbench, self.profile, self._data(training), assignment, received, unsent, ledger
                 )
             except (BudgetExceeded, PayloadError) as refusal:
                 refusal.spent = _spent(ledger, len(payload))

@@ -14,7 +14,7 @@ from math import fsum
 from typing import Annotated, Any, Literal, NewType, get_args
 
 import numpy as np
-from annotated_types import Ge, Gt, Le, Lt, MaxLen, Predicate
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, Predicate
 from numpy.typing import NDArray
 
 Precision = Literal["float32", "bfloat16"]
@@ -254,6 +254,49 @@ class Phases:
         return fsum(cost.time_s for _, cost in self)
 
 
+UNIT = 2**16
+"""Losses and scores are summed as integers, in units of 1/65536."""
+
+LARGEST_LOSS = 2**26 * UNIT
+"""A larger loss of an example, or one that is not finite, counts as this much."""
+
+MOST_EVALUATED = 2**20
+"""Examples that one device evaluates in a round, at most."""
+
+MOST_CLASSES = 256
+"""A task with more classes is not counted class by class."""
+
+ClassCount = tuple[Count, Count]
+"""Examples of a class, and how many of them were right."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """What a model made of examples, in exact integers: sums over devices do not depend on their order."""
+
+    examples: Annotated[int, Ge(1), Le(MOST_EVALUATED)]
+    loss_sum: Annotated[int, Ge(-MOST_EVALUATED * LARGEST_LOSS), Le(MOST_EVALUATED * LARGEST_LOSS)]
+    """In units of 1/65536."""
+    correct: Count | None = None
+    """Right answers, where the model gives logits for class numbers."""
+    score_sum: Count | None = None
+    """Of a task with a score of its own, in units of 1/65536."""
+    by_class: Annotated[tuple[ClassCount, ...], MinLen(1), MaxLen(MOST_CLASSES)] | None = None
+    """In order of class number; None where there are no classes, or too many."""
+
+    @property
+    def loss(self) -> float:
+        """Mean over the examples."""
+        return self.loss_sum / (UNIT * self.examples)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of right answers, or the mean score; None for a task without either."""
+        if self.score_sum is not None:
+            return self.score_sum / (UNIT * self.examples)
+        return None if self.correct is None else self.correct / self.examples
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """A device's account of a round that it did."""
@@ -273,3 +316,5 @@ class Report:
     accuracy: Share | None = None
     phases: Phases | None = None
     """`spent` by phase; None from a device that does not tell."""
+    evaluated: Evaluated | None = None
+    """What the received model made of examples that the device holds out; None where it evaluated none."""

@@ -12,15 +12,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from torch import nn
+
 from slimfleet.compression import Evaluation, PayloadError, Task, Tensors
 from slimfleet.compression.cost import RUNTIMES, CostModel, work_of
 from slimfleet.compression.messages import Spent
 from slimfleet.compression.pruning import select_channels
 from slimfleet.compression.pruning.blueprint import blueprint
+from slimfleet.compression.task import central_evaluation
 from slimfleet.compression.tensors import load_tensors, tensors_of
 from slimfleet.compression.threads import torch_threads
 from slimfleet.coordinator.environment import Environment
 from slimfleet.coordinator.learning.aggregate import CoverageMean, shortened, tied, tied_tensors
+from slimfleet.coordinator.learning.best import candidate, is_better
 from slimfleet.coordinator.learning.learn import learn
 from slimfleet.coordinator.learning.row import alarm_of, round_row
 from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
@@ -154,7 +158,7 @@ class Coordinator:
         Answers are taken in order of node, so that nothing depends on the order of arrival. Raises RuntimeError where
         no round is open.
         """
-        state, opened, stopwatch = self.state, self._opened(), self._stopwatch
+        state, settings, opened, stopwatch = self.state, self.settings, self._opened(), self._stopwatch
         seconds: dict[Phase, float] = {"train": stopwatch() - opened.handed_out_at}
         answers = sorted(opened.answers, key=lambda a: 0 if a.dispatch is None else a.dispatch.node)
         began = stopwatch()
@@ -168,9 +172,10 @@ class Coordinator:
             state.registry[node].skips += 1
             state.registry[node].forget_startup()
         evaluation = None
-        if self._is_evaluated(opened.number):
+        judge = central_evaluation(self.task)
+        if judge is not None and settings.is_evaluated(opened.number):
             began = stopwatch()
-            evaluation = self._evaluate()
+            evaluation = self._evaluate(judge)
             seconds["evaluate"] = stopwatch() - began
             if problem := alarm_of(evaluation):
                 log.error("round %d: %s", opened.number, problem)
@@ -179,6 +184,7 @@ class Coordinator:
         row = round_row(state, opened, answers, silent.values(), evaluation, virtual_time_s, wall_time_s)
         told = (*answers, *state.unasked)
         state.rows.append(row)
+        self._keep_best(opened)
         state.open_round, state.unasked = None, []
         return Closed(
             row=row,
@@ -266,11 +272,16 @@ class Coordinator:
             )
         return answer
 
-    def _is_evaluated(self, number: int) -> bool:
-        return number % self.settings.evaluate_every == 0 or number == self.settings.rounds
+    def _keep_best(self, opened: OpenRound) -> None:
+        """Keep the model that the last row is about, where it is the best so far."""
+        by_devices = bool(self.settings.evaluation.on_devices)
+        new = candidate(self.state.rows, by_devices=by_devices)
+        if new is not None and is_better(new, self.state.best):
+            self.state.best = new
+            self.state.best_model = opened.downlink.tensors if by_devices else self.published()
 
-    def _evaluate(self) -> Evaluation:
+    def _evaluate(self, judge: Callable[[nn.Module], Evaluation]) -> Evaluation:
         model = self.blueprint.shrunk({})
         load_tensors(model, self.published())
         with torch_threads(1):
-            return self.task.evaluate(model.eval())
+            return judge(model.eval())

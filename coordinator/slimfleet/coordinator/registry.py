@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from slimfleet.compression import DeviceProfile
-from slimfleet.compression.types import USUAL_STARTUP, Startup
+from slimfleet.compression.types import USUAL_STARTUP, Evaluated, Startup
 from slimfleet.coordinator.receiving.checks import Norms
 from slimfleet.coordinator.sending.versions import NOTHING, Holding
 
@@ -46,6 +46,10 @@ class DeviceRecord:
     """Sum of the widths trained; over `participations` it is the mean width."""
     startup: Startup = USUAL_STARTUP
     """What it is expected to spend before its first step."""
+    evaluated: Evaluated | None = None
+    """What it last made of the model on the examples that it holds out."""
+    evaluated_round: int = 0
+    """The round of that evaluation."""
     overhead_s: float | None = None
     """Round trip of its registration less the time that the device took for it."""
     last_problem: str = ""

@@ -1,8 +1,9 @@
 """State of a federation: everything that lasts from round to round, and its one serialised form.
 
 A checkpoint is a few named files. `state.json` holds what is no array; `version-NUMBER-FINGERPRINT.safetensors` one
-published model each, which never changes; `server.safetensors` the server's tensors, and the seal that binds the files
-of one round to each other: the digest of `state.json` and the names of the versions.
+published model each, which never changes; `best-NUMBER-FINGERPRINT.safetensors` the best model so far;
+`server.safetensors` the server's tensors, and the seal that binds the files of one round to each other: the digest of
+`state.json` and the names of the others.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from slimfleet.compression.sealed_file import open_sealed, seal_tensors
 from slimfleet.compression.validation import shortened
 from slimfleet.coordinator.environment import Environment
 from slimfleet.coordinator.learning.aggregate import CoverageMean
+from slimfleet.coordinator.learning.best import Best
 from slimfleet.coordinator.learning.calibration import Calibration
 from slimfleet.coordinator.learning.row import RoundRow, Totals
 from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
@@ -37,11 +39,14 @@ from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.sending.downlink import Downlink
 from slimfleet.coordinator.sending.versions import Versions
 
-FORMAT = 6
+FORMAT = 7
 VALUES = "state.json"
 SERVER = "server.safetensors"
 VERSION = "version-"
 """Prefix of the names of files that never change."""
+BEST = "best-"
+"""Prefix of the name of the best model so far, likewise."""
+LASTING_FILES = (VERSION, BEST)
 VERSIONS = "versions"
 """Field of the server file's seal: the names of the versions."""
 
@@ -81,6 +86,9 @@ class State:
     in_flight: dict[int, Dispatch] = field(default_factory=dict)
     """Plan id -> work that no answer has come to yet. It does not outlast a restart."""
     open_round: OpenRound | None = None
+    best: Best | None = None
+    """The best model so far."""
+    best_model: Tensors | None = None
     unasked: list[Answer] = field(default_factory=list)
     """Replays and unsolicited answers since the last step."""
 
@@ -97,6 +105,7 @@ LASTING: Mapping[str, TypeAdapter[Any]] = MappingProxyType(
         "calibration": TypeAdapter(Calibration),
         "sizes": TypeAdapter(UpdateSizeModel),
         "totals": TypeAdapter(Totals),
+        "best": TypeAdapter(Best | None),
     }
 )
 """What of a `State` lasts and is no array; its types alone say how it is written and read."""
@@ -110,8 +119,18 @@ def files_of(state: State, environment: Environment) -> Files:
     plain = {name: kind.dump_python(getattr(state, name)) for name, kind in LASTING.items()}
     values = json.dumps({**_identity(state), **plain, "environment": environment.to_json()}).encode()
     versions = {_name(number, each): partial(_version_bytes, each) for number, each in state.versions}
-    seal = {VALUES: xxhash.xxh3_64_hexdigest(values), VERSIONS: " ".join(versions)}
-    return {VALUES: lambda: values, SERVER: lambda: seal_tensors(state.server.state(), seal), **versions}
+    best = _best_files(state.best, state.best_model)
+    seal = {
+        VALUES: xxhash.xxh3_64_hexdigest(values),
+        VERSIONS: " ".join(versions),
+        BEST: "".join(best),
+    }
+    return {
+        VALUES: lambda: values,
+        SERVER: lambda: seal_tensors(state.server.state(), seal),
+        **versions,
+        **best,
+    }
 
 
 def restore(state: State, environment: Environment, read: Callable[[str], bytes], rounds: int) -> None:
@@ -139,12 +158,17 @@ def restore(state: State, environment: Environment, read: Callable[[str], bytes]
         raise ValueError(f"it is of round {len(values['rows'])}")
     _check_arrays(arrays, state.server.state())
     versions = dict(_version(name, read, state.schema) for name in seal.get(VERSIONS, "").split())
+    best_name = seal.get(BEST, "")
+    best_model = _best_model(best_name, read, state.schema) if best_name else None
+    if (best_model is None) != (values["best"] is None):
+        raise ValueError(f"{VALUES} and {SERVER} do not agree on whether there is a best model")
     try:
         environment.restore(plain["environment"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the environment of {VALUES} does not fit: {error!r}") from error
     state.server.restore(arrays)
     state.versions.restore(versions)
+    state.best_model = best_model
     for name, value in values.items():
         setattr(state, name, value)
 
@@ -173,6 +197,32 @@ def _version_bytes(snapshot: Snapshot) -> bytes:
     levels = {f"levels/{name}": array for name, array in snapshot.levels.items()}
     plain = {f"plain/{name}": array for name, array in snapshot.plain.items()}
     return seal_tensors({**levels, **plain, "units": np.array(snapshot.units, np.float32)}, {})
+
+
+def _best_files(best: Best | None, model: Tensors | None) -> Files:
+    """The best model as a file whose name says what is in it; none where there is none."""
+    if best is None or model is None:
+        return {}
+    return {_best_name(best.round, model): lambda: seal_tensors(model, {})}
+
+
+def _best_name(number: int, model: Tensors) -> str:
+    content = xxhash.xxh3_64()
+    for name, array in sorted(model.items()):
+        content.update(f"{name} {array.dtype} {array.shape}".encode())
+        content.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+    return f"{BEST}{number:06d}-{content.hexdigest()}.safetensors"
+
+
+def _best_model(name: str, read: Callable[[str], bytes], schema: ModelSchema) -> Tensors:
+    """The best model. Raises ValueError where the file is not the one that its name says, or of another model."""
+    arrays, _ = open_sealed(read(name))
+    number = int(name.removeprefix(BEST).split("-")[0])
+    if _best_name(number, arrays) != name:
+        raise ValueError(f"{name} holds another model than its name says")
+    if missing := [s.name for s in schema.tensors if (a := arrays.get(s.name)) is None or a.shape != s.shape]:
+        raise ValueError(f"{name} does not hold {missing[0]!r} as the model has it")
+    return {spec.name: arrays[spec.name] for spec in schema.tensors}
 
 
 def _version(name: str, read: Callable[[str], bytes], schema: ModelSchema) -> tuple[int, Snapshot]:

@@ -10,7 +10,9 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from slimfleet.compression import Cost, Evaluation, Skip
+from slimfleet.compression.held_out import pooled
 from slimfleet.compression.types import PHASES, PhaseCost
+from slimfleet.coordinator.learning.device_evaluation import evaluated_of, fairness_of
 from slimfleet.coordinator.receiving.answer import Answer
 
 if TYPE_CHECKING:
@@ -58,6 +60,16 @@ class RoundRow:
     violations: int
     """Constraints broken, judged by the spent costs."""
     wall_time_s: float
+    evaluated_devices: int = 0
+    """Devices that evaluated the model which they received."""
+    evaluated_examples: int = 0
+    device_accuracy: float | None = None
+    """Over their examples together, of the model that the round before made, as it was sent."""
+    device_loss: float | None = None
+    fairness_mean: float | None = None
+    """Accuracy with one vote a device."""
+    fairness_worst_decile: float | None = None
+    fairness_spread: float | None = None
     alarm: str = ""
     """What is wrong with the model, for people; empty where nothing is."""
 
@@ -92,6 +104,10 @@ def round_row(
     plans = [dispatch.assignment.plan for dispatch, _ in used]
     sizes = [a.received_bytes for a in answers if a.received_bytes is not None]
     verdicts = Counter(a.verdict for a in answers)
+    own = evaluated_of(answers)
+    found, fairness = pooled(own), fairness_of(own)
+    if evaluation is None and found is not None:  # a task without test data
+        evaluation = Evaluation(found.loss, found.accuracy)
     accuracy = None if evaluation is None else evaluation.accuracy
     known = [r.accuracy for r in state.rows if r.accuracy is not None] + (
         [] if accuracy is None else [accuracy]
@@ -124,6 +140,13 @@ def round_row(
         size_error=state.sizes.error,
         violations=sum(len(a.broken) for a in answers),
         wall_time_s=wall_time_s,
+        evaluated_devices=len(own),
+        evaluated_examples=0 if found is None else found.examples,
+        device_accuracy=None if found is None else found.accuracy,
+        device_loss=None if found is None else found.loss,
+        fairness_mean=None if fairness is None else fairness.mean,
+        fairness_worst_decile=None if fairness is None else fairness.worst_decile,
+        fairness_spread=None if fairness is None else fairness.spread,
         alarm=alarm_of(evaluation),
     )
 

@@ -12,9 +12,18 @@ import numpy as np
 from slimfleet.compression import Assignment, Budget, Cost, ModelSchema, PayloadError, Report, Tensors
 from slimfleet.compression.codec import decode
 from slimfleet.compression.difference import moved, unset
+from slimfleet.compression.messages import EvaluationLimit
 from slimfleet.compression.pruning import IndexMap
 from slimfleet.compression.schema import TensorSpec
-from slimfleet.compression.types import LARGEST_JOULES, LARGEST_SECONDS, Phases, Startup
+from slimfleet.compression.types import (
+    LARGEST_JOULES,
+    LARGEST_LOSS,
+    LARGEST_SECONDS,
+    UNIT,
+    Evaluated,
+    Phases,
+    Startup,
+)
 from slimfleet.compression.wire import PayloadKind, unseal
 
 LARGEST_EXAMPLES = 2**20
@@ -66,10 +75,34 @@ def check_report(report: Report, assignment: Assignment, *, uplink_bytes: int, d
         )
     if report.phases is not None:
         _check_phases(report.phases, spent)
+    if report.evaluated is not None:
+        _check_evaluated(report.evaluated, assignment.evaluation)
     if not is_plausible(spent, startup):
         raise PayloadError(
             "message", f"{spent.energy_j:g} J in {spent.time_s:g} s reported: no device does that"
         )
+
+
+def _check_evaluated(found: Evaluated, limit: EvaluationLimit | None) -> None:
+    """Raise PayloadError("message") for counts that contradict each other, or of more examples than were asked for."""
+    asked = 0 if limit is None else limit.examples
+    if found.examples > asked:
+        raise PayloadError("message", f"{found.examples} examples evaluated, asked were {asked}")
+    if found.correct is not None and found.correct > found.examples:
+        raise PayloadError("message", f"{found.correct} of {found.examples} examples reported as right")
+    if found.score_sum is not None and found.score_sum > UNIT * found.examples:
+        raise PayloadError("message", f"a score of {found.score_sum / UNIT:g} over {found.examples} examples")
+    if abs(found.loss_sum) > LARGEST_LOSS * found.examples:
+        raise PayloadError("message", f"a loss of {found.loss:g} an example reported")
+    if found.by_class is not None:
+        counted, right = sum(n for n, _ in found.by_class), sum(n for _, n in found.by_class)
+        if any(right_of > of for of, right_of in found.by_class):
+            raise PayloadError("message", "more right answers than examples of a class reported")
+        if counted > found.examples or right != found.correct:
+            raise PayloadError(
+                "message",
+                f"{right} right of {counted} examples of all classes, {found.correct} of {found.examples} overall",
+            )
 
 
 def _check_phases(phases: Phases, spent: Cost) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from slimfleet.compression.task import central_evaluation
+from slimfleet.coordinator.learning.best import Best
+from slimfleet.coordinator.learning.device_evaluation import table_of
 from slimfleet.coordinator.learning.row import PhaseTotal, RoundRow
 from slimfleet.coordinator.settings import Budgets
 
@@ -69,6 +72,12 @@ class RunRecord:
     """Budget constraint broken, judged by spent cost -> number of times."""
     phases: Mapping[str, PhaseTotal] = field(default_factory=dict)
     """Phase of a round -> what devices report of it."""
+    best: Best | None = None
+    """The best model; None where none was evaluated."""
+    evaluation: Mapping[str, Any] | None = None
+    """What devices made of the model, on examples that they hold out; None where they evaluated nothing."""
+    has_test_data: bool = True
+    """Whether the coordinator evaluated on data of its own."""
     energy_source: str = "simulated"
     """An `EnergySource`, or several that are named as mixed."""
 
@@ -90,6 +99,9 @@ def record_of(coordinator: Coordinator, scenario: str, backend: str, first_node:
         failed=dict(totals.failed),
         violations=dict(totals.violations),
         phases=dict(totals.phases),
+        best=state.best,
+        evaluation=table_of(state.registry, len(state.rows)),
+        has_test_data=central_evaluation(coordinator.task) is not None,
         energy_source=named(totals.energy_sources) or ("unknown" if backend == "deployed" else "simulated"),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import islice
 from math import fsum, isfinite
 from typing import Any
@@ -99,6 +100,9 @@ def _totals(record: RunRecord) -> dict[str, Any]:
         "participations": total(rows, "completed"),
         "accuracy": _finite(final_accuracy(rows)),
         "accuracy_last5": _finite(accuracy_last5(rows)),
+        "accuracy_from": "server" if record.has_test_data else "devices",
+        "best": None if record.best is None else asdict(record.best),
+        "device_evaluation": record.evaluation,
         "loss": _finite(known_losses[-1] if known_losses else None),
         "uplink_bytes": total(rows, "uplink_bytes"),
         "uplink_bytes_float32": total(rows, "uplink_bytes_float32"),

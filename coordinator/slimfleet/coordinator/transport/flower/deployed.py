@@ -72,7 +72,7 @@ def deployed_server_app(beside: Path) -> ServerApp:
             nothing = why_nothing_was_used(coordinator.state)
             model = coordinator.published() if nothing is None else None
             record = record_of(coordinator, settings.name, "deployed")
-            write_outputs(out, record, None, settings_toml, model)
+            write_outputs(out, record, None, settings_toml, model, coordinator.state.best_model)
             if nothing is not None:
                 raise SlimfleetError(f"{nothing}; no model is published, the other results are in {out}")
             log.info("%s and %s are written", out / "model.safetensors", out / "report.html")
