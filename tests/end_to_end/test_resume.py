@@ -34,10 +34,11 @@ def test_a_killed_run_resumes_to_the_same_model_bytes(
     assert not (out / "summary.json").exists()
     assert len(list((out / "devices").iterdir())) > 0
     assert simulate_here("--resume", out) == 0
-    assert (out / "model.safetensors").read_bytes() == (uninterrupted / "model.safetensors").read_bytes()
+    for model in ("model.safetensors", "model-best.safetensors"):
+        assert (out / model).read_bytes() == (uninterrupted / model).read_bytes()
     ours, theirs = (json.loads((folder / "summary.json").read_text()) for folder in (out, uninterrupted))
     assert ours["rounds"] == 5
-    for field in ("uplink_bytes", "downlink_bytes", "energy_j", "virtual_time_s", "failed", "accuracy"):
+    for field in ("uplink_bytes", "downlink_bytes", "energy_j", "virtual_time_s", "failed", "accuracy", "best"):
         assert ours[field] == theirs[field]
 
 

@@ -102,6 +102,8 @@ CHANGES: dict[str, tuple[str, dict[str, str]]] = {
     "server.absent_weight": ("1.0", {"budget.class.phone-mid.downlink_bytes": "600"}),
     "server.max_update_norm": ("0.05", {}),
     "server.fleet_bounds": ("false", {}),
+    "evaluation.on_devices": ("0.3", {}),
+    "evaluation.energy_share": ("0.0", {"evaluation.on_devices": "0.3"}),
 }
 """Key -> another value, and what a scenario must have for it to matter."""
 

@@ -15,6 +15,7 @@ from slimfleet.coordinator.reporting.outcome import RunRecord
 from slimfleet.coordinator.reporting.summary import summarise
 from slimfleet.coordinator.reporting.words import (
     alarms,
+    best_of,
     compared,
     explain,
     idle_classes,
@@ -57,6 +58,7 @@ def _results(summary: Mapping[str, Any]) -> Table:
         table.add_row(name, *(show(run) for run in runs))
 
     row(score_of(summary)[0], lambda run: score_of(run)[1])
+    row("best model", best_of)
     for name, direction in (("sent by devices", "uplink"), ("sent to devices", "downlink")):
         row(name, lambda run, key=f"{direction}_bytes": units.data(run[key]))
         row("  as float32", lambda run, key=f"{direction}_bytes": _against(run, key))

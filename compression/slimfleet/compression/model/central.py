@@ -66,7 +66,7 @@ def _judge(task: Task) -> Callable[[nn.Module], Evaluation]:
     judge = central_evaluation(task)
     if judge is None:
         raise BadInput(
-            f"task {label_of(task)!r} has no test data: give it evaluate(model) -> Evaluation, by which the small model "
-            "is judged at the end"
+            f"task {label_of(task)!r} has no test data: give it evaluate(model) -> Evaluation, by which the small "
+            "model is judged at the end"
         )
     return judge

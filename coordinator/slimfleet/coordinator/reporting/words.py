@@ -13,6 +13,7 @@ from slimfleet.coordinator.settings import NO_LIMIT, Budgets
 
 __all__ = [
     "alarms",
+    "best_of",
     "by_class",
     "compared",
     "explain",
@@ -100,7 +101,18 @@ def score_of(summary: Mapping[str, Any]) -> tuple[str, str]:
     """What a run is judged by, and its value: the accuracy, or the loss of a task without one."""
     if summary["accuracy"] is None and summary["loss"] is not None:
         return "loss, last model", f"{summary['loss']:.4g}"
-    return "accuracy, last five rounds", units.percent(summary["accuracy_last5"])
+    by = " (devices)" if summary["accuracy_from"] == "devices" else ""
+    return f"accuracy, last five rounds{by}", units.percent(summary["accuracy_last5"])
+
+
+def best_of(summary: Mapping[str, Any]) -> str:
+    """The best model in words."""
+    best = summary["best"]
+    if best is None:
+        return units.UNKNOWN
+    score = f"loss {best['loss']:.4g}" if best["accuracy"] is None else units.percent(best["accuracy"])
+    by = "devices" if best["judged_by"] == "devices" else "the server"
+    return f"round {best['round']}: {score} by {by}"
 
 
 def reached(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:

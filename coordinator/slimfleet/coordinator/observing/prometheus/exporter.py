@@ -94,6 +94,8 @@ class FleetMetrics:
             self._evaluated("train", fmean(losses))
         if event.evaluation is not None:
             self._evaluated("validation", event.evaluation.loss, event.evaluation.accuracy)
+        if event.row.device_loss is not None:
+            self._evaluated("device", event.row.device_loss, event.row.device_accuracy)
         rows = event.state.rows
         self._families.gauge("slimfleet_run_energy_joules").set(fsum(row.energy_j for row in rows))
         self._families.gauge("slimfleet_update_size_error_ratio").set(event.row.size_error)

@@ -21,7 +21,7 @@ MetricKind = Literal["counter", "gauge", "histogram"]
 ClientState = Literal["available", "busy", "ineligible", "offline"]
 RoundOutcome = Literal["completed", "failed"]
 Direction = Literal["uplink", "downlink"]
-Split = Literal["train", "validation"]
+Split = Literal["train", "validation", "device"]
 CLIENT_STATES: tuple[ClientState, ...] = get_args(ClientState)
 
 OTHER = "other"
@@ -179,7 +179,7 @@ METRICS = (
         "slimfleet_model_accuracy_ratio",
         "gauge",
         "Accuracy of the global model, 0..1",
-        {"split": ("validation",)},
+        {"split": ("validation", "device")},
         from_zero=False,
     ),
     Metric(
