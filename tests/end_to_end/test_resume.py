@@ -38,7 +38,15 @@ def test_a_killed_run_resumes_to_the_same_model_bytes(
         assert (out / model).read_bytes() == (uninterrupted / model).read_bytes()
     ours, theirs = (json.loads((folder / "summary.json").read_text()) for folder in (out, uninterrupted))
     assert ours["rounds"] == 5
-    for field in ("uplink_bytes", "downlink_bytes", "energy_j", "virtual_time_s", "failed", "accuracy", "best"):
+    for field in (
+        "uplink_bytes",
+        "downlink_bytes",
+        "energy_j",
+        "virtual_time_s",
+        "failed",
+        "accuracy",
+        "best",
+    ):
         assert ours[field] == theirs[field]
 
 
