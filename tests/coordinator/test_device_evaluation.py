@@ -269,10 +269,13 @@ def test_the_model_that_devices_judge_is_the_one_before(federate):
 def test_the_trailing_mean_decides_and_a_loss_where_there_is_no_accuracy(federate):
     row = federate().run()[0]
     rows = [replace(row, round=i + 1, accuracy=a, loss=1.0) for i, a in enumerate((0.5, 0.5, 0.9))]
-    assert candidate(rows, by_devices=False).accuracy == pytest.approx(1.9 / 3)
-    assert candidate([*rows, replace(row, round=4, accuracy=None, loss=None)], by_devices=False) is None
+    assert candidate(rows).accuracy == pytest.approx(1.9 / 3)
+    assert candidate([*rows, replace(row, round=4, accuracy=None, loss=None)]) is None
     old = Best(round=1, accuracy=None, loss=2.0, judged_by="server")
     assert is_better(replace(old, loss=1.9), old)
     assert not is_better(replace(old, loss=2.0), old)
     assert not is_better(replace(old, accuracy=0.5), replace(old, accuracy=0.5))
     assert is_better(replace(old, accuracy=0.5, loss=1.0), replace(old, accuracy=0.5))
+    devices = replace(old, loss=3.0, judged_by="devices")
+    assert is_better(devices, old)
+    assert not is_better(old, devices)

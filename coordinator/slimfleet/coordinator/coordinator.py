@@ -274,10 +274,10 @@ class Coordinator:
 
     def _keep_best(self, opened: OpenRound) -> None:
         """Keep the model that the last row is about, where it is the best so far."""
-        by_devices = bool(self.settings.evaluation.on_devices)
-        new = candidate(self.state.rows, by_devices=by_devices)
+        new = candidate(self.state.rows)
         if new is not None and is_better(new, self.state.best):
             self.state.best = new
+            by_devices = new.judged_by == "devices"
             self.state.best_model = opened.downlink.tensors if by_devices else self.published()
 
     def _evaluate(self, judge: Callable[[nn.Module], Evaluation]) -> Evaluation:

@@ -1,7 +1,7 @@
 """Best model of a run: the one of the round whose trailing mean was the best.
 
-Devices judge where evaluation on devices is on: their held-out examples are validation data. Otherwise the
-coordinator's own evaluation does. A single round swings; the mean over the last five evaluated rounds decides, of the
+Devices judge where they evaluate: their held-out examples are validation data. Where none ever does, the coordinator's
+own evaluation judges. A single round swings; the mean over the last five evaluated rounds decides, of the
 accuracy, or of the loss for a task without one. The model kept is the last of those five.
 """
 
@@ -31,9 +31,10 @@ class Best:
     judged_by: Literal["devices", "server"]
 
 
-def candidate(rows: Sequence[RoundRow], *, by_devices: bool) -> Best | None:
+def candidate(rows: Sequence[RoundRow]) -> Best | None:
     """The model that the last row is about, and how it did; None where it was not evaluated."""
     row = rows[-1]
+    by_devices = row.device_loss is not None
     if by_devices:
         accuracies, losses = [r.device_accuracy for r in rows], [r.device_loss for r in rows]
     else:
@@ -50,6 +51,8 @@ def is_better(new: Best, old: Best | None) -> bool:
     """Whether a model takes the place of the best so far."""
     if old is None:
         return True
+    if new.judged_by != old.judged_by:
+        return new.judged_by == "devices"
     if new.accuracy is not None and old.accuracy is not None:
         return (new.accuracy, -new.loss) > (old.accuracy, -old.loss)
     return new.loss < old.loss
