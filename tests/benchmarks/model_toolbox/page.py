@@ -116,11 +116,10 @@ def _bits(rows: Mapping[tuple[str, int], Sequence[Outcome]]) -> str:
     body = []
     for (case, weights, activations), methods in lost.items():
         theirs = min((name for name in methods if name.startswith("torchao")), key=lambda n: mean(methods[n]))
-        ours = f"quantise, {'affine' if weights < 8 else 'symmetric'}, error-aware"
-        cells = [_spread(methods[name], "{:.2f}") for name in (theirs, ours)]
+        cells = [_spread(methods[name], "{:.2f}") for name in (theirs, "quantise")]
         bits = f"{weights}, activations {activations}" if activations else str(weights)
         best = theirs.removeprefix("torchao, ")
-        body.append([case, bits, f"{cells[0]} {best}", cells[1], str(len(methods[ours]))])
+        body.append([case, bits, f"{cells[0]} {best}", cells[1], str(len(methods["quantise"]))])
     return table(("model", "bits", "torchao", "ours", "seeds"), body)
 
 

@@ -35,16 +35,18 @@ def _recipes(axes: Axes, outcomes: Rows) -> None:
         colour = LINES[number % len(LINES)]
         own = [outcome for (name, _), outcome in outcomes.items() if name == case.name]
         axes.plot(1 / case.size, case.loss, marker="x", color=colour, linestyle="none", markersize=8)
-        axes.plot(
-            [1 / each["size"] for each in own], [each["points"] for each in own],
-            marker="o", color=colour, linestyle="none", markersize=6, label=case.name,
-        )  # fmt: skip
+        for each in own:
+            reached, lost = 1 / each["size"], each["points"]
+            axes.plot([1 / case.size, reached], [case.loss, lost], color=colour, linewidth=0.6)
+            axes.plot(reached, lost, marker="o", color=colour, linestyle="none", markersize=6)
+        axes.plot([], [], marker="o", color=colour, linestyle="none", markersize=6, label=case.name)
     axes.axhline(0, color=MUTED, linewidth=0.8)
-    axes.set_xlabel("float32 bytes / bytes of model.slim; x: target")
+    axes.set_xlabel("times smaller: float32 bytes over those of model.slim; x: target")
     axes.set_ylabel("points of test accuracy lost")
-    axes.set_xticks([30, 50, 100, 200, 500], ["30", "50", "100", "200", "500"])
+    axes.set_xticks([30, 40, 50, 60, 80, 100], ["30", "40", "50", "60", "80", "100"])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.legend(fontsize=8.5)
+    axes.set_ylim(top=2.6)
+    axes.legend(fontsize=8.5, ncols=3, loc="upper center")
 
 
 def _coded(axes: Axes, rows: Rows) -> None:

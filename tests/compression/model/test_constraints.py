@@ -199,3 +199,20 @@ def test_learned_steps_move_and_stay_positive() -> None:
     assert not torch.equal(now.step, start.step)
     assert (now.step > 0).all()
     assert torch.equal(now.obeyed(layer.weight.detach()), layer.weight)
+
+
+def test_momentum_does_not_bring_a_learned_step_to_zero() -> None:
+    """A row that is trained once: what is left of that gradient drives its step down for many steps."""
+    layer = nn.Embedding(6, 5)
+    start = Grid(torch.full((6, 1), 0.5), torch.full((6, 1), -1.0), torch.full((6, 1), 1.0), learned=True)
+    constrained = Constrained(layer, {"weight": start})
+    moves = torch.optim.SGD([*layer.parameters(), *constrained.steps.values()], lr=10.0, momentum=0.99)
+    for step in range(300):
+        moves.zero_grad()
+        row = layer(torch.tensor([0 if step == 0 else 1]))
+        row.abs().sum().backward()
+        constrained.before_step()
+        moves.step()
+        constrained.after_step()
+    now = constrained.constraints["weight"]
+    assert float(now.step.min()) >= 0.1 * 0.5 * (1 - 1e-6)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 __all__ = ["Constrained", "Constraint", "Constraints", "Grid", "Mask", "Shared"]
 
-LEAST_STEP = 0.5
-"""A learned step shrinks to no less than this share of itself at a time: it stays positive."""
+LEAST_STEP = 0.1
+"""A learned step shrinks to no less than this share of what it began with: momentum that goes on and on would otherwise
+bring the step of a row that is seldom trained to zero."""
 
 
 class Constraint(Protocol):
@@ -158,6 +159,8 @@ class Constrained:
         """What the weights obey now: learned steps are as far as they have come."""
         self.steps: dict[str, nn.Parameter] = {}
         """Steps of grids that training moves, by the name of the weight: more for the optimiser to move."""
+        self._least: dict[str, Tensor] = {}
+        """What these do not go below."""
         self.constrain(constraints)
 
     @property
@@ -176,6 +179,7 @@ class Constrained:
             self.steps.pop(name, None)
             if isinstance(constraint, Grid) and constraint.learned:
                 self.steps[name] = nn.Parameter(constraint.step.clone())
+                self._least[name] = constraint.step * LEAST_STEP
             self.constraints[name] = constraint
         self._obey()
 
@@ -198,7 +202,7 @@ class Constrained:
         for name, step in self.steps.items():
             grid = self.constraints[name]
             assert isinstance(grid, Grid)
-            step.data.copy_(torch.maximum(step.detach(), grid.step * LEAST_STEP))
+            step.data.copy_(torch.maximum(step.detach(), self._least[name]))
             self.constraints[name] = replace(grid, step=step.detach().clone())
         self._obey()
 

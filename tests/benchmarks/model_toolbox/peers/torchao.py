@@ -49,22 +49,15 @@ class Quantised:
     """Bits."""
     activations: int
     """Bits; 0 where they are floats."""
-    validation_lost: float
-    """Points of accuracy."""
     test_lost: float
+    """Points of accuracy."""
 
 
 def measured(model: nn.Module, central: CentralTask) -> list[Quantised]:
     """What `model` loses in each way."""
-    before, tested = central.validated(model), central.tested(model)
+    before = central.tested(model)
     return [
-        Quantised(
-            method,
-            bits,
-            activations,
-            points_lost(central.validated(made), before),
-            points_lost(central.tested(made), tested),
-        )
+        Quantised(method, bits, activations, points_lost(central.tested(made), before))
         for bits, activations in (*((bits, 0) for bits in BITS), (8, 8))
         for method, made in _made(model, central, bits, activations)
     ]
@@ -78,10 +71,8 @@ def _made(
     else:
         for name in ALGORITHMS:
             yield f"torchao, {name}", by_torchao(model, bits, name)
-    for scheme in ("symmetric", "affine"):
-        for rounding in ("error-aware", "nearest"):
-            settings = Quantise(weights=bits, activations=activations, scheme=scheme, rounding=rounding)
-            yield f"quantise, {scheme}, {rounding}", quantise(SlimModel(model), central, settings)[0].model
+    settings = Quantise(weights=bits, activations=activations)
+    yield "quantise", quantise(SlimModel(model), central, settings)[0].model
 
 
 def by_torchao(model: nn.Module, bits: int, algorithm: str) -> nn.Module:
