@@ -70,6 +70,7 @@ def page() -> str:
         ("[client]", type(CoordinatorSettings().client)),
         ("[codec]", type(CoordinatorSettings().codec)),
         ("[server]", type(CoordinatorSettings().server)),
+        ("[evaluation]", type(CoordinatorSettings().evaluation)),
         ("[task], in scenarios only", TaskSettings),
         ("[fleet], in scenarios only", FleetSettings),
         ("[fleet.policy], in scenarios only", Policy),

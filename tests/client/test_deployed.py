@@ -182,4 +182,5 @@ def test_every_round_is_a_line_in_the_nodes_log(
     assert 0 < report.startup.time_s < report.spent.time_s
     (line,) = [record.getMessage() for record in caplog.records if "round 7" in record.getMessage()]
     assert "2 of 2 steps" in line
-    assert "before the first step" in line
+    assert " s: startup " in line
+    assert ", encode " in line

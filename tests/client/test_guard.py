@@ -8,6 +8,7 @@ from slimfleet.client.guard import BudgetGuard
 from slimfleet.client.ledger import Balance, transfer
 from slimfleet.client.round import run_round
 from slimfleet.compression import Budget, BudgetExceeded, DeviceProfile
+from slimfleet.compression.held_out import LocalData
 from slimfleet.simulations import FleetSettings, build_fleet
 from slimfleet.simulations.ledger import SimulatedLedger
 
@@ -93,7 +94,9 @@ def test_a_round_keeps_its_budget_whatever_the_device_really_is(
     ledger = SimulatedLedger(true, power_w, STARTUP_S)
     try:
         received = workbench.open(payload)
-        _, report, _ = run_round(workbench, profile, task.load(0), assignment, received, no_residual, ledger)
+        _, report, _ = run_round(
+            workbench, profile, LocalData(task.load(0)), assignment, received, no_residual, ledger
+        )
     except BudgetExceeded as refusal:
         if getattr(budget, refusal.constraint) is None:
             raise
@@ -111,7 +114,9 @@ def test_the_property_above_sees_rounds_that_end_early(workbench, task, send, ph
     profile = replace(phone, train_flops_per_s=flops * phone.train_w / 5)  # 5 J a step
     ledger = SimulatedLedger(replace(profile, train_w=4.8), None, STARTUP_S)  # 6 J in truth
     received = workbench.open(payload)
-    _, report, _ = run_round(workbench, profile, task.load(0), assignment, received, no_residual, ledger)
+    _, report, _ = run_round(
+        workbench, profile, LocalData(task.load(0)), assignment, received, no_residual, ledger
+    )
     assert report.stopped_by == "energy_j"
     assert report.steps == 6  # a seventh might take 36.5 + 1.25 * 6
     assert report.spent.energy_j == pytest.approx(36.5, abs=0.1)

@@ -9,6 +9,7 @@ from slimfleet.client.workbench import Workbench
 from slimfleet.compression import Budget, BudgetExceeded, Examples, PayloadError, Training
 from slimfleet.compression.codec import CodecSpec, decode, encode
 from slimfleet.compression.cost import RUNTIMES, peak_memory_bytes
+from slimfleet.compression.held_out import LocalData
 from slimfleet.compression.tensors import load_tensors, tensors_of
 from slimfleet.compression.wire import unseal
 from slimfleet.simulations.ledger import SimulatedLedger
@@ -27,7 +28,9 @@ def do_round(workbench, task, phone, ledger, no_residual):
     def run(sent, residual=no_residual, examples=None, workbench=workbench):
         assignment, payload = sent
         received = workbench.open(payload)
-        return run_round(workbench, phone, examples or task.load(0), assignment, received, residual, ledger)
+        return run_round(
+            workbench, phone, LocalData(examples or task.load(0)), assignment, received, residual, ledger
+        )
 
     return run
 
@@ -126,7 +129,9 @@ def test_the_same_round_gives_the_same_bytes_and_another_plan_id_others(
         ledger = SimulatedLedger(phone, None, 0.5)
         assignment, sent = send(plan_id=plan_id, training=Training(learning_rate=0.1, rounding="stochastic"))
         received = workbench.open(sent)
-        return run_round(workbench, phone, task.load(0), assignment, received, no_residual, ledger)[0]
+        return run_round(
+            workbench, phone, LocalData(task.load(0)), assignment, received, no_residual, ledger
+        )[0]
 
     fresh = Workbench(task, workbench.blueprint, workbench.runtime)
     assert payload(7, workbench) == payload(7, workbench) == payload(7, fresh)
@@ -222,9 +227,15 @@ def test_a_slow_true_device_spends_more_than_its_profile_says(workbench, task, s
     nominal = SimulatedLedger(phone, None, 0.5)
     slow = SimulatedLedger(replace(phone, train_flops_per_s=phone.train_flops_per_s / 2), None, 0.5)
     costs = [
-        run_round(workbench, phone, task.load(0), assignment, workbench.open(payload), no_residual, ledger)[
-            1
-        ].spent
+        run_round(
+            workbench,
+            phone,
+            LocalData(task.load(0)),
+            assignment,
+            workbench.open(payload),
+            no_residual,
+            ledger,
+        )[1].spent
         for ledger in (nominal, slow)
     ]
     compute_j = [cost.energy_j - cost.radio_j for cost in costs]

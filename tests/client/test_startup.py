@@ -13,6 +13,7 @@ from slimfleet.client.meters import NoMeter, Reading
 from slimfleet.client.round import run_round
 from slimfleet.client.startup import Began
 from slimfleet.compression import Budget, BudgetExceeded
+from slimfleet.compression.held_out import LocalData
 from slimfleet.compression.types import LARGEST_STARTUP_J, LONGEST_STARTUP_S, Startup
 
 
@@ -153,7 +154,13 @@ def test_a_round_whose_budget_the_startup_ate_is_refused(workbench, task, send, 
     received = workbench.open(payload)
     with pytest.raises(BudgetExceeded) as refusal:
         run_round(
-            workbench, phone, task.load(0), assignment, received, no_residual, ledger_of(machine, phone)
+            workbench,
+            phone,
+            LocalData(task.load(0)),
+            assignment,
+            received,
+            no_residual,
+            ledger_of(machine, phone),
         )
     assert refusal.value.constraint == "energy_j"
 
@@ -163,6 +170,8 @@ def test_a_report_says_what_went_before_the_first_step(workbench, task, send, ph
     assignment, payload = send()
     received = workbench.open(payload)
     ledger = ledger_of(machine, phone)
-    _, report, _ = run_round(workbench, phone, task.load(0), assignment, received, no_residual, ledger)
+    _, report, _ = run_round(
+        workbench, phone, LocalData(task.load(0)), assignment, received, no_residual, ledger
+    )
     assert report.startup == Startup(time_s=3.0, energy_j=8.0)
     assert report.spent.energy_j == pytest.approx(8.0 + report.spent.radio_j)

@@ -21,6 +21,7 @@ from slimfleet.compression.messages import (
     parse,
     text_of,
 )
+from slimfleet.compression.types import PhaseCost, Phases
 
 PROFILE = DeviceProfile(
     name="pi 4",
@@ -62,6 +63,7 @@ REPORT = Report(
     steps=8,
     stopped_by="energy_j",
     accuracy=0.5,
+    phases=Phases.of({"train": PhaseCost(time_s=3.0, energy_j=3.0, source="measured", uncertainty_j=0.5)}),
 )
 MESSAGES = (REGISTRATION, ASSIGNMENT, REPORT)
 
@@ -73,9 +75,15 @@ def leaves(kind: type, path: Path = ()) -> list[tuple[Path, Any]]:
     found = []
     hints = typing.get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
-        hint, inner = hints[field.name], (*path, field.name)
+        hint, inner = _of_dataclass(hints[field.name]), (*path, field.name)
         found += leaves(hint, inner) if dataclasses.is_dataclass(hint) else [(inner, hint)]
     return found
+
+
+def _of_dataclass(hint: Any) -> Any:
+    """The dataclass of an optional one, any other annotation as it is."""
+    inner = [p for p in typing.get_args(hint) if isinstance(p, type) and dataclasses.is_dataclass(p)]
+    return inner[0] if inner else hint
 
 
 def out_of_bounds(hint: Any) -> list[Any]:

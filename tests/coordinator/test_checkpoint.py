@@ -107,7 +107,7 @@ def test_a_leftover_of_a_killed_save_is_replaced(saved, federate):
     (root / "round-000004.partial").mkdir()
     (root / "round-000004.partial" / "junk").write_text("junk")
     folder = fresh.save(root).folder
-    names = {path.name for path in folder.iterdir() if not path.name.startswith("version-")}
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(("version-", "best-"))}
     assert names == {"server.safetensors", "state.json"}
     assert not (root / "round-000004.partial").exists()
 

@@ -61,4 +61,4 @@ def test_two_devices_that_follow_the_readme_train_a_model(tmp_path: Path) -> Non
             rounds = list(csv.DictReader(file))
         assert len(rounds) == ROUNDS
         assert sum(int(row["completed"]) for row in rounds) > 0, logs(tmp_path)
-        assert "before the first step" in (tmp_path / "node1.log").read_text()
+        assert ": startup " in (tmp_path / "node1.log").read_text()

@@ -82,12 +82,25 @@ def test_the_last_command_of_the_page_runs_on_ray() -> None:
 
 
 def test_a_tighter_budget_names_who_is_left_out(elsewhere: Path) -> None:
-    tighter = readme_commands(ROOT / OWN_TASK / "README.md")[2]
-    assert tighter[-2] == "--set"
+    (tighter,) = (c for c in readme_commands(ROOT / OWN_TASK / "README.md") if c[-2] == "--set")
     run([*tighter, "--out", "tight"], elsewhere)
     found = summary(elsewhere / "tight")
     assert found["skipped"]["energy_j"] > 0  # type: ignore[index]
     assert found["participations"] > 0  # type: ignore[operator]
+
+
+@pytest.mark.slow
+def test_without_test_data_on_the_server_the_devices_judge(elsewhere: Path) -> None:
+    (private,) = (c for c in readme_commands(ROOT / OWN_TASK / "README.md") if "private.toml" in c[1])
+    shown = run([*private[:-2], "--rounds", "2", "--devices", "12", "--out", "private"], elsewhere)
+    assert "accuracy, last five rounds (devices)" in shown
+    found = summary(elsewhere / "private")
+    assert found["accuracy_from"] == "devices"
+    assert 0 < found["accuracy"] < 1  # type: ignore[operator]
+    assert found["best"]["judged_by"] == "devices"  # type: ignore[index]
+    assert (elsewhere / "private" / "model-best.safetensors").is_file()
+    joules = found["energy_by_phase"]["evaluate"]["energy_j"]  # type: ignore[index]
+    assert 0 < joules <= 0.05 * found["energy_j"]  # type: ignore[operator]
 
 
 @pytest.mark.slow

@@ -47,7 +47,8 @@ def test_a_killed_run_resumes_to_the_same_model_bytes(
     assert len(list((out / "devices").iterdir())) > 0
     assert simulate_here("--resume", out) == 0
     whole = uninterrupted(mode)
-    assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    for model in ("model.safetensors", "model-best.safetensors"):
+        assert (out / model).read_bytes() == (whole / model).read_bytes()
     ours, theirs = (json.loads((folder / "summary.json").read_text()) for folder in (out, whole))
     assert ours["rounds"] == 5
     for field in (
@@ -58,6 +59,7 @@ def test_a_killed_run_resumes_to_the_same_model_bytes(
         "failed",
         "outcomes",
         "accuracy",
+        "best",
     ):
         assert ours[field] == theirs[field]
 

@@ -124,6 +124,8 @@ CHANGES: dict[str, tuple[str, dict[str, str]]] = {
     "server.fleet_bounds": ("false", {}),
     "server.largest_share": ("0.0", {}),
     "server.clip_quantile": ("0.3", {}),
+    "evaluation.on_devices": ("0.3", {}),
+    "evaluation.energy_share": ("0.0", {"evaluation.on_devices": "0.3"}),
 }
 """Key -> another value, and what a scenario must have for it to matter."""
 

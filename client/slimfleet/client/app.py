@@ -108,10 +108,15 @@ def _reason(refusal: Refusal) -> str:
 
 
 def _line(assignment: Assignment, payload: Payload, report: Report) -> str:
-    spent, startup = report.spent, report.startup
+    spent = report.spent
+    phases = [
+        f"{name} {cost.energy_j:.3g} J in {cost.time_s:.3g} s"
+        for name, cost in report.phases or ()
+        if cost.time_s
+    ]
     early = f" (stopped by {report.stopped_by})" if report.stopped_by else ""
     return (
         f"{report.steps} of {assignment.plan.local_steps} steps{early}, loss {report.loss:.4g}, "
-        f"{len(payload):,} bytes up, {spent.energy_j:.3g} J ({report.source}) in {spent.time_s:.3g} s; of it "
-        f"{startup.energy_j:.3g} J and {startup.time_s:.3g} s before the first step"
+        f"{len(payload):,} bytes up, {spent.energy_j:.3g} J ({report.source}) in {spent.time_s:.3g} s: "
+        + ", ".join(phases)
     )

@@ -26,7 +26,9 @@ from slimfleet.compression import (
     PayloadError,
     PolicyRefusal,
     Report,
+    Training,
 )
+from slimfleet.compression.held_out import LocalData, divided
 from slimfleet.compression.messages import Registration, Spent
 from slimfleet.compression.threads import torch_threads
 from slimfleet.compression.types import Condition, Startup
@@ -83,7 +85,14 @@ class Device:
             return self._round(assignment, payload)
 
     def _examples(self) -> Examples:
-        return self.workbench.task.load(self.number if self.share is None else self.share)
+        return self.workbench.task.load(self._partition)
+
+    def _data(self, training: Training) -> LocalData:
+        return divided(self._examples(), training.held_out, training.seed, self._partition)
+
+    @property
+    def _partition(self) -> int:
+        return self.number if self.share is None else self.share
 
     def _round(self, assignment: Assignment, payload: Payload) -> tuple[Payload, Report]:
         training = assignment.training
@@ -104,7 +113,7 @@ class Device:
                 self._begin(number, account, len(payload))
                 received = self.workbench.open(payload, state.held)
                 encoded, report, leftover = run_round(
-                    self.workbench, self.profile, self._examples(), assignment, received, unsent, ledger
+                    self.workbench, self.profile, self._data(training), assignment, received, unsent, ledger
                 )
             except (BudgetExceeded, PayloadError, PolicyRefusal) as refusal:
                 condition = watch.condition(number, ledger.balance())

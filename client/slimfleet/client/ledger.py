@@ -1,7 +1,8 @@
 """Ledger of a round on one device: seconds, joules and bytes as they are spent.
 
-It is opened when a round starts and told of every transfer and step; the budget guard reads it before each step. A real
-device keeps a `DeviceLedger`; a simulated one has its own implementation, in virtual time.
+It is opened when a round starts and told of every transfer and step; the budget guard reads it before each step. What
+it has been told last says which phase is under way. A real device keeps a `DeviceLedger`; a simulated one has its own
+implementation, in virtual time.
 """
 
 from __future__ import annotations
@@ -11,14 +12,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from slimfleet.client.meters import Meter, net_of_idle, peak_memory_bytes, reset_peak_memory
+from slimfleet.client.meters import Meter, peak_memory_bytes, reset_peak_memory
 from slimfleet.client.meters.memory import PROC
+from slimfleet.client.phases import POWER_SPREAD, Span, Spans, computing, measured
 from slimfleet.client.startup import Began
 from slimfleet.compression import DeviceProfile
-from slimfleet.compression.types import EnergySource, Startup
+from slimfleet.compression.types import EnergySource, PhaseCost, PhaseName, Phases, Startup
 
 NOTHING_YET = Startup(time_s=0.0, energy_j=0.0)
 """The start-up of a round that began when its ledger was opened."""
+
+NO_PHASES = Phases.of({})
+
+RADIO_SPREAD = 1.0
+"""How far the energy of a transfer may be from its profile's, as a share: published figures for a byte over one kind of
+radio differ by a factor of two and more (`profiles.csv`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +37,9 @@ class Balance:
     radio_j: float
     time_s: float
     startup: Startup = NOTHING_YET
-    """The part that went before the first step, transfers left out."""
+    """The part that went before the first step, transfers and evaluation left out."""
+    phases: Phases = NO_PHASES
+    """The same by phase, once the ledger is closed."""
 
 
 class Ledger(Protocol):
@@ -37,6 +47,10 @@ class Ledger(Protocol):
 
     def download(self, size_bytes: int) -> None:
         """The encoded model of this size has been received, and its model built: the first step is next."""
+        ...
+
+    def evaluate(self, flops: float) -> None:
+        """The received model has been evaluated on some examples, in this many operations; holds the mean power."""
         ...
 
     def train(self, flops: float) -> None:
@@ -74,9 +88,10 @@ class DeviceLedger:
 
     Meters read the whole device; a round is charged its energy above idle, as `train_w` is defined. Without a reading
     the training energy is the profile's power times the time, and the source is `estimated`. Radio time and energy are
-    always the profile's estimate: the transfer happens outside this process. `clock` and `sleep` are in seconds; `proc`
-    is the proc file system. `began` is when the work on this round began: what it took until the ledger
-    was opened no meter has read, so it is added. With it, time that other processes took from this one costs no energy.
+    always the profile's estimate: the transfer happens outside this process. `clock`, which must be the meter's, and
+    `sleep` are in seconds; `proc` is the proc file system. `began` is when the work on this round began: what it took
+    until the ledger was opened no meter has read, so it is added. With it, time that other processes took from this one
+    costs no energy.
     """
 
     def __init__(
@@ -93,7 +108,9 @@ class DeviceLedger:
         self._before = self._startup = NOTHING_YET if began is None else began.startup(profile.train_w)
         self._cpu = clock if began is None else began.cpu
         self._meter, self._clock, self._sleep, self._proc = meter, clock, sleep, proc
-        self._transfer_s = self._radio_j = self._busy_s = 0.0
+        self._transfers: dict[PhaseName, tuple[float, float]] = {}
+        self._spans, self._busy_s = Spans(), 0.0
+        self._under_way: PhaseName = "startup"
         self._closed: tuple[Balance, EnergySource] | None = None
         self._began = self._resumed = clock()
         self._resumed_cpu = self._cpu()
@@ -103,68 +120,95 @@ class DeviceLedger:
     def download(self, size_bytes: int) -> None:
         """Account for the received model at nominal rates, for waking the radio, and for work done since opening: with
         what went before it, that is the start-up. The pause that mean power may need is a part of it."""
-        self._transfer(*transfer(self._profile, down=size_bytes, burst=True))
-        self._work()
+        self._transfers["download"] = transfer(self._profile, down=size_bytes, burst=True)
+        self._work("startup", then="train")
         self._rest(self._before.energy_j / self._profile.train_w + self._busy_s)
         self._startup = Startup.cut(
             time_s=self._before.time_s + (self._clock() - self._began),
             energy_j=self._before.energy_j + self._profile.train_w * self._busy_s,
         )
 
+    def evaluate(self, flops: float) -> None:
+        """Account for evaluating by the clock, then pause so that mean power stays within the budget."""
+        self._rest(self._work("evaluate", then="train"))
+
     def train(self, flops: float) -> None:
         """Account for one step by the clock, then pause so that mean power stays within the budget."""
-        self._rest(self._work())
+        self._rest(self._work("train", then="train"))
 
     def upload(self, size_bytes: int) -> None:
         """Account for the update at nominal rates, and for encoding it."""
-        self._work()
-        self._transfer(*transfer(self._profile, up=size_bytes))
+        self._work("encode", then="encode")
+        self._transfers["upload"] = transfer(self._profile, up=size_bytes)
 
     def balance(self) -> Balance:
         """Elapsed time, and energy by the profile's power until the meter is read."""
-        return self._at(self._profile.train_w * self._busy_s)
+        radio_s, radio_j = self._radio()
+        energy_j = self._before.energy_j + self._profile.train_w * self._busy_s + radio_j
+        time_s = self._before.time_s + (self._clock() - self._began) + radio_s
+        return Balance(energy_j=energy_j, radio_j=radio_j, time_s=time_s, startup=self._startup)
 
     def peak_memory_bytes(self, predicted: int) -> int:
         """The largest resident set of this process since the ledger was opened."""
         return peak_memory_bytes(self._proc)
 
     def close(self) -> tuple[Balance, EnergySource]:
-        """Read the meter; without a reading keep the estimate."""
+        """Read the meter; without a reading keep the estimate. The balance is the sum of the phases."""
         if self._closed is not None:
             return self._closed
         reading = self._meter.stop()
+        self._work(self._under_way, then=self._under_way)
+        train_w = self._profile.train_w
         if reading is None:
-            closed: tuple[Balance, EnergySource] = (self.balance(), "estimated")
+            source: EnergySource = "estimated"
+            costs = computing(self._spans, train_w)
         else:
-            compute_j = net_of_idle(reading, self._profile.idle_w).energy_j
-            closed = (self._at(compute_j), reading.source)
-        self._closed = closed
-        return closed
+            source = reading.source
+            costs = measured(self._spans, reading, self._profile.idle_w, train_w)
+        phases = self._with_unmetered(costs)
+        # A coarse meter may have read less than the profile's power says of the first seconds.
+        startup_j = min(self._startup.energy_j, phases.energy_j - phases.radio_j)
+        balance = Balance(
+            energy_j=phases.energy_j,
+            radio_j=phases.radio_j,
+            time_s=phases.time_s,
+            startup=replace(self._startup, energy_j=max(startup_j, 0.0)),
+            phases=phases,
+        )
+        self._closed = balance, source
+        return self._closed
 
     def _rest(self, busy_s: float) -> None:
         """Pause after so many seconds of work, so that mean power stays within the budget."""
         if self._power_w is not None and self._profile.train_w > self._power_w:
             self._sleep(busy_s * (self._profile.train_w / self._power_w - 1.0))
-            self._resumed, self._resumed_cpu = self._clock(), self._cpu()
+            paused_s, self._resumed, self._resumed_cpu = self._resumed, self._clock(), self._cpu()
+            self._spans.add(Span("idle", paused_s, self._resumed, 0.0))
 
-    def _work(self) -> float:
-        """Count what this process has worked since the device last resumed as busy; returns it in seconds."""
+    def _work(self, phase: PhaseName, *, then: PhaseName) -> float:
+        """Count the time since the device last resumed as one of `phase`, and what this process has worked in it as
+        busy; returns that in seconds. The phase `then` is under way from now on."""
         now, cpu = self._clock(), self._cpu()
-        busy = min(now - self._resumed, cpu - self._resumed_cpu)
-        self._resumed, self._resumed_cpu = now, cpu
-        self._busy_s += busy
-        return busy
+        busy_s = min(now - self._resumed, cpu - self._resumed_cpu)
+        self._spans.add(Span(phase, self._resumed, now, busy_s))
+        self._resumed, self._resumed_cpu, self._under_way = now, cpu, then
+        self._busy_s += busy_s
+        return busy_s
 
-    def _transfer(self, seconds: float, joules: float) -> None:
-        self._transfer_s += seconds
-        self._radio_j += joules
+    def _radio(self) -> tuple[float, float]:
+        """Seconds and joules of the transfers so far."""
+        seconds, joules = zip((0.0, 0.0), *self._transfers.values(), strict=True)
+        return sum(seconds), sum(joules)
 
-    def _at(self, compute_j: float) -> Balance:
-        compute_j += self._before.energy_j
-        return Balance(
-            energy_j=compute_j + self._radio_j,
-            radio_j=self._radio_j,
-            time_s=self._before.time_s + (self._clock() - self._began) + self._transfer_s,
-            # A coarse meter may have read less than the profile's power says of the first seconds.
-            startup=replace(self._startup, energy_j=min(self._startup.energy_j, compute_j)),
-        )
+    def _with_unmetered(self, costs: dict[PhaseName, PhaseCost]) -> Phases:
+        """The phases with what no meter reads: the time before the ledger was opened, and the transfers."""
+        before, startup = self._before, costs["startup"]
+        if before.time_s > 0:
+            costs["startup"] = PhaseCost(
+                time_s=startup.time_s + before.time_s,
+                energy_j=startup.energy_j + before.energy_j,
+                uncertainty_j=startup.uncertainty_j + POWER_SPREAD * before.energy_j,
+            )
+        for phase, (seconds, joules) in self._transfers.items():
+            costs[phase] = PhaseCost(time_s=seconds, energy_j=joules, uncertainty_j=RADIO_SPREAD * joules)
+        return Phases.of(costs)

@@ -63,6 +63,11 @@ class WatchedLedger:
         self._ledger.download(size_bytes)
         self._check()
 
+    def evaluate(self, flops: float) -> None:
+        """Enter the evaluation of some examples, and the pause after it."""
+        self._ledger.evaluate(flops)
+        self._check()
+
     def train(self, flops: float) -> None:
         """Enter a step, and the pause after it."""
         self._ledger.train(flops)

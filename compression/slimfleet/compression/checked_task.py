@@ -177,10 +177,15 @@ class CheckedTask:
             raise self._bad("loss", "has no gradient: it does not depend on the model's parameters")
         return value
 
-    def evaluate(self, model: nn.Module) -> Evaluation:
+    @property
+    def evaluate(self) -> Callable[[nn.Module], Evaluation] | None:
+        """The task's own `evaluate`, checked; None where it has none."""
+        return self._evaluate if self._has("evaluate") else None
+
+    def _evaluate(self, model: nn.Module) -> Evaluation:
         """A loss, NaN of a model that has diverged, and an accuracy from 0 to 1, or None."""
         with blamed(self.reference, "evaluate"):
-            found = self.wrapped.evaluate(model)
+            found = cast(Any, self.wrapped).evaluate(model)
         if not isinstance(found, Evaluation):
             raise self._bad("evaluate", f"gives {_shown(found)}: must be Evaluation(loss, accuracy)")
         loss = self._number("evaluate", "loss", found.loss)
@@ -199,8 +204,9 @@ class CheckedTask:
             model = self.build_model()
             self.rehearse_model(model)
             self.rehearse_training(model, partitions)
-            evaluation = self.evaluate(self._copy(model).eval())
-        if not isfinite(evaluation.loss):
+            judge = self.evaluate
+            evaluation = None if judge is None else judge(self._copy(model).eval())
+        if evaluation is not None and not isfinite(evaluation.loss):
             raise self._bad("evaluate", f"gives a loss of {evaluation.loss} for the untrained model")
 
     def rehearse_model(self, model: nn.Module) -> None:

@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Annotated, Any, TypeVar
 
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Le, Lt
 from pydantic import TypeAdapter, ValidationError
 
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import (
+    MOST_EVALUATED,
     UNKNOWN,
     USUAL_STARTUP,
     Budget,
@@ -27,6 +28,7 @@ from slimfleet.compression.types import (
     Count,
     DeviceProfile,
     ExampleCount,
+    Joules,
     NotNegative,
     Plan,
     Positive,
@@ -63,6 +65,16 @@ class Training:
     feedback_max_norm: Positive = 4.0
     """Largest norm of the residual, in norms of the update that it is added to."""
     seed: Count = 0
+    held_out: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Share of its examples that a device never trains on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationLimit:
+    """How much of its held-out examples a device may evaluate in a round, before it trains."""
+
+    examples: Annotated[int, Ge(1), Le(MOST_EVALUATED)]
+    energy_j: Joules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +113,8 @@ class Assignment:
     """Codec preset of the answer. A device without the native coder answers in the portable preset."""
     acknowledged_round: Count | None = None
     """Last round whose update from this device was accepted: tells the device which residual holds."""
+    evaluation: EvaluationLimit | None = None
+    """None where the device is to evaluate nothing."""
 
     def uplink_limit(self, schema: ModelSchema) -> int:
         """Most bytes of the answer, the update of a model of `schema`: the budget's, else its plain arrays and

@@ -5,6 +5,7 @@ The coordinator gets a task as an object or as a `module:object` string read at 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -58,6 +59,8 @@ class Task(Protocol):
       (`slimfleet.compression.validation_split`).
     - `score(outputs, targets) -> float`, how good the outputs of a batch are, from 0 to 1, higher is better. Without
       it, a model that gives logits [n, classes] for integer targets [n] has accuracy, every other its loss alone.
+    - `evaluate(model) -> Evaluation`, loss, and accuracy where the task has one, on test data that the coordinator has.
+      Without it, a federation is judged by what its devices hold out (`evaluation.on_devices`), or not at all.
     """
 
     @property
@@ -86,6 +89,8 @@ class Task(Protocol):
         """Mean loss of a batch, a 0-d tensor; `outputs` are what the model returned."""
         ...
 
-    def evaluate(self, model: nn.Module) -> Evaluation:
-        """Loss, and accuracy where the task has one, on held-out data."""
-        ...
+
+def central_evaluation(task: Task) -> Callable[[nn.Module], Evaluation] | None:
+    """The task's own `evaluate`, on central test data; None where it has none."""
+    found: Callable[[nn.Module], Evaluation] | None = getattr(task, "evaluate", None)
+    return found

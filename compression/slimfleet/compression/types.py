@@ -8,12 +8,13 @@ quotients and sums of such quantities stay finite and above zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NewType
+from math import fsum
+from typing import Annotated, Any, Literal, NewType, get_args
 
 import numpy as np
-from annotated_types import Ge, Gt, Le, Lt, MaxLen, Predicate
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, Predicate
 from numpy.typing import NDArray
 
 Precision = Literal["float32", "bfloat16"]
@@ -205,6 +206,107 @@ USUAL_STARTUP = Startup()
 """What counts for a device until it has said more: that of a process which is already there."""
 
 
+PhaseName = Literal["startup", "download", "train", "encode", "upload", "evaluate", "idle"]
+PHASES: tuple[PhaseName, ...] = get_args(PhaseName)
+"""The phases of a round on a device. `idle` are the pauses that hold the mean power."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseCost:
+    """What one phase of a round took."""
+
+    time_s: Annotated[float, Ge(0), Le(LARGEST_SECONDS)] = 0.0
+    energy_j: Joules = 0.0
+    source: EnergySource = "estimated"
+    uncertainty_j: Joules = 0.0
+    """How far `energy_j` may be off, either way: nominal power against true power, or where samples of a sensor
+    straddle two phases. The error of the sensor itself is not known here."""
+
+
+NO_COST = PhaseCost()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phases:
+    """A round's time and joules by phase."""
+
+    startup: PhaseCost
+    """Starting the process, decoding and building the model."""
+    download: PhaseCost
+    """Waking the radio is a part of it."""
+    train: PhaseCost
+    encode: PhaseCost
+    upload: PhaseCost
+    evaluate: PhaseCost
+    idle: PhaseCost
+
+    @classmethod
+    def of(cls, costs: Mapping[PhaseName, PhaseCost]) -> Phases:
+        """The costs of some phases; the others took nothing."""
+        return cls(**{phase: costs.get(phase, NO_COST) for phase in PHASES})
+
+    def __iter__(self) -> Iterator[tuple[PhaseName, PhaseCost]]:
+        return ((name, getattr(self, name)) for name in PHASES)
+
+    @property
+    def energy_j(self) -> float:
+        """The sum over the phases."""
+        return fsum(cost.energy_j for _, cost in self)
+
+    @property
+    def radio_j(self) -> float:
+        """The part of it that went into transfers."""
+        return self.download.energy_j + self.upload.energy_j
+
+    @property
+    def time_s(self) -> float:
+        """The sum over the phases."""
+        return fsum(cost.time_s for _, cost in self)
+
+
+UNIT = 2**16
+"""Losses and scores are summed as integers, in units of 1/65536."""
+
+LARGEST_LOSS = 2**26 * UNIT
+"""A larger loss of an example, or one that is not finite, counts as this much."""
+
+MOST_EVALUATED = 2**20
+"""Examples that one device evaluates in a round, at most."""
+
+MOST_CLASSES = 256
+"""A task with more classes is not counted class by class."""
+
+ClassCount = tuple[Count, Count]
+"""Examples of a class, and how many of them were right."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """What a model made of examples, in exact integers: sums over devices do not depend on their order."""
+
+    examples: Annotated[int, Ge(1), Le(MOST_EVALUATED)]
+    loss_sum: Annotated[int, Ge(-MOST_EVALUATED * LARGEST_LOSS), Le(MOST_EVALUATED * LARGEST_LOSS)]
+    """In units of 1/65536."""
+    correct: Count | None = None
+    """Right answers, where the model gives logits for class numbers."""
+    score_sum: Count | None = None
+    """Of a task with a score of its own, in units of 1/65536."""
+    by_class: Annotated[tuple[ClassCount, ...], MinLen(1), MaxLen(MOST_CLASSES)] | None = None
+    """In order of class number; None where there are no classes, or too many."""
+
+    @property
+    def loss(self) -> float:
+        """Mean over the examples."""
+        return self.loss_sum / (UNIT * self.examples)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of right answers, or the mean score; None for a task without either."""
+        if self.score_sum is not None:
+            return self.score_sum / (UNIT * self.examples)
+        return None if self.correct is None else self.correct / self.examples
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
     """The state of a device at one moment, as the device itself finds it. None is unknown, which is never "fine"."""
@@ -244,3 +346,7 @@ class Report:
     accuracy: Share | None = None
     condition: Condition = UNKNOWN
     """At the end of the round."""
+    phases: Phases | None = None
+    """`spent` by phase; None from a device that does not tell."""
+    evaluated: Evaluated | None = None
+    """What the received model made of examples that the device holds out; None where it evaluated none."""

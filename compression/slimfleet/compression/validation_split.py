@@ -18,7 +18,7 @@ from slimfleet.compression.task import Evaluation, Examples, Task
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["all_examples", "evaluate_on", "training_and_validation"]
+__all__ = ["all_examples", "are_logits", "evaluate_on", "training_and_validation"]
 
 HELD_OUT = 10
 """One example in so many is set aside."""
@@ -107,7 +107,7 @@ def _score(task: Task, outputs: Any, targets: Tensor) -> float | None:
     own = getattr(task, "score", None)
     if own is not None:
         return float(own(outputs, targets))
-    if not _are_logits(outputs, targets):
+    if not are_logits(outputs, targets):
         return None
     return float((outputs.argmax(dim=1) == targets).float().mean())
 
@@ -118,7 +118,8 @@ def _are_classes(targets: Tensor) -> bool:
     return targets.dim() == 1 and not targets.is_floating_point() and targets.dtype != torch.bool
 
 
-def _are_logits(outputs: Any, targets: Tensor) -> bool:
+def are_logits(outputs: Any, targets: Tensor) -> bool:
+    """Whether these are logits [n, classes] for class numbers [n], which have an accuracy."""
     import torch
 
     return (

@@ -25,8 +25,7 @@ from slimfleet.compression.files import naming, read_file, write_atomically
 from slimfleet.compression.validation import first_problem
 from slimfleet.coordinator.environment import Environment
 from slimfleet.coordinator.observing.events import Saved
-from slimfleet.coordinator.sending.in_flight import PAYLOAD
-from slimfleet.coordinator.state import VERSION, Files, State, files_of, restore
+from slimfleet.coordinator.state import LASTING_FILES, Files, State, files_of, restore
 
 KEPT = 2
 """Checkpoints kept: the newest, and the one before it in case the newest is damaged."""
@@ -118,7 +117,7 @@ def _write(root: Path, rounds: int, files: Files) -> Path:
     _remove(partial_folder)
     partial_folder.mkdir(parents=True)
     for name, content in files.items():
-        if not (name.startswith((VERSION, PAYLOAD)) and _linked(shared / name, partial_folder / name)):
+        if not (name.startswith(LASTING_FILES) and _linked(shared / name, partial_folder / name)):
             (partial_folder / name).write_bytes(content())
     for file in (*partial_folder.iterdir(), partial_folder):
         _flush(file)

@@ -12,18 +12,22 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from torch import nn
+
 from slimfleet.compression import Evaluation, PayloadError, Task, Tensors
 from slimfleet.compression.cost import RUNTIMES, CostModel, work_of
 from slimfleet.compression.errors import POLICY_REASONS
 from slimfleet.compression.messages import Spent
 from slimfleet.compression.pruning import select_channels
 from slimfleet.compression.pruning.blueprint import blueprint
+from slimfleet.compression.task import central_evaluation
 from slimfleet.compression.tensors import load_tensors, tensors_of
 from slimfleet.compression.threads import torch_threads
 from slimfleet.coordinator import pacing
 from slimfleet.coordinator.environment import Environment
 from slimfleet.coordinator.learning.aggregate import scaled, shortened, tied, tied_tensors
 from slimfleet.coordinator.learning.aggregators import AGGREGATORS
+from slimfleet.coordinator.learning.best import candidate, is_better
 from slimfleet.coordinator.learning.learn import learn
 from slimfleet.coordinator.learning.row import alarm_of, round_row
 from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
@@ -40,6 +44,7 @@ from slimfleet.coordinator.receiving.bounds import (
     typical_norms,
 )
 from slimfleet.coordinator.receiving.checks import norm
+from slimfleet.coordinator.receiving.transfers import RoundTrip
 from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.sending.downlink import Downlink
 from slimfleet.coordinator.sending.versions import Versions
@@ -113,7 +118,10 @@ class Coordinator:
             now_s=now_s,
         )
         assigner.assign(statuses, most)
-        dispatches = tuple(replace(each, sent_s=now_s) for each in assigner.dispatches)
+        planned_at = self._stopwatch()
+        dispatches = tuple(
+            replace(each, sent_s=now_s, handed_out_at=planned_at) for each in assigner.dispatches
+        )
         state.in_flight |= {dispatch.plan_id: dispatch for dispatch in dispatches}
         opened.skipped |= assigner.skipped
         opened.selected += len(dispatches)
@@ -121,7 +129,6 @@ class Coordinator:
         opened.closes_s = min(
             opened.closes_s, pacing.closes_s(self.settings.pacing, now_s, self._times(dispatches))
         )
-        planned_at = self._stopwatch()
         opened.handed_out_at = opened.handed_out_at or planned_at
         return Planned(
             round_number=opened.number,
@@ -143,7 +150,9 @@ class Coordinator:
         if dispatch is None:
             return self._answered(REPLAY)
         opened = self._opened()
-        answer, update = judged(dispatch, payload, report_text, opened.bounds, self._base(dispatch))
+        record = self.state.registry[dispatch.node]
+        trip = RoundTrip(record.profile, self._stopwatch() - dispatch.handed_out_at, record.overhead_s)
+        answer, update = judged(dispatch, payload, report_text, opened.bounds, self._base(dispatch), trip)
         if update is not None:
             answer = self._added(answer, dispatch, update)
         return self._answered(answer)
@@ -187,14 +196,14 @@ class Coordinator:
         updates leaves the model alone. With the last round all that is in flight ends. Raises RuntimeError where no
         round is open.
         """
-        state, stopwatch = self.state, self._stopwatch
+        state, settings, stopwatch = self.state, self.settings, self._stopwatch
         opened = state.open_round
         if opened is None:
             raise RuntimeError("no round is open: plan comes first")
-        if opened.number == self.settings.rounds:
+        if opened.number == settings.rounds:
             self.give_up("late", "the last round was closed before it came")
         seconds: dict[Phase, float] = {"train": stopwatch() - opened.handed_out_at}
-        is_applied = opened.mean.updates >= self.settings.pacing.least_updates
+        is_applied = opened.mean.updates >= settings.pacing.least_updates
         came = opened.answers if is_applied else [self._without_effect(each) for each in opened.answers]
         answers = sorted(came, key=lambda a: 0 if a.dispatch is None else a.dispatch.node)
         began = stopwatch()
@@ -203,7 +212,7 @@ class Coordinator:
         seconds["aggregate"] = stopwatch() - began
         state.keep_bases()
         silent = self.environment.spent(answers)
-        if self.settings.pacing.mode == "synchronous" or not state.in_flight:
+        if settings.pacing.mode == "synchronous" or not state.in_flight:
             self.environment.rest()
         learn(state, self.cost_model, answers, silent, opened.number)
         state.totals.add([*answers, *state.unasked], opened.skipped)
@@ -211,9 +220,10 @@ class Coordinator:
             state.registry[node].skips += 1
             state.registry[node].forget_startup()
         evaluation = None
-        if self._is_evaluated(opened.number):
+        judge = central_evaluation(self.task)
+        if judge is not None and settings.is_evaluated(opened.number):
             began = stopwatch()
-            evaluation = self._evaluate()
+            evaluation = self._evaluate(judge)
             seconds["evaluate"] = stopwatch() - began
             if problem := alarm_of(evaluation):
                 log.error("round %d: %s", opened.number, problem)
@@ -222,6 +232,7 @@ class Coordinator:
         row = round_row(state, opened, answers, silent.values(), evaluation, virtual_time_s, wall_time_s)
         told = (*answers, *state.unasked)
         state.rows.append(row)
+        self._keep_best(opened)
         state.open_round, state.unasked = None, []
         return Closed(
             row=row,
@@ -352,11 +363,16 @@ class Coordinator:
             )
         return answer
 
-    def _is_evaluated(self, number: int) -> bool:
-        return number % self.settings.evaluate_every == 0 or number == self.settings.rounds
+    def _keep_best(self, opened: OpenRound) -> None:
+        """Keep the model that the last row is about, where it is the best so far."""
+        new = candidate(self.state.rows)
+        if new is not None and is_better(new, self.state.best):
+            self.state.best = new
+            by_devices = new.judged_by == "devices"
+            self.state.best_model = opened.downlink.tensors if by_devices else self.published()
 
-    def _evaluate(self) -> Evaluation:
+    def _evaluate(self, judge: Callable[[nn.Module], Evaluation]) -> Evaluation:
         model = self.blueprint.shrunk({})
         load_tensors(model, self.published())
         with torch_threads(1):
-            return self.task.evaluate(model.eval())
+            return judge(model.eval())

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from slimfleet.compression import DeviceProfile
-from slimfleet.compression.types import UNKNOWN, USUAL_STARTUP, Condition, Startup
+from slimfleet.compression.types import UNKNOWN, USUAL_STARTUP, Condition, Evaluated, Startup
 from slimfleet.coordinator.receiving.checks import Norms
 from slimfleet.coordinator.sending.versions import NOTHING, Holding
 
@@ -55,6 +55,12 @@ class DeviceRecord:
     """What it is expected to spend before its first step."""
     used: tuple[bool, ...] = ()
     """Of its last updates, whether each was used or rejected, the newest last: its reputation."""
+    evaluated: Evaluated | None = None
+    """What it last made of the model on the examples that it holds out."""
+    evaluated_round: int = 0
+    """The round of that evaluation."""
+    overhead_s: float | None = None
+    """Round trip of its registration less the time that the device took for it."""
     last_problem: str = ""
     """Why its last answer was of no use, for people; empty where it was used."""
 

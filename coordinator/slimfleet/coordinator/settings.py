@@ -230,6 +230,19 @@ class ServerSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationSettings:
+    """`[evaluation]`: evaluation on devices, of the model that each receives, in the rounds of `evaluate_every`.
+
+    Only devices that train the whole model evaluate it: a narrower one is another model.
+    """
+
+    on_devices: BelowOne = 0.0
+    """Share of its examples that each device holds out, at least one of three or more; 0 evaluates none on devices."""
+    energy_share: Share = 0.05
+    """Largest share of a round's joules that a device spends on evaluating."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinatorSettings:
     """The keys of the file itself, and its tables."""
 
@@ -250,6 +263,11 @@ class CoordinatorSettings:
     client: ClientSettings = field(default_factory=ClientSettings)
     codec: CodecSettings = field(default_factory=CodecSettings)
     server: ServerSettings = field(default_factory=ServerSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+    def is_evaluated(self, round_number: int) -> bool:
+        """Whether the global model is evaluated in this round (from 1)."""
+        return round_number % self.evaluate_every == 0 or round_number == self.rounds
 
     @property
     def quota(self) -> int:
@@ -270,6 +288,7 @@ class CoordinatorSettings:
             feedback_max_age=codec.feedback_max_age,
             feedback_max_norm=codec.feedback_max_norm,
             seed=self.seed,
+            held_out=self.evaluation.on_devices,
         )
 
 

@@ -1,9 +1,9 @@
 """State of a federation: everything that lasts from round to round, and its one serialised form.
 
 A checkpoint is a few named files. `state.json` holds what is no array; `version-NUMBER-FINGERPRINT.safetensors` one
-published model each, and `payload-HASH.bin` what devices at work were sent, neither of which changes;
-`server.safetensors` the server's tensors, and the seal that binds the files of one round to each other: the digest of
-`state.json` and the names of the versions.
+published model each, `payload-HASH.bin` what devices at work were sent, and `best-NUMBER-FINGERPRINT.safetensors` the
+best model so far, none of which changes; `server.safetensors` the server's tensors, and the seal that binds the files
+of one round to each other: the digest of `state.json` and the names of the models.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from slimfleet.compression.sealed_file import open_sealed, seal_tensors
 from slimfleet.compression.validation import shortened
 from slimfleet.coordinator.environment import Environment
 from slimfleet.coordinator.learning.aggregators import Aggregator
+from slimfleet.coordinator.learning.best import Best
 from slimfleet.coordinator.learning.calibration import Calibration
 from slimfleet.coordinator.learning.row import RoundRow, Totals
 from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
@@ -38,7 +39,12 @@ from slimfleet.coordinator.receiving.bounds import FleetBounds
 from slimfleet.coordinator.registry import Registry
 from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.sending.downlink import Downlink
-from slimfleet.coordinator.sending.in_flight import kept_dispatches, payload_name, restored_dispatches
+from slimfleet.coordinator.sending.in_flight import (
+    PAYLOAD,
+    kept_dispatches,
+    payload_name,
+    restored_dispatches,
+)
 from slimfleet.coordinator.sending.versions import Versions
 
 FORMAT = 7
@@ -48,6 +54,9 @@ VERSION = "version-"
 """Prefix of the names of files that never change."""
 BASE = "base/"
 """Prefix of the names of tensors that earlier models had."""
+BEST = "best-"
+"""Prefix of the name of the best model so far, which does not change either."""
+LASTING_FILES = (VERSION, PAYLOAD, BEST)
 VERSIONS = "versions"
 """Field of the server file's seal: the names of the versions."""
 
@@ -96,6 +105,9 @@ class State:
     bases: dict[int, Tensors] = field(default_factory=dict)
     """Float buffers of the earlier models, by round, that work in flight started from."""
     open_round: OpenRound | None = None
+    best: Best | None = None
+    """The best model so far."""
+    best_model: Tensors | None = None
     unasked: list[Answer] = field(default_factory=list)
     """Replays and unsolicited answers since the last step."""
 
@@ -123,6 +135,7 @@ LASTING: Mapping[str, TypeAdapter[Any]] = MappingProxyType(
         "calibration": TypeAdapter(Calibration),
         "sizes": TypeAdapter(UpdateSizeModel),
         "totals": TypeAdapter(Totals),
+        "best": TypeAdapter(Best | None),
     }
 )
 """What of a `State` lasts and is no array; its types alone say how it is written and read."""
@@ -135,7 +148,7 @@ OTHERS = ("environment", "saved_s", "in_flight")
 
 
 def files_of(state: State, environment: Environment) -> Files:
-    """The state as files. One whose name begins with `VERSION` or `PAYLOAD` has the content of its earlier namesake."""
+    """The state as files. One whose name begins with one of `LASTING_FILES` has the content of its earlier namesake."""
     values = {name: kind.dump_python(getattr(state, name)) for name, kind in LASTING.items()}
     values |= _identity(state) | {
         "environment": environment.to_json(),
@@ -145,13 +158,19 @@ def files_of(state: State, environment: Environment) -> Files:
     text = json.dumps(values).encode()
     versions = {_name(number, each): partial(_version_bytes, each) for number, each in state.versions}
     payloads = {payload_name(each.payload): partial(bytes, each.payload) for each in state.in_flight.values()}
-    seal = {VALUES: xxhash.xxh3_64_hexdigest(text), VERSIONS: " ".join(versions)}
+    best = _best_files(state.best, state.best_model)
+    seal = {
+        VALUES: xxhash.xxh3_64_hexdigest(text),
+        VERSIONS: " ".join(versions),
+        BEST: "".join(best),
+    }
     arrays = {f"{BASE}{v}/{name}": a for v, base in state.bases.items() for name, a in base.items()}
     return {
         VALUES: lambda: text,
         SERVER: lambda: seal_tensors(state.server.state() | arrays, seal),
         **versions,
         **payloads,
+        **best,
     }
 
 
@@ -181,6 +200,10 @@ def restore(state: State, environment: Environment, read: Callable[[str], bytes]
     bases = _bases({name: arrays.pop(name) for name in list(arrays) if name.startswith(BASE)})
     _check_arrays(arrays, state.server.state())
     versions = dict(_version(name, read, state.schema) for name in seal.get(VERSIONS, "").split())
+    best_name = seal.get(BEST, "")
+    best_model = _best_model(best_name, read, state.schema) if best_name else None
+    if (best_model is None) != (values["best"] is None):
+        raise ValueError(f"{VALUES} and {SERVER} do not agree on whether there is a best model")
     try:
         environment.restore(plain["environment"])
         # Wall-clock time has passed since; what is in flight is as old as it was.
@@ -192,6 +215,7 @@ def restore(state: State, environment: Environment, read: Callable[[str], bytes]
     state.versions.restore(versions)
     state.in_flight = {dispatch.plan_id: dispatch for dispatch in in_flight}
     state.bases = bases
+    state.best_model = best_model
     for name, value in values.items():
         setattr(state, name, value)
 
@@ -229,6 +253,32 @@ def _version_bytes(snapshot: Snapshot) -> bytes:
     levels = {f"levels/{name}": array for name, array in snapshot.levels.items()}
     plain = {f"plain/{name}": array for name, array in snapshot.plain.items()}
     return seal_tensors({**levels, **plain, "units": np.array(snapshot.units, np.float32)}, {})
+
+
+def _best_files(best: Best | None, model: Tensors | None) -> Files:
+    """The best model as a file whose name says what is in it; none where there is none."""
+    if best is None or model is None:
+        return {}
+    return {_best_name(best.round, model): lambda: seal_tensors(model, {})}
+
+
+def _best_name(number: int, model: Tensors) -> str:
+    content = xxhash.xxh3_64()
+    for name, array in sorted(model.items()):
+        content.update(f"{name} {array.dtype} {array.shape}".encode())
+        content.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+    return f"{BEST}{number:06d}-{content.hexdigest()}.safetensors"
+
+
+def _best_model(name: str, read: Callable[[str], bytes], schema: ModelSchema) -> Tensors:
+    """The best model. Raises ValueError where the file is not the one that its name says, or of another model."""
+    arrays, _ = open_sealed(read(name))
+    number = int(name.removeprefix(BEST).split("-")[0])
+    if _best_name(number, arrays) != name:
+        raise ValueError(f"{name} holds another model than its name says")
+    if missing := [s.name for s in schema.tensors if (a := arrays.get(s.name)) is None or a.shape != s.shape]:
+        raise ValueError(f"{name} does not hold {missing[0]!r} as the model has it")
+    return {spec.name: arrays[spec.name] for spec in schema.tensors}
 
 
 def _version(name: str, read: Callable[[str], bytes], schema: ModelSchema) -> tuple[int, Snapshot]:

@@ -95,6 +95,7 @@ def run(
         from rich.console import Console
 
         from slimfleet.coordinator.observing.prometheus import serve_metrics
+        from slimfleet.coordinator.reporting.outputs import BEST_MODEL
         from slimfleet.simulations.closing import closing_table
         from slimfleet.simulations.progress import RoundProgress
         from slimfleet.simulations.run import resumed_scenario, simulate
@@ -137,8 +138,9 @@ def run(
     elif not quiet:
         console = Console()
         console.print(closing_table(record, plain))
+        best = f", the best model is {BEST_MODEL}" if record.best is not None else ""
         console.print(
-            f"\nResults in {folder}, pictures in {folder / 'report.html'}",
+            f"\nResults in {folder}, pictures in {folder / 'report.html'}{best}",
             highlight=False,
             markup=False,
             soft_wrap=True,

@@ -15,9 +15,11 @@ from slimfleet.coordinator.reporting.outcome import RunRecord
 from slimfleet.coordinator.reporting.summary import summarise
 from slimfleet.coordinator.reporting.words import (
     alarms,
+    best_of,
     compared,
     explain,
     idle_classes,
+    phases,
     reached,
     score_of,
     tally,
@@ -56,6 +58,7 @@ def _results(summary: Mapping[str, Any]) -> Table:
         table.add_row(name, *(show(run) for run in runs))
 
     row(score_of(summary)[0], lambda run: score_of(run)[1])
+    row("best model", best_of)
     for name, direction in (("sent by devices", "uplink"), ("sent to devices", "downlink")):
         row(name, lambda run, key=f"{direction}_bytes": units.data(run[key]))
         row("  as float32", lambda run, key=f"{direction}_bytes": _against(run, key))
@@ -64,6 +67,12 @@ def _results(summary: Mapping[str, Any]) -> Table:
         "  computing / radio",
         lambda run: f"{units.energy(run['compute_j'])} / {units.energy(run['radio_j'])}",
     )
+    for name, phase in phases(summary):
+        if phase["energy_j"]:
+            row(
+                f"  {name}",
+                lambda run, name=name: units.energy(dict(phases(run)).get(name, {}).get("energy_j")),
+            )
     row("virtual time", lambda run: units.duration(run["virtual_time_s"]))
     row("real time", lambda run: units.duration(run["wall_time_s"]))
     row("updates used", lambda run: units.count(run["participations"]))

@@ -17,6 +17,7 @@ from slimfleet.compression import Assignment, BadInput, ModelSchema, Payload, Re
 from slimfleet.compression.codec import Aim, CodecSpec, Coding, decode, encode, encode_to
 from slimfleet.compression.messages import Registration
 from slimfleet.compression.pruning import unpack_channels
+from slimfleet.compression.types import Phases
 from slimfleet.compression.wire import Envelope, seal, unseal
 
 __all__ = ["FAULTS", "Fault", "FaultyDevice", "Sent", "Work", "assign_faults"]
@@ -84,7 +85,10 @@ def _hang(work: Work) -> Sent:
 def _late(work: Work) -> Sent:
     deadline_s, spent = work.assignment.budget.deadline_s, work.report.spent
     late_s = 10 * (spent.time_s if deadline_s is None else deadline_s)
-    return work.payload, replace(work.report, spent=replace(spent, time_s=late_s))
+    phases = work.report.phases or Phases.of({})
+    waited_s = phases.idle.time_s + late_s - phases.time_s
+    phases = replace(phases, idle=replace(phases.idle, time_s=max(waited_s, 0.0)))
+    return work.payload, replace(work.report, spent=replace(spent, time_s=late_s), phases=phases)
 
 
 def _truncated(work: Work) -> Sent:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from slimfleet.client.ledger import Balance, transfer
 from slimfleet.compression import DeviceProfile
-from slimfleet.compression.types import EnergySource, Startup
+from slimfleet.compression.types import EnergySource, PhaseCost, PhaseName, Phases, Startup
 
 
 class SimulatedLedger:
@@ -16,21 +18,23 @@ class SimulatedLedger:
         self._startup = Startup(time_s=startup_s)
         self._time_s = startup_s
         self._compute_j = self._radio_j = 0.0
+        self._phases: dict[PhaseName, tuple[float, float]] = {"startup": (startup_s, 0.0)}
 
     def download(self, size_bytes: int) -> None:
         """Receive at the true rate; the radio wakes once a round."""
-        self._transfer(*transfer(self._truth, down=size_bytes, burst=True))
+        self._transfer("download", *transfer(self._truth, down=size_bytes, burst=True))
+
+    def evaluate(self, flops: float) -> None:
+        """Compute as in training."""
+        self._compute("evaluate", flops)
 
     def train(self, flops: float) -> None:
         """Compute at the true speed and power, pausing so that mean power holds: time is energy over that power."""
-        joules = self._truth.train_w * flops / self._truth.train_flops_per_s
-        seconds = joules / self._power_w
-        self._compute_j += joules
-        self._time_s += seconds
+        self._compute("train", flops)
 
     def upload(self, size_bytes: int) -> None:
         """Send at the true rate."""
-        self._transfer(*transfer(self._truth, up=size_bytes))
+        self._transfer("upload", *transfer(self._truth, up=size_bytes))
 
     def balance(self) -> Balance:
         """What has been spent so far, exactly."""
@@ -42,9 +46,26 @@ class SimulatedLedger:
         return predicted
 
     def close(self) -> tuple[Balance, EnergySource]:
-        """The final balance; its joules are simulated."""
-        return self.balance(), "simulated"
+        """The final balance; its joules are simulated. Encoding is a part of the start-up, as the cost model has it."""
+        costs = {
+            phase: PhaseCost(time_s=seconds, energy_j=joules, source="simulated")
+            for phase, (seconds, joules) in self._phases.items()
+        }
+        return replace(self.balance(), phases=Phases.of(costs)), "simulated"
 
-    def _transfer(self, seconds: float, joules: float) -> None:
+    def _compute(self, phase: PhaseName, flops: float) -> None:
+        joules = self._truth.train_w * flops / self._truth.train_flops_per_s
+        seconds, busy_s = joules / self._power_w, joules / self._truth.train_w
+        self._compute_j += joules
+        self._time_s += seconds
+        self._note(phase, busy_s, joules)
+        self._note("idle", seconds - busy_s, 0.0)
+
+    def _transfer(self, phase: PhaseName, seconds: float, joules: float) -> None:
         self._time_s += seconds
         self._radio_j += joules
+        self._note(phase, seconds, joules)
+
+    def _note(self, phase: PhaseName, seconds: float, joules: float) -> None:
+        before_s, before_j = self._phases.get(phase, (0.0, 0.0))
+        self._phases[phase] = before_s + seconds, before_j + joules

@@ -63,7 +63,7 @@ def simulate(
         )
         nothing = why_nothing_was_used(coordinator.state)
         model = coordinator.published() if nothing is None else None
-        write_outputs(out, record, reference, scenario.to_toml(), model)
+        write_outputs(out, record, reference, scenario.to_toml(), model, coordinator.state.best_model)
     if nothing is not None:
         raise SlimfleetError(f"{nothing}; no model is published, the other results are in {out}")
     return record, reference

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from slimfleet.client.meters.battery import POWER_SUPPLY, BatteryStatus, read_batteries
@@ -50,7 +50,13 @@ class ChargeCounterMeter:
         steps = [joules for joules in falls if joules is not None and joules != 0.0]
         if None in falls or len(steps) < FEWEST_STEPS or min(steps) < 0:
             return None
-        return Reading(sum(steps), looks[-1][0] - looks[0][0], "measured", len(steps))
+        moved = [moment for (moment, _), joules in zip(looks[1:], falls, strict=True) if joules]
+        begin, end = looks[0][0], looks[-1][0]
+        # Between two steps of the counter nothing is known but that the energy was spent.
+        trace = tuple(zip([begin, *moved], accumulate(steps, initial=0.0), strict=True))
+        if moved[-1] < end:
+            trace += ((end, trace[-1][1]),)
+        return Reading(trace[-1][1], end - begin, "measured", len(steps), trace)
 
 
 def _discharging(root: Path) -> BatteryStatus | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from slimfleet.client.meters.battery import POWER_SUPPLY, read_batteries
@@ -46,8 +46,10 @@ class PowerSupplyMeter:
         points = close()
         if points is None or len(points) < FEWEST_SAMPLES:
             return None
-        energy_j = sum((later - earlier) * (p + q) / 2 for (earlier, p), (later, q) in pairwise(points))
-        return Reading(energy_j, points[-1][0] - points[0][0], "measured", len(points))
+        parts = [(later - earlier) * (p + q) / 2 for (earlier, p), (later, q) in pairwise(points)]
+        times = [moment for moment, _ in points]
+        trace = tuple(zip(times, accumulate(parts, initial=0.0), strict=True))
+        return Reading(trace[-1][1], times[-1] - times[0], "measured", len(points), trace)
 
 
 def discharge_w(root: Path = POWER_SUPPLY) -> float | None:

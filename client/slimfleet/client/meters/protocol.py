@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from slimfleet.compression.types import EnergySource
@@ -17,6 +17,9 @@ class Reading:
     source: EnergySource
     samples: int
     """Number of samples of the sensor that it rests on."""
+    trace: tuple[tuple[float, float], ...] = field(default=(), repr=False, compare=False)
+    """(time by the meter's clock, joules since the start) in order of time, the last with `energy_j`; empty where the
+    meter knows only the sum."""
 
     @property
     def mean_w(self) -> float | None:

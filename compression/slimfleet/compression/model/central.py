@@ -8,8 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from slimfleet.compression.checked_task import label_of
+from slimfleet.compression.errors import BadInput
 from slimfleet.compression.model.training.teachers import Teachers
-from slimfleet.compression.task import Evaluation, Examples, Task
+from slimfleet.compression.task import Evaluation, Examples, Task, central_evaluation
 from slimfleet.compression.validation_split import evaluate_on, training_and_validation
 
 __all__ = ["CentralTask", "Progress", "central_task", "silent"]
@@ -50,10 +52,21 @@ class CentralTask:
 
     def tested(self, model: nn.Module) -> Evaluation:
         """Loss and accuracy on the task's own held-out data."""
-        return self.task.evaluate(model)
+        return _judge(self.task)(model)
 
 
 def central_task(task: Task, seed: int = 0, progress: Progress = silent) -> CentralTask:
-    """Read all data of `task`. Raises BadInput where they are too few to hold some out."""
+    """Read all data of `task`. Raises BadInput where they are too few to hold some out, or there are no test data."""
+    _judge(task)
     training, validation = training_and_validation(task, seed)
     return CentralTask(task, training, validation, seed, progress=progress)
+
+
+def _judge(task: Task) -> Callable[[nn.Module], Evaluation]:
+    judge = central_evaluation(task)
+    if judge is None:
+        raise BadInput(
+            f"task {label_of(task)!r} has no test data: give it evaluate(model) -> Evaluation, by which the small "
+            "model is judged at the end"
+        )
+    return judge

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from slimfleet.compression import Cost, DeviceProfile, Report
 from slimfleet.compression.cost import CostModel, SizeObservation
-from slimfleet.compression.types import Startup
+from slimfleet.compression.types import NO_COST, Startup
 from slimfleet.coordinator.receiving.answer import Answer
 from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.sending.versions import NOTHING
@@ -59,8 +59,13 @@ def _taught(state: State, cost_model: CostModel, dispatch: Dispatch, answer: Ans
     record.learn_startup(report.startup)
     nominal = nominal_cost(cost_model, record.profile, dispatch, report)
     device = str(dispatch.node)
-    # Start-up is learned by itself: what it takes says nothing about how fast a device trains.
-    spent = replace(report.spent, energy_j=report.spent.energy_j - report.startup.energy_j)
+    # Start-up is learned by itself: what it takes says nothing about how fast a device trains. Nor does evaluating.
+    evaluate = report.phases.evaluate if report.phases is not None else NO_COST
+    spent = replace(
+        report.spent,
+        energy_j=report.spent.energy_j - report.startup.energy_j - evaluate.energy_j,
+        time_s=report.spent.time_s - evaluate.time_s,
+    )
     state.calibration.update(device, record.profile.device_class, nominal, spent)
     if not plan.nmse:
         return []
@@ -102,6 +107,8 @@ def _note(
         record.acknowledged_round = dispatch.version
         record.participations += 1
         record.width_sum += dispatch.assignment.plan.width
+        if report is not None and report.evaluated is not None:
+            record.evaluated, record.evaluated_round = report.evaluated, round_number
     if answer.verdict == "failed" and answer.reason == "stale":
         record.holding = NOTHING
     if report is not None:

@@ -10,6 +10,9 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from slimfleet.compression import Cost, Evaluation, Skip
+from slimfleet.compression.held_out import pooled
+from slimfleet.compression.types import PHASES, PhaseCost
+from slimfleet.coordinator.learning.device_evaluation import evaluated_of, fairness_of
 from slimfleet.coordinator.receiving.answer import Answer
 
 if TYPE_CHECKING:
@@ -70,6 +73,16 @@ class RoundRow:
     violations: int
     """Constraints broken, judged by the spent costs."""
     wall_time_s: float
+    evaluated_devices: int = 0
+    """Devices that evaluated the model which they received."""
+    evaluated_examples: int = 0
+    device_accuracy: float | None = None
+    """Over their examples together, of the model that the round before made, as it was sent."""
+    device_loss: float | None = None
+    fairness_mean: float | None = None
+    """Accuracy with one vote a device."""
+    fairness_worst_decile: float | None = None
+    fairness_spread: float | None = None
     alarm: str = ""
     """What is wrong with the model, for people; empty where nothing is."""
 
@@ -104,6 +117,10 @@ def round_row(
     plans = [dispatch.assignment.plan for dispatch, _ in used]
     sizes = [a.received_bytes for a in answers if a.received_bytes is not None]
     outcomes = Counter(a.outcome for a in answers)
+    own = evaluated_of(a for a in answers if a.staleness == 0)  # of this round's model
+    found, fairness = pooled(own), fairness_of(own)
+    if evaluation is None and found is not None:  # a task without test data
+        evaluation = Evaluation(found.loss, found.accuracy)
     accuracy = None if evaluation is None else evaluation.accuracy
     known = [r.accuracy for r in state.rows if r.accuracy is not None] + (
         [] if accuracy is None else [accuracy]
@@ -142,8 +159,35 @@ def round_row(
         size_error=state.sizes.error,
         violations=sum(len(a.broken) for a in answers),
         wall_time_s=wall_time_s,
+        evaluated_devices=len(own),
+        evaluated_examples=0 if found is None else found.examples,
+        device_accuracy=None if found is None else found.accuracy,
+        device_loss=None if found is None else found.loss,
+        fairness_mean=None if fairness is None else fairness.mean,
+        fairness_worst_decile=None if fairness is None else fairness.worst_decile,
+        fairness_spread=None if fairness is None else fairness.spread,
         alarm=alarm_of(evaluation),
     )
+
+
+@dataclass(slots=True, kw_only=True)
+class PhaseTotal:
+    """One phase over the run, as far as devices told."""
+
+    time_s: float = 0.0
+    energy_j: float = 0.0
+    uncertainty_j: float = 0.0
+    """The sum of the reports': their errors may be alike."""
+    sources: dict[str, int] = field(default_factory=dict)
+    """Where its joules come from -> reports."""
+
+    def add(self, cost: PhaseCost) -> None:
+        """Add a report's."""
+        self.time_s += cost.time_s
+        self.energy_j += cost.energy_j
+        self.uncertainty_j += cost.uncertainty_j
+        if cost.time_s or cost.energy_j:
+            self.sources[cost.source] = self.sources.get(cost.source, 0) + 1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -162,6 +206,8 @@ class Totals:
     """Constraint -> times that a spent cost broke it."""
     energy_sources: dict[str, int] = field(default_factory=dict)
     """Where reported joules come from -> reports."""
+    phases: dict[str, PhaseTotal] = field(default_factory=lambda: {phase: PhaseTotal() for phase in PHASES})
+    """By phase of a round, what devices report of it."""
 
     def add(self, answers: Sequence[Answer], skips: Mapping[int, Skip]) -> None:
         """Count a round: its answers, unsolicited ones included, and the devices without a plan."""
@@ -175,6 +221,9 @@ class Totals:
         ):
             for word in words:
                 counts[word] = counts.get(word, 0) + 1
+        for answer in answers:
+            for phase, cost in (answer.report and answer.report.phases) or ():
+                self.phases[phase].add(cost)
 
 
 def why_nothing_was_used(state: State) -> str | None:

@@ -10,10 +10,12 @@ from functools import partial
 
 import numpy as np
 
-from slimfleet.compression import Assignment, Budget, Condition, Plan, Skip
+from slimfleet.compression import Assignment, Budget, Condition, Cost, Plan, Skip
 from slimfleet.compression.cost import CostModel, Work
+from slimfleet.compression.messages import EvaluationLimit
 from slimfleet.coordinator.learning.calibration import Calibration
 from slimfleet.coordinator.planning import History, Sizes
+from slimfleet.coordinator.planning.evaluating import evaluation_limit, most_evaluated
 from slimfleet.coordinator.planning.own import NoPlan, Policies
 from slimfleet.coordinator.planning.reputation import blemish, sits_out
 from slimfleet.coordinator.planning.selection import Candidate, credible_joules
@@ -43,6 +45,8 @@ class Assigner:
     dispatches: list[Dispatch] = field(default_factory=list)
     skipped: dict[int, Skip] = field(default_factory=dict)
     """Node -> the constraint that left it without a plan."""
+    _most: list[int] = field(default_factory=list)
+    """Examples that one device may evaluate, once it is known."""
 
     def assign(self, statuses: Mapping[int, Condition], most: int) -> None:
         """Go down the selected order until `most` devices have a plan; the others on the way are skipped."""
@@ -157,6 +161,13 @@ class Assigner:
 
     def _dispatch(self, record: DeviceRecord, plan: Plan, limits: Budget) -> Dispatch:
         payload, index_map, holding_after = self.downlink.for_plan(plan, record.holding)
+        model, work = self.cost_model.on(record.startup), self.cost_model.works[plan.width]
+        uplink = (
+            index_map.moving.schema.nbytes
+            if plan.nmse == 0
+            else model.sizes.predict(work.parameters, plan.nmse)
+        )
+        predicted = model.predict(record.profile, plan, work, uplink, len(payload), limits.power_w)
         assignment = Assignment(
             round_number=self._round,
             plan_id=plan_id(self.settings.seed, self._round, record.node),
@@ -166,15 +177,19 @@ class Assigner:
             training=self.settings.training(self._round),
             codec_preset=self.settings.codec.preset,
             acknowledged_round=record.acknowledged_round,
+            evaluation=self._evaluation(record, plan, predicted),
         )
-        model, work = self.cost_model.on(record.startup), self.cost_model.works[plan.width]
-        uplink = (
-            index_map.moving.schema.nbytes
-            if plan.nmse == 0
-            else model.sizes.predict(work.parameters, plan.nmse)
-        )
-        predicted = model.predict(record.profile, plan, work, uplink, len(payload), limits.power_w)
         return Dispatch(record.node, assignment, payload, index_map, limits, predicted, holding_after)
+
+    def _evaluation(self, record: DeviceRecord, plan: Plan, predicted: Cost) -> EvaluationLimit | None:
+        """What a device may evaluate: nothing of a narrower model, which is not the global one."""
+        share = self.settings.evaluation.on_devices
+        if not share or plan.width < 1.0 or not self.settings.is_evaluated(self._round):
+            return None
+        if not self._most:
+            self._most.append(most_evaluated(share, (each.examples for each in self.registry)))
+        work = self.cost_model.works[plan.width]
+        return evaluation_limit(self.settings, record.profile, work, predicted, self._most[0])
 
 
 def plan_id(seed: int, round_number: int, node: int) -> int:

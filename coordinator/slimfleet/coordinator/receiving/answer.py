@@ -19,6 +19,7 @@ from slimfleet.coordinator.receiving.checks import (
     is_plausible,
     norms_of,
 )
+from slimfleet.coordinator.receiving.transfers import RoundTrip, timed
 from slimfleet.coordinator.sending.dispatch import Dispatch
 
 log = logging.getLogger(__name__)
@@ -89,11 +90,17 @@ def failed(dispatch: Dispatch, reason: str, message: str, spent: Spent | None = 
 
 
 def judged(
-    dispatch: Dispatch, payload: bytes, report_text: str, bounds: FleetBounds, model: Tensors
+    dispatch: Dispatch,
+    payload: bytes,
+    report_text: str,
+    bounds: FleetBounds,
+    model: Tensors,
+    trip: RoundTrip,
 ) -> tuple[Answer, Tensors | None]:
     """Check what came for `dispatch`. Returns the answer, and the decoded update where it is acceptable.
 
-    `model` is the global model (full shapes) that the update moves. Nothing that a device sends makes this raise.
+    `model` is the global model (full shapes) that the update moves; `trip` times the transfers.
+    Nothing that a device sends makes this raise.
     """
     size = len(payload)
     report: Report | None = None
@@ -115,6 +122,7 @@ def judged(
     try:
         parsed = parse(Report, report_text)
         check_report(parsed, dispatch.assignment, uplink_bytes=size, downlink_bytes=len(dispatch.payload))
+        parsed = timed(parsed, trip)
         report, broken = parsed, tuple(broken_constraints(parsed.spent, dispatch.limits))
         deadline_s = dispatch.assignment.budget.deadline_s
         if deadline_s is not None and parsed.spent.time_s > deadline_s:

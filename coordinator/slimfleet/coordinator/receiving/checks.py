@@ -5,20 +5,32 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import isclose, sqrt
 
 import numpy as np
 
 from slimfleet.compression import Assignment, Budget, Cost, ModelSchema, PayloadError, Report, Tensors
 from slimfleet.compression.codec import decode
 from slimfleet.compression.difference import moved, unset
+from slimfleet.compression.messages import EvaluationLimit
 from slimfleet.compression.pruning import IndexMap
 from slimfleet.compression.schema import TensorSpec
-from slimfleet.compression.types import LARGEST_JOULES, LARGEST_SECONDS, Startup
+from slimfleet.compression.types import (
+    LARGEST_JOULES,
+    LARGEST_LOSS,
+    LARGEST_SECONDS,
+    UNIT,
+    Evaluated,
+    Phases,
+    Startup,
+)
 from slimfleet.compression.wire import PayloadKind, unseal
 
 LARGEST_EXAMPLES = 2**20
 """More local examples than this count as this many, whatever the fleet."""
+
+PHASES_TOLERANCE = 0.01
+"""How far the sum of a report's phases may be from what it says of the whole, as a share."""
 
 FIELD_OF = {"deadline_s": "time_s"}
 """Quantities that the spent cost names differently from the budget."""
@@ -61,10 +73,47 @@ def check_report(report: Report, assignment: Assignment, *, uplink_bytes: int, d
             f"{startup.energy_j:g} J in {startup.time_s:g} s before the first step reported, "
             f"{spent.energy_j:g} J in {spent.time_s:g} s overall",
         )
+    if report.phases is not None:
+        _check_phases(report.phases, spent)
+    if report.evaluated is not None:
+        _check_evaluated(report.evaluated, assignment.evaluation)
     if not is_plausible(spent, startup):
         raise PayloadError(
             "message", f"{spent.energy_j:g} J in {spent.time_s:g} s reported: no device does that"
         )
+
+
+def _check_evaluated(found: Evaluated, limit: EvaluationLimit | None) -> None:
+    """Raise PayloadError("message") for counts that contradict each other, or of more examples than were asked for."""
+    asked = 0 if limit is None else limit.examples
+    if found.examples > asked:
+        raise PayloadError("message", f"{found.examples} examples evaluated, asked were {asked}")
+    if found.correct is not None and found.correct > found.examples:
+        raise PayloadError("message", f"{found.correct} of {found.examples} examples reported as right")
+    if found.score_sum is not None and found.score_sum > UNIT * found.examples:
+        raise PayloadError("message", f"a score of {found.score_sum / UNIT:g} over {found.examples} examples")
+    if abs(found.loss_sum) > LARGEST_LOSS * found.examples:
+        raise PayloadError("message", f"a loss of {found.loss:g} an example reported")
+    if found.by_class is not None:
+        counted, right = sum(n for n, _ in found.by_class), sum(n for _, n in found.by_class)
+        if any(right_of > of for of, right_of in found.by_class):
+            raise PayloadError("message", "more right answers than examples of a class reported")
+        if counted > found.examples or right != found.correct:
+            raise PayloadError(
+                "message",
+                f"{right} right of {counted} examples of all classes, {found.correct} of {found.examples} overall",
+            )
+
+
+def _check_phases(phases: Phases, spent: Cost) -> None:
+    """Raise PayloadError("message") where the phases do not sum to what was spent."""
+    for what, by_phase, overall in (
+        ("J", phases.energy_j, spent.energy_j),
+        ("J of radio", phases.radio_j, spent.radio_j),
+        ("s", phases.time_s, spent.time_s),
+    ):
+        if not isclose(by_phase, overall, rel_tol=PHASES_TOLERANCE, abs_tol=1e-6):
+            raise PayloadError("message", f"{by_phase:g} {what} in all phases reported, {overall:g} overall")
 
 
 def is_plausible(spent: Cost, startup: Startup) -> bool:

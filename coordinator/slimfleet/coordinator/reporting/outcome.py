@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from slimfleet.coordinator.learning.row import RoundRow
+from slimfleet.compression.task import central_evaluation
+from slimfleet.coordinator.learning.best import Best
+from slimfleet.coordinator.learning.device_evaluation import table_of
+from slimfleet.coordinator.learning.row import PhaseTotal, RoundRow
 from slimfleet.coordinator.receiving.answer import OUTCOMES
 from slimfleet.coordinator.settings import Budgets
 
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from slimfleet.coordinator.environment import Environment
     from slimfleet.coordinator.registry import Registry
 
-__all__ = ["DeviceRow", "RunRecord", "record_of"]
+__all__ = ["DeviceRow", "RunRecord", "named", "record_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,14 @@ class RunRecord:
     """How a device's part of a round ended -> number of times."""
     violations: Mapping[str, int] = field(default_factory=dict)
     """Budget constraint broken, judged by spent cost -> number of times."""
+    phases: Mapping[str, PhaseTotal] = field(default_factory=dict)
+    """Phase of a round -> what devices report of it."""
+    best: Best | None = None
+    """The best model; None where none was evaluated."""
+    evaluation: Mapping[str, Any] | None = None
+    """What devices made of the model, on examples that they hold out; None where they evaluated nothing."""
+    has_test_data: bool = True
+    """Whether the coordinator evaluated on data of its own."""
     energy_source: str = "simulated"
     """An `EnergySource`, or several that are named as mixed."""
 
@@ -91,11 +102,16 @@ def record_of(coordinator: Coordinator, scenario: str, backend: str, first_node:
         failed=dict(totals.failed),
         outcomes={outcome: totals.outcomes.get(outcome, 0) for outcome in OUTCOMES},
         violations=dict(totals.violations),
-        energy_source=_named(totals.energy_sources) or ("unknown" if backend == "deployed" else "simulated"),
+        phases=dict(totals.phases),
+        best=state.best,
+        evaluation=table_of(state.registry, len(state.rows)),
+        has_test_data=central_evaluation(coordinator.task) is not None,
+        energy_source=named(totals.energy_sources) or ("unknown" if backend == "deployed" else "simulated"),
     )
 
 
-def _named(sources: Mapping[str, int]) -> str:
+def named(sources: Mapping[str, int]) -> str:
+    """The sources of joules in words; empty where there are none."""
     names = sorted(sources)
     return f"mixed: {' and '.join(names)}" if len(names) > 1 else "".join(names)
 

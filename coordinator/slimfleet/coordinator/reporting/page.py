@@ -29,6 +29,8 @@ def report_html(
             sections.headline(record, summary),
             sections.savings(summary),
             sections.curves(record, panels),
+            sections.phases(summary),
+            sections.device_evaluation(summary),
             sections.rounds(record.rows),
             sections.devices(record, panels),
             sections.left_out(record),

@@ -12,6 +12,7 @@ from slimfleet.compression.reporting import units
 from slimfleet.compression.reporting.markup import details, escape, figure, table, tile
 from slimfleet.compression.types import Budget
 from slimfleet.coordinator.learning.row import RoundRow
+from slimfleet.coordinator.reporting import words
 from slimfleet.coordinator.reporting.outcome import DeviceRow, RunRecord
 from slimfleet.coordinator.reporting.words import (
     alarms,
@@ -84,9 +85,10 @@ def _score(summary: Mapping[str, Any]) -> str:
     if summary["accuracy"] is None and summary["loss"] is not None:
         return tile(f"{summary['loss']:.4g}", "loss of the last model; the task has no accuracy")
     last5 = units.percent(summary["accuracy_last5"])
+    by = ", by what devices hold out" if summary["accuracy_from"] == "devices" else ""
     return tile(
         units.percent(summary["accuracy"]),
-        f"accuracy of the last model; mean of the last five rounds {last5}",
+        f"accuracy of the last model{by}; mean of the last five rounds {last5}; best model: {words.best_of(summary)}",
     )
 
 
@@ -150,6 +152,68 @@ def curves(record: RunRecord, panels: Mapping[str, str]) -> str:
         ),
     ]
     return f'<h2>What accuracy cost</h2><div class="plots">{"".join(figures)}</div>'
+
+
+def phases(summary: Mapping[str, Any]) -> str:
+    """Seconds and joules by phase of a round; empty where no device told any."""
+    rows = [
+        (
+            name,
+            units.energy(phase["energy_j"]),
+            units.UNKNOWN if "source" not in phase else f"± {units.energy(phase['uncertainty_j'])}",
+            phase.get("source") or units.UNKNOWN,
+            units.duration(phase.get("time_s")),
+        )
+        for name, phase in words.phases(summary)
+    ]
+    if not rows:
+        return ""
+    return (
+        "<h2>Where the joules went</h2>"
+        + table(("phase", "joules", "uncertainty", "source", "device time"), rows, words=(3,))
+        + '<p class="note">Above idle, over all devices. Download includes waking the radio; pauses hold the mean '
+        "power. The uncertainty leaves out the error of a sensor itself.</p>"
+    )
+
+
+def device_evaluation(summary: Mapping[str, Any]) -> str:
+    """Accuracy by class of devices and of answers, and fairness; empty where devices evaluated nothing."""
+    found = summary["device_evaluation"]
+    if found is None:
+        return ""
+    heads = ("", "devices", "examples", "accuracy", "loss")
+    groups = {"all": found, **found["by_device_class"]}
+    rows = [
+        (
+            name,
+            units.count(group["devices"]),
+            units.count(group["examples"]),
+            units.percent(group["accuracy"]),
+            f"{group['loss']:.4g}",
+        )
+        for name, group in groups.items()
+    ]
+    classes = [
+        (number, units.count(each["examples"]), units.percent(each["correct"] / each["examples"]))
+        for number, each in found["by_class"].items()
+    ]
+    fair = found["fairness"]
+    fairness = fair and (
+        f"With one vote a device: mean {units.percent(fair['mean'])}, worst tenth "
+        f"{units.percent(fair['worst_decile'])}, spread {units.percent(fair['spread'])}. "
+    )
+    return (
+        "<h2>What devices made of the model</h2>"
+        '<p class="lead">On examples that they hold out and never train on: the last evaluation of each device of the '
+        "last five rounds, of the model as it was sent, before the round's training.</p>"
+        + table(heads, rows)
+        + f'<p class="note">{fairness or ""}Devices that train a narrower model do not evaluate.</p>'
+        + (
+            details("By class of answers", table(("class", "examples", "accuracy"), classes))
+            if classes
+            else ""
+        )
+    )
 
 
 def rounds(rows: Sequence[RoundRow]) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import islice
-from math import isfinite
+from math import fsum, isfinite
 from typing import Any
 
 from slimfleet.coordinator.learning.row import TRAILING, RoundRow
-from slimfleet.coordinator.reporting.outcome import RunRecord
+from slimfleet.coordinator.reporting.outcome import RunRecord, named
 
 __all__ = ["COSTS", "accuracy_last5", "cost_to_reach", "final_accuracy", "summarise", "total"]
 
@@ -99,6 +100,9 @@ def _totals(record: RunRecord) -> dict[str, Any]:
         "participations": total(rows, "completed"),
         "accuracy": _finite(final_accuracy(rows)),
         "accuracy_last5": _finite(accuracy_last5(rows)),
+        "accuracy_from": "server" if record.has_test_data else "devices",
+        "best": None if record.best is None else asdict(record.best),
+        "device_evaluation": record.evaluation,
         "loss": _finite(known_losses[-1] if known_losses else None),
         "uplink_bytes": total(rows, "uplink_bytes"),
         "uplink_bytes_float32": total(rows, "uplink_bytes_float32"),
@@ -110,6 +114,7 @@ def _totals(record: RunRecord) -> dict[str, Any]:
         "predicted_energy_j": _finite(total(rows, "predicted_energy_j")),
         "update_size_error": _finite(rows[-1].size_error if rows else None),
         "energy_source": record.energy_source,
+        "energy_by_phase": _by_phase(record),
         "virtual_time_s": _finite(total(rows, "virtual_time_s")),
         "wall_time_s": _finite(total(rows, "wall_time_s")),
         "budget_violations": sum(record.violations.values()),
@@ -120,6 +125,27 @@ def _totals(record: RunRecord) -> dict[str, Any]:
         "outcomes": dict(record.outcomes),
         "rounds_not_applied": sum(not row.applied for row in rows),
     }
+
+
+def _by_phase(record: RunRecord) -> dict[str, dict[str, Any]]:
+    """Seconds and joules of each phase, how far the joules may be off, and where they come from.
+
+    The joules sum to the run's: `unreported` holds those of devices that were lost, or that tell no phases.
+    """
+    phases: dict[str, dict[str, Any]] = {
+        name: {
+            "energy_j": _finite(phase.energy_j),
+            "uncertainty_j": _finite(phase.uncertainty_j),
+            "time_s": _finite(phase.time_s),
+            "source": named(phase.sources),
+        }
+        for name, phase in record.phases.items()
+    }
+    overall_j = total(record.rows, "energy_j")
+    rest_j = overall_j - fsum(phase.energy_j for phase in record.phases.values())
+    # What is left of a sum in another order is no energy.
+    phases["unreported"] = {"energy_j": _finite(0.0 if abs(rest_j) <= 1e-9 * overall_j else rest_j)}
+    return phases
 
 
 def _finite(value: float | None) -> float | None:

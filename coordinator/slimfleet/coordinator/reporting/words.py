@@ -13,11 +13,13 @@ from slimfleet.coordinator.settings import NO_LIMIT, Budgets
 
 __all__ = [
     "alarms",
+    "best_of",
     "by_class",
     "compared",
     "explain",
     "idle_classes",
     "own_budgets",
+    "phases",
     "reached",
     "tally",
     "why_untrained",
@@ -115,7 +117,18 @@ def score_of(summary: Mapping[str, Any]) -> tuple[str, str]:
     """What a run is judged by, and its value: the accuracy, or the loss of a task without one."""
     if summary["accuracy"] is None and summary["loss"] is not None:
         return "loss, last model", f"{summary['loss']:.4g}"
-    return "accuracy, last five rounds", units.percent(summary["accuracy_last5"])
+    by = " (devices)" if summary["accuracy_from"] == "devices" else ""
+    return f"accuracy, last five rounds{by}", units.percent(summary["accuracy_last5"])
+
+
+def best_of(summary: Mapping[str, Any]) -> str:
+    """The best model in words."""
+    best = summary["best"]
+    if best is None:
+        return units.UNKNOWN
+    score = f"loss {best['loss']:.4g}" if best["accuracy"] is None else units.percent(best["accuracy"])
+    by = "devices" if best["judged_by"] == "devices" else "the server"
+    return f"round {best['round']}: {score} by {by}"
 
 
 def reached(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
@@ -131,6 +144,22 @@ def reached(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
         )
         rows.append((units.percent(ours["accuracy"]), rounds, up, down, joules))
     return rows
+
+
+def phases(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """(phase in words, what it took) for each phase of a round that took time or joules."""
+    return [
+        (_PHASES.get(name, name), phase)
+        for name, phase in summary["energy_by_phase"].items()
+        if phase["energy_j"] or phase.get("time_s")
+    ]
+
+
+_PHASES: Mapping[str, str] = {
+    "startup": "start-up",
+    "idle": "pauses",
+    "unreported": "not reported",
+}
 
 
 def own_budgets(budgets: Budgets) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import inf
 
 from slimfleet.compression import Assignment, Budget, Cost, Payload
 from slimfleet.compression.pruning import IndexMap
@@ -25,6 +26,8 @@ class Dispatch:
     """What the device holds once it has decoded the payload."""
     sent_s: float = 0.0
     """When it was put in flight, by the environment's time."""
+    handed_out_at: float = field(default=inf, compare=False)
+    """By the coordinator's stopwatch; never, where a killed coordinator did."""
 
     @property
     def plan_id(self) -> int:

@@ -94,6 +94,8 @@ class FleetMetrics:
             self._evaluated("train", fmean(losses))
         if event.evaluation is not None:
             self._evaluated("validation", event.evaluation.loss, event.evaluation.accuracy)
+        if event.row.device_loss is not None:
+            self._evaluated("device", event.row.device_loss, event.row.device_accuracy)
         rows = event.state.rows
         self._families.gauge("slimfleet_run_energy_joules").set(fsum(row.energy_j for row in rows))
         self._families.gauge("slimfleet_update_size_error_ratio").set(event.row.size_error)
@@ -119,11 +121,12 @@ class FleetMetrics:
             self._families.counter("slimfleet_budget_violations_total", constraint=listed).inc()
         if answer.report is not None:
             self._spent(label, answer.report.spent, answer.report.source)
-            startup_j = self._plausible(answer.report.startup.energy_j, LARGEST_JOULES)
-            if startup_j is not None:
-                self._families.counter("slimfleet_client_startup_joules_total", device_class=label).inc(
-                    startup_j
-                )
+            for phase, cost in answer.report.phases or ():
+                joules = self._plausible(cost.energy_j, LARGEST_JOULES)
+                if joules is not None:
+                    self._families.counter(
+                        "slimfleet_client_phase_joules_total", device_class=label, phase=phase
+                    ).inc(joules)
         self._transferred(label, "downlink", dispatch.index_map.schema.nbytes, len(dispatch.payload))
         if answer.received_bytes is not None:
             self._transferred(label, "uplink", dispatch.update_map.schema.nbytes, answer.received_bytes)

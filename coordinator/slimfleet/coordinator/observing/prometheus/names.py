@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Literal, get_args
 
 from slimfleet.compression.errors import POLICY_REASONS
-from slimfleet.compression.types import EnergySource
+from slimfleet.compression.types import PHASES, EnergySource
 from slimfleet.compression.wire import REASONS
 from slimfleet.coordinator.observing.events import Phase
 
@@ -22,7 +22,7 @@ MetricKind = Literal["counter", "gauge", "histogram"]
 ClientState = Literal["available", "busy", "ineligible", "offline"]
 RoundOutcome = Literal["completed", "failed"]
 Direction = Literal["uplink", "downlink"]
-Split = Literal["train", "validation"]
+Split = Literal["train", "validation", "device"]
 CLIENT_STATES: tuple[ClientState, ...] = get_args(ClientState)
 
 OTHER = "other"
@@ -136,10 +136,10 @@ METRICS = (
         {"device_class": OPEN, "component": ("compute", "radio"), "source": get_args(EnergySource)},
     ),
     Metric(
-        "slimfleet_client_startup_joules_total",
+        "slimfleet_client_phase_joules_total",
         "counter",
-        "Energy that devices reported for the time before their first step; a part of the compute component",
-        {"device_class": OPEN},
+        "Energy that devices reported, by phase of the round",
+        {"device_class": OPEN, "phase": PHASES},
     ),
     Metric(
         "slimfleet_client_round_energy_joules",
@@ -189,7 +189,7 @@ METRICS = (
         "slimfleet_model_accuracy_ratio",
         "gauge",
         "Accuracy of the global model, 0..1",
-        {"split": ("validation",)},
+        {"split": ("validation", "device")},
         from_zero=False,
     ),
     Metric(

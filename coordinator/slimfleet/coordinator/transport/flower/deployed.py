@@ -23,7 +23,8 @@ from slimfleet.coordinator.observing.events import Observer
 from slimfleet.coordinator.observing.prometheus import serve_metrics
 from slimfleet.coordinator.observing.rounds import RoundsCsv, log_rounds
 from slimfleet.coordinator.reporting import record_of, write_outputs
-from slimfleet.coordinator.reporting.words import own_budgets
+from slimfleet.coordinator.reporting.outputs import BEST_MODEL, LAST_MODEL
+from slimfleet.coordinator.reporting.words import best_of, own_budgets
 from slimfleet.coordinator.settings import read_settings
 from slimfleet.coordinator.transport.flower.run import run
 
@@ -74,10 +75,12 @@ def deployed_server_app(beside: Path) -> ServerApp:
             nothing = why_nothing_was_used(coordinator.state)
             model = coordinator.published() if nothing is None else None
             record = record_of(coordinator, settings.name, "deployed")
-            write_outputs(out, record, None, settings_toml, model)
+            summary = write_outputs(out, record, None, settings_toml, model, coordinator.state.best_model)
             if nothing is not None:
                 raise SlimfleetError(f"{nothing}; no model is published, the other results are in {out}")
-            log.info("%s and %s are written", out / "model.safetensors", out / "report.html")
+            log.info("%s and %s are written", out / LAST_MODEL, out / "report.html")
+            if record.best is not None:
+                log.info("%s is the best model, %s", out / BEST_MODEL, best_of(summary))
 
     return app
 

@@ -67,6 +67,8 @@ class Registrar:
                 self.problems.pop(node, None)
                 self._registry.register(node, said.profile, said.examples, said.startup)
                 self._registry[node].hear(said.condition, self._now_s())
+                round_trip_s = time.monotonic() - self._asked[node]
+                self._registry[node].overhead_s = max(round_trip_s - said.startup.time_s, 0.0)
                 log.info("%s has registered, with %d examples", self._registry.label(node), said.examples)
 
     def awaits(self, nodes: Sequence[int], patience_s: float = PATIENCE_S) -> bool:
