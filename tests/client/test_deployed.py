@@ -101,7 +101,7 @@ def test_threads_are_all_cores_or_what_the_operator_says(node_config: dict[str, 
         ({"profile": "absent.json"}, ["absent.json", "No such file"]),
         ({"meter": "magic"}, ["'magic'", "power-supply"]),
         ({"meter": "simulated"}, ["'simulated'", "none"]),
-        ({"metre": "none"}, ["'metre'", "did you mean 'meter'"]),
+        ({"meters": "none"}, ["'meters'", "did you mean 'meter'"]),
     ],
 )
 def test_what_is_wrong_with_a_node_config_is_named(

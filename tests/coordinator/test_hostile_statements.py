@@ -48,7 +48,7 @@ def test_a_quantity_that_no_device_has_is_refused(claims, phone) -> None:
     [{"time_s": 5e-324}, {"time_s": 1e300}, {"energy_j": 1.7e308}, {"memory_bytes": 2**53}],
 )
 def test_a_report_that_no_round_can_give_is_rejected_and_the_round_goes_on(spent, federate) -> None:
-    federation = federate()
+    federation = federate(selection={"reputation": False})
     first, *others = federation.plan().dispatches
     payload, text = federation.answer(first)
     report = json.loads(text)

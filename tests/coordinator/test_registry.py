@@ -91,7 +91,7 @@ def test_the_wall_clock_passes_by_itself(phone):
     now = [5.0]
     world = WallEnvironment(lambda: now[0])
     assert world.now_s() == 5.0
-    assert not world.advance(5.0, [], 1)
+    assert not world.spent([])
     world.restore(world.to_json())
     assert world.to_json() == {}
 

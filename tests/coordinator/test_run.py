@@ -155,7 +155,9 @@ def test_a_node_that_is_asked_again_is_not_waited_for_again(unregistered, monkey
     monkeypatch.setattr(registering, "REASK_S", 0.0)
     federation, now = unregistered(), [0.0]
     monkeypatch.setattr(registering, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    registrar = registering.Registrar(federation.state.registry, HandGrid(federation, silent={12: inf}))
+    registrar = registering.Registrar(
+        federation.state.registry, HandGrid(federation, silent={12: inf}), lambda: 0.0
+    )
     registrar.ask([11, 12])
     registrar.listen()
     now[0] = 50.0
