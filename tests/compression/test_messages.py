@@ -16,12 +16,13 @@ from slimfleet.compression.messages import (
     MAX_TEXT,
     WRAPPING_BYTES,
     Assignment,
+    EvaluationLimit,
     Registration,
     Training,
     parse,
     text_of,
 )
-from slimfleet.compression.types import PhaseCost, Phases
+from slimfleet.compression.types import Evaluated, PhaseCost, Phases
 
 PROFILE = DeviceProfile(
     name="pi 4",
@@ -52,6 +53,7 @@ ASSIGNMENT = Assignment(
     ),
     training=Training(learning_rate=0.05),
     acknowledged_round=1,
+    evaluation=EvaluationLimit(examples=10, energy_j=0.1),
 )
 REPORT = Report(
     spent=Cost(
@@ -64,6 +66,7 @@ REPORT = Report(
     stopped_by="energy_j",
     accuracy=0.5,
     phases=Phases.of({"train": PhaseCost(time_s=3.0, energy_j=3.0, source="measured", uncertainty_j=0.5)}),
+    evaluated=Evaluated(examples=4, loss_sum=9, correct=3, score_sum=2, by_class=((3, 2), (1, 1))),
 )
 MESSAGES = (REGISTRATION, ASSIGNMENT, REPORT)
 

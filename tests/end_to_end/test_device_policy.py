@@ -189,7 +189,7 @@ def test_a_device_keeps_to_its_policy_over_200_rounds(tmp_path: Path, node_confi
             assert refused == "not_charging" or phone.now_s - phone.unplugged_s <= 1.0
             stopped += bool(refused)
         for each in (coordinator, control):
-            each.step(phone.now_s)
+            each.step()
         assert model_of(coordinator) == model_of(control), f"round {number}"
     assert coordinator.state.totals.failed == dict(expected)
     assert set(expected) == {"battery_low", "not_charging", "too_warm"}

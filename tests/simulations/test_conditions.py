@@ -87,7 +87,7 @@ def test_equal_traces_give_equal_plans_simulated_and_deployed() -> None:
                 for each, plan_id in ((simulated.coordinator, dispatch.plan_id), (deployed, twin.plan_id)):
                     each.receive(plan_id, payload, text_of(report))
         reasons |= {skip.constraint for skip in planned.skipped.values()}
-        deployed.step(world.now_s())
+        deployed.step()
         simulated.step()
     assert reasons >= {"battery_low", "battery", "policy"}
 

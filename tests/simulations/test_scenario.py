@@ -110,7 +110,9 @@ def test_the_baseline_ignores_budgets_and_changes_nothing_else() -> None:
     )
     theirs = baseline_settings(ours)
     assert (theirs.name, theirs.rounds, theirs.seed) == ("baseline", 7, 3)
-    assert theirs.selection == replace(ours.coordinator.selection, policy="uniform", battery_floor=0.0)
+    assert theirs.selection == replace(
+        ours.coordinator.selection, policy="uniform", battery_floor=0.0, reputation=False
+    )
     assert (theirs.planner.policy, theirs.planner.widths, theirs.planner.batch_sizes) == (
         "fixed",
         (1.0,),
@@ -172,7 +174,10 @@ def test_a_scenario_is_frozen() -> None:
         ("[planner]\nnmse = [1.0]", ["planner.nmse.0 = 1.0", "less than 1"]),
         ("[codec]\npreset = 'tiny'", ['codec.preset = "tiny"', "'small', 'fast' or 'portable'"]),
         ("[codec]\ndownlink_bits = 9", ["codec.downlink_bits = 9", "8 or 32"]),
-        ("[selection]\npolicy = 'magic'", ['selection.policy = "magic"', "'uniform' or 'utility'"]),
+        (
+            "[selection]\npolicy = 'magic'",
+            ['selection.policy = "magic"', "'uniform', 'utility' or 'module:object'"],
+        ),
         ("[budget]\nenergy_j = 'soon'", ['budget.energy_j = "soon"', "number"]),
         ("seed = -1\nrounds = 0\n", ["rounds = 0", "(and 1 more)"]),
     ],

@@ -30,6 +30,8 @@ class Registrar:
         self._registry, self._grid, self._now_s = registry, grid, now_s
         self._asked: dict[int, float] = {}
         """Node -> when it was last asked."""
+        self._asked_s: dict[int, float] = {}
+        """The same by the environment's time."""
         self._first_asked: dict[int, float] = {}
         self._pending: dict[str, int] = {}
         """Message id -> the node whose answer is awaited."""
@@ -47,6 +49,7 @@ class Registrar:
         ids = self._grid.push_messages([registration_request(node) for node in due])
         self._pending |= dict(zip(ids, due, strict=True))
         self._asked |= dict.fromkeys(due, now)
+        self._asked_s |= dict.fromkeys(due, self._now_s())
         self._first_asked = dict.fromkeys(due, now) | self._first_asked
 
     def listen(self) -> None:
@@ -67,7 +70,7 @@ class Registrar:
                 self.problems.pop(node, None)
                 self._registry.register(node, said.profile, said.examples, said.startup)
                 self._registry[node].hear(said.condition, self._now_s())
-                round_trip_s = time.monotonic() - self._asked[node]
+                round_trip_s = self._now_s() - self._asked_s[node]
                 self._registry[node].overhead_s = max(round_trip_s - said.startup.time_s, 0.0)
                 log.info("%s has registered, with %d examples", self._registry.label(node), said.examples)
 
