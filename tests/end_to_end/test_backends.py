@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from slimfleet.coordinator import Answer, Coordinator, Event, Planned
+from slimfleet.coordinator import Coordinator, Event, Planned
 from slimfleet.coordinator.transport.flower import run
 from slimfleet.simulations import Scenario, build_fleet, load_scenario, simulate
 from slimfleet.simulations.grids.flower import EngineGrid, fleet_app
@@ -60,17 +60,14 @@ def test_workers_find_the_task_of_an_example_and_learn_the_same_bytes(
 
 
 class KillsAnActor:
-    """Observer that kills the engine's first actor as soon as the first answer of the second round is in."""
+    """Observer that kills the engine's first actor as soon as the work of the second round is given out."""
 
     def __init__(self, engine: RayEngine) -> None:
         self.engine = engine
-        self.round = 0
         self.killed = False
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Planned):
-            self.round = event.round_number
-        if isinstance(event, Answer) and self.round == 2 and not self.killed:
+        if isinstance(event, Planned) and event.round_number == 2:
             ray.kill(self.engine.workers[0])
             self.killed = True
 

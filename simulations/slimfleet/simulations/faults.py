@@ -84,7 +84,7 @@ def _hang(work: Work) -> Sent:
 
 def _late(work: Work) -> Sent:
     deadline_s, spent = work.assignment.budget.deadline_s, work.report.spent
-    late_s = 10 * (spent.time_s if deadline_s is None else deadline_s)
+    late_s = 2 * (spent.time_s if deadline_s is None else deadline_s)
     phases = work.report.phases or Phases.of({})
     waited_s = phases.idle.time_s + late_s - phases.time_s
     phases = replace(phases, idle=replace(phases.idle, time_s=max(waited_s, 0.0)))
