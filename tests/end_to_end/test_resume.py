@@ -31,8 +31,10 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
     return of
 
 
-@pytest.mark.parametrize("mode", ["waiting", "over-selection", "asynchronous"])
-@pytest.mark.parametrize("when", ["between", "within"])
+@pytest.mark.parametrize(
+    ("when", "mode"),
+    [("between", "waiting"), ("within", "over-selection"), ("within", "asynchronous")],
+)
 def test_a_killed_run_resumes_to_the_same_model_bytes(
     when: str,
     mode: str,
