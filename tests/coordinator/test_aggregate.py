@@ -1,28 +1,12 @@
 import numpy as np
 import pytest
+from four_rows import SCHEMA, TENSORS, map_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from slimfleet.compression import ModelSchema, PayloadError
 from slimfleet.compression.pruning import ChannelGroup, IndexMap, Member, index_map
 from slimfleet.coordinator.learning.aggregate import CoverageMean
-
-TENSORS = {
-    "weight": np.zeros((4, 3), np.float32),
-    "running": np.zeros(4, np.float32),
-    "count": np.zeros((), np.int64),
-    "byte": np.zeros(4, np.uint8),
-    "flag": np.zeros(4, np.bool_),
-}
-SCHEMA = ModelSchema.of(TENSORS, ["weight"])
-ROWS = np.arange(4).reshape(4, 1)
-GROUP = ChannelGroup(
-    name="rows", size=4, members=tuple(Member(n, 0, ROWS) for n in ("weight", "running", "byte", "flag"))
-)
-
-
-def map_of(*rows: int) -> IndexMap:
-    return index_map(SCHEMA, [GROUP], {"rows": np.array(rows)})
 
 
 def change(where: IndexMap, value: float, count: int = 0) -> dict[str, np.ndarray]:

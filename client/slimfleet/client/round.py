@@ -35,10 +35,6 @@ from slimfleet.compression.training import prepared, shuffled
 from slimfleet.compression.types import Evaluated
 from slimfleet.compression.wire import Envelope
 
-FORWARD_SHARE = 1 / 3
-"""Of the work of a training step, that of its forward pass: the gradients of activations and of weights cost as much
-each (measured: 2.95 to 3.00)."""
-
 
 def run_round(
     workbench: Workbench,
@@ -111,7 +107,7 @@ def _evaluate(
     limit = assignment.evaluation
     if limit is None or data.held_out is None:
         return None
-    flops = FORWARD_SHARE * sub.work.flops_per_example
+    flops = sub.work.forward_flops_per_example
     rng = np.random.default_rng((assignment.training.seed, assignment.plan_id, 2))
     places = rng.permutation(len(data.held_out))[: limit.examples]
     begun_j = before_j = ledger.balance().energy_j

@@ -7,9 +7,10 @@ al. 2022, arXiv 2106.06639). Both are these rules over one state: nothing else k
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil, inf
+from math import inf
 from typing import TYPE_CHECKING, Literal
 
+from slimfleet.coordinator.quantile import nearest_rank
 from slimfleet.coordinator.settings import CoordinatorSettings, PacingSettings
 
 if TYPE_CHECKING:
@@ -60,8 +61,7 @@ def closes_s(pacing: PacingSettings, now_s: float, predicted_s: Sequence[float])
     """The deadline of a round whose devices are given work now and take so long, as predicted; inf for none."""
     if pacing.mode == "asynchronous" or pacing.deadline == "none" or not predicted_s:
         return inf
-    place = max(ceil(pacing.deadline_quantile * len(predicted_s)), 1) - 1
-    return now_s + pacing.deadline_factor * sorted(predicted_s)[place]
+    return now_s + pacing.deadline_factor * nearest_rank(predicted_s, pacing.deadline_quantile)
 
 
 def too_late(settings: CoordinatorSettings, staleness: int, updates: int) -> tuple[Unused, str] | None:

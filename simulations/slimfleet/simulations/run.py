@@ -123,10 +123,10 @@ def _run(
     return record, coordinator
 
 
-def _begun(coordinator: Coordinator, world: VirtualWorld, node: int) -> Moment:
-    """When a device begins what it is sent: at its dispatch, also where a resumed run sends that again."""
-    sent = (each.sent_s for each in coordinator.state.in_flight.values() if each.node == node)
-    return world.moment(node, next(sent, world.now_s()))
+def _begun(coordinator: Coordinator, world: VirtualWorld, nodes: Sequence[int]) -> dict[int, Moment]:
+    """When devices begin what they are sent: at its dispatch, also where a resumed run sends that again."""
+    sent_s = {each.node: each.sent_s for each in coordinator.state.in_flight.values()}
+    return {node: world.moment(node, sent_s.get(node, world.now_s())) for node in nodes}
 
 
 def _engine(scenario: Scenario, devices: Path, backend: Backend) -> Engine:

@@ -9,7 +9,7 @@ et al. 2017, alg. 1).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -50,9 +50,7 @@ class CoverageMean:
         self._kinds = {t.name: t.kind for t in schema.tensors}
         self._sum = {t.name: np.zeros(t.shape, np.int64) for t in schema.tensors}
         self._weight = {t.name: np.zeros(t.shape, np.int64) for t in schema.tensors}
-        self._unset = {
-            t.name: where for t in schema.of_kind("buffer") if model and (where := unset(model[t.name])).any()
-        }
+        self._unset = unset_buffers(schema, model)
         self._examples = 0
         self._share = HEADROOM / max(most_updates, 1)
         self._most = most_updates
@@ -70,9 +68,8 @@ class CoverageMean:
         weight = max(examples // self._lot, 1)
         update = {name: self._cut(name, values, weight) for name, values in update.items()}
         for name, values in update.items():
-            largest = float(np.max(np.abs(values.astype(np.float64)), initial=0.0))
-            # Written so that NaN fails too.
-            if not weight * (largest * 2.0 ** fraction_bits(self._kinds[name]) + 1) <= self._share:
+            bits = fraction_bits(self._kinds[name])
+            if (largest := overflowing(values, bits, self._share, weight)) is not None:
                 raise PayloadError(
                     "norm",
                     f"tensor {name!r}: values up to {largest:.3g} from {examples} examples overflow the sum",
@@ -107,14 +104,34 @@ class CoverageMean:
 
     def covered(self) -> float:
         """Share of the elements that at least one device trained, 0..1."""
-        trained = sum(int(np.count_nonzero(weight)) for weight in self._weight.values())
-        return trained / max(sum(weight.size for weight in self._weight.values()), 1)
+        return share_covered(self._weight)
 
     def _cut(self, name: str, values: NDArray[Any], weight: int) -> NDArray[Any]:
         if self._kinds[name] != "buffer":
             return values
         room = 0.999 * self._share / weight / 2.0**FRACTION_BITS
         return np.clip(values.astype(np.float64), -room, room)
+
+
+def unset_buffers(schema: ModelSchema, model: Tensors | None) -> Mapping[str, NDArray[np.bool_]]:
+    """Where buffers of `model` are NaN or infinite, full shapes; those alone that are so somewhere."""
+    if not model:
+        return {}
+    return {t.name: where for t in schema.of_kind("buffer") if (where := unset(model[t.name])).any()}
+
+
+def overflowing(values: NDArray[Any], bits: int, share: float, weight: int = 1) -> float | None:
+    """The largest magnitude of `values`, where integers of so many binary `bits` times `weight` take more than `share`
+    of the sum; None where they do not."""
+    largest = float(np.max(np.abs(values.astype(np.float64)), initial=0.0))
+    # Written so that NaN overflows too.
+    return None if weight * (largest * 2.0**bits + 1) <= share else largest
+
+
+def share_covered(counts: Tensors) -> float:
+    """Share of the elements whose count, or weight, is not zero; 0..1."""
+    trained = sum(int(np.count_nonzero(count)) for count in counts.values())
+    return trained / max(sum(count.size for count in counts.values()), 1)
 
 
 def fraction_bits(kind: TensorKind) -> int:

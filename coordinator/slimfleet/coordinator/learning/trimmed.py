@@ -17,9 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimfleet.compression import ModelSchema, PayloadError, Tensors
-from slimfleet.compression.difference import unset
 from slimfleet.compression.pruning import IndexMap
-from slimfleet.coordinator.learning.aggregate import HEADROOM, fraction_bits, units
+from slimfleet.coordinator.learning.aggregate import (
+    HEADROOM,
+    fraction_bits,
+    overflowing,
+    share_covered,
+    units,
+    unset_buffers,
+)
 
 
 class TrimmedMean:
@@ -37,9 +43,7 @@ class TrimmedMean:
         self._kinds = {t.name: t.kind for t in schema.tensors}
         self._sum = {t.name: np.zeros(t.shape, np.int64) for t in schema.tensors}
         self._count = {t.name: np.zeros(t.shape, np.int32) for t in schema.tensors}
-        self._unset = {
-            t.name: where for t in schema.of_kind("buffer") if model and (where := unset(model[t.name])).any()
-        }
+        self._unset = unset_buffers(schema, model)
         self._trim, self._most = trim, most_updates
         self._share = HEADROOM / max(most_updates, 1)
         slots = int(self._trimmed(np.array(most_updates)))
@@ -61,9 +65,8 @@ class TrimmedMean:
             raise ValueError(f"this mean was made for {self._most} updates, here is one more")
         values = {name: self._cut(name, _plain(each)) for name, each in update.items()}
         for name, each in values.items():
-            largest = float(np.max(np.abs(each.astype(np.float64)), initial=0.0))
-            # Written so that NaN fails too.
-            if not largest * 2.0 ** fraction_bits(self._kinds[name]) + 1 <= self._share:
+            bits = fraction_bits(self._kinds[name])
+            if (largest := overflowing(each, bits, self._share)) is not None:
                 raise PayloadError("norm", f"tensor {name!r}: values up to {largest:.3g} overflow the sum")
         index_map.add_into(self._sum, {name: units(each, self._kinds[name]) for name, each in values.items()})
         index_map.add_scalar(self._count, 1)
@@ -101,8 +104,7 @@ class TrimmedMean:
 
     def covered(self) -> float:
         """Share of the elements that at least one device trained, 0..1."""
-        trained = sum(int(np.count_nonzero(count)) for count in self._count.values())
-        return trained / max(sum(count.size for count in self._count.values()), 1)
+        return share_covered(self._count)
 
     def _trimmed(self, count: NDArray[Any]) -> NDArray[np.int32]:
         """How many values of so many are left out at each end."""

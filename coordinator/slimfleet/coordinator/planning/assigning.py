@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -31,7 +31,7 @@ MEMORY_SHARE = 0.8
 system; larger devices have more to spare."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Assigner:
     """Gives work to devices in one round. Reasons are noted in the registry."""
 
@@ -45,8 +45,6 @@ class Assigner:
     dispatches: list[Dispatch] = field(default_factory=list)
     skipped: dict[int, Skip] = field(default_factory=dict)
     """Node -> the constraint that left it without a plan."""
-    _most: list[int] = field(default_factory=list)
-    """Examples that one device may evaluate, once it is known."""
 
     def assign(self, statuses: Mapping[int, Condition], most: int) -> None:
         """Go down the selected order until `most` devices have a plan; the others on the way are skipped."""
@@ -183,13 +181,19 @@ class Assigner:
 
     def _evaluation(self, record: DeviceRecord, plan: Plan, predicted: Cost) -> EvaluationLimit | None:
         """What a device may evaluate: nothing of a narrower model, which is not the global one."""
-        share = self.settings.evaluation.on_devices
-        if not share or plan.width < 1.0 or not self.settings.is_evaluated(self._round):
+        if (
+            not self.settings.evaluation.on_devices
+            or plan.width < 1.0
+            or not self.settings.is_evaluated(self._round)
+        ):
             return None
-        if not self._most:
-            self._most.append(most_evaluated(share, (each.examples for each in self.registry)))
         work = self.cost_model.works[plan.width]
-        return evaluation_limit(self.settings, record.profile, work, predicted, self._most[0])
+        return evaluation_limit(self.settings, record.profile, work, predicted, self._most_evaluated)
+
+    @cached_property
+    def _most_evaluated(self) -> int:
+        share = self.settings.evaluation.on_devices
+        return most_evaluated(share, (each.examples for each in self.registry))
 
 
 def plan_id(seed: int, round_number: int, node: int) -> int:

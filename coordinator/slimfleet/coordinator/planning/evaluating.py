@@ -26,8 +26,7 @@ def evaluation_limit(
     to hold of the round as it was. None where not one example fits.
     """
     energy_j = settings.evaluation.energy_share * predicted.energy_j / (1.0 + settings.planner.margin)
-    # A forward pass is a third of a training step.
-    example_j = profile.train_w * work.flops_per_example / profile.train_flops_per_s / 3
+    example_j = profile.train_w * work.forward_flops_per_example / profile.train_flops_per_s
     examples = most if example_j <= 0 else int(min(energy_j / example_j, most))
     return EvaluationLimit(examples=examples, energy_j=energy_j) if examples >= 1 else None
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil, inf
+from math import inf
 from statistics import median, median_low
 
+from slimfleet.coordinator.quantile import nearest_rank
 from slimfleet.coordinator.receiving.checks import LARGEST_EXAMPLES, Norms
 from slimfleet.coordinator.settings import ServerSettings
 
@@ -118,12 +119,11 @@ def norms_at(norms: Sequence[Norms], quantile: float) -> Norms:
     """
     if quantile == 1 or len(norms) < ENOUGH_DEVICES:
         return multiple(1.0, None)
-    place = max(ceil(quantile * len(norms)), 1) - 1
     return multiple(
         1.0,
         Norms(
-            weights=sorted(each.weights for each in norms)[place],
-            statistics=sorted(each.statistics for each in norms)[place],
+            weights=nearest_rank((each.weights for each in norms), quantile),
+            statistics=nearest_rank((each.statistics for each in norms), quantile),
         ),
     )
 

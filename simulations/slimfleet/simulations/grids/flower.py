@@ -151,15 +151,18 @@ class Engine(Protocol):
 class EngineGrid(Grid):
     """Flower's view of an engine: a fixed set of nodes, messages out, answers in.
 
-    `moment` tells when, in virtual time, the device of a node begins to work on what it is sent; by default all begin
-    at the begin of virtual time.
+    `moments` tells when, in virtual time, the devices of some nodes begin to work on what they are sent now; those that
+    it leaves out begin at the begin of virtual time.
     """
 
     def __init__(
-        self, nodes: Iterable[int], engine: Engine, moment: Callable[[int], Moment] = lambda node: BEGIN
+        self,
+        nodes: Iterable[int],
+        engine: Engine,
+        moments: Callable[[Sequence[int]], Mapping[int, Moment]] = lambda nodes: {},
     ) -> None:
         identify_process()
-        self._moment = moment
+        self._moments = moments
         self._nodes = list(nodes)
         self._engine = engine
         self._run = Run.create_empty(RUN_ID)
@@ -196,8 +199,9 @@ class EngineGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Hand messages to the engine; the ids returned are what `pull_messages` takes."""
         batch = list(messages)
+        moments = self._moments([message.metadata.dst_node_id for message in batch])
         for message in batch:
-            message.content[MOMENT] = _record_of(self._moment(message.metadata.dst_node_id))
+            message.content[MOMENT] = _record_of(moments.get(message.metadata.dst_node_id, BEGIN))
         ids = [give_id(message) for message in batch]
         self._engine.submit(batch)
         return ids

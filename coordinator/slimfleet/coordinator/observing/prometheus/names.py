@@ -32,8 +32,6 @@ OPEN: tuple[str, ...] = ()
 """Values that are only known at run time; the exporter bounds their number."""
 
 TASK_OUTCOMES = ("ok", "dropout", "timeout", "late", "stale", "refused", "rejected", "error")
-OUTCOME_OF: Mapping[str, str] = MappingProxyType(dict.fromkeys(POLICY_REASONS, "refused"))
-"""Words of the coordinator that mean the same outcome."""
 
 CONSTRAINTS = (
     "energy_j",
