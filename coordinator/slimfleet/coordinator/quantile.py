@@ -9,6 +9,6 @@ __all__ = ["nearest_rank"]
 
 
 def nearest_rank(values: Iterable[float], quantile: float) -> float:
-    """The least of `values`, of which there is at least one, that the share `quantile` (0..1) of them does not exceed."""
+    """The least of `values`, one at least, that the share `quantile` (0..1) of them does not exceed."""
     ordered = sorted(values)
     return ordered[max(ceil(quantile * len(ordered)), 1) - 1]

@@ -13,7 +13,7 @@ from slimfleet.coordinator.registry import DeviceRecord
 
 
 def sits_out(record: DeviceRecord, seed: int, round_number: int) -> Skip | None:
-    """Why a device is not asked in this round, if it is not: a draw of its own, whichever policy selects.
+    """Why a device sits out this round; None where it may take part. The draw does not depend on the selection policy.
 
     Nothing is drawn for a device that has no rejection.
     """
