@@ -152,6 +152,12 @@ CASES: Mapping[str, Case] = {
 
 EIGHT_BITS = "quantise: weights=8, activations=8"
 
+
+def eight_bits(case: Case) -> str:
+    """Eight bits for weights and activations; batch normalisations are folded, where the model has any."""
+    return f"{EIGHT_BITS}; fold" if "fold" in case.recipe else EIGHT_BITS
+
+
 PEERS: Mapping[str, tuple[str, ...]] = {
     "nncodec": ("lenet-300-100", "lenet-5", "mobilenet", "resnet20", "speech-gru"),
     "torch_pruning": ("lenet-5", "resnet20"),

@@ -11,7 +11,7 @@ from typing import Any
 from slimfleet.compression.model.central import Progress
 
 from .alone import MINUTES, RECIPES, TARGETS, alone, together
-from .cases import ALONE, CASES, EIGHT_BITS, PEERS, Case
+from .cases import ALONE, CASES, PEERS, Case, eight_bits
 from .recipes import applied
 from .trained import trained
 
@@ -43,7 +43,7 @@ def jobs(seeds: Sequence[int], folder: Path, progress: Progress) -> Iterator[Job
     for seed in seeds:
         for case in CASES.values():
             yield _recipe("recipes", case, seed, case.recipe, folder, progress)
-            yield _recipe("eight_bits", case.itself(), seed, EIGHT_BITS, folder, progress)
+            yield _recipe("eight_bits", case.itself(), seed, eight_bits(case), folder, progress)
         for peer, names in PEERS.items():
             for name in names:
                 yield peer_job(peer, CASES[name], seed, folder, progress)

@@ -33,7 +33,8 @@ def page(found: Mapping[str, Any], versions: Sequence[str]) -> str:
         INTRODUCTION,
         "## Recipes against targets\n\n" + _recipes(found["recipes"].get("", {})),
         "## 8 bits for weights and activations, without training\n\n"
-        f"`{EIGHT_BITS}`; targets: size 0.26, 0.3 points.\n\n" + _eight_bits(found["eight_bits"].get("", {})),
+        f"`{EIGHT_BITS}`, then `fold` where the model has batch normalisations; targets: size 0.26, 0.3 points.\n\n"
+        + _eight_bits(found["eight_bits"].get("", {})),
         *_peers(found["peers"]),
         "## Each technique by itself\n\n" + _alone(found["alone"], found["together"].get("", {})),
         "## How the models were trained\n\n" + _trainings(),
