@@ -156,7 +156,7 @@ def test_a_node_that_is_asked_again_is_not_waited_for_again(unregistered, monkey
     federation, now = unregistered(), [0.0]
     monkeypatch.setattr(registering, "time", SimpleNamespace(monotonic=lambda: now[0]))
     registrar = registering.Registrar(
-        federation.state.registry, HandGrid(federation, silent={12: inf}), lambda: 0.0
+        federation.state.registry, HandGrid(federation, silent={12: inf}), lambda: 0.0, federation.take
     )
     registrar.ask([11, 12])
     registrar.listen()

@@ -12,8 +12,7 @@ from slimfleet.compression.errors import POLICY_REASONS
 from slimfleet.compression.foreign_text import foreign_text
 from slimfleet.compression.messages import Registration, Spent, parse, text_of
 from slimfleet.compression.wire import REASONS
-from slimfleet.coordinator.coordinator import Coordinator
-from slimfleet.coordinator.receiving.answer import Answer
+from slimfleet.coordinator.entries import Failed, Received
 from slimfleet.coordinator.receiving.checks import is_plausible
 from slimfleet.coordinator.sending.dispatch import Dispatch
 
@@ -71,20 +70,20 @@ def train_messages(dispatches: tuple[Dispatch, ...]) -> list[Message]:
     return messages
 
 
-def deliver(coordinator: Coordinator, plan_id: int, reply: Message) -> Answer:
-    """Pass the reply to one dispatch to the coordinator, as an answer or a failure."""
+def entry_of(plan_id: int, reply: Message) -> Received | Failed:
+    """What the reply to one dispatch says: an answer, or that there is none and why."""
     if reply.has_error():
         reason = TRANSPORT_ERRORS.get(reply.error.code, "error")
-        return coordinator.fail(plan_id, reason, _said(reply.error))
+        return Failed(plan_id=plan_id, reason=reason, message=_said(reply.error))
     content = reply.content
     try:
         if "refusal" in content.config_records:
-            return _refused(coordinator, plan_id, content.config_records["refusal"])
+            return _refused(plan_id, content.config_records["refusal"])
         payload = content.array_records["update"]["payload"].data
         report = str(content.config_records["report"]["json"])
     except KeyError as missing:
-        return coordinator.fail(plan_id, "incomplete", f"the answer has no {missing}")
-    return coordinator.receive(plan_id, payload, report)
+        return Failed(plan_id=plan_id, reason="incomplete", message=f"the answer has no {missing}")
+    return Received(plan_id=plan_id, report=report, payload=payload)
 
 
 def time_told(reply: Message) -> float | None:
@@ -119,16 +118,17 @@ def _said(error: Error) -> str:
     return plain(error.reason or "") or SILENT.get(error.code, f"error {error.code}, without a word why")
 
 
-def _refused(coordinator: Coordinator, plan_id: int, refusal: ConfigRecord) -> Answer:
+def _refused(plan_id: int, refusal: ConfigRecord) -> Failed:
     reason, message = str(refusal["reason"]), plain(str(refusal["message"]))
     spent = None
     if "spent" in refusal:
         try:
             spent = parse(Spent, str(refusal["spent"]))
         except PayloadError as error:
-            return coordinator.fail(plan_id, "refused", f"{message} ({plain(str(error))})")
+            return Failed(plan_id=plan_id, reason="refused", message=f"{message} ({plain(str(error))})")
         message += f" (by then {spent.cost.energy_j:.3g} J in {spent.cost.time_s:.3g} s)"
-    return coordinator.fail(plan_id, reason if reason in REFUSALS else "refused", message, spent)
+    known = reason if reason in REFUSALS else "refused"
+    return Failed(plan_id=plan_id, reason=known, message=message, spent=spent)
 
 
 def _record(payload: Payload) -> ArrayRecord:

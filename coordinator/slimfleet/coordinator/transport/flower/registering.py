@@ -10,6 +10,7 @@ from math import inf
 from flwr.serverapp import Grid
 
 from slimfleet.compression import PayloadError
+from slimfleet.coordinator.entries import Registered
 from slimfleet.coordinator.registry import Registry
 from slimfleet.coordinator.transport.flower.messages import registration_in, registration_request
 
@@ -26,8 +27,11 @@ log = logging.getLogger(__name__)
 class Registrar:
     """Takes the nodes of a grid into a registry. No call waits for an answer."""
 
-    def __init__(self, registry: Registry, grid: Grid, now_s: Callable[[], float]) -> None:
-        self._registry, self._grid, self._now_s = registry, grid, now_s
+    def __init__(
+        self, registry: Registry, grid: Grid, now_s: Callable[[], float], take: Callable[[Registered], object]
+    ) -> None:
+        """`take` adds a device to the registry."""
+        self._registry, self._grid, self._now_s, self._take = registry, grid, now_s, take
         self._asked: dict[int, float] = {}
         """Node -> when it was last asked."""
         self._asked_s: dict[int, float] = {}
@@ -68,10 +72,8 @@ class Registrar:
                 log.warning("a device (node %d) could not register: %s", node, error)
             else:
                 self.problems.pop(node, None)
-                self._registry.register(node, said.profile, said.examples, said.startup)
-                self._registry[node].hear(said.condition, self._now_s())
-                round_trip_s = self._now_s() - self._asked_s[node]
-                self._registry[node].overhead_s = max(round_trip_s - said.startup.time_s, 0.0)
+                overhead_s = max(self._now_s() - self._asked_s[node] - said.startup.time_s, 0.0)
+                self._take(Registered(node=node, said=said, overhead_s=overhead_s))
                 log.info("%s has registered, with %d examples", self._registry.label(node), said.examples)
 
     def awaits(self, nodes: Sequence[int], patience_s: float = PATIENCE_S) -> bool:
