@@ -102,10 +102,10 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def sync(folder: Path) -> None:
-    """Make the names in a folder survive a power cut, where the file system supports it."""
+def sync(path: Path) -> None:
+    """Make a file's bytes, or a folder's names, survive a power cut, where the file system supports it."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

@@ -55,14 +55,12 @@ class Journal:
         self._path, self._durable = path, durable
         self._checksum = (after or START).checksum
         with naming(path):
-            self._file: BinaryIO = path.open("wb" if after is None else "r+b")
             if after is None:
-                self._file.write(MAGIC)
+                path.write_bytes(MAGIC)
             else:
-                self._file.truncate(after.end)
-                self._file.seek(after.end)
-            self._flush()
+                os.truncate(path, after.end)
             if durable:
+                sync(path)
                 sync(path.parent)
 
     def add(self, text: str, body: bytes = b"") -> None:
@@ -70,19 +68,14 @@ class Journal:
         content = text.encode()
         lengths = LENGTHS.pack(len(content), len(body))
         checksum = _checksum(self._checksum, lengths, content, body)
-        with naming(self._path):
-            self._file.write(b"".join((lengths, CHECKSUM.pack(checksum), content, body)))
-            self._flush()
+        # Opened anew each time: nothing has to be let go of, however the run ends.
+        with naming(self._path), self._path.open("r+b") as file:
+            file.seek(0, os.SEEK_END)
+            file.write(b"".join((lengths, CHECKSUM.pack(checksum), content, body)))
+            file.flush()
+            if self._durable:
+                os.fsync(file.fileno())
         self._checksum = checksum
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
-
-    def _flush(self) -> None:
-        self._file.flush()
-        if self._durable:
-            os.fsync(self._file.fileno())
 
 
 def records(path: Path) -> Iterator[Record]:

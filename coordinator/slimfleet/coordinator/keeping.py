@@ -70,8 +70,6 @@ class Keeper:
         if self._root is None:
             return None
         saved = save_checkpoint(self._root, self._coordinator.state, self._coordinator.environment)
-        if self._journal is not None:
-            self._journal.close()
         self._journal = Journal(saved.folder / JOURNAL, self._durable)
         return saved
 
