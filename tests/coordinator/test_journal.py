@@ -246,15 +246,16 @@ def test_a_torn_journal_costs_its_last_answer_and_one_line(federate, tmp_path, c
     assert "bytes are left out" in line
 
 
-def test_a_model_that_is_not_the_one_that_was_sent_ends_the_journal(federate, tmp_path, caplog):
+@pytest.mark.parametrize(("bits", "said"), [(8, "is not the one that it was sent"), (32, "no versions")])
+def test_a_model_that_is_not_the_one_that_was_sent_ends_the_journal(federate, tmp_path, caplog, bits, said):
     """Another encoder, or another setting of it: what devices hold cannot be told from the journal."""
     clock = Clock()
-    dead, next_ = deployed(federate, clock), deployed(federate, clock, codec={"downlink_bits": 32})
+    dead, next_ = deployed(federate, clock), deployed(federate, clock, codec={"downlink_bits": bits})
     with pytest.raises(Killed):
         run(dead.coordinator, HandGrid(dead), tmp_path, [killed_after(2)])
     kept(next_, tmp_path)
     assert next_.state.in_flight == {}
-    assert "is not the one that it was sent" in caplog.text
+    assert said in caplog.text
     assert len(next_.state.registry) == 4
 
 

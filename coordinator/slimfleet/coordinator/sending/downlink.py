@@ -57,7 +57,12 @@ class Downlink:
         return self._snapshot is not None
 
     def publish(self) -> Snapshot:
-        """This round's version; made when first needed, since a round in plain float32 needs none."""
+        """This round's version; made when first needed, since a round in plain float32 needs none.
+
+        Raises ValueError where models are sent in float32, of which there are no versions.
+        """
+        if self._bits == FLOAT32_BITS:
+            raise ValueError("models are sent in float32, and have no versions")
         if self._snapshot is None:
             self._snapshot = self.versions.publish(self.round_number, self.tensors)
         return self._snapshot
