@@ -55,7 +55,7 @@ $(BIN)/pip:
 	  exit 1; } >&2
 
 # The measurements behind docs/results; minutes, not part of the tests.
-.PHONY: bench-quickstart bench-fashion bench-memory bench-tasks bench-accuracy bench-rounds bench-robust
+.PHONY: bench-quickstart bench-fashion bench-memory bench-tasks bench-accuracy bench-rounds bench-robust bench-kills
 bench-quickstart: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/quickstart.py docs/results
 
@@ -83,6 +83,10 @@ bench-accuracy: $(VENV)/.installed-dev
 # Hostile devices against each way to aggregate. Goes on where it was interrupted; ARGS="--seeds 0" for a third of it.
 bench-robust: $(VENV)/.installed-dev
 	PYTHONPATH=tests/benchmarks OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/robust.py docs/results $(ARGS)
+
+# Runs killed at thirty drawn moments, resumed and compared. Goes on where it was interrupted; ARGS="--moments 4" for a part.
+bench-kills: $(VENV)/.installed-dev
+	PYTHONPATH=tests/benchmarks OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/kills.py docs/results $(ARGS)
 
 # Coverage-guided fuzzing of the decoder with sanitisers; needs clang. `make fuzz-corpus` keeps what it found for the tests.
 SECONDS ?= 60

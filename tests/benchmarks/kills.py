@@ -268,7 +268,7 @@ def page(results: Sequence[tuple[Moment, Found]], keep: Path) -> str:
             "",
             f"Written by `make bench-kills` ({when()}). A run of the scenario `digits` is killed by SIGKILL, it and",
             "its process group, at a moment drawn uniformly (seed 0) between the first round's plan and",
-            "the last checkpoint. `--resume` takes it up; every third resumption is killed too, and taken up again. *The same*:",
+            "the last checkpoint. `--resume` takes it up; every third resumption is killed too. *The same*:",
             "the last and the best model are those of a run that was left alone, byte for byte, and so are "
             + ", ".join(f"`{name}`" for name in COMPARED)
             + " in `summary.json`; the outcomes",
