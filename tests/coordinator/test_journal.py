@@ -259,6 +259,31 @@ def test_a_model_that_is_not_the_one_that_was_sent_ends_the_journal(federate, tm
     assert len(next_.state.registry) == 4
 
 
+def test_a_damaged_checkpoint_costs_no_answer_of_its_round(federate, tmp_path):
+    """The journal of the one before leads to where it was."""
+    clock = Clock()
+    whole, dead, last = (deployed(federate, clock, state=name) for name in ("whole", "devices", "devices"))
+    run(whole.coordinator, HandGrid(whole), None)
+    with pytest.raises(Killed):
+        run(dead.coordinator, HandGrid(dead), tmp_path, [killed_after(9)])
+    (checkpoints(tmp_path / "checkpoint")[-1] / "state.json").write_text("{")
+    grid = HandGrid(last)
+    run(last.coordinator, grid, tmp_path)
+    assert sorted(grid.worked) == sorted(last.devices), "only the third round is asked for again"
+    assert last.state_bytes() == whole.state_bytes()
+
+
+def test_an_entry_of_a_deployment_is_on_the_disk_before_it_takes_effect(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(os.fstat(handle).st_size))
+    durable, quick = (Journal(tmp_path / str(kind), kind) for kind in (True, False))
+    flushed.clear()
+    durable.add("entry")
+    assert flushed == [(tmp_path / "True").stat().st_size]
+    quick.add("entry")
+    assert len(flushed) == 1
+
+
 def test_each_step_begins_the_journal_anew(federate, tmp_path):
     federation, sizes = deployed(federate, Clock()), []
 
