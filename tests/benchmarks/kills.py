@@ -3,7 +3,7 @@
     python tests/benchmarks/kills.py docs/results
 
 writes `kills.md` there. What has been found is kept in a folder, so that a second call goes on where the first was
-interrupted; `--moments 4` for a part, which is printed instead.
+interrupted; `--moments 4` for a part; without a folder the page is printed.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ COMMON = {
     "selection.per_round": "10",
     "planner.widths": "[1.0, 0.5]",
     "run.workers": "2",
+    "run.device_timeout_s": "3600.0",
 }
 MODES: Mapping[str, Mapping[str, str]] = {
     "synchronous": {"pacing.surplus": "5"},
@@ -229,7 +230,7 @@ def main() -> None:
             print(moment.number, moment.mode, moment.backend, result, flush=True)
     results = [(each, Found(**known[str(each.number)])) for each in moments(options.moments)]
     text = page(results, options.keep)
-    if options.folder is None or options.moments < MOMENTS:
+    if options.folder is None:
         print(text)
     else:
         write_atomically(options.folder / "kills.md", text.encode())
@@ -267,8 +268,9 @@ def page(results: Sequence[tuple[Moment, Found]], keep: Path) -> str:
             "# Killed runs",
             "",
             f"Written by `make bench-kills` ({when()}). A run of the scenario `digits` is killed by SIGKILL, it and",
-            "its process group, at a moment drawn uniformly (seed 0) between the first round's plan and",
-            "the last checkpoint. `--resume` takes it up; every third resumption is killed too. *The same*:",
+            f"its process group, at {len(results)} moments, each drawn uniformly (seed {SEED}) between the",
+            "plan of the first round and the last checkpoint. `--resume` takes it up; every third resumption is killed too.",
+            "*The same*:",
             "the last and the best model are those of a run that was left alone, byte for byte, and so are "
             + ", ".join(f"`{name}`" for name in COMPARED)
             + " in `summary.json`; the outcomes",
