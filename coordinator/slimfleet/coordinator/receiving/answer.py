@@ -92,15 +92,15 @@ def failed(dispatch: Dispatch, reason: str, message: str, spent: Spent | None = 
 def judged(
     dispatch: Dispatch,
     payload: bytes,
-    report_text: str,
+    said: str | Report,
     bounds: FleetBounds,
     model: Tensors,
     trip: RoundTrip,
 ) -> tuple[Answer, Tensors | None]:
     """Check what came for `dispatch`. Returns the answer, and the decoded update where it is acceptable.
 
-    `model` is the global model (full shapes) that the update moves; `trip` times the transfers.
-    Nothing that a device sends makes this raise.
+    `said` is the report, as text or parsed already; `model` the global model (full shapes) that the update moves;
+    `trip` times the transfers. Nothing that a device sends makes this raise.
     """
     size = len(payload)
     report: Report | None = None
@@ -120,7 +120,7 @@ def judged(
         )
 
     try:
-        parsed = parse(Report, report_text)
+        parsed = said if isinstance(said, Report) else parse(Report, said)
         check_report(parsed, dispatch.assignment, uplink_bytes=size, downlink_bytes=len(dispatch.payload))
         parsed = timed(parsed, trip)
         report, broken = parsed, tuple(broken_constraints(parsed.spent, dispatch.limits))
