@@ -16,6 +16,7 @@ from slimfleet.coordinator.receiving.checks import (
     check_report,
     check_variances,
     decoded_update,
+    is_over,
     is_plausible,
     norms_of,
 )
@@ -54,7 +55,7 @@ class Answer:
     received_bytes: int | None = None
     """Size of the payload; None where none came."""
     broken: tuple[str, ...] = ()
-    """Constraints of the budget that the spent cost exceeds."""
+    """Constraints of the budget that the spent cost exceeds; `evaluation_j` is the limit on evaluating."""
     norms: Norms | None = None
     """Of the update, where it could be decoded, whether or not it is used."""
     staleness: int = 0
@@ -124,6 +125,8 @@ def judged(
         check_report(parsed, dispatch.assignment, uplink_bytes=size, downlink_bytes=len(dispatch.payload))
         parsed = timed(parsed, trip)
         report, broken = parsed, tuple(broken_constraints(parsed.spent, dispatch.limits))
+        if is_over(parsed.phases, dispatch.assignment.evaluation):
+            broken += ("evaluation_j",)
         deadline_s = dispatch.assignment.budget.deadline_s
         if deadline_s is not None and parsed.spent.time_s > deadline_s:
             return answer("failed", "late", f"done after {parsed.spent.time_s:.4g} s"), None
