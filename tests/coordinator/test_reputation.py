@@ -67,10 +67,8 @@ def test_a_device_that_spoils_its_updates_is_asked_less_and_told_why(policy, fed
 
 def test_where_it_is_asked_all_the_same_its_reason_says_so(federate, monkeypatch):
     federation = federate()
-    federation.plan()
-    federation.step()
+    federation.run(1)
     federation.state.registry[11].judged(False)
-    federation.state.registry[11].judged(True)
     monkeypatch.setattr("slimfleet.coordinator.planning.assigning.sits_out", lambda *_: None)
     federation.plan()
     assert federation.state.registry[11].last_reason.endswith(

@@ -16,7 +16,7 @@ from flower_processes import APP, connects, eventually, free_ports, logs, runnin
 from slimfleet.compression import DeviceProfile
 
 DEVICES = 20
-SILENT: Mapping[int, str] = {18: "mute", 19: "hanging"}
+SILENT: Mapping[int, str] = {DEVICES - 2: "mute", DEVICES - 1: "hanging"}
 """Number of a device -> how it is silent."""
 
 PATIENCE_S = 900.0
@@ -134,7 +134,7 @@ def federation(folder: Path) -> Iterator[Federation]:
 
 def profile_of(number: int) -> DeviceProfile:
     """Devices of uneven power, and so, at one mean power, of uneven speed; the silent ones are of the middle."""
-    place = {18: 9.5, 19: 9.5}.get(number, number)
+    place = (DEVICES - 1) / 2 if number in SILENT else number
     return DeviceProfile(
         name=f"board-{number:02}", device_class="sbc", ram_bytes=4 * 2**30, train_flops_per_s=1e9, idle_w=1.0,
         train_w=2.0 * 2.0 ** (place / (DEVICES - 1)), uplink_bytes_per_s=1e6, downlink_bytes_per_s=1e6,
