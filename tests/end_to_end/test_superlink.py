@@ -28,7 +28,7 @@ DEVICES = 2
 
 OWN_POLICIES = Path(__file__).parents[2] / "docs" / "examples" / "own_server" / "careful"
 
-SETTINGS = f"""round_timeout_s = 60.0
+SETTINGS = f"""round_timeout_s = 140.0
 client = {{learning_rate = 0.05}}
 selection = {{policy = "careful.selection:charging_first", per_round = {DEVICES}, min_devices = {DEVICES}}}
 planner = {{policy = "careful.planning:FixedSteps", widths = [1.0, 0.5], batch_sizes = [8]}}
