@@ -157,7 +157,13 @@ def test_a_node_that_is_started_again_within_a_round_loses_that_round_alone(flee
             grid.mute.clear()
 
     grid, state, _ = fleet(
-        HANGING, rounds=8, count=4, per_round=4, timeout_s=2.0, pacing={"deadline": "predicted"}, observe=wakes
+        HANGING,
+        rounds=8,
+        count=4,
+        per_round=4,
+        timeout_s=2.0,
+        pacing={"deadline": "predicted"},
+        observe=wakes,
     )
     assert state.totals.failed["timeout"] == 1
     assert state.registry[HANGING].participations > 1
