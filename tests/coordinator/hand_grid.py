@@ -1,14 +1,16 @@
-"""A Flower grid that a test holds in its hand."""
+"""Flower grids that a test holds in its hand: one that answers at once, and one whose answers take their time."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import Error, Message, MessageType
 
 from slimfleet.client.app import client_app
+from slimfleet.client.device import Participant
+from slimfleet.coordinator.transport.flower.messages import Reply
 from slimfleet.simulations.grids.flower import context_of, give_id, identify_process
 
 
@@ -68,3 +70,51 @@ class HandGrid:
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         return self.pull_messages(self.push_messages(messages))
+
+
+@dataclass
+class Clock:
+    """Time that passes where somebody sleeps; stands in for the module `time`."""
+
+    now_s: float = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+@dataclass
+class Fleet:
+    """Devices by node."""
+
+    devices: Mapping[int, Participant]
+
+
+@dataclass
+class TimedGrid(HandGrid):
+    """A node answers a round as late as its device says that it worked, and an introduction `registers_s` after it was
+    asked; a `mute` one does no round, and one that is in `silent` does not introduce itself."""
+
+    clock: Clock = field(default_factory=Clock)
+    registers_s: float = 0.5
+    sent: list[Message] = field(default_factory=list)
+    due_s: dict[str, float] = field(default_factory=dict)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        batch = list(messages)
+        self.sent += batch
+        ids = super().push_messages(batch)
+        for id_ in self.replies.keys() & set(ids):
+            self.due_s[id_] = self.clock.now_s + (Reply.of(self.replies[id_]).time_s or self.registers_s)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        return super().pull_messages([i for i in message_ids if self.due_s.get(i, 0.0) <= self.clock.now_s])
+
+    def rounds_sent(self) -> Counter[int]:
+        """How often each node was given work."""
+        return Counter(
+            each.metadata.dst_node_id for each in self.sent if each.metadata.message_type == MessageType.TRAIN
+        )

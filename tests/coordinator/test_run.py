@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import inf
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -96,20 +95,18 @@ def test_a_node_that_never_introduces_itself_holds_up_no_round(unregistered):
     assert grid.asked == dict.fromkeys(federation.devices, 1)
 
 
-def test_a_node_that_is_asked_again_is_not_waited_for_again(unregistered, monkeypatch):
+def test_a_node_that_is_asked_again_is_not_waited_for_again(unregistered):
     """Also where the round would like to have it: it had its time when it was asked first."""
-    monkeypatch.setattr(registering, "REASK_S", 0.0)
     federation, now = unregistered(), [0.0]
-    monkeypatch.setattr(registering, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    registrar = registering.Registrar(
-        federation.state.registry, HandGrid(federation, silent={12: inf}), lambda: 0.0, federation.take
-    )
+    grid = HandGrid(federation, silent={12: inf})
+    registrar = registering.Registrar(federation.state.registry, grid, lambda: now[0], federation.take)
     registrar.ask([11, 12])
     registrar.listen()
     now[0] = 50.0
     assert registrar.awaits([11, 12])
     now[0] = 400.0
     registrar.ask([11, 12])
+    assert grid.asked[12] == 2
     assert not registrar.awaits([11, 12])
 
 

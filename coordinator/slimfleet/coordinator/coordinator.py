@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from slimfleet.compression import Evaluation, PayloadError, Skip, Task, Tensors
+from slimfleet.compression import Evaluation, PayloadError, Report, Skip, Task, Tensors
 from slimfleet.compression.cost import RUNTIMES, CostModel, work_of
 from slimfleet.compression.errors import POLICY_REASONS
 from slimfleet.compression.messages import Spent
@@ -144,7 +144,7 @@ class Coordinator:
         """Give out what has been planned; also where that was before a restart."""
         opened = self.opened()
         now = self.instant()
-        self.state.in_flight |= {dispatch.plan_id: dispatch for dispatch in dispatches}
+        self.state.in_flight.put(dispatches)
         opened.skipped |= skipped
         opened.selected += len(dispatches)
         opened.found_too_few = found_too_few
@@ -152,9 +152,10 @@ class Coordinator:
         opened.closes_s = min(opened.closes_s, closes_s)
         opened.handed_out_at = opened.handed_out_at or now.at
 
-    def receive(self, plan_id: int, payload: bytes, report_text: str) -> Answer:
+    def receive(self, plan_id: int, payload: bytes, report: str | Report) -> Answer:
         """Check the answer to a dispatch and add an acceptable update to the mean.
 
+        `report` is the device's text, or what `parse` made of it.
         A bad one is counted and named, and does not harm the round. The update itself is not kept: memory does not
         grow with the number of devices.
         """
@@ -164,7 +165,7 @@ class Coordinator:
         opened = self.opened()
         record = self.state.registry[dispatch.node]
         trip = RoundTrip(record.profile, self._stopwatch() - dispatch.handed_out_at, record.overhead_s)
-        answer, update = judged(dispatch, payload, report_text, opened.bounds, self._base(dispatch), trip)
+        answer, update = judged(dispatch, payload, report, opened.bounds, self._base(dispatch), trip)
         if update is not None:
             answer = self._added(answer, dispatch, update)
         return self._answered(answer)

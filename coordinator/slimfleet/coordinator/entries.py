@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from slimfleet.compression import Skip
+from slimfleet.compression import Report, Skip
 from slimfleet.compression.messages import MAX_TEXT, Registration, Spent
 from slimfleet.coordinator.coordinator import Coordinator
 from slimfleet.coordinator.environment import Instant
@@ -34,8 +34,8 @@ class Registered:
 
     node: int
     said: Registration
-    overhead_s: float
-    """Round trip of its registration less the time that the device took for it."""
+    overhead_s: float | None
+    """Round trip of its registration less the time that the device took for it; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +61,8 @@ class Received:
     plan_id: int
     report: str
     payload: bytes
+    parsed: Report | None = field(default=None, compare=False)
+    """The report, where it has been parsed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,11 +125,12 @@ def apply(coordinator: Coordinator, entry: Entry) -> Sequence[Answer]:
         case Registered(node=node, said=said):
             state.registry.register(node, said.profile, said.examples, said.startup)
             state.registry[node].hear(said.condition, coordinator.instant().now_s)
-            state.registry[node].overhead_s = entry.overhead_s
+            if entry.overhead_s is not None:
+                state.registry[node].overhead_s = entry.overhead_s
         case Given():
             _give(coordinator, entry)
-        case Received(plan_id=plan_id, report=report, payload=payload):
-            return [coordinator.receive(plan_id, payload, report)]
+        case Received():
+            return [coordinator.receive(entry.plan_id, entry.payload, entry.parsed or entry.report)]
         case Failed():
             return [coordinator.fail(entry.plan_id, entry.reason, entry.message, entry.spent)]
         case GaveUp():

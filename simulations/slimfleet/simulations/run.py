@@ -116,7 +116,7 @@ def _run(
         grid = EngineGrid(
             [node_of(device.number) for device in fleet], engine, partial(_begun, coordinator, world)
         )
-        run(coordinator, grid, out, observers, everyone=True, durable=False)
+        run(coordinator, grid, out, observers, everyone=True)
     finally:
         engine.close()
     record = record_of(coordinator, scenario.coordinator.name, backend, first_node=node_of(0))

@@ -29,17 +29,16 @@ def run(
     observers: Sequence[Observer] = (),
     *,
     everyone: bool = False,
-    durable: bool = True,
 ) -> None:
     """Run the rounds that are left, and tell `observers` of every event.
 
-    What `folder/checkpoint` holds is taken up, and kept up to date there (`keeping`); None keeps nothing on disk.
-    Without `durable`, a power cut may cost what has happened since the last step. A round begins once enough devices
-    have registered; with `everyone`, once every node has answered, so that the outcome does not depend on who was
-    first. Raises SlimfleetError where no device can register, and what an observer raises.
+    What `folder/checkpoint` holds is taken up, and kept up to date there (`keeping`); None keeps nothing on disk. A
+    round begins once enough devices have registered; with `everyone`, as in a simulation, once every node has answered,
+    so that the outcome does not depend on who was first, and a power cut may cost what has happened since the last
+    step. Raises SlimfleetError where no device can register, and what an observer raises.
     """
     settings, state, environment = coordinator.settings, coordinator.state, coordinator.environment
-    keeper = Keeper(coordinator, None if folder is None else folder / "checkpoint", durable)
+    keeper = Keeper(coordinator, None if folder is None else folder / "checkpoint", durable=not everyone)
     keeper.begin()
     log.info(
         "task %s, rounds %d to %d, %d devices a round, planner %s, selection %s",
@@ -55,8 +54,9 @@ def run(
         for observer in observers:
             observer(event)
 
-    registrar = Registrar(state.registry, grid, environment.now_s, keeper.take)
-    post = Post(grid, environment, registrar.listen)
+    # Validity is counted in wall-clock time, and a run of everyone may be one in virtual time.
+    registrar = Registrar(state.registry, grid, environment.now_s, keeper.take, expires=not everyone)
+    post = Post(grid, environment, registrar.listen, None if everyone else settings.round_timeout_s)
     post.send(state.in_flight.values())  # of a run that was killed: devices do the same again
     if state.open_round is not None:
         tell(_going_on(coordinator, grid))
