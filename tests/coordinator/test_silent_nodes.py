@@ -10,7 +10,6 @@ from math import inf
 
 import pytest
 from flwr.app import Message, MessageType
-from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from hand_grid import Clock, Fleet, TimedGrid
 
 from slimfleet.coordinator import Closed, WallEnvironment
@@ -101,7 +100,7 @@ class Link:
     def push_messages(self, messages):
         self.pushed.append(list(messages))
         if len(self.pushed) <= self.unconfirmed:
-            raise ObjectPushError("object", 1, "session")
+            raise ConnectionError("not confirmed")
         return [f"{len(self.pushed)}/{number}" for number, _ in enumerate(self.pushed[-1])]
 
     def pull_messages(self, message_ids):
@@ -189,5 +188,5 @@ def test_what_a_busy_link_does_not_confirm_is_pushed_again_as_it_was(caplog):
     assert push(link, messages) == ["3/0", "3/1"]
     assert link.pushed == [messages] * 3
     assert caplog.text.count("pushed again") == 2
-    with pytest.raises(ObjectPushError):
+    with pytest.raises(ConnectionError):
         push(Link(unconfirmed=PUSHES), messages)
