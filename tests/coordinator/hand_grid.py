@@ -10,7 +10,7 @@ from flwr.app import Error, Message, MessageType
 
 from slimfleet.client.app import client_app
 from slimfleet.client.device import Participant
-from slimfleet.coordinator.transport.flower.messages import time_told
+from slimfleet.coordinator.transport.flower.messages import Reply
 from slimfleet.simulations.grids.flower import context_of, give_id, identify_process
 
 
@@ -102,7 +102,7 @@ class TimedGrid(HandGrid):
         self.sent += batch
         ids = super().push_messages(batch)
         for id_ in self.replies.keys() & set(ids):
-            self.due_s[id_] = self.clock.now_s + (time_told(self.replies[id_]) or self.registers_s)
+            self.due_s[id_] = self.clock.now_s + (Reply.of(self.replies[id_]).time_s or self.registers_s)
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:

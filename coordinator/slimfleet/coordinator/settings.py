@@ -243,7 +243,8 @@ class EvaluationSettings:
     on_devices: BelowOne = 0.0
     """Share of its examples that each device holds out, at least one of three or more; 0 evaluates none on devices."""
     energy_share: Share = 0.05
-    """Largest share of a round's joules that a device spends on evaluating."""
+    """Largest share of a round's joules that a device spends on evaluating. One that reports more counts as a broken
+    budget, `evaluation_j`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

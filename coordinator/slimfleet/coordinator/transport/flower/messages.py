@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
 
@@ -82,37 +83,43 @@ def train_messages(dispatches: tuple[Dispatch, ...], valid_s: float | None = Non
     return messages
 
 
-def deliver(coordinator: Coordinator, plan_id: int, reply: Message) -> Answer:
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply to one dispatch, of which what the device says is parsed once."""
+
+    message: Message
+    said: Report | Spent | None
+    """None where it says nothing that can be understood."""
+
+    @classmethod
+    def of(cls, message: Message) -> Reply:
+        """Raises nothing, whatever the device sent."""
+        return cls(message, None if message.has_error() else _told(message.content))
+
+    @property
+    def time_s(self) -> float | None:
+        """How long the device says that it worked; None where it does not, or no device can have."""
+        if self.said is None:
+            return None
+        cost = self.said.spent if isinstance(self.said, Report) else self.said.cost
+        return cost.time_s if is_plausible(cost, self.said.startup) else None
+
+
+def deliver(coordinator: Coordinator, plan_id: int, reply: Reply) -> Answer:
     """Pass the reply to one dispatch to the coordinator, as an answer or a failure."""
-    if reply.has_error():
-        reason = TRANSPORT_ERRORS.get(reply.error.code, "error")
-        return coordinator.fail(plan_id, reason, _said(reply.error))
-    content = reply.content
+    message = reply.message
+    if message.has_error():
+        reason = TRANSPORT_ERRORS.get(message.error.code, "error")
+        return coordinator.fail(plan_id, reason, _said(message.error))
+    content = message.content
     try:
         if "refusal" in content.config_records:
-            return _refused(coordinator, plan_id, content.config_records["refusal"])
+            return _refused(coordinator, plan_id, content.config_records["refusal"], reply.said)
         payload = content.array_records["update"]["payload"].data
-        report = str(content.config_records["report"]["json"])
+        text = str(content.config_records["report"]["json"])
     except KeyError as missing:
         return coordinator.fail(plan_id, "incomplete", f"the answer has no {missing}")
-    return coordinator.receive(plan_id, payload, report)
-
-
-def time_told(reply: Message) -> float | None:
-    """How long the device says that it worked, s; None where it says nothing that can be understood."""
-    if reply.has_error():
-        return None
-    records = reply.content.config_records
-    try:
-        if "refusal" in records:
-            refused = parse(Spent, str(records["refusal"].get("spent", "")))
-            cost, startup = refused.cost, refused.startup
-        else:
-            report = parse(Report, str(records.get("report", ConfigRecord()).get("json", "")))
-            cost, startup = report.spent, report.startup
-    except PayloadError:
-        return None
-    return cost.time_s if is_plausible(cost, startup) else None
+    return coordinator.receive(plan_id, payload, reply.said if isinstance(reply.said, Report) else text)
 
 
 def plain(text: str) -> str:
@@ -134,12 +141,24 @@ def _said(error: Error) -> str:
     return plain(error.reason or "") or SILENT.get(error.code, f"error {error.code}, without a word why")
 
 
-def _refused(coordinator: Coordinator, plan_id: int, refusal: ConfigRecord) -> Answer:
+def _told(content: RecordDict) -> Report | Spent | None:
+    records = content.config_records
+    try:
+        if "refusal" in records:
+            return parse(Spent, str(records["refusal"].get("spent", "")))
+        return parse(Report, str(records.get("report", ConfigRecord()).get("json", "")))
+    except PayloadError:
+        return None
+
+
+def _refused(
+    coordinator: Coordinator, plan_id: int, refusal: ConfigRecord, said: Report | Spent | None
+) -> Answer:
     reason, message = str(refusal["reason"]), plain(str(refusal["message"]))
-    spent = None
+    spent = said if isinstance(said, Spent) else None
     if "spent" in refusal:
         try:
-            spent = parse(Spent, str(refusal["spent"]))
+            spent = spent or parse(Spent, str(refusal["spent"]))
         except PayloadError as error:
             return coordinator.fail(plan_id, "refused", f"{message} ({plain(str(error))})")
         message += f" (by then {spent.cost.energy_j:.3g} J in {spent.cost.time_s:.3g} s)"
