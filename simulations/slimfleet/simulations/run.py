@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -137,5 +136,4 @@ def _engine(scenario: Scenario, devices: Path, backend: Backend) -> Engine:
         return LocalEngine(fleet_app(scenario, devices))
     from slimfleet.simulations.grids.ray import RayEngine  # only this backend needs Ray
 
-    workers = scenario.run.workers or os.cpu_count() or 1
-    return RayEngine(partial(fleet_app, scenario, devices.absolute()), workers, scenario.run.device_timeout_s)
+    return RayEngine(partial(fleet_app, scenario), devices.absolute(), scenario.run)
