@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ _SHARED = 8
 
 
 class RayEngine:
-    """Keeps workers busy, on the Ray that runs in this process already, else on that of `settings`.
+    """Keeps workers busy, on the Ray that this process is connected to, else on one of its own on this machine.
 
     What devices keep between rounds is in the folder `states` on this machine. Where a worker or its machine dies, its
     work is done again elsewhere, from the same states and so to the same bytes; work over which
@@ -53,7 +53,7 @@ class RayEngine:
         self._line: deque[Work] = deque()
         self._crew = Crew(make_app, states, settings.workers)
         self._daemons = ExitStack()
-        self._daemons.enter_context(_ray_of(settings))
+        self._daemons.enter_context(local_ray(settings.workers))
         try:
             while not any(self._crew.working()):
                 self._crew.fill()
@@ -170,15 +170,6 @@ class RayEngine:
         records = [self._shelf.reference(content[name]) for name in work.shared]
         reference = member.actor.work.remote(parcel, *records)
         member.tasks.append(Task(reference, work, time.monotonic()))
-
-
-def _ray_of(settings: RunSettings) -> AbstractContextManager[None]:
-    """Ray as the settings want it."""
-    if settings.ray_address:
-        from slimfleet.simulations.grids.ray_cluster import existing_ray
-
-        return existing_ray(settings.ray_address)
-    return local_ray(settings.workers)
 
 
 def _given_up(work: Work, code: int, reason: str) -> Message:
