@@ -76,7 +76,7 @@ def test_a_worker_killed_in_every_round_costs_nothing(mode: str, tmp_path: Path)
     disturbed, _ = simulate(scenario, tmp_path / "disturbed", backend="ray", observers=[kill])
     assert killed == [1, 2]
     assert disturbed.failed == whole.failed
-    assert disturbed.failed.keys() == {"dropout"}, "nothing else is lost"
+    assert "worker" not in disturbed.failed, "no work is lost"
     assert [(row.selected, row.completed) for row in disturbed.rows] == [
         (row.selected, row.completed) for row in whole.rows
     ]
