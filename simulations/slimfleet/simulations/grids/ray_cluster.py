@@ -9,7 +9,14 @@ from contextlib import contextmanager
 
 import ray
 from ray._private import services
-from ray.exceptions import AuthenticationError, GetTimeoutError, RayError
+from ray.exceptions import (
+    AuthenticationError,
+    GetTimeoutError,
+    NodeDiedError,
+    RayError,
+    TaskUnschedulableError,
+    WorkerCrashedError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from slimfleet.compression import BadInput
@@ -99,6 +106,8 @@ def _inspect() -> None:
     for machine, reference in asked:
         try:
             found = ray.get(reference, timeout=_PROBE_S)
+        except (TaskUnschedulableError, NodeDiedError, WorkerCrashedError):
+            continue  # it has just left the cluster
         except (GetTimeoutError, RayError) as error:
             said = " ".join(str(error).split())
             raise BadInput(f"machine {machine} of the Ray cluster does not work: {said}") from error
