@@ -27,7 +27,7 @@ class Post:
     moments go by node. So the same answers in the same times come in the same order, whatever computed them.
     """
 
-    def __init__(self, grid: Grid, environment: Environment, meanwhile: Callable[[], None]) -> None:
+    def __init__(self, grid: Grid, environment: Environment, meanwhile: Callable[[], object]) -> None:
         """`meanwhile` is called at every look at the grid."""
         self._grid, self._environment, self._meanwhile = grid, environment, meanwhile
         self._waiting: dict[str, Dispatch] = {}
