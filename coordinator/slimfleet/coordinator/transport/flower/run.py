@@ -135,7 +135,7 @@ def _gathering(
     while True:
         nodes = list(grid.get_node_ids())
         registrar.ask(nodes)
-        registrar.listen()
+        came = registrar.listen()
         ready = sum(node in registry for node in nodes)
         awaited = registrar.awaits(nodes, inf if everyone else PATIENCE_S)
         if len(nodes) >= needed:
@@ -150,7 +150,8 @@ def _gathering(
         if ready != told and ready < needed:
             told = ready
             yield Waiting(ready=ready, needed=needed)
-        time.sleep(POLL_S)
+        if not came:
+            time.sleep(POLL_S)
 
 
 def _nobody(registrar: Registrar, nodes: int) -> str:
