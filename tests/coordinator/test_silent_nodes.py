@@ -190,3 +190,13 @@ def test_what_a_busy_link_does_not_confirm_is_pushed_again_as_it_was(caplog):
     assert caplog.text.count("pushed again") == 2
     with pytest.raises(ConnectionError):
         push(Link(unconfirmed=PUSHES), messages)
+
+
+def test_a_deadline_leaves_time_for_the_way_to_a_device_and_back(federate):
+    """A SuperNode looks for work now and then, and starts a process for it; registrations show how long that takes."""
+    near, far = (federate(pacing={"deadline": "predicted"}, state=name) for name in ("near", "far"))
+    for record in far.state.registry:
+        record.overhead_s = 40.0
+    far.state.registry[11].overhead_s = 4_000.0  # of one that slept
+    near_s, far_s = (each.plan().state.open_round.closes_s for each in (near, far))
+    assert far_s - near_s == pytest.approx(1.5 * 40.0)
