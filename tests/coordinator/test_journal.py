@@ -171,7 +171,7 @@ def test_devices_that_have_answered_are_not_asked_again(federate, tmp_path, paci
             now = next_.state.open_round
             assert bare(now.answers) == bare(opened.answers)
             assert now.mean.updates == opened.mean.updates
-            assert all((now.mean._sum[k] == v).all() for k, v in opened.mean._sum.items())
+            assert all((now.mean.mean()[name] == v).all() for name, v in opened.mean.mean().items())
             assert now.skipped == opened.skipped
             assert now.selected == opened.selected
             assert now.opened_s == pytest.approx(opened.opened_s + 3_600.0, abs=0.1)
