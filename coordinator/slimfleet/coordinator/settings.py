@@ -74,7 +74,8 @@ class SelectionSettings:
     """Age at which what a device stated of its condition (battery, charging, link, temperature, free memory) becomes
     unknown again, in wall-clock time."""
     reputation: bool = True
-    """Whether a device is asked half as often for each update, of its last four, that was rejected."""
+    """Whether a device is asked half as often for each of its last four rounds in which its update was rejected, or in
+    which it was silent for `round_timeout_s`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,9 @@ from slimfleet.coordinator.receiving.answer import Answer
 from slimfleet.coordinator.receiving.checks import is_plausible
 from slimfleet.coordinator.sending.dispatch import Dispatch
 
-TRANSPORT_ERRORS: Mapping[int, str] = {4: "timeout", 5: "dropout", 8: "worker"}
-"""Flower's codes for a reply that never came, a node that is gone, a worker that crashed; others count as `error`."""
+TRANSPORT_ERRORS: Mapping[int, str] = {3: "timeout", 4: "timeout", 5: "dropout", 8: "worker"}
+"""Flower's codes for a message that is no longer valid, a reply that never came, a node that is gone, a worker that
+crashed; others count as `error`."""
 
 REFUSALS = REASONS | {
     "energy_j",
@@ -31,12 +32,16 @@ REFUSALS = REASONS | {
 }
 """Reasons a device may give for not doing a round; any other word is counted as `refused`."""
 
+LONGEST_VALID_S = 365 * 86_400.0
+"""Validity of a message for which no shorter one is asked; Flower's own default is 12 hours."""
+
 LONGEST_REASON = 500
 """Characters of a text from outside that are kept."""
 
 RAISED = re.compile(r"<class '(?:.*\.)?(?P<name>\w+)'>:<'(?P<text>.*)'>", re.DOTALL)
 
 SILENT: Mapping[int, str] = {
+    3: "no answer came in time",
     4: "no answer came in time",
     5: "the SuperNode is gone: it sends no more signs of life",
     8: "the process that did the round has crashed",
@@ -44,9 +49,11 @@ SILENT: Mapping[int, str] = {
 """What Flower's errors mean, where they come without a text."""
 
 
-def registration_request(node: int) -> Message:
-    """Asks a node to introduce itself."""
-    return Message(RecordDict({}), dst_node_id=node, message_type=MessageType.QUERY)
+def registration_request(node: int, valid_s: float | None = None) -> Message:
+    """Asks a node to introduce itself. After `valid_s` of wall-clock time a link drops the message."""
+    return Message(
+        RecordDict({}), dst_node_id=node, message_type=MessageType.QUERY, ttl=_time_to_live(valid_s)
+    )
 
 
 def registration_in(reply: Message) -> Registration:
@@ -60,15 +67,19 @@ def registration_in(reply: Message) -> Registration:
     return parse(Registration, str(record.get("json", "")))
 
 
-def train_messages(dispatches: tuple[Dispatch, ...]) -> list[Message]:
-    """One message a dispatch. Devices of one payload share one record, so that a grid stores and sends it once."""
+def train_messages(dispatches: tuple[Dispatch, ...], valid_s: float | None = None) -> list[Message]:
+    """One message a dispatch. Devices of one payload share one record, so that a grid stores and sends it once.
+
+    After `valid_s` of wall-clock time a link drops the message.
+    """
+    ttl = _time_to_live(valid_s)
     models: dict[int, ArrayRecord] = {}
     messages = []
     for dispatch in dispatches:
         model = models.setdefault(id(dispatch.payload), _record(dispatch.payload))
         text = ConfigRecord({"json": text_of(dispatch.assignment)})
         content = RecordDict({"model": model, "assignment": text})
-        messages.append(Message(content, dst_node_id=dispatch.node, message_type=MessageType.TRAIN))
+        messages.append(Message(content, dst_node_id=dispatch.node, message_type=MessageType.TRAIN, ttl=ttl))
     return messages
 
 
@@ -120,6 +131,10 @@ def plain(text: str) -> str:
     if raised is not None:
         text = f"{raised['name']}: {raised['text']}"
     return foreign_text(" ".join(text.split()), LONGEST_REASON)
+
+
+def _time_to_live(valid_s: float | None) -> float:
+    return LONGEST_VALID_S if valid_s is None else min(valid_s, LONGEST_VALID_S)
 
 
 def _said(error: Error) -> str:

@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from slimfleet.coordinator.environment import Environment
 from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.transport.flower.messages import Reply, train_messages
+from slimfleet.coordinator.transport.flower.pushing import push
 
 POLL_S = 0.05
 """Pause between two looks for answers, where none had come."""
@@ -27,9 +28,17 @@ class Post:
     moments go by node. So the same answers in the same times come in the same order, whatever computed them.
     """
 
-    def __init__(self, grid: Grid, environment: Environment, meanwhile: Callable[[], object]) -> None:
-        """`meanwhile` is called at every look at the grid."""
+    def __init__(
+        self,
+        grid: Grid,
+        environment: Environment,
+        meanwhile: Callable[[], object],
+        valid_s: float | None = None,
+    ) -> None:
+        """`meanwhile` is called at every look at the grid. Work that a node has not fetched within `valid_s` of
+        wall-clock time is dropped by the grid: a node that hung does not have to do it once it wakes."""
         self._grid, self._environment, self._meanwhile = grid, environment, meanwhile
+        self._valid_s = valid_s
         self._waiting: dict[str, Dispatch] = {}
         """Message id -> the work that the transport has brought no reply to."""
         self._come: list[tuple[float, int, int, int, Reply]] = []
@@ -40,7 +49,8 @@ class Post:
         """Give devices their work."""
         batch = tuple(dispatches)
         if batch:
-            self._waiting |= dict(zip(self._grid.push_messages(train_messages(batch)), batch, strict=True))
+            ids = push(self._grid, train_messages(batch, self._valid_s))
+            self._waiting |= dict(zip(ids, batch, strict=True))
 
     def next_before(self, until_s: float) -> tuple[int, Reply] | None:
         """The next reply and the plan that it answers; None where `until_s` comes first."""
