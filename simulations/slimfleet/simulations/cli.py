@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -184,8 +185,19 @@ def _log(verbose: bool, quiet: bool) -> None:
         logging.getLogger(name).setLevel(logging.NOTSET if verbose else logging.ERROR)
 
 
+COMMANDS = {
+    "sweep": "slimfleet.simulations.commands.sweep",
+    "compare": "slimfleet.simulations.commands.compare",
+}
+"""What else the first argument may be: no scenario has these names, and a path has a suffix or a slash."""
+
+
 def main() -> None:
     """Entry point of the command."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name in COMMANDS:
+        del sys.argv[1]
+        run_app(import_module(COMMANDS[name]).app, f"slimfleet-simulate {name}")
     run_app(app, "slimfleet-simulate")
 
 
