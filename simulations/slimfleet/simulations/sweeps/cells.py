@@ -31,7 +31,9 @@ class Cell:
     point: str
     """What its settings are called; cells that differ in nothing but the seed share a point."""
     varied: Mapping[str, Any]
-    """Dotted key -> value of what differs from point to point; the variant's name is among them."""
+    """Key of the grid -> value, and the variant's name."""
+    settings: Mapping[str, Any]
+    """Dotted key -> value of all that the point sets."""
     folder: Path
     scenario: Scenario
 
@@ -61,7 +63,7 @@ def cells_of(sweep: Sweep, out: Path) -> list[Cell]:
         for seed in sweep.seeds:
             seeded = replace(scenario, coordinator=replace(scenario.coordinator, seed=seed))
             place = out / "cells" / folder / f"seed-{seed}"
-            cells.append(Cell(point=label, varied=varied, folder=place, scenario=seeded))
+            cells.append(Cell(point=label, varied=varied, settings=own, folder=place, scenario=seeded))
     return cells
 
 

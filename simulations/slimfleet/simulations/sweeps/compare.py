@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,15 @@ from slimfleet.simulations.results_folder import leaves
 from slimfleet.simulations.scenario import load_scenario
 from slimfleet.simulations.sweeps.cells import labels_of
 from slimfleet.simulations.sweeps.folders import finished_run
-from slimfleet.simulations.sweeps.outcomes import Comparison, Finished, Point
+from slimfleet.simulations.sweeps.outcomes import Comparison, Finished, Point, scale_notes
 from slimfleet.simulations.sweeps.outputs import write_comparison
 
 __all__ = ["compare_runs"]
 
 TASK = ("task.name", "task.options")
 """Keys in which runs must not differ: accuracies of different tasks say nothing of each other."""
-SCALE = ("rounds", "fleet.devices", "task.alpha", "evaluation.on_devices")
-"""Keys that make totals or accuracies differ before anything else does."""
+SPLIT = ("task.alpha", "evaluation.on_devices")
+"""Keys that change on which data devices train and are judged."""
 NO_SETTING = (
     "name",
     "seed",
@@ -30,6 +31,8 @@ NO_SETTING = (
     "run.baseline_rounds",
 )
 """Keys that make no point of its own."""
+MOST_IN_NAMES = 3
+"""Settings that the name of a point may tell; with more, it is called by its folder."""
 
 
 def compare_runs(folders: Sequence[Path], out: Path) -> Comparison:
@@ -39,7 +42,7 @@ def compare_runs(folders: Sequence[Path], out: Path) -> Comparison:
     """
     if len({folder.resolve() for folder in folders}) < 2 or len(set(folders)) < len(folders):
         raise BadInput("compare takes two or more folders of finished runs, each once")
-    runs = [finished_run(folder, str(folder)) for folder in folders]
+    runs = [finished_run(folder, name, out) for folder, name in zip(folders, _names(folders), strict=True)]
     settings = [_settings(folder) for folder in folders]
     _refuse_other_tasks(runs, settings)
     keys = list(dict.fromkeys(key for each in settings for key in each))
@@ -51,7 +54,7 @@ def compare_runs(folders: Sequence[Path], out: Path) -> Comparison:
         title="Comparison of runs",
         about=f"{len(runs)} runs of {settings[0]['task.name']}",
         points=points,
-        notes=tuple(_notes(runs, settings, differing)),
+        notes=_notes(points, differing),
         source="\n".join(map(str, folders)),
     )
     write_comparison(out, "compare.csv", comparison)
@@ -87,21 +90,33 @@ def _points(runs: Sequence[Finished], varied: Sequence[Mapping[str, Any]]) -> tu
         groups.setdefault(repr(own), []).append(index)
     firsts = [group[0] for group in groups.values()]
     labels = labels_of([varied[first] for first in firsts])
-    if not any(varied):
-        labels = [str(runs[0].summary["scenario"])]
+    if max(map(len, varied)) > MOST_IN_NAMES or len(groups) == 1 or len(set(labels)) < len(groups):
+        labels = [
+            runs[group[0]].name + (f" and {len(group) - 1} more" if len(group) > 1 else "")
+            for group in groups.values()
+        ]
     return tuple(
-        Point(label=label, varied=varied[group[0]], runs=tuple(runs[index] for index in group))
+        Point(
+            label=label,
+            settings=varied[group[0]],
+            varied=varied[group[0]] if len(varied[group[0]]) <= MOST_IN_NAMES else {},
+            runs=tuple(runs[index] for index in group),
+        )
         for label, group in zip(labels, groups.values(), strict=True)
     )
 
 
-def _notes(
-    runs: Sequence[Finished], settings: Sequence[Mapping[str, Any]], differing: Sequence[str]
-) -> list[str]:
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders without what they all begin with."""
+    common = Path(os.path.commonpath([folder.resolve() for folder in folders]))
+    return [str(folder.resolve().relative_to(common)) for folder in folders]
+
+
+def _notes(points: Sequence[Point], differing: Sequence[str]) -> tuple[str, ...]:
     """What to know before the numbers are compared."""
-    notes = []
-    for key in SCALE:
-        if key in differing:
-            values = ", ".join(dict.fromkeys(_said(each, key) for each in settings))
-            notes.append(f"The runs differ in {key} ({values}): compare their totals with care.")
-    return notes
+    others = [
+        f"The runs differ in {key}: accuracies are of other splits of the data."
+        for key in SPLIT
+        if key in differing
+    ]
+    return (*scale_notes(points), *others)

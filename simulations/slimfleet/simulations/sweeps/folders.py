@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
@@ -19,15 +20,21 @@ __all__ = ["finished_run"]
 NEEDED = ("scenario", "seed", "rounds", "devices", "accuracy_last5", "loss", "uplink_bytes", "energy_j")
 
 
-def finished_run(folder: Path, name: str) -> Finished:
-    """The finished run in a folder. Raises BadInput where there is none."""
+def finished_run(folder: Path, name: str, out: Path) -> Finished:
+    """The finished run in a folder, for a comparison in the folder `out`. Raises BadInput where there is none."""
     summary = _json(folder / "summary.json", folder)
     missing = [key for key in NEEDED if key not in summary]
     if missing:
         raise BadInput(
             f"{folder / 'summary.json'} lacks {missing[0]}: it is not of a run of slimfleet-simulate"
         )
-    return Finished(name=name, folder=folder, summary=summary, rounds=_rounds(folder / "rounds.csv"))
+    return Finished(
+        name=name,
+        folder=folder,
+        summary=summary,
+        rounds=_rounds(folder / "rounds.csv"),
+        report=Path(os.path.relpath(folder.resolve(), out.resolve()), "report.html").as_posix(),
+    )
 
 
 def _json(path: Path, folder: Path) -> dict[str, Any]:

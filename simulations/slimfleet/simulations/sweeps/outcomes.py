@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-__all__ = ["Comparison", "Finished", "Point", "Score", "Spread", "numbers_of", "score_of"]
+__all__ = ["Comparison", "Finished", "Point", "Score", "Spread", "numbers_of", "scale_notes", "score_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,8 @@ class Finished:
     """Of its `summary.json`."""
     rounds: Sequence[Mapping[str, float | None]] = ()
     """The numbers of its `rounds.csv`, round by round."""
+    report: str = ""
+    """Where its own page is, from the folder of the comparison."""
 
     @property
     def seed(self) -> int:
@@ -36,13 +38,21 @@ class Spread:
     mean: float
     deviation: float | None
 
+    @property
+    def share(self) -> float | None:
+        """The deviation as a share of the mean."""
+        return None if self.deviation is None or not self.mean else self.deviation / abs(self.mean)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
     """Runs that differ in nothing but the seed."""
 
     label: str
+    settings: Mapping[str, Any]
+    """Dotted key -> value of all that makes it differ from other points."""
     varied: Mapping[str, Any]
+    """What of that is varied one by one: keys of a grid, and the name of a variant."""
     runs: tuple[Finished, ...]
 
     def spread(self, key: str) -> Spread | None:
@@ -90,8 +100,8 @@ class Score:
 def score_of(comparison: Comparison) -> Score:
     """The accuracy of the last five rounds, or the loss where one of the runs has no accuracy."""
     if all(run.summary["accuracy_last5"] is not None for run in comparison.runs):
-        return Score("accuracy_last5", "accuracy, last five rounds", True)
-    return Score("loss", "loss, last model", False)
+        return Score("accuracy_last5", "accuracy", True)
+    return Score("loss", "loss", False)
 
 
 def numbers_of(summary: Mapping[str, Any], at: str = "") -> dict[str, float | int]:
@@ -105,3 +115,15 @@ def _numbers(values: Mapping[str, Any], at: str) -> Iterator[tuple[str, float | 
             yield from _numbers(value, f"{at}{key}.")
         elif isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
             yield f"{at}{key}", value
+
+
+def scale_notes(points: Sequence[Point]) -> tuple[str, ...]:
+    """A sentence for each size in which the points' runs differ: totals grow with it."""
+    notes = []
+    for key in ("rounds", "devices"):
+        sizes = {point.label: sorted({int(run.summary[key]) for run in point.runs}) for point in points}
+        said = {label: " and ".join(map(str, found)) for label, found in sizes.items() if found}
+        if len(set(said.values())) > 1:
+            each = "; ".join(f"{label}: {found}" for label, found in said.items())
+            notes.append(f"The points differ in {key} ({each}): their totals are not of the same work.")
+    return tuple(notes)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
+from slimfleet.compression.reporting import units
 from slimfleet.compression.reporting.markup import details, escape, figure, table
 from slimfleet.compression.reporting.page import page, plots_possible, versions
-from slimfleet.simulations.sweeps.outcomes import Comparison, numbers_of, score_of
-from slimfleet.simulations.sweeps.tables import point_cells
+from slimfleet.compression.validation import shortened
+from slimfleet.simulations.sweeps.outcomes import Comparison, Point, score_of
+from slimfleet.simulations.sweeps.tables import broken_budgets, point_cells
 
 __all__ = ["comparison_html"]
 
@@ -27,7 +31,8 @@ def comparison_html(comparison: Comparison) -> str:
 def _headline(comparison: Comparison) -> str:
     failures = [f"{name} failed: {problem}" for name, problem in comparison.problems.items()]
     return f'<h1>{escape(comparison.title)}</h1><p class="lead">{escape(comparison.about)}.</p>' + "".join(
-        f'<p class="notice">{escape(notice)}</p>' for notice in (*comparison.notes, *failures)
+        f'<p class="notice">{escape(notice)}</p>'
+        for notice in (*comparison.notes, *broken_budgets(comparison), *failures)
     )
 
 
@@ -41,45 +46,69 @@ def _points(comparison: Comparison) -> str:
     return (
         "<h2>Side by side</h2>"
         + table(("", "settings", *cells[0]), rows, words=(1,))
-        + '<p class="note">Means over the runs of a point, which differ in nothing but the seed; ± is the sample '
-        "standard deviation.</p>"
+        + '<p class="note">Means over the runs of a point, which differ in nothing but the seed; ± is their '
+        "sample standard deviation, in points of accuracy or as a share of a cost. Accuracy: mean of the last five "
+        "rounds.</p>" + _settings(comparison)
     )
 
 
 def _plots(comparison: Comparison) -> str:
     if not comparison.runs or not plots_possible("simulation"):
         return ""
-    from slimfleet.simulations.sweeps.plots import COSTS, panels_of  # loads matplotlib
+    from slimfleet.simulations.sweeps.plots import COSTS, numeric_keys, panels_of  # loads matplotlib
 
     panels, score = panels_of(comparison), score_of(comparison)
     judged = "Accuracy" if score.is_accuracy else "Loss"
-    sources = sorted({str(run.summary.get("energy_source", "unknown")) for run in comparison.runs})
-    extra = {"energy_j": f" ({', '.join(sources)})"}
-    figures = [
-        figure(
-            f"{judged} by {words}{extra.get(cost, '')}",
-            panels[cost],
-            "Numbers are those of the table, bars one standard deviation over seeds, the line the Pareto front of "
-            "the means.",
-        )
-        for cost, (words, _) in COSTS.items()
-    ]
+    source = ", ".join(sorted({str(run.summary.get("energy_source", "unknown")) for run in comparison.runs}))
+    titles = {cost: f"{judged} by {words}" for cost, (words, _) in COSTS.items()}
+    titles["energy_j"] += f" ({source})"
+    fronts = (
+        "Numbers are those of the table, bars one standard deviation over seeds, the line the Pareto front."
+    )
+    figures = [figure(title, panels[cost], fronts) for cost, title in titles.items()]
     figures.append(figure(f"{judged} by round", panels["rounds"], "Mean over seeds, and their range."))
+    figures += [
+        figure(f"{judged} by {key}", panels[key], "Mean and standard deviation over seeds.")
+        for key in numeric_keys(comparison)
+    ]
     return f'<h2>What it cost</h2><div class="plots">{"".join(figures)}</div>'
 
 
-def _every_run(comparison: Comparison) -> str:
-    keys = list(dict.fromkeys(key for run in comparison.runs for key in numbers_of(run.summary)))
-    tables = [
-        details(
-            run.name,
-            table(("", "value"), [(key, f"{value:.6g}") for key, value in numbers_of(run.summary).items()]),
-        )
-        for run in comparison.runs
-    ]
+def _settings(comparison: Comparison) -> str:
+    """What the points set, beside each other; empty where that is all in their names."""
+    keys = list(dict.fromkeys(key for point in comparison.points for key in point.settings))
     if not keys:
         return ""
-    return "<h2>Every run</h2>" + "".join(tables)
+    rows = [
+        (
+            key,
+            *(
+                shortened(point.settings[key]) if key in point.settings else units.UNKNOWN
+                for point in comparison.points
+            ),
+        )
+        for key in keys
+    ]
+    heads = ("key", *map(str, range(1, len(comparison.points) + 1)))
+    return details("What each point sets", table(heads, rows))
+
+
+def _every_run(comparison: Comparison) -> str:
+    """Each run on a line, with the way to its own page."""
+    if not comparison.runs:
+        return ""
+    score = score_of(comparison)
+    alone = [Point(label=run.name, settings={}, varied={}, runs=(run,)) for run in comparison.runs]
+    cells = [point_cells(point, score) for point in alone]
+    rows = [(point.label, *own.values()) for point, own in zip(alone, cells, strict=True)]
+    links = "".join(
+        f'<li><a href="{escape(quote(run.report))}">{escape(run.name)}</a></li>'
+        for run in comparison.runs
+        if run.report
+    )
+    return details("Every run in numbers", table(("run", *cells[0]), rows)) + details(
+        "The reports of the runs", f"<ul>{links}</ul>"
+    )
 
 
 def _provenance(comparison: Comparison) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from statistics import fmean
 from typing import Any
 
@@ -14,15 +15,15 @@ from slimfleet.compression.model.evaluation.pareto import front_of
 from slimfleet.compression.reporting import figure as look
 from slimfleet.compression.reporting import units
 from slimfleet.compression.reporting.figure import styled, svg
-from slimfleet.simulations.sweeps.outcomes import Comparison, Score, score_of
+from slimfleet.simulations.sweeps.outcomes import Comparison, Score, Spread, score_of
 
-__all__ = ["COSTS", "panels_of"]
+__all__ = ["COSTS", "numeric_keys", "panels_of"]
 
 WIDTH_IN, HEIGHT_IN = 3.6, 2.9
 COSTS: Mapping[str, tuple[str, Any]] = {
-    "uplink_bytes": ("bytes sent by all devices", units.data),
-    "downlink_bytes": ("bytes sent to all devices", units.data),
-    "energy_j": ("joules spent by all devices", units.energy),
+    "uplink_bytes": ("bytes sent", units.data),
+    "downlink_bytes": ("bytes received", units.data),
+    "energy_j": ("joules spent", units.energy),
     "virtual_time_s": ("virtual time", units.duration),
 }
 MOST_CURVES = 10
@@ -40,7 +41,28 @@ def panels_of(comparison: Comparison) -> dict[str, str]:
         figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN))
         _by_round(figure.add_subplot(), comparison, score)
         panels["rounds"] = svg(figure, "rounds")
+        for number, key in enumerate(numeric_keys(comparison)):
+            figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN))
+            _by_setting(figure.add_subplot(), comparison, score, key)
+            panels[key] = svg(figure, f"setting-{number}")
     return panels
+
+
+def numeric_keys(comparison: Comparison) -> list[str]:
+    """Varied keys that have two or more values, all of them numbers."""
+    values: dict[str, list[Any]] = {}
+    for point in comparison.points:
+        for key, value in point.varied.items():
+            values.setdefault(key, []).append(value)
+    return [
+        key
+        for key, found in values.items()
+        if len(set(map(repr, found))) > 1
+        and all(
+            isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+            for value in found
+        )
+    ]
 
 
 def colour_of(index: int) -> str:
@@ -109,6 +131,34 @@ def _by_round(axes: Axes, comparison: Comparison, score: Score) -> None:
     axes.set_xlabel("round")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.legend(loc="lower right" if score.is_accuracy else "upper right", handlelength=1.2, ncols=2)
+
+
+def _by_setting(axes: Axes, comparison: Comparison, score: Score, key: str) -> None:
+    """A line over the values of a key for each combination of the others, by the number of its first point."""
+    lines: dict[str, list[tuple[float, int, Spread]]] = {}
+    for index, point in enumerate(comparison.points):
+        spread = point.spread(score.key)
+        if key in point.varied and spread is not None:
+            others = repr({name: value for name, value in point.varied.items() if name != key})
+            lines.setdefault(others, []).append((point.varied[key], index, spread))
+    for line in lines.values():
+        line.sort(key=lambda each: each[0])
+        first = line[0][1]
+        axes.errorbar(
+            [x for x, _, _ in line],
+            [spread.mean for _, _, spread in line],
+            yerr=[spread.deviation or 0.0 for _, _, spread in line],
+            marker="o", markersize=4.5, elinewidth=1.2, color=colour_of(first),
+            label=", ".join(str(index + 1) for _, index, _ in line),
+        )  # fmt: skip
+    values = [x for line in lines.values() for x, _, _ in line]
+    if values and min(values) > 0 and max(values) > 20 * min(values):
+        axes.set_xscale("log")
+    _scores(axes, score)
+    axes.margins(x=0.1, y=0.15)
+    axes.set_xlabel(key)
+    if lines:
+        axes.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1), handlelength=1.2, columnspacing=1.4)
 
 
 def _scores(axes: Axes, score: Score) -> None:

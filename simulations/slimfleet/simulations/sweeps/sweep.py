@@ -11,7 +11,7 @@ from slimfleet.compression.errors import BadInput
 from slimfleet.compression.files import LOCK, locked, naming, read_file, write_atomically
 from slimfleet.simulations.sweeps.cells import Cell, cells_of
 from slimfleet.simulations.sweeps.folders import finished_run
-from slimfleet.simulations.sweeps.outcomes import Comparison, Point
+from slimfleet.simulations.sweeps.outcomes import Comparison, Point, scale_notes
 from slimfleet.simulations.sweeps.outputs import write_comparison
 from slimfleet.simulations.sweeps.sweep_file import Sweep
 from slimfleet.simulations.sweeps.work import Execute, in_turn, is_finished, on_ray, side_by_side
@@ -78,7 +78,7 @@ def run_sweep(
             if problem:
                 problems[cell.name] = problem
             shown.ended(cell, problem)
-        comparison = _compared(sweep, cells, problems)
+        comparison = _compared(sweep, cells, problems, out)
         write_comparison(out, "sweep.csv", comparison)
     return comparison
 
@@ -105,7 +105,7 @@ def _held(out: Path, path: Path) -> Iterator[None]:
         yield
 
 
-def _compared(sweep: Sweep, cells: Iterable[Cell], problems: Mapping[str, str]) -> Comparison:
+def _compared(sweep: Sweep, cells: Iterable[Cell], problems: Mapping[str, str], out: Path) -> Comparison:
     """The outcome of a sweep, from the folders of its cells."""
     by_point: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -116,17 +116,19 @@ def _compared(sweep: Sweep, cells: Iterable[Cell], problems: Mapping[str, str]) 
         for cell in group:
             if not (cell.folder / "summary.json").exists():
                 continue
-            run = finished_run(cell.folder, cell.name)
+            run = finished_run(cell.folder, cell.name, out)
             if not run.summary["participations"]:
                 failed.setdefault(cell.name, UNTRAINED)
             elif cell.name not in failed:
                 runs.append(run)
-        points.append(Point(label=label, varied=group[0].varied, runs=tuple(runs)))
+        first = group[0]
+        points.append(Point(label=label, settings=first.settings, varied=first.varied, runs=tuple(runs)))
     seeds = ", ".join(map(str, sweep.seeds))
     return Comparison(
         title=sweep.name,
         about=f"{len(points)} points of {sweep.scenario}, on the seeds {seeds}",
         points=tuple(points),
         problems=failed,
+        notes=scale_notes(points),
         source=Path(sweep.path).read_text(encoding="utf-8"),
     )

@@ -14,7 +14,7 @@ from rich.text import Text
 from slimfleet.compression.reporting import units
 from slimfleet.simulations.sweeps.outcomes import Comparison, Point, Score, Spread, numbers_of, score_of
 
-__all__ = ["comparison_csv", "comparison_table", "point_cells"]
+__all__ = ["broken_budgets", "comparison_csv", "comparison_table", "point_cells"]
 
 Show = Callable[[float | None], str]
 
@@ -48,7 +48,7 @@ def comparison_csv(comparison: Comparison) -> bytes:
 def comparison_table(comparison: Comparison) -> Group:
     """The points beside each other, means over seeds; then what failed."""
     score = score_of(comparison)
-    heads = ("runs", score.words, "sent by devices", "energy", "budgets broken")  # what fits into 80 columns
+    heads = ("runs", score.words, "sent by devices", "energy")  # what fits into 80 columns
     table = Table(
         title=Text(f"\n{comparison.title}: {comparison.about}"),
         title_style="bold",
@@ -62,30 +62,42 @@ def comparison_table(comparison: Comparison) -> Group:
     for point in comparison.points:
         cells = point_cells(point, score)
         table.add_row(Text(point.label), *(cells[head] for head in heads))
-    lines = [Text(note, style="yellow") for note in comparison.notes]
+    lines = [Text(note, style="yellow") for note in (*comparison.notes, *broken_budgets(comparison))]
     lines += [
         Text(f"failed: {name}: {problem}", style="bold red") for name, problem in comparison.problems.items()
     ]
     return Group(table, *lines)
 
 
+def broken_budgets(comparison: Comparison) -> list[str]:
+    """A sentence for each point whose runs broke budgets."""
+    found = [(point.label, point.spread("budget_violations")) for point in comparison.points]
+    return [f"{label}: {each.mean:g} budgets broken a run." for label, each in found if each and each.mean]
+
+
 def point_cells(point: Point, score: Score) -> dict[str, str]:
-    """Heading -> what stands below it for a point; ± is the standard deviation over seeds."""
-    broken = point.spread("budget_violations")
+    """Heading -> what stands below it for a point. ± is the standard deviation over seeds: points of an accuracy, a
+    share of the mean for all else."""
     return {
         "runs": units.count(len(point.runs)),
-        score.words: _said(point.spread(score.key), units.percent if score.is_accuracy else _plain),
-        **{head: _said(point.spread(key), show) for head, key, show in COSTS},
-        "budgets broken": units.UNKNOWN if broken is None else f"{broken.mean:g}",
+        score.words: _accuracy(point.spread(score.key))
+        if score.is_accuracy
+        else _cost(point.spread(score.key), _plain),
+        **{head: _cost(point.spread(key), show) for head, key, show in COSTS},
     }
 
 
-def _said(spread: Spread | None, show: Show) -> str:
+def _accuracy(spread: Spread | None) -> str:
     if spread is None:
         return units.UNKNOWN
-    return (
-        show(spread.mean) if spread.deviation is None else f"{show(spread.mean)} ± {show(spread.deviation)}"
-    )
+    within = "" if spread.deviation is None else f" ± {100 * spread.deviation:.1f}"
+    return f"{100 * spread.mean:.1f}{within} %"
+
+
+def _cost(spread: Spread | None, show: Show) -> str:
+    if spread is None:
+        return units.UNKNOWN
+    return show(spread.mean) + ("" if spread.share is None else f" ± {100 * spread.share:.2g} %")
 
 
 def _plain(value: float | None) -> str:

@@ -38,7 +38,10 @@ def is_finished(cell: Cell) -> bool:
     refuse_edited(cell.folder, cell.scenario, place="the sweep")
     if not (cell.folder / "summary.json").exists():
         return False
-    return bool(finished_run(cell.folder, cell.name).summary["rounds"] == cell.scenario.coordinator.rounds)
+    return bool(
+        finished_run(cell.folder, cell.name, cell.folder).summary["rounds"]
+        == cell.scenario.coordinator.rounds
+    )
 
 
 def work(cell: Cell, tick: Tick = lambda: None) -> str:
