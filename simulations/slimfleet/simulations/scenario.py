@@ -36,6 +36,7 @@ __all__ = [
     "build_task_of",
     "folder_name",
     "load_scenario",
+    "scenario_lines",
     "scenario_names",
     "scenario_with",
 ]
@@ -49,6 +50,15 @@ _SHIPPED = Path(__file__).parent / "scenarios"
 def scenario_names() -> list[str]:
     """Names of the scenarios that ship with slimfleet."""
     return sorted(path.stem for path in _SHIPPED.glob("*.toml"))
+
+
+def scenario_lines() -> dict[str, str]:
+    """Name of each shipped scenario -> what it is: the first line of its file."""
+    first = {
+        name: (_SHIPPED / f"{name}.toml").read_text(encoding="utf-8").partition("\n")[0]
+        for name in scenario_names()
+    }
+    return {name: line.removeprefix("# ") for name, line in first.items()}
 
 
 def load_scenario(path_or_name: str = DEFAULT, overrides: Mapping[str, str] | None = None) -> Scenario:
