@@ -98,6 +98,7 @@ def run(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Name every device that fails.")] = False,
     version: Version = False,
 ) -> None:
+    """Run a scenario; `_HELP` is what people read."""
     # Imported here: torch and Flower take seconds to load, and neither --help nor a mistyped option needs them.
     with interruptible():
         from rich.console import Console

@@ -54,11 +54,8 @@ def scenario_names() -> list[str]:
 
 def scenario_lines() -> dict[str, str]:
     """Name of each shipped scenario -> what it is: the first line of its file."""
-    first = {
-        name: (_SHIPPED / f"{name}.toml").read_text(encoding="utf-8").partition("\n")[0]
-        for name in scenario_names()
-    }
-    return {name: line.removeprefix("# ") for name, line in first.items()}
+    texts = {name: (_SHIPPED / f"{name}.toml").read_text(encoding="utf-8") for name in scenario_names()}
+    return {name: text.partition("\n")[0].removeprefix("# ") for name, text in texts.items()}
 
 
 def load_scenario(path_or_name: str = DEFAULT, overrides: Mapping[str, str] | None = None) -> Scenario:

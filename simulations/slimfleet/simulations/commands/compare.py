@@ -24,8 +24,9 @@ def compare(
 ) -> None:
     """Put finished runs beside each other: a table, report.html and compare.csv.
 
-    Runs that differ in nothing but the seed are one point, with means and error bars. Runs of different tasks are
-    refused; other differences that make numbers hard to compare are told.
+    Runs that differ in nothing but the seed are one point, with means and error
+    bars. Runs of different tasks are refused; other differences that make numbers
+    hard to compare, such as rounds or devices, are told.
 
     For example:
       slimfleet-simulate compare slimfleet-out/digits slimfleet-out/digits-2

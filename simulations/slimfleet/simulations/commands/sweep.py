@@ -40,8 +40,10 @@ def sweep(
 ) -> None:
     """Run a grid of settings on several seeds and compare what comes of it.
 
-    Every cell is an ordinary run in a folder of its own. After Ctrl-C, a crash or kill -9 the same command goes on:
-    finished cells are kept, an interrupted one continues. A cell that fails is named and does not end the others.
+    Every cell is an ordinary run in a folder of its own, which slimfleet-simulate
+    compare takes too. After Ctrl-C, a crash or kill -9 the same command goes on:
+    finished cells are kept, an interrupted one continues at its last round.
+    A cell that fails is named and does not end the others; the exit code is 1.
 
     For example:
       slimfleet-simulate sweep budgets.toml
@@ -56,7 +58,8 @@ def sweep(
       variants.fast.codec.preset = "fast"
       variants.small.codec.preset = "small"
 
-    It leaves report.html with means, error bars and Pareto fronts, and sweep.csv with a line for every cell.
+    It leaves report.html with means, error bars and Pareto fronts, and sweep.csv
+    with a line for every cell. docs/sweeps.md tells more.
     """
     with interruptible():
         from rich.console import Console

@@ -8,6 +8,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -86,7 +87,7 @@ def side_by_side(jobs: int) -> Execute:
                 while waiting and len(running) < jobs:
                     cell = waiting.pop(0)
                     here, there = context.Pipe(duplex=False)
-                    process = context.Process(target=_in_process, args=(cell, there), daemon=True)
+                    process = context.Process(target=_in_process, args=(cell, there))
                     process.start()
                     there.close()
                     running[process.sentinel] = cell, process, here
@@ -111,7 +112,9 @@ def on_ray(workers: int) -> Execute:
 
         from slimfleet.simulations.grids.ray_daemons import local_ray
 
-        with local_ray(min(workers or os.cpu_count() or 1, len(cells)) or 1):
+        with ExitStack() as daemons:
+            if not ray.is_initialized():
+                daemons.enter_context(local_ray(max(1, min(workers or os.cpu_count() or 1, len(cells)))))
             remote = ray.remote(num_cpus=1, max_retries=0)(work)
             running = {remote.remote(cell): cell for cell in cells}
             while running:
