@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from slimfleet.compression import Cost, Evaluation, Skip
 from slimfleet.compression.held_out import pooled
 from slimfleet.compression.types import PHASES, PhaseCost
+from slimfleet.coordinator.learning.class_row import ClassRow, class_rows
 from slimfleet.coordinator.learning.device_evaluation import evaluated_of, fairness_of
 from slimfleet.coordinator.receiving.answer import Answer
 
@@ -85,6 +86,8 @@ class RoundRow:
     fairness_spread: float | None = None
     alarm: str = ""
     """What is wrong with the model, for people; empty where nothing is."""
+    classes: tuple[ClassRow, ...] = field(default=(), metadata={"csv": False})
+    """The device classes of the round, which have a file of their own: `classes.csv`."""
 
 
 def alarm_of(evaluation: Evaluation | None) -> str:
@@ -167,6 +170,7 @@ def round_row(
         fairness_worst_decile=None if fairness is None else fairness.worst_decile,
         fairness_spread=None if fairness is None else fairness.spread,
         alarm=alarm_of(evaluation),
+        classes=class_rows(answers, lambda node: state.registry[node].profile.device_class),
     )
 
 

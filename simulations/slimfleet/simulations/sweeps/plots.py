@@ -105,7 +105,11 @@ def _by_cost(axes: Axes, comparison: Comparison, score: Score, cost: str) -> Non
     else:
         axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.margins(x=0.12, y=0.15)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
+    if cost == "virtual_time_s":
+        axes.set_xscale("linear")
+        look.seconds_axis(axes)
+    else:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
     _scores(axes, score)
     axes.set_xlabel(words)
 
