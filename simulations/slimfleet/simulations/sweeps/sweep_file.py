@@ -98,19 +98,23 @@ def _check(sweep: Sweep, source: str) -> None:
             raise BadInput(
                 f"{source}: grid.{key} = {shortened(values)}: must be a list of at least one value"
             )
-        _refuse_repeated(values, f"grid.{key}", source)
-    _refuse_repeated(sweep.seeds, "seeds", source)
-    for table, keys in (("set", sweep.set), ("grid", sweep.grid), *sweep.variants.items()):
-        if "seed" in keys:
-            raise BadInput(f"{source}: {table} has the key 'seed'; give the list 'seeds' at the root instead")
-        twice = [key for key in keys if table != "set" and table != "grid" and key in sweep.grid]
-        if twice:
-            raise BadInput(
-                f"{source}: {twice[0]} is in the grid and in the variant {table!r}: keep one of them"
-            )
     cells = prod(map(len, sweep.grid.values())) * max(1, len(sweep.variants)) * len(sweep.seeds)
     if cells > MOST_CELLS:
         raise BadInput(f"{source} has {cells:,} cells; a sweep may have {MOST_CELLS:,}")
+    for name, listed in (
+        ("seeds", sweep.seeds),
+        *((f"grid.{key}", each) for key, each in sweep.grid.items()),
+    ):
+        _refuse_repeated(listed, name, source)
+    for table, keys in (("set", sweep.set), ("grid", sweep.grid), *sweep.variants.items()):
+        if "seed" in keys:
+            raise BadInput(f"{source}: {table} has the key 'seed'; give the list 'seeds' at the root instead")
+    for variant, settings in sweep.variants.items():
+        for key in settings:
+            if key in sweep.grid:
+                raise BadInput(
+                    f"{source}: {key} is in the grid and in the variant {variant!r}: keep one of them"
+                )
 
 
 def _refuse_repeated(values: Any, name: str, source: str) -> None:

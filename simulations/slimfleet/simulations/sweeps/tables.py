@@ -97,7 +97,8 @@ def _accuracy(spread: Spread | None) -> str:
 def _cost(spread: Spread | None, show: Show) -> str:
     if spread is None:
         return units.UNKNOWN
-    return show(spread.mean) + ("" if spread.share is None else f" ± {100 * spread.share:.2g} %")
+    share = spread.share
+    return show(spread.mean) + ("" if share is None else f" ± {100 * share:.{0 if share >= 0.1 else 1}f} %")
 
 
 def _plain(value: float | None) -> str:
