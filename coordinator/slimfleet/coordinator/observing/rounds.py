@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
@@ -47,7 +48,8 @@ class RoundsCsv:
 
 
 def csv_of(kind: type[Any], rows: Sequence[Any], header: bool = True) -> bytes:
-    """One line a row, a dataclass of this kind, under the field names; an unknown value is an empty cell."""
+    """One line a row, a dataclass of this kind, under the field names; an unknown value is an empty cell, a table is in
+    JSON."""
     names = [field.name for field in fields(kind) if field.metadata.get("csv", True)]
     return _csv(names, ([getattr(row, name) for name in names] for row in rows), header)
 
@@ -63,7 +65,8 @@ def _csv(names: Sequence[str], lines: Iterable[Sequence[Any]], header: bool) -> 
     table = csv.writer(text, lineterminator="\n")
     if header:
         table.writerow(names)
-    table.writerows(lines)
+    for line in lines:
+        table.writerow([json.dumps(value) if isinstance(value, dict) else value for value in line])
     return text.getvalue().encode()
 
 
