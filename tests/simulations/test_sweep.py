@@ -157,7 +157,7 @@ def test_a_sweep_keeps_what_is_finished_and_names_what_failed(
     kept = [model.stat().st_mtime_ns == moment for model, (moment, _) in zip(models, before, strict=True)]
     assert kept == [False, True]
     with pytest.raises(
-        BadInput, match=r"client.momentum is 0.0 in the sweep, but the run in .* began with 0.9"
+        BadInput, match=r"client.momentum is 0.0 in the sweep, for .*seed-3, but the run began with 0.9"
     ):
         run_sweep(load_sweep(write("set.client.momentum = 0.0\n" + SWEEP)), out)
     with pytest.raises(BadInput, match="something else than a sweep"):

@@ -76,7 +76,7 @@ def refuse_edited(out: Path, scenario: Scenario, place: str = "") -> None:
     for key in sorted((began.keys() | now.keys()) - _MAY_CHANGE):
         if began.get(key) != now.get(key):
             raise BadInput(
-                f"{key} is {_said(now, key)} in {place or out / 'scenario.toml'}, but the run in {out} began with "
+                f"{key} is {_said(now, key)} in {place or out / 'scenario.toml'}, but the run began with "
                 f"{_said(began, key)}: put it back to resume, or start another run"
             )
 

@@ -72,7 +72,7 @@ def comparison_table(comparison: Comparison) -> Group:
 def broken_budgets(comparison: Comparison) -> list[str]:
     """A sentence for each point whose runs broke budgets."""
     found = [(point.label, point.spread("budget_violations")) for point in comparison.points]
-    return [f"{label}: {each.mean:g} budgets broken a run." for label, each in found if each and each.mean]
+    return [f"{label}: {each.mean:.3g} budgets broken a run." for label, each in found if each and each.mean]
 
 
 def point_cells(point: Point, score: Score) -> dict[str, str]:

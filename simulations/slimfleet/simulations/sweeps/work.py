@@ -36,7 +36,7 @@ def is_finished(cell: Cell) -> bool:
     """Whether the cell's run is over. Raises BadInput where its folder holds a run of other settings."""
     if not cell.folder.exists():
         return False
-    refuse_edited(cell.folder, cell.scenario, place="the sweep")
+    refuse_edited(cell.folder, cell.scenario, place=f"the sweep, for {cell.folder}")
     if not (cell.folder / "summary.json").exists():
         return False
     return bool(
