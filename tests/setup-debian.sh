@@ -3,6 +3,7 @@
 set -euo pipefail
 
 declare -A needed=(
+  [chromium]=/usr/bin/chromium
   [dataset-fashion-mnist]=/usr/share/datasets/fashion-mnist
   [prometheus]=/usr/bin/prometheus
   [gcc-aarch64-linux-gnu]=/usr/bin/aarch64-linux-gnu-gcc

@@ -47,6 +47,10 @@ def commands() -> Iterator[tuple[str, str, click.Command]]:
     for name, module in APPS.items():
         top = typer.main.get_command(import_module(module).app)
         yield name, "", top
+        for sub, own in getattr(
+            import_module(module), "COMMANDS", {}
+        ).items():  # beside a command without a name
+            yield name, sub, typer.main.get_command(import_module(own).app)
         if isinstance(top, click.Group):
             for sub, command in top.commands.items():
                 yield name, sub, command

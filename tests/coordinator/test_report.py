@@ -212,7 +212,7 @@ def test_batteries_are_shown_at_start_and_end(make_record: MakeRecord) -> None:
 def test_plots_are_no_wider_than_a_telephone(pair: tuple[RunRecord, RunRecord]) -> None:
     html = report_html(*pair, "", {})
     widths = [float(width) for width in re.findall(r'<svg role="img" viewBox="0 0 ([\d.]+) ', html)]
-    assert len(widths) == 7
+    assert len(widths) == 12
     assert max(widths) < 300  # points: text of 9.5 of them stays as large on a screen of 390 pixels
     assert not re.search(r"svg[^}]*min-width", html)
 

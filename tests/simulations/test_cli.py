@@ -1,11 +1,13 @@
 """What `slimfleet-simulate` says of bad input: one line, exit code 2, and nothing written."""
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 from slimfleet.simulations import cli
+from slimfleet.simulations.scenario import scenario_lines
 
 BAD = {
     "unknown scenario": (["nowhere"], "no scenario is called 'nowhere'"),
@@ -62,6 +64,9 @@ def test_the_help_says_what_every_option_does(
         cli.main()
     said = capsys.readouterr().out
     assert ended.value.code == 0
+    for name, line in scenario_lines().items():
+        assert re.search(rf"{name} +{re.escape(line)}", said)
+        assert len(line) <= 61, "a scenario's first line must fit into a terminal of 80 columns"
     for words in ("digits, fashion_mnist", "default: (slimfleet-out/NAME)", "Name every device that fails"):
         assert words in said
 

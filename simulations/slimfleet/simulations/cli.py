@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,7 +16,7 @@ import typer
 
 from slimfleet.compression.edge.command_line import Version, command_app, interruptible, run_app
 from slimfleet.compression.errors import BadInput
-from slimfleet.simulations.scenario import DEFAULT, folder_name, load_scenario, scenario_names
+from slimfleet.simulations.scenario import DEFAULT, folder_name, load_scenario, scenario_lines, scenario_names
 
 if TYPE_CHECKING:
     from slimfleet.coordinator import Observer
@@ -31,7 +32,28 @@ def _scenarios_from(incomplete: str) -> list[str]:
     return [name for name in scenario_names() if name.startswith(incomplete)]
 
 
-@app.command()
+_LIST = "\n".join(f"  {name:<14} {line}" for name, line in scenario_lines().items())
+_HELP = f"""Train one model on many virtual devices under their budgets.
+
+Scenarios that ship, each of which can be made smaller with --devices and --rounds:
+{_LIST}
+
+For example:
+  slimfleet-simulate fashion_mnist --baseline
+  slimfleet-simulate digits --set budget.energy_j=3 --set fleet.dropout=0.1
+  slimfleet-simulate --rounds 10 --json > summary.json
+  slimfleet-simulate digits --ray-address auto
+
+After an interruption:
+  slimfleet-simulate --resume slimfleet-out/digits
+
+Many runs, each with a --help of its own:
+  slimfleet-simulate sweep FILE
+  slimfleet-simulate compare RUN RUN
+"""
+
+
+@app.command(help=_HELP)
 def run(
     scenario: Annotated[
         str,
@@ -89,20 +111,7 @@ def run(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Name every device that fails.")] = False,
     version: Version = False,
 ) -> None:
-    """Train one model on many virtual devices under their budgets.
-
-    SCENARIO is digits, fashion_mnist, or the path of a TOML file.
-    Without it: handwritten digits on 200 phones and boards.
-
-    For example:
-      slimfleet-simulate fashion_mnist --baseline
-      slimfleet-simulate digits --set budget.energy_j=3 --set fleet.dropout=0.1
-      slimfleet-simulate --rounds 10 --json > summary.json
-      slimfleet-simulate digits --ray-address auto
-
-    After an interruption:
-      slimfleet-simulate --resume slimfleet-out/digits
-    """
+    """Run a scenario; `_HELP` is what people read."""
     # Imported here: torch and Flower take seconds to load, and neither --help nor a mistyped option needs them.
     with interruptible():
         from rich.console import Console
@@ -209,8 +218,19 @@ def _log(verbose: bool, quiet: bool) -> None:
         logging.getLogger(name).setLevel(logging.NOTSET if verbose else logging.ERROR)
 
 
+COMMANDS = {
+    "sweep": "slimfleet.simulations.commands.sweep",
+    "compare": "slimfleet.simulations.commands.compare",
+}
+"""What else the first argument may be: no scenario has these names, and a path has a suffix or a slash."""
+
+
 def main() -> None:
     """Entry point of the command."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name in COMMANDS:
+        del sys.argv[1]
+        run_app(import_module(COMMANDS[name]).app, f"slimfleet-simulate {name}")
     run_app(app, "slimfleet-simulate")
 
 

@@ -15,7 +15,7 @@ from slimfleet.coordinator.checkpoint import checkpoints
 from slimfleet.simulations.scenario import load_scenario
 from slimfleet.simulations.settings import Scenario
 
-__all__ = ["keep_scenario", "refuse_edited", "refuse_used", "results_folder"]
+__all__ = ["keep_scenario", "leaves", "refuse_edited", "refuse_used", "results_folder"]
 
 _KEPT = Path("checkpoint") / "scenario.toml"
 """Beside the checkpoints: the scenario as the run began with it, or as it was last extended."""
@@ -59,10 +59,11 @@ def keep_scenario(out: Path, scenario: Scenario) -> None:
     write_atomically(out / _KEPT, text)
 
 
-def refuse_edited(out: Path, scenario: Scenario) -> None:
+def refuse_edited(out: Path, scenario: Scenario, place: str = "") -> None:
     """Raise BadInput, which names the key, where `scenario` is not the one that the run in `out` began with.
 
-    Its rounds and the cluster that it runs on may be others.
+    Its rounds and the cluster that it runs on may be others. Messages call what says `scenario` `place`: by default the
+    file in `out`.
     """
     with naming(out / _KEPT, "read"):
         there = (out / _KEPT).is_file()
@@ -72,19 +73,20 @@ def refuse_edited(out: Path, scenario: Scenario) -> None:
                 f"{out / _KEPT} is missing, so the run in {out} cannot be resumed: start another one"
             )
         return  # killed before its first round
-    began, now = (dict(_leaves(each.tables())) for each in (load_scenario(str(out / _KEPT)), scenario))
+    began, now = (dict(leaves(each.tables())) for each in (load_scenario(str(out / _KEPT)), scenario))
     for key in sorted((began.keys() | now.keys()) - _MAY_CHANGE):
         if began.get(key) != now.get(key):
             raise BadInput(
-                f"{key} is {_said(now, key)} in {out / 'scenario.toml'}, but the run began with {_said(began, key)}: "
-                f"put it back to resume, or start another run"
+                f"{key} is {_said(now, key)} in {place or out / 'scenario.toml'}, but the run began with "
+                f"{_said(began, key)}: put it back to resume, or start another run"
             )
 
 
-def _leaves(table: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(table: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of tables inside tables, by dotted key."""
     for key, value in table.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{at}{key}.")
+            yield from leaves(value, f"{at}{key}.")
         else:
             yield f"{at}{key}", value
 

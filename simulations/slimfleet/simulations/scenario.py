@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -30,7 +30,16 @@ from slimfleet.simulations.settings import FleetSettings, RunSettings, Scenario,
 if TYPE_CHECKING:
     from slimfleet.compression.checked_task import CheckedTask
 
-__all__ = ["DEFAULT", "build_task_of", "folder_name", "load_scenario", "scenario_names"]
+__all__ = [
+    "DEFAULT",
+    "baseline_settings",
+    "build_task_of",
+    "folder_name",
+    "load_scenario",
+    "scenario_lines",
+    "scenario_names",
+    "scenario_with",
+]
 
 DEFAULT = "digits"
 
@@ -43,6 +52,12 @@ def scenario_names() -> list[str]:
     return sorted(path.stem for path in _SHIPPED.glob("*.toml"))
 
 
+def scenario_lines() -> dict[str, str]:
+    """Name of each shipped scenario -> what it is: the first line of its file."""
+    texts = {name: (_SHIPPED / f"{name}.toml").read_text(encoding="utf-8") for name in scenario_names()}
+    return {name: text.partition("\n")[0].removeprefix("# ") for name, text in texts.items()}
+
+
 def load_scenario(path_or_name: str = DEFAULT, overrides: Mapping[str, str] | None = None) -> Scenario:
     """Read a scenario by the name of a shipped one or by the path of a TOML file.
 
@@ -51,24 +66,33 @@ def load_scenario(path_or_name: str = DEFAULT, overrides: Mapping[str, str] | No
 
     Raises BadInput, in one line that names the file or option, the key, the value and what would be right.
     """
-    path = _find(path_or_name)
+    overrides = overrides or {}
+    values = {key: _value(key, text) for key, text in overrides.items()}
+    return scenario_with(path_or_name, values, lambda key: f"--set {foreign_text(key, 100)}")
+
+
+def scenario_with(
+    path_or_name: str, values: Mapping[str, Any], origin: Callable[[str], str], beside: Path = Path()
+) -> Scenario:
+    """The scenario of `load_scenario`, with `values` at their dotted keys; messages call the origin of a key
+    `origin(key)`. A path is relative to the folder `beside`."""
+    path = _find(path_or_name, beside)
     tables = read_toml(path, f"the scenario {path}")
     tables.setdefault("name", path.stem)
-    overrides = overrides or {}
-    for key, text in overrides.items():
-        _assign(tables, key, _value(key, text))
+    for key, value in values.items():
+        _assign(tables, key, value, origin(key))
 
-    options = f" (with --set {foreign_text(', '.join(overrides), 200)})" if overrides else ""
+    options = f" (with {foreign_text(', '.join(map(origin, values)), 200)})" if values else ""
 
     def source(key: str) -> str:
-        given = [name for name in overrides if f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}.")]
-        return f"--set {foreign_text(given[0], 100)}" if given else f"scenario {path}{options}"
+        given = [name for name in values if f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}.")]
+        return origin(given[0]) if given else f"scenario {path}{options}"
 
     scenario = _resolved(tables, source)
     check_fleet(scenario.fleet, source)
     _check_together(scenario, source)
-    beside = Path() if path.parent == _SHIPPED or "task.import_from" in overrides else path.parent
-    return _with_folders(scenario, beside)
+    is_own_place = path.parent == _SHIPPED or "task.import_from" in values
+    return _with_folders(scenario, Path() if is_own_place else path.parent)
 
 
 def folder_name(name: str) -> str:
@@ -133,13 +157,13 @@ def _with_folders(scenario: Scenario, beside: Path) -> Scenario:
     return replace(scenario, task=replace(scenario.task, import_from=folders))
 
 
-def _find(path_or_name: str) -> Path:
+def _find(path_or_name: str, beside: Path) -> Path:
     """A shipped scenario of that name, or a file at that path; a path always has a suffix or a slash."""
     name = path_or_name.replace("-", "_")
     if name in scenario_names():
         return _SHIPPED / f"{name}.toml"
-    path = Path(path_or_name)
-    if path.exists() or path.suffix or len(path.parts) > 1:
+    path = beside / path_or_name
+    if path.exists() or path.suffix or len(Path(path_or_name).parts) > 1:
         return path
     near = "".join(f"; did you mean {close!r}?" for close in get_close_matches(name, scenario_names(), n=1))
     raise BadInput(
@@ -164,18 +188,15 @@ def _value(key: str, text: str) -> Any:
     return parsed["value"]
 
 
-def _assign(tables: dict[str, Any], key: str, value: Any) -> None:
+def _assign(tables: dict[str, Any], key: str, value: Any, origin: str) -> None:
     """Put `value` at the dotted `key`, making tables on the way."""
     *path, leaf = key.split(".")
     table = tables
     for depth, step in enumerate(path, start=1):
         table = table.setdefault(step, {})
         if not isinstance(table, dict):
-            raise BadInput(f"--set {key}: {'.'.join(path[:depth])} is a value, not a table")
+            raise BadInput(f"{origin}: {'.'.join(path[:depth])} is a value, not a table")
     table[leaf] = value
-
-
-__all__ = ["baseline_settings"]
 
 
 def baseline_settings(scenario: Scenario) -> CoordinatorSettings:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from slimfleet.compression.files import write_atomically
 
@@ -42,6 +44,18 @@ VARIABLES: Mapping[str, str] = {
     FAILED: "--failed",
 }
 """Colour -> variable of the page's style sheet, which has another value of it for dark pages."""
+
+MOST_TICKS = 4
+_STEPS_S = tuple(
+    count * unit
+    for unit, counts in (
+        (1, (1, 2, 5, 10, 15, 30)),
+        (60, (1, 2, 5, 10, 15, 30)),
+        (3_600, (1, 2, 3, 6, 12)),
+        (86_400, (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)),
+    )
+    for count in counts
+)
 
 STYLE: Mapping[str, Any] = {
     "axes.axisbelow": True,
@@ -87,6 +101,23 @@ def styled() -> Any:
     """A context in which figures are made and rendered; it leaves matplotlib's own settings as they were."""
     settings: Any = dict(STYLE)
     return rc_context(settings)
+
+
+def seconds_axis(axes: Axes) -> None:
+    """Ticks of the x axis at whole seconds, minutes, hours or days, and named so."""
+    low, high = axes.get_xlim()
+    step = next((step for step in _STEPS_S if high - low <= MOST_TICKS * step), _STEPS_S[-1])
+    axes.xaxis.set_major_locator(MultipleLocator(step))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.set_xlim(low, high)
+
+
+def _short(seconds: float) -> str:
+    """Of whole units: 5400 is "90 min"."""
+    for unit_s, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds and seconds % unit_s == 0:
+            return f"{seconds / unit_s:g} {unit}"
+    return f"{seconds:g} s" if seconds else "0"
 
 
 def svg(figure: Figure, name: str) -> str:

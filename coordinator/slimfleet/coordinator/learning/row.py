@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from slimfleet.compression import Cost, Evaluation, Skip
 from slimfleet.compression.held_out import pooled
 from slimfleet.compression.types import PHASES, PhaseCost
+from slimfleet.coordinator.learning.class_row import ClassRow, class_rows
 from slimfleet.coordinator.learning.device_evaluation import (
     evaluated_of,
     evaluation_share,
@@ -94,6 +95,8 @@ class RoundRow:
     """Largest share of its joules that a device of the round spent on evaluating."""
     alarm: str = ""
     """What is wrong with the model, for people; empty where nothing is."""
+    classes: tuple[ClassRow, ...] = field(default=(), metadata={"csv": False})
+    """The device classes of the round, which have a file of their own: `classes.csv`."""
 
 
 def alarm_of(evaluation: Evaluation | None) -> str:
@@ -186,6 +189,7 @@ def round_row(
         },
         evaluation_share=evaluation_share(report for _, report in reported),
         alarm=alarm_of(evaluation),
+        classes=class_rows(answers, lambda node: state.registry[node].profile.device_class),
     )
 
 

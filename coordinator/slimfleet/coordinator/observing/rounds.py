@@ -1,4 +1,4 @@
-"""Round observers: `rounds.csv` and log lines, a line a round, while the run goes on."""
+"""Round observers: CSV files and log lines, while the run goes on."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from slimfleet.compression.files import naming, write_atomically
+from slimfleet.coordinator.learning.class_row import ClassRow
 from slimfleet.coordinator.learning.row import RoundRow
 from slimfleet.coordinator.observing.events import Closed, Event
 
@@ -19,35 +20,53 @@ log = logging.getLogger(__name__)
 
 
 class RoundsCsv:
-    """Observer that keeps `rounds.csv` in `folder` up to date, rounds of earlier processes included."""
+    """Observer that keeps `rounds.csv` and `classes.csv` in `folder` up to date, rounds of earlier processes included.
+
+    The first has a line a round, the second a line for each device class in a round.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "rounds.csv"
-        self._lines = 0
+        self._folder = folder
+        self._rounds = 0
 
     def __call__(self, event: Event) -> None:
-        """Write the rounds that are not in the file yet. Raises DiskError where the disk refuses."""
+        """Write the rounds that are not in the files yet. Raises DiskError where the disk refuses."""
         if not isinstance(event, Closed):
             return
-        rows = event.state.rows
-        if self._lines == 0:
-            write_atomically(self._path, csv_of(RoundRow, rows), durable=False)
+        rows, is_new = event.state.rows[self._rounds :], self._rounds == 0
+        self._write("rounds.csv", csv_of(RoundRow, rows, is_new), is_new)
+        self._write("classes.csv", _classes_csv(rows, is_new), is_new)
+        self._rounds = len(event.state.rows)
+
+    def _write(self, name: str, lines: bytes, is_new: bool) -> None:
+        path = self._folder / name
+        if is_new:
+            write_atomically(path, lines, durable=False)
         else:
-            with naming(self._path), self._path.open("ab") as file:
-                file.write(csv_of(RoundRow, rows[self._lines :], header=False))
-        self._lines = len(rows)
+            with naming(path), path.open("ab") as file:
+                file.write(lines)
 
 
 def csv_of(kind: type[Any], rows: Sequence[Any], header: bool = True) -> bytes:
     """One line a row, a dataclass of this kind, under the field names; an unknown value is an empty cell, a table is in
     JSON."""
+    names = [field.name for field in fields(kind) if field.metadata.get("csv", True)]
+    return _csv(names, ([getattr(row, name) for name in names] for row in rows), header)
+
+
+def _classes_csv(rows: Sequence[RoundRow], header: bool) -> bytes:
+    names = [field.name for field in fields(ClassRow)]
+    lines = ([row.round, *(getattr(each, name) for name in names)] for row in rows for each in row.classes)
+    return _csv(["round", *names], lines, header)
+
+
+def _csv(names: Sequence[str], lines: Iterable[Sequence[Any]], header: bool) -> bytes:
     text = io.StringIO()
-    table = csv.DictWriter(text, [field.name for field in fields(kind)], lineterminator="\n")
+    table = csv.writer(text, lineterminator="\n")
     if header:
-        table.writeheader()
-    for row in rows:
-        values = asdict(row)
-        table.writerow({k: json.dumps(v) if isinstance(v, dict) else v for k, v in values.items()})
+        table.writerow(names)
+    for line in lines:
+        table.writerow([json.dumps(value) if isinstance(value, dict) else value for value in line])
     return text.getvalue().encode()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 
 from slimfleet.compression.reporting import units
 from slimfleet.compression.reporting.figure import save_png, styled, svg
-from slimfleet.coordinator.reporting import plots
+from slimfleet.coordinator.reporting import class_plots, plots
 from slimfleet.coordinator.reporting.outcome import RunRecord
 
 __all__ = ["page_panels", "save_picture"]
@@ -29,7 +30,13 @@ def page_panels(record: RunRecord, baseline: RunRecord | None) -> dict[str, str]
         "accuracy": (2.9, lambda axes: plots.accuracy_by_round(axes, record, baseline)),
         "loss": (2.9, lambda axes: plots.loss_by_round(axes, record, baseline)),
         "energy": (2.9, lambda axes: plots.energy_by_round(axes, record, baseline)),
+        "time": (2.9, lambda axes: _by_time(axes, record, baseline)),
         "widths": (1.5 + 0.3 * max(classes, 1), lambda axes: plots.widths_by_class(axes, record.device_rows)),
+        "battery": (2.9, lambda axes: class_plots.battery_by_class(axes, record.rows)),
+        **{
+            name: (1.1 + 0.3 * max(classes, 1), partial(_spread, record=record, name=name))
+            for name in ("class_energy", "class_time", "class_error")
+        },
     }
     panels = {}
     with styled():
@@ -68,6 +75,23 @@ def _by_uplink(axes: Axes, record: RunRecord, baseline: RunRecord | None) -> Non
 def _by_downlink(axes: Axes, record: RunRecord, baseline: RunRecord | None) -> None:
     plots.accuracy_by_cost(axes, record, baseline, "downlink_bytes", log=True, format_cost=units.data)
     axes.set_xlabel("bytes sent to all devices so far")
+
+
+def _by_time(axes: Axes, record: RunRecord, baseline: RunRecord | None) -> None:
+    plots.accuracy_by_cost(axes, record, baseline, "virtual_time_s", log=False, format_cost=units.duration)
+    axes.set_xlabel("time of the rounds so far")
+
+
+def _spread(axes: Axes, record: RunRecord, name: str) -> None:
+    def per_update(field: str) -> dict[str, list[float]]:
+        return class_plots.per_update(record.device_rows, lambda each: float(getattr(each, field)))
+
+    values, words, show = {
+        "class_energy": (per_update("energy_j"), "joules for an update", units.energy),
+        "class_time": (per_update("time_s"), "time for an update", units.duration),
+        "class_error": (class_plots.errors_of(record.rows), "squared error allowed", units.plain),
+    }[name]
+    class_plots.spread_by_class(axes, values, words, show)
 
 
 def _by_joules(axes: Axes, record: RunRecord, baseline: RunRecord | None) -> None:

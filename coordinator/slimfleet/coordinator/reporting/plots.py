@@ -56,7 +56,10 @@ def accuracy_by_cost(
     else:
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.xaxis.set_major_formatter(_formatter(format_cost))
+    if cost == "virtual_time_s":
+        look.seconds_axis(axes)
+    else:
+        axes.xaxis.set_major_formatter(formatter(format_cost))
     if baseline is not None:
         _gap(axes, record, baseline, cost)
 
@@ -74,7 +77,7 @@ def loss_by_round(axes: Axes, record: RunRecord, baseline: RunRecord | None) -> 
         for name, colour, run in _runs(record, baseline)
     ]
     if not any(curve for _, _, curve in curves):
-        _nothing(axes, "no loss is known")
+        nothing(axes, "no loss is known")
         return
     for name, colour, curve in curves:
         _plot(axes, curve, color=colour, linewidth=2.0, label=name)
@@ -88,7 +91,7 @@ def energy_by_round(axes: Axes, record: RunRecord, baseline: RunRecord | None) -
     rows = record.rows
     totals = [_curve(run.rows, lambda row: row.energy_j) for _, _, run in _runs(record, baseline)]
     if not any(joules for curve in totals for _, joules in curve):
-        _nothing(axes, "no joules were spent")
+        nothing(axes, "no joules were spent")
         return
     known = [row for row in rows if row.energy_j < LARGEST]
     rounds, compute = [row.round for row in known], [row.compute_j for row in known]
@@ -105,7 +108,7 @@ def energy_by_round(axes: Axes, record: RunRecord, baseline: RunRecord | None) -
     )
     if baseline is not None:
         _plot(axes, totals[0], color=look.BASELINE, linewidth=1.6, label="FedAvg float32")
-    axes.yaxis.set_major_formatter(_formatter(units.energy))
+    axes.yaxis.set_major_formatter(formatter(units.energy))
     axes.set_ylim(bottom=0)
     axes.margins(x=0.02)
     axes.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1), handlelength=1.2, columnspacing=1.4)
@@ -116,7 +119,7 @@ def widths_by_class(axes: Axes, devices: Sequence[DeviceRow]) -> None:
     """For each device class, the share of its devices by the mean width that they trained, or why they trained none."""
     shares = width_shares(devices)
     if not shares:
-        _nothing(axes, "no device registered")
+        nothing(axes, "no device registered")
         return
     classes = list(shares)[:MOST_CLASSES][::-1]
     at = range(len(classes))
@@ -125,16 +128,17 @@ def widths_by_class(axes: Axes, devices: Sequence[DeviceRow]) -> None:
         values = [shares[group][index] for group in classes]
         axes.barh(at, values, left=left, height=0.62, color=colour, label=name)
         left = [start + value for start, value in zip(left, values, strict=True)]
-    axes.set_yticks(at, [_cut(name) for name in classes])
+    axes.set_yticks(at, [cut(name) for name in classes])
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.xaxis.set_major_formatter(_formatter(lambda value: f"{100 * (value or 0):.0f} %"))
+    axes.xaxis.set_major_formatter(formatter(lambda value: f"{100 * (value or 0):.0f} %"))
     axes.set_xlabel("share of the class's devices")
     axes.grid(visible=False)
     axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(-0.2, 1), handlelength=0.9, columnspacing=1.0)
 
 
-def _cut(name: str) -> str:
+def cut(name: str) -> str:
+    """A class's name as long as a plot has room for."""
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
@@ -178,9 +182,9 @@ def _accuracies(
         _plot(axes, trailing, color=colour, linewidth=0.9, alpha=0.6)
         _plot(axes, single, color=colour, linewidth=2.2, label=name)
     if not drawn:
-        _nothing(axes, "no accuracy is known")
+        nothing(axes, "no accuracy is known")
         return False
-    axes.yaxis.set_major_formatter(_formatter(lambda value: f"{100 * (value or 0):.0f} %"))
+    axes.yaxis.set_major_formatter(formatter(lambda value: f"{100 * (value or 0):.0f} %"))
     axes.margins(y=0.12)
     axes.legend(loc="lower right", handlelength=1.4)
     return True
@@ -208,7 +212,7 @@ def _rounds(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
-def _nothing(axes: Axes, words: str) -> None:
+def nothing(axes: Axes, words: str) -> None:
     """A panel that says why it is empty."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, words, ha="center", va="center", color=look.MUTED, transform=axes.transAxes)
@@ -241,5 +245,6 @@ def _gap(axes: Axes, record: RunRecord, baseline: RunRecord, cost: str) -> None:
     )  # fmt: skip
 
 
-def _formatter(format_value: Callable[[float], str] | Format) -> FuncFormatter:
+def formatter(format_value: Callable[[float], str] | Format) -> FuncFormatter:
+    """Ticks as people read them."""
     return FuncFormatter(lambda value, _: format_value(value))

@@ -143,6 +143,7 @@ def curves(record: RunRecord, panels: Mapping[str, str]) -> str:
         figure("Accuracy by bytes sent", panels["uplink"], f"{lines} Logarithmic."),
         figure("Accuracy by bytes received", panels["downlink"], f"{lines} Logarithmic."),
         figure(f"Accuracy by joules spent ({source})", panels["joules"], lines),
+        figure("Accuracy by time", panels["time"], lines),
         figure("Accuracy by round", panels["accuracy"], lines),
         figure("Loss by round", panels["loss"], "On the data held out."),
         figure(
@@ -263,10 +264,26 @@ def devices(record: RunRecord, panels: Mapping[str, str]) -> str:
             [(name, _holds(group), _budget(record.budgets.of(name))) for name, group in groups.items()],
             words=(1, 2),
         )
-        + (f'<div class="plots">{widths}</div>' if widths else "")
+        + (f'<div class="plots">{widths}{_spreads(record, panels)}</div>' if widths else "")
         + table(heads, [_class_row(name, group) for name, group in groups.items()])
         + '<p class="note">Joules and bytes are means over updates used. Batteries are means over the devices that '
         f"have one; {units.UNKNOWN} is on mains or not known.</p>"
+    )
+
+
+def _spreads(record: RunRecord, panels: Mapping[str, str]) -> str:
+    """How the costs of an update spread within each class, and how full batteries were."""
+    spread = "Dot: median; thick line: the middle half; thin line: eight tenths of"
+    source = record.energy_source
+    return (
+        figure(f"Joules for an update ({source})", panels["class_energy"], f"{spread} the class's devices.")
+        + figure("Time for an update", panels["class_time"], f"{spread} the class's devices.")
+        + figure("Error of updates", panels["class_error"], f"{spread} the rounds: what the plans allowed.")
+        + figure(
+            "Batteries",
+            panels["battery"],
+            "Of the devices that reported in a round: median, and eight tenths.",
+        )
     )
 
 
@@ -283,7 +300,25 @@ def left_out(record: RunRecord) -> str:
     title = "<h2>Devices that were left out, and why</h2>"
     if not rows:
         return f"{title}<p>None: every device that was selected sent an update that was used.</p>"
-    return title + table(("what", "reason", "meaning", "times"), rows, words=(1, 2))
+    return (
+        title
+        + table(("what", "reason", "meaning", "times"), rows, words=(1, 2))
+        + _skipped(record.device_rows)
+    )
+
+
+def _skipped(devices: Sequence[DeviceRow]) -> str:
+    """Which classes were skipped, by what each of their devices was told last; empty where none was."""
+    rows = []
+    for name, group in by_class(devices).items():
+        skipped = [device for device in group if device.skips]
+        reasons = Counter(device.last_reason.split(":")[0] for device in skipped)
+        if skipped:
+            said = ", ".join(f"{reason} {units.count(times)}" for reason, times in reasons.most_common(3))
+            times = sum(device.skips for device in skipped)
+            rows.append((name, units.count(len(skipped)), units.count(len(group)), units.count(times), said))
+    heads = ("class", "devices skipped", "of", "times", "what they were told last")
+    return table(heads, rows, words=(4,)) if rows else ""
 
 
 def provenance(record: RunRecord, settings_toml: str, versions: Mapping[str, str]) -> str:

@@ -1,0 +1,1 @@
+"""Commands: what `slimfleet-simulate` does besides running one scenario."""

@@ -1,0 +1,1 @@
+"""Sweeps: many runs side by side, and what they come to beside each other."""
