@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import import_module
 from itertools import cycle, islice, product
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -60,6 +61,13 @@ MODES: Mapping[str, Mapping[str, str]] = {
         "pacing.largest_staleness": "1",
     },
 }
+PRELOADED = (
+    "sklearn.datasets",
+    "matplotlib.pyplot",
+    "torch.utils.flop_counter",
+    "slimfleet.simulations.grids.ray",
+)
+"""Imported once, before processes are forked."""
 BACKENDS: Sequence[Backend] = ("local", "ray")
 ENDED = "after its results"
 COMPARED = ("uplink_bytes", "downlink_bytes", "energy_j", "virtual_time_s", "accuracy", "outcomes", "rounds")
@@ -219,6 +227,8 @@ def main() -> None:
     parser.add_argument("--moments", type=int, default=MOMENTS)
     parser.add_argument("--keep", type=Path, default=Path("slimfleet-out/bench-kills"))
     options = parser.parse_args()
+    for name in PRELOADED:
+        import_module(name)
     options.keep.mkdir(parents=True, exist_ok=True)
     path = options.keep / "found.json"
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
