@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+import numpy as np
 from torch import nn
 
 from slimfleet.compression import Evaluation, PayloadError, Task, Tensors
@@ -102,12 +103,9 @@ class Coordinator:
         opened = self._open_round(now_s, began)
         busy = {dispatch.node for dispatch in state.in_flight.values()}
         busy |= {answer.dispatch.node for answer in opened.answers if answer.dispatch is not None}
-        known = state.registry.nodes() if nodes is None else [n for n in nodes if n in state.registry]
-        statuses = {
-            node: status
-            for node in known
-            if node not in busy and (status := self.environment.status(state.registry[node], opened.number))
-        }
+        known = state.registry.columns.node if nodes is None else state.registry.registered(nodes)
+        conditions = self.environment.conditions(state.registry, known, opened.number)
+        conditions.reached[np.isin(known, np.array(list(busy), np.uint64))] = False
         assigner = Assigner(
             settings=self.settings,
             registry=state.registry,
@@ -117,13 +115,13 @@ class Coordinator:
             policies=self._policies,
             now_s=now_s,
         )
-        assigner.assign(statuses, most)
+        assigner.assign(known, conditions, most)
         planned_at = self._stopwatch()
         dispatches = tuple(
             replace(each, sent_s=now_s, handed_out_at=planned_at) for each in assigner.dispatches
         )
         state.in_flight |= {dispatch.plan_id: dispatch for dispatch in dispatches}
-        opened.skipped |= assigner.skipped
+        opened.skipped.update(assigner.skipped)
         opened.selected += len(dispatches)
         opened.found_too_few = len(dispatches) < most
         opened.closes_s = min(
@@ -134,7 +132,7 @@ class Coordinator:
             round_number=opened.number,
             dispatches=dispatches,
             skipped=assigner.skipped,
-            reachable=frozenset(statuses),
+            reachable=known[conditions.reached],
             seconds=planned_at - began,
             settings=self.settings,
             state=state,
@@ -215,10 +213,8 @@ class Coordinator:
         if settings.pacing.mode == "synchronous" or not state.in_flight:
             self.environment.rest()
         learn(state, self.cost_model, answers, silent, opened.number)
-        state.totals.add([*answers, *state.unasked], opened.skipped)
-        for node in opened.skipped:
-            state.registry[node].skips += 1
-            state.registry[node].forget_startup()
+        state.totals.add([*answers, *state.unasked], opened.skipped.counts())
+        state.registry.count_skips(opened.skipped.single, opened.skipped.low)
         evaluation = None
         judge = central_evaluation(self.task)
         if judge is not None and settings.is_evaluated(opened.number):
@@ -252,7 +248,7 @@ class Coordinator:
         if state.open_round is None:
             number, model = state.next_round, state.server.model()
             bounds = self._bounds(number, model)
-            most_examples = bounds.weight(max((record.examples for record in state.registry), default=1))
+            most_examples = bounds.weight(int(state.registry.columns.examples.max(initial=1)))
             server = settings.server
             aggregator = AGGREGATORS[server.aggregation]
             state.open_round = OpenRound(
@@ -268,15 +264,10 @@ class Coordinator:
     def _bounds(self, number: int, model: Tensors) -> FleetBounds:
         """What one device may claim and move in this round."""
         settings = self.settings
-        records = list(self.state.registry)
-        recent = [
-            record.norms
-            for record in records
-            if record.norms is not None and record.norms_round >= number - RECENT_ROUNDS
-        ]
+        registry = self.state.registry
         return fleet_bounds(
-            [record.examples for record in records],
-            recent,
+            registry.columns.examples,
+            registry.norms_since(number - RECENT_ROUNDS),
             settings.quota,
             norm(model, self.state.schema.weights),
             settings.server,
@@ -328,7 +319,7 @@ class Coordinator:
     def _times(self, dispatches: Sequence[Dispatch]) -> list[float]:
         """How long devices are expected to take, corrected by what is known of them, s."""
         state = self.state
-        classes = (state.registry[each.node].profile.device_class for each in dispatches)
+        classes = (state.registry.profile(each.node).device_class for each in dispatches)
         return [
             each.predicted.time_s * state.calibration.correction(str(each.node), name).time.value
             for each, name in zip(dispatches, classes, strict=True)

@@ -24,7 +24,7 @@ from slimfleet.coordinator.settings import (
     ServerSettings,
     settings_of,
 )
-from slimfleet.simulations.fleet import INFINITE, check_fleet
+from slimfleet.simulations.population import INFINITE, check_fleet
 from slimfleet.simulations.settings import FleetSettings, RunSettings, Scenario, TaskSettings
 
 if TYPE_CHECKING:
@@ -80,11 +80,10 @@ def build_task_of(scenario: Scenario) -> CheckedTask:
     """The scenario's task, its examples spread over the fleet; every process that trains builds it."""
     from slimfleet.client.tasks import TASKS  # loads torch, which reading a scenario does not need
 
-    task = scenario.task
+    task, seed = scenario.task, scenario.coordinator.seed
     make_importable(task.import_from)
-    seed, devices = scenario.coordinator.seed, scenario.fleet.devices
     options = {"alpha": task.alpha, **task.options}
-    return load_task(task.name, TASKS, partitions=devices, seed=seed, options=options)
+    return load_task(task.name, TASKS, partitions=scenario.partitions, seed=seed, options=options)
 
 
 def _resolved(tables: Mapping[str, Any], source: Source) -> Scenario:

@@ -48,6 +48,9 @@ class TaskSettings:
     default they are looked for beside that file, then in the current folder."""
     alpha: Positive = 0.5
     """Concentration of the Dirichlet distribution over labels: the smaller, the more devices differ; inf is even."""
+    partitions: Annotated[int, Ge(0), Le(10_000_000)] = 0
+    """Parts that the examples are cut into. Device k holds part k modulo this number, so that a fleet may be larger than
+    the data; 0 gives each device a part of its own."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the task."""
 
@@ -108,6 +111,11 @@ class Scenario:
     fleet: FleetSettings = field(default_factory=FleetSettings)
     run: RunSettings = field(default_factory=RunSettings)
     coordinator: CoordinatorSettings = field(default_factory=CoordinatorSettings)
+
+    @property
+    def partitions(self) -> int:
+        """Parts that the examples are cut into."""
+        return min(self.task.partitions, self.fleet.devices) or self.fleet.devices
 
     def tables(self) -> dict[str, Any]:
         """The tables of the file that says this scenario, every default written out."""

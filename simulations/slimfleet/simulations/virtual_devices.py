@@ -13,11 +13,13 @@ from slimfleet.client.store import FolderStore, MemoryStore
 from slimfleet.client.watch import Watch
 from slimfleet.client.workbench import Workbench
 from slimfleet.compression import Assignment, Condition, SlimfleetError
-from slimfleet.compression.cost import RUNTIMES, CostModel
+from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.pruning.blueprint import blueprint
+from slimfleet.compression.types import USUAL_STARTUP
 from slimfleet.simulations.faults import FaultyDevice, assign_faults
-from slimfleet.simulations.fleet import BEGIN, Moment, VirtualDevice, build_fleet
+from slimfleet.simulations.fleet import BEGIN, Moment, VirtualDevice
 from slimfleet.simulations.ledger import SimulatedLedger
+from slimfleet.simulations.population import build_fleet
 from slimfleet.simulations.scenario import build_task_of
 from slimfleet.simulations.settings import Scenario
 
@@ -37,13 +39,14 @@ class VirtualDevices:
     def __init__(self, scenario: Scenario, state: Path | None) -> None:
         task, seed = build_task_of(scenario), scenario.coordinator.seed
         architecture = blueprint(task, seed)
+        self._partitions = scenario.partitions
         self._fleet = build_fleet(scenario.fleet, seed)
         self._workbench = Workbench(task, architecture, RUNTIMES[scenario.coordinator.client.runtime])
         self._store = MemoryStore() if state is None else FolderStore(state, architecture, durable=False)
         self._faults = assign_faults(scenario.fleet.faults, scenario.fleet.devices, seed)
 
     def device(self, number: int, moment: Callable[[], Moment] = lambda: BEGIN) -> Participant:
-        """The device that holds partition `number` of the task's data; `moment` tells when its work begins."""
+        """Device `number` of the fleet; `moment` tells when its work begins."""
         virtual = self._fleet[number]
         device = Device(
             number,
@@ -51,6 +54,7 @@ class VirtualDevices:
             self._workbench,
             self._store,
             partial(_open_ledger, virtual),
+            share=number % self._partitions,
             watch=Watch(virtual.policy, partial(_sense, virtual, moment)),
         )
         return FaultyDevice(device, self._faults[number]) if number in self._faults else device
@@ -72,4 +76,4 @@ def _open_ledger(virtual: VirtualDevice, assignment: Assignment) -> Ledger:
         share = f"{conditions.drops_out_at:.0%}"
         raise DeviceLost(f"device {virtual.number} vanished after {share} of round {assignment.round_number}")
     truth = conditions.applied(virtual.profile)
-    return SimulatedLedger(truth, assignment.budget.power_w, CostModel.startup_s)
+    return SimulatedLedger(truth, assignment.budget.power_w, USUAL_STARTUP.time_s)

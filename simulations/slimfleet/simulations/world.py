@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
-from slimfleet.compression import Condition, Cost
+import numpy as np
+from numpy.typing import NDArray
+
+from slimfleet.compression import Cost
 from slimfleet.coordinator import Answer, Dispatch
-from slimfleet.coordinator.registry import DeviceRecord
-from slimfleet.simulations.battery import VirtualBattery
-from slimfleet.simulations.fleet import Moment, VirtualDevice
+from slimfleet.coordinator.conditions import FleetConditions
+from slimfleet.coordinator.registry import Nodes, Registry
+from slimfleet.simulations.battery import charged
+from slimfleet.simulations.fleet import Moment
+from slimfleet.simulations.population import FIRST_NODE, Population
 
 __all__ = ["BETWEEN_ROUNDS_S", "VirtualWorld", "node_of"]
 
@@ -20,7 +25,7 @@ BETWEEN_ROUNDS_S = 60.0
 
 def node_of(device_number: int) -> int:
     """The node by which Flower reaches a device; node 0 is no node."""
-    return device_number + 1
+    return device_number + FIRST_NODE
 
 
 class VirtualWorld:
@@ -30,31 +35,52 @@ class VirtualWorld:
     deadline, or after as long as it was predicted to take where there is none.
     """
 
-    def __init__(self, fleet: Sequence[VirtualDevice]) -> None:
-        self._fleet = {node_of(device.number): device for device in fleet}
-        self._batteries = {node: d.battery for node, d in self._fleet.items() if d.battery is not None}
+    def __init__(self, fleet: Population) -> None:
+        self._fleet = fleet
+        self._capacity_j = fleet.capacity_j[fleet.kind]
+        self._charge_j = fleet.start_j.copy()
+        """Charge of every device at the moment that it was last drained; NaN on mains."""
+        self._plugged_s = fleet.charger.until(0.0)
+        """Seconds on the charger by that moment, from an arbitrary origin."""
+        self._drained_s: dict[int, float] = {}
+        """Device -> that moment, for those that were drained."""
         self._now_s = 0.0
+        self._reached: tuple[int, NDArray[np.bool_]] | None = None
+        """A round, and which devices it can reach."""
 
     def now_s(self) -> float:
         """Virtual seconds since the run began."""
         return self._now_s
 
-    def status(self, device: DeviceRecord, round_number: int) -> Condition | None:
-        """The condition of a device, or None when this round finds it out of reach."""
-        virtual = self._fleet[device.node]
-        if not virtual.conditions(round_number).available:
-            return None
-        return virtual.condition(round_number, self.moment(device.node, self._now_s))
+    def conditions(self, registry: Registry, nodes: Nodes, round_number: int) -> FleetConditions:
+        """The conditions of these devices, and which of them the round can reach."""
+        if self._reached is None or self._reached[0] != round_number:
+            self._reached = round_number, self._fleet.available(round_number)
+        numbers = (nodes - np.uint64(FIRST_NODE)).astype(np.intp)
+        battery = self._charges(numbers) / self._capacity_j[numbers]
+        found = replace(
+            FleetConditions.unknown(len(nodes)),
+            reached=self._reached[1][numbers],
+            battery=battery,
+            charging=(self._fleet.charger.at(numbers).is_on(self._now_s) | np.isnan(battery)).astype(np.int8),
+        )
+        self._sense(found, numbers, round_number)
+        return found
 
     def moment(self, node: int, at_s: float) -> Moment:
         """A moment, as the device of a node has it; not before its last dispatch."""
-        battery = self._batteries.get(node)
-        return Moment(at_s, None if battery is None else battery.at(at_s).charge_j)
+        charge_j = self._charge_at(node - FIRST_NODE, at_s)
+        return Moment(at_s, None if charge_j != charge_j else charge_j)
 
     def charge(self, node: int) -> tuple[float | None, float | None]:
         """State of charge when the run began and now, 0..1; None on mains."""
-        start, now = self._fleet[node].battery, self._batteries.get(node)
-        return (None, None) if start is None or now is None else (start.level, now.at(self._now_s).level)
+        number = node - FIRST_NODE
+        capacity_j = float(self._capacity_j[number])
+        if capacity_j != capacity_j:
+            return None, None
+        return float(self._fleet.start_j[number]) / capacity_j, self._charge_at(
+            number, self._now_s
+        ) / capacity_j
 
     def arrival_s(self, dispatch: Dispatch, took_s: float | None) -> float:
         """When its device is done; the loss of one shows when its time is up."""
@@ -83,25 +109,62 @@ class VirtualWorld:
             else:
                 spent = self._until_lost(dispatch) if answer.spent is None else answer.spent.cost
                 silent[dispatch.node] = spent
-            battery = self._batteries.get(dispatch.node)
-            if battery is not None:
-                self._batteries[dispatch.node] = battery.at(dispatch.sent_s).drained(spent.energy_j)
+            self._drain(dispatch.node - FIRST_NODE, dispatch.sent_s, spent.energy_j)
         return silent
 
     def to_json(self) -> dict[str, Any]:
-        """Time and charge: all of the world that is not drawn from the seed."""
-        return {"now_s": self._now_s, "batteries": {str(n): asdict(b) for n, b in self._batteries.items()}}
+        """Time, and the charge of the devices that were drained: all of the world that is not drawn from the seed."""
+        drained = {
+            str(node_of(number)): [float(self._charge_j[number]), at_s]
+            for number, at_s in self._drained_s.items()
+        }
+        return {"now_s": self._now_s, "drained": drained}
 
     def restore(self, values: dict[str, Any]) -> None:
         """Return to the moment at which `to_json` was called."""
         self._now_s = values["now_s"]
-        self._batteries = {
-            int(node): VirtualBattery(**battery) for node, battery in values["batteries"].items()
-        }
+        for node, (charge_j, at_s) in values["drained"].items():
+            self._set(int(node) - FIRST_NODE, charge_j, at_s)
+
+    def _charges(self, numbers: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Charge of devices now, J; NaN on mains."""
+        plugged_s = self._fleet.charger.at(numbers).until(self._now_s) - self._plugged_s[numbers]
+        return charged(self._charge_j[numbers], self._capacity_j[numbers], plugged_s)
+
+    def _charge_at(self, number: int, at_s: float) -> float:
+        plugged_s = self._fleet.charger.at(number).until(at_s) - self._plugged_s[number]
+        return float(charged(self._charge_j[number], self._capacity_j[number], plugged_s))
+
+    def _drain(self, number: int, at_s: float, joules: float) -> None:
+        charge_j = self._charge_at(number, at_s)
+        if charge_j == charge_j:
+            self._set(number, max(charge_j - joules, 0.0), at_s)
+
+    def _set(self, number: int, charge_j: float, at_s: float) -> None:
+        self._charge_j[number], self._drained_s[number] = charge_j, at_s
+        self._plugged_s[number] = self._fleet.charger.at(number).until(at_s)
+
+    def _sense(self, found: FleetConditions, numbers: NDArray[np.intp], round_number: int) -> None:
+        """Fill in what the sensors of those classes see that the settings name, of the devices that are reached."""
+        settings, fleet = self._fleet.settings, self._fleet
+        named = settings.metered.keys() | settings.temperature_c.keys() | settings.free_memory.keys()
+        for kind, profile in enumerate(fleet.profiles):
+            name = profile.device_class
+            if name not in named:
+                continue
+            rows = np.flatnonzero(found.reached & (fleet.kind[numbers] == kind))
+            link, warm, free = fleet.senses(numbers[rows], round_number)
+            if (share := settings.metered.get(name)) is not None:
+                found.metered[rows] = link < share
+            if warmth := settings.temperature_c.get(name):
+                found.temperature_c[rows] = warmth[0] + (warmth[1] - warmth[0]) * warm
+            if memory := settings.free_memory.get(name):
+                share_free = memory[0] + (memory[1] - memory[0]) * free
+                found.free_memory_bytes[rows] = share_free * profile.ram_bytes
 
     def _until_lost(self, dispatch: Dispatch) -> Cost:
         """A lost device woke its radio, did a share of the predicted work and sent nothing."""
-        share = self._fleet[dispatch.node].conditions(dispatch.version).drops_out_at
+        share = self._fleet[dispatch.node - FIRST_NODE].conditions(dispatch.version).drops_out_at
         predicted = dispatch.predicted
         compute_j = (predicted.energy_j - predicted.radio_j) * (1.0 if share is None else share)
         return replace(

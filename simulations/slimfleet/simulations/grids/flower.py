@@ -157,13 +157,13 @@ class EngineGrid(Grid):
 
     def __init__(
         self,
-        nodes: Iterable[int],
+        nodes: Sequence[int],
         engine: Engine,
         moments: Callable[[Sequence[int]], Mapping[int, Moment]] = lambda nodes: {},
     ) -> None:
         identify_process()
         self._moments = moments
-        self._nodes = list(nodes)
+        self._nodes = nodes
         self._engine = engine
         self._run = Run.create_empty(RUN_ID)
         self._answers: dict[str, Message] = {}
@@ -188,9 +188,9 @@ class EngineGrid(Grid):
         """Make a message the way older apps do."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
-    def get_node_ids(self) -> list[int]:
+    def get_node_ids(self) -> Sequence[int]:
         """Every node of the fleet; the environment knows which of them a round can reach."""
-        return list(self._nodes)
+        return self._nodes
 
     def get_nodes(self) -> list[NodeInfo]:
         """The same as Flower's records."""

@@ -79,6 +79,8 @@ class Registrar:
 
         One that was silent for so long is asked again now and then, and holds up nobody.
         """
+        if not self._pending:
+            return False
         late = time.monotonic() - patience_s
         waiting = set(self._pending.values()) & set(nodes)
         return any(self._first_asked[node] > late for node in waiting)
