@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -41,7 +42,7 @@ def test_selection_weighs_a_battery_of_unknown_charge_like_one_half_way(federate
     seen = {}
 
     def order(candidates, settings, rng):
-        seen.update({each.node: (each.battery, each.charging) for each in candidates})
+        seen.update({each.node: each for each in candidates.one_by_one()})
         return ORDERS["uniform"](candidates, settings, rng)
 
     monkeypatch.setitem(ORDERS, "utility", order)
@@ -50,8 +51,12 @@ def test_selection_weighs_a_battery_of_unknown_charge_like_one_half_way(federate
         selection={"battery_floor": 0.5},
     )
     federation.world.statuses |= {12: Condition(battery=0.9, charging=True), 13: Condition(charging=None)}
+    federation.world.statuses[14] = Condition(metered=True, temperature_c=71.0)
     federation.plan()
-    assert seen == {11: (0.75, False), 12: (0.9, True), 13: (0.75, False), 14: (None, False)}
+    charges = {node: (each.battery, each.charging) for node, each in seen.items()}
+    assert charges == {11: (0.75, False), 12: (0.9, True), 13: (0.75, False), 14: (None, False)}
+    assert (seen[14].metered, seen[14].temperature_c) == (True, 71.0)
+    assert (seen[11].metered, seen[11].temperature_c) == (None, None)
 
 
 def test_free_memory_limits_the_plan_where_it_is_known(federate, phone):
@@ -162,7 +167,8 @@ def test_the_age_limit_of_a_deployment_is_that_of_its_settings(federate, tmp_pat
         found = []
         for age_s in (30.0, 60.0):
             record.hear(Condition(metered=True), now_s - age_s)
-            found.append(coordinator.environment.status(record, 1) == Condition(metered=True))
+            conditions = coordinator.environment.conditions({11: record}, np.array([11], np.uint64), 1)
+            found.append(conditions[0] == Condition(metered=True))
         raise Seen(*found)
 
     monkeypatch.setattr(deployed, "run", look)

@@ -9,7 +9,8 @@ from slimfleet.client.policy import Policy
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.profiles import load_profiles
 from slimfleet.simulations.faults import assign_faults
-from slimfleet.simulations.fleet import BEGIN, build_fleet
+from slimfleet.simulations.fleet import BEGIN
+from slimfleet.simulations.population import build_fleet
 from slimfleet.simulations.settings import DEFAULT_MIX, FleetSettings
 
 SETTINGS = FleetSettings(devices=300)
@@ -47,8 +48,8 @@ def test_every_row_has_provenance_and_a_range_around_its_speed() -> None:
 
 
 def test_same_seed_same_fleet_other_seed_another() -> None:
-    assert build_fleet(SETTINGS, seed=1) == FLEET
-    assert build_fleet(SETTINGS, seed=2) != FLEET
+    assert list(build_fleet(SETTINGS, seed=1)) == list(FLEET)
+    assert list(build_fleet(SETTINGS, seed=2)) != list(FLEET)
     assert [d.number for d in FLEET] == list(range(300))
 
 
@@ -85,7 +86,7 @@ def behaviour(settings: FleetSettings) -> tuple[object, ...]:
         [(device.conditions(number), device.condition(number, BEGIN)) for number in range(3)]
         for device in fleet
     ]
-    return (repr(fleet), rounds, [device.policy for device in fleet], faults)
+    return (repr(list(fleet)), rounds, [device.policy for device in fleet], faults)
 
 
 def test_the_truth_lies_within_the_table_and_the_noise_within_its_bounds() -> None:

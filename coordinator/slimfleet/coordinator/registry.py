@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from slimfleet.compression import DeviceProfile, Skip, Tensors
 from slimfleet.compression.types import USUAL_STARTUP, Startup
 from slimfleet.coordinator.columns import Columns
-from slimfleet.coordinator.record import DeviceRecord
 from slimfleet.coordinator.receiving.checks import Norms
+from slimfleet.coordinator.record import DeviceRecord
 
 __all__ = ["Registry"]
 

@@ -95,7 +95,7 @@ def _mixed(entropy: Sequence[Words], shape: tuple[int, ...]) -> list[Words]:
 
 
 def _mix(one: Words, other: Words) -> Words:
-    mixed = np.uint32(_MIX_L) * one - np.uint32(_MIX_R) * other
+    mixed: Words = np.uint32(_MIX_L) * one - np.uint32(_MIX_R) * other
     return mixed ^ (mixed >> np.uint32(16))
 
 

@@ -49,8 +49,8 @@ class TaskSettings:
     alpha: Positive = 0.5
     """Concentration of the Dirichlet distribution over labels: the smaller, the more devices differ; inf is even."""
     partitions: Annotated[int, Ge(0), Le(10_000_000)] = 0
-    """Parts that the examples are cut into. Device k holds part k modulo this number, so that a fleet may be larger than
-    the data; 0 gives each device a part of its own."""
+    """Parts that the examples are cut into; device k holds part k modulo this number. A fleet may then be larger than
+    the data. 0 gives each device a part of its own."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the task."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from slimfleet.coordinator.planning.candidates import Candidate
 from slimfleet.coordinator.planning.enumerating import EnumeratingPlanner
 from slimfleet.coordinator.planning.policy import FixedPlanner, History, Planner, Request, Sizes
-from slimfleet.coordinator.planning.selection import Candidate
 from slimfleet.coordinator.settings import PlannerSettings
 
 PLANNERS: Mapping[str, Callable[[PlannerSettings], Planner]] = MappingProxyType(

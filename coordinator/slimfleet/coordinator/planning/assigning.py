@@ -19,11 +19,12 @@ from slimfleet.compression.messages import EvaluationLimit
 from slimfleet.compression.types import UNKNOWN
 from slimfleet.coordinator.conditions import FleetConditions
 from slimfleet.coordinator.learning.calibration import Calibration
+from slimfleet.coordinator.planning.candidates import Candidates
 from slimfleet.coordinator.planning.evaluating import evaluation_limit, most_evaluated
 from slimfleet.coordinator.planning.own import NoPlan, Policies
 from slimfleet.coordinator.planning.policy import BlockPlanner, History, Request, Sizes
 from slimfleet.coordinator.planning.reputation import blemish, sits_out
-from slimfleet.coordinator.planning.selection import Candidates, credible_joules
+from slimfleet.coordinator.planning.selection import credible_joules
 from slimfleet.coordinator.planning.skips import Skips
 from slimfleet.coordinator.record import DeviceRecord
 from slimfleet.coordinator.registry import Nodes, Registry
@@ -86,7 +87,7 @@ class Assigner:
                     history=self._history(record),
                 ),
             )
-        except Exception:
+        except Exception:  # noqa: BLE001 - `_failed` logs it
             self._failed(record)
             return None
 
@@ -114,7 +115,7 @@ class Assigner:
                         "round %d: no plan for %s: %s", self._round, self.registry.label(record.node), error
                     )
                 self._skip(record, Skip(constraint="planner", needed=0.0, limit=0.0))
-            except Exception:
+            except Exception:  # noqa: BLE001 - `_failed` logs it
                 self._failed(record)
 
     def _take(self, record: DeviceRecord, choice: Plan | Skip, request: Request) -> None:
@@ -167,6 +168,8 @@ class Assigner:
             loss=columns.loss[rows[may_take]],
             battery=battery[may_take],
             charging=conditions.charging[may_take] == 1,
+            metered=conditions.metered[may_take],
+            temperature_c=conditions.temperature_c[may_take],
         )
         return self.policies.order(
             candidates, settings, np.random.default_rng((self.settings.seed, self._round, 1))

@@ -87,8 +87,8 @@ def used(needed: Mapping[str, Floats], limits: Mapping[str, Floats]) -> dict[str
 def feasible(
     shares: Mapping[str, Floats], slack: Mapping[str, float] | None = None
 ) -> NDArray[np.bool_] | None:
-    """Which candidates keep every limit, (d, n), all where there is none; `slack` multiplies some limits (what if memory
-    were 1.25 times larger?)."""
+    """Which candidates keep every limit, (d, n); None where there is no limit. `slack` multiplies some limits (what if
+    memory were 1.25 times larger?)."""
     fits: NDArray[np.bool_] | None = None
     for name, share in shares.items():
         keeps = share <= (slack or {}).get(name, 1.0)

@@ -17,8 +17,9 @@ from slimfleet.compression.errors import BadInput
 from slimfleet.compression.types import Budget, DeviceProfile, Plan, Skip
 from slimfleet.compression.validation import first_problem
 from slimfleet.coordinator.planning import PLANNERS
+from slimfleet.coordinator.planning.candidates import Candidates
 from slimfleet.coordinator.planning.policy import History, Planner
-from slimfleet.coordinator.planning.selection import ORDERS, Candidates, Order
+from slimfleet.coordinator.planning.selection import ORDERS, Order
 from slimfleet.coordinator.settings import CoordinatorSettings, PlannerSettings, SelectionSettings
 
 

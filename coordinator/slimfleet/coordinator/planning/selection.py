@@ -2,71 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from math import inf
-from types import MappingProxyType
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import inf, log
 
 import numpy as np
 from numpy.typing import NDArray
 
+from slimfleet.coordinator.planning.candidates import Candidates
 from slimfleet.coordinator.settings import SelectionSettings
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A reachable device, as a selection policy of a user's own sees it."""
-
-    node: int
-    round_j: float
-    """Nominal energy of one epoch of the full model, radio burst included, as far as it is credible."""
-    loss: float | None
-    battery: float | None
-    """State of charge to reckon with, 0..1; None on mains."""
-    charging: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidates:
-    """n reachable devices in order of node, (n,) each; NaN stands for None."""
-
-    node: NDArray[np.uint64]
-    round_j: Floats
-    loss: Floats
-    battery: Floats
-    charging: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, candidates: Sequence[Candidate]) -> Candidates:
-        """The same devices in arrays."""
-        return cls(
-            node=np.array([each.node for each in candidates], np.uint64),
-            round_j=np.array([each.round_j for each in candidates], np.float64),
-            loss=np.array([each.loss for each in candidates], np.float64),
-            battery=np.array([each.battery for each in candidates], np.float64),
-            charging=np.array([each.charging for each in candidates], np.bool_),
-        )
-
-    def __len__(self) -> int:
-        return len(self.node)
-
-    def one_by_one(self) -> list[Candidate]:
-        """The same devices, an object each."""
-        columns = (self.node, self.round_j, self.loss, self.battery, self.charging)
-        return [
-            Candidate(
-                node=node, round_j=round_j, loss=_known(loss), battery=_known(battery), charging=charging
-            )
-            for node, round_j, loss, battery, charging in zip(
-                *(column.tolist() for column in columns), strict=True
-            )
-        ]
-
-
-def _known(value: float) -> float | None:
-    return None if value != value else value
 
 
 ENOUGH_DEVICES = 5
@@ -77,6 +22,10 @@ FAR = 5.0
 
 LEAST_JOULES = 1e-12
 """A round that takes less counts as this, so that its logarithm is finite."""
+
+COOL_C, HOT_C = 40.0, 80.0
+"""A device is cool up to the one and hot from the other: what idle phones and boards show, and where a Raspberry Pi
+begins to slow down."""
 
 
 def credible_joules(classes: NDArray[np.integer], joules: Floats) -> Floats:
@@ -115,11 +64,12 @@ def uniform(candidates: Candidates, settings: SelectionSettings, rng: np.random.
 
 
 def utility(candidates: Candidates, settings: SelectionSettings, rng: np.random.Generator) -> Iterator[int]:
-    """Sample without replacement with weights utility x efficiency x battery.
+    """Sample without replacement with weights utility x efficiency x battery x condition.
 
     Utility is the mean training loss (Oort, Lai et al. 2021, arXiv 2010.06081, eq. 1, without the number of examples,
     which already weights the mean update); efficiency is the joules of a nominal round to a negative power; a
-    half-empty battery halves the weight (EAFL, Arouj & Abdelmoniem 2022, orders by battery likewise). The order is the
+    half-empty battery halves the weight (EAFL, Arouj & Abdelmoniem 2022, orders by battery likewise); an unmetered link
+    or a cool device multiplies it by `condition_factor`, a metered link or a hot device divides it. The order is the
     descending order of log weight + Gumbel noise, which samples exactly by weight (Efraimidis & Spirakis 2006).
     """
     keys = _log_weights(candidates, settings)
@@ -127,7 +77,7 @@ def utility(candidates: Candidates, settings: SelectionSettings, rng: np.random.
     return _descending(candidates.node, keys)
 
 
-ORDERS: Mapping[str, Order] = MappingProxyType({"uniform": uniform, "utility": utility})
+ORDERS: Mapping[str, Order] = {"uniform": uniform, "utility": utility}
 """Selection policies by the name that `selection.policy` gives them."""
 
 _FIRST = 4_096
@@ -168,5 +118,14 @@ def _log_weights(candidates: Candidates, settings: SelectionSettings) -> Floats:
     price = settings.energy_exponent * np.log(np.maximum(candidates.round_j, LEAST_JOULES))
     battery, full = candidates.battery, np.isnan(candidates.battery) | candidates.charging
     charge = np.where(full, 1.0, np.maximum(battery, 1e-3))
-    weights: Floats = worth - price + np.log(charge)
+    weights: Floats = worth - price + np.log(charge) + _ease(candidates) * log(settings.condition_factor)
     return weights
+
+
+def _ease(candidates: Candidates) -> Floats:
+    """How well a round suits devices now, (n,): from -2, metered and hot, to 2, unmetered and cool; 0 where a device
+    says neither."""
+    link = np.where(candidates.metered < 0, 0.0, 1.0 - 2.0 * candidates.metered)
+    middle = (COOL_C + HOT_C) / 2
+    cool = np.clip((middle - candidates.temperature_c) / (middle - COOL_C), -1.0, 1.0)
+    return link + np.where(np.isnan(cool), 0.0, cool)

@@ -18,8 +18,8 @@ Nodes = NDArray[np.uint64]
 class Skips(Mapping[int, Skip]):
     """Node -> the constraint that left it without a plan.
 
-    At night most of a fleet may be below the battery floor: such devices are two arrays, and a `Skip` is made of one when
-    it is asked for. Each node comes once.
+    Most of a fleet may be below the battery floor: such devices are two arrays, and a `Skip` is made of one when it is
+    asked for. Each node comes once.
     """
 
     def __init__(self) -> None:
