@@ -30,8 +30,8 @@ class Columns:
     """Rounds that left it out for its charge and that its record, if there is one, does not count yet."""
     charge: NDArray[np.float64]
     """Its charge when it was last left out for that, where its record does not say so yet."""
-    floor: float = 0.0
-    """The battery floor below which that was."""
+    floor: NDArray[np.float64]
+    """The battery floor below which that was, ()."""
 
     @classmethod
     def of(cls, devices: int) -> Columns:
@@ -45,6 +45,7 @@ class Columns:
             rejected=np.zeros(devices, np.uint8),
             skips=np.zeros(devices, np.int32),
             charge=np.full(devices, np.nan),
+            floor=np.zeros(()),
         )
 
     def find(self, node: int) -> int:
@@ -82,19 +83,24 @@ class Columns:
 
     def take(
         self, rows: NDArray[np.intp], places: NDArray[np.int32], records: Sequence[DeviceRecord]
-    ) -> None:
-        """Write records into their rows; `places` are those of their profiles."""
-        self.profile[rows] = places
-        self.examples[rows] = [each.examples for each in records]
+    ) -> bool:
+        """Write records into their rows, `places` being those of their profiles; whether a profile or a number of
+        examples is another."""
+        examples = np.array([each.examples for each in records], np.int64)
+        is_other = not (
+            np.array_equal(self.profile[rows], places) and np.array_equal(self.examples[rows], examples)
+        )
+        self.profile[rows], self.examples[rows] = places, examples
         self.loss[rows] = [np.nan if each.loss is None else each.loss for each in records]
         self.refused_at_s[rows] = [
             np.nan if each.refused_at_s is None else each.refused_at_s for each in records
         ]
         self.rejected[rows] = [each.used.count(False) for each in records]
+        return is_other
 
     def leave_out(self, rows: NDArray[np.intp], charge: NDArray[np.float64], floor: float) -> None:
         """Note that devices were left out for their charge."""
-        self.charge[rows], self.floor = charge, floor
+        self.charge[rows], self.floor[()] = charge, floor
 
     def folded(self, node: int, record: DeviceRecord) -> DeviceRecord:
         """A record, with what only its row says moved into it."""
@@ -108,6 +114,6 @@ class Columns:
                 record.forget_startup()
             self.skips[row] = 0
         if charge == charge:
-            record.last_reason = Skip(constraint="battery", needed=self.floor, limit=charge).reason
+            record.last_reason = Skip(constraint="battery", needed=float(self.floor), limit=charge).reason
             self.charge[row] = np.nan
         return record

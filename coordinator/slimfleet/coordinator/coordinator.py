@@ -34,6 +34,7 @@ from slimfleet.coordinator.learning.row import alarm_of, round_row
 from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
 from slimfleet.coordinator.observing.events import Closed, Phase, Planned
 from slimfleet.coordinator.planning.assigning import Assigner
+from slimfleet.coordinator.planning.nominal import Nominal
 from slimfleet.coordinator.planning.own import Policies
 from slimfleet.coordinator.receiving.answer import REPLAY, Answer, failed, judged
 from slimfleet.coordinator.receiving.bounds import (
@@ -85,6 +86,7 @@ class Coordinator:
                 for width in sorted({1.0, *settings.planner.widths})
             }
         self._policies = Policies.of(settings)
+        self._nominal = Nominal(self._works[1.0].flops_per_example)
         self._tied = tied_tensors(self.blueprint.model)
         self._stopwatch = stopwatch
 
@@ -113,6 +115,7 @@ class Coordinator:
             cost_model=self.cost_model,
             downlink=opened.downlink,
             policies=self._policies,
+            nominal=self._nominal,
             now_s=now_s,
         )
         assigner.assign(known, conditions, most)

@@ -45,8 +45,10 @@ class Registry:
         self._norms: dict[int, DeviceRecord] = {}
         """Records of devices that have sent an update."""
         self._columns = Columns.of(0)
-        self._enrolled = 0
-        self._names: Counter[str] | None = None
+        self._enrolled = self._count = 0
+        self.claims = 0
+        """Grows whenever the profiles or the examples in the columns change."""
+        self._names: tuple[int, Counter[str]] = -1, Counter()
 
     def register(
         self, node: int, profile: DeviceProfile, examples: int, startup: Startup = USUAL_STARTUP
@@ -54,6 +56,7 @@ class Registry:
         """Add a device, or take its new profile, number of examples and start-up."""
         if node not in self:
             self._records[node] = DeviceRecord(node=node, profile=profile, examples=examples)
+            self._count += 1
         record = self[node]
         record.profile, record.examples, record.startup = profile, examples, startup
 
@@ -68,11 +71,12 @@ class Registry:
         many each holds. Raises ValueError where a device is registered already."""
         if self._records or self._enrolled:
             raise ValueError(f"a fleet is enrolled first, the registry has {len(self)} devices")
-        self._enrolled = len(which)
+        self._enrolled = self._count = len(which)
         places = np.array([self._place(profile) for profile in profiles], np.int32)
         self._columns = Columns.of(len(which))
         self._columns.node[:] = np.arange(first_node, first_node + len(which), dtype=np.uint64)
         self._columns.profile[:], self._columns.examples[:] = places[which], examples
+        self.claims += 1
 
     @property
     def columns(self) -> Columns:
@@ -100,9 +104,9 @@ class Registry:
 
     def registered(self, nodes: Sequence[int]) -> Nodes:
         """Those of `nodes` that have registered, sorted."""
-        asked = nodes_of(nodes)
-        if not isinstance(nodes, range):
-            asked = np.unique(asked)
+        if isinstance(nodes, range) and self._enrolled == len(nodes) == len(self):
+            return self.columns.node
+        asked = np.unique(nodes_of(nodes))
         return asked[self.columns.row_of(asked) >= 0]
 
     def profile(self, node: int) -> DeviceProfile:
@@ -151,7 +155,9 @@ class Registry:
     def arrays(self) -> Tensors:
         """What lasts of the devices that is in no record; nothing where that is 0 for all."""
         columns = self.columns
-        return {"skips": columns.skips, "charge": columns.charge} if columns.skips.any() else {}
+        if not columns.skips.any():
+            return {}
+        return {"skips": columns.skips, "charge": columns.charge, "floor": columns.floor}
 
     def restore(self, records: Iterable[DeviceRecord], arrays: Tensors) -> None:
         """Return to what iterating and `arrays` gave, in a registry of the same enrolled fleet.
@@ -160,14 +166,16 @@ class Registry:
         """
         if not self._enrolled:
             self._clear()
+        self.claims += 1
         self._records = {record.node: record for record in records}
         self._taken = set(self._records)
         columns = self.columns
+        self._count = len(columns.node)
         for name, array in arrays.items():
             own = getattr(columns, name)
             if array.shape != own.shape or array.dtype != own.dtype:
                 raise ValueError(f"{name} is of {array.shape} devices, the registry has {len(self)}")
-            own[:] = array
+            own[...] = array
 
     def __getitem__(self, node: int) -> DeviceRecord:
         record = self._records.get(node)
@@ -189,7 +197,7 @@ class Registry:
         return (self[node] for node in sorted(self._records))
 
     def __len__(self) -> int:
-        return len(self.columns.node)
+        return self._count
 
     def _row(self, node: int) -> int:
         row = self._columns.find(node)
@@ -213,19 +221,21 @@ class Registry:
         records = [self._records[node] for node in taken]
         places = np.array([self._place(record.profile) for record in records], np.int32)
         rows = self._columns.row_of(np.array(taken, np.uint64))
-        if new or not np.array_equal(self._columns.profile[rows], places):
-            self._names = None
-        self._columns.take(rows, places, records)
+        if new:
+            self.claims += 1
+        if self._columns.take(rows, places, records):
+            self.claims += 1
         self._norms |= {record.node: record for record in records if record.norms is not None}
 
     def _named(self) -> Counter[str]:
         columns = self.columns
-        if self._names is None:
+        if self._names[0] != self.claims:
             counts = np.bincount(columns.profile, minlength=len(self.profiles)).tolist()
-            self._names = Counter()
+            names: Counter[str] = Counter()
             for profile, count in zip(self.profiles, counts, strict=True):
-                self._names[profile.name] += count
-        return self._names
+                names[profile.name] += count
+            self._names = self.claims, names
+        return self._names[1]
 
 
 def nodes_of(nodes: Sequence[int] | Nodes) -> Nodes:

@@ -31,14 +31,18 @@ class Charger:
         shared = (self.from_s, self.period_s, self.on_s)
         return Charger(*(each[numbers] if isinstance(each, np.ndarray) else each for each in shared))
 
-    def until(self, now_s: float | Floats) -> Floats:
-        """Seconds on the charger between an arbitrary origin and `now_s`."""
-        periods, second = np.divmod(now_s - self.from_s, self.period_s)
-        return np.asarray(periods * self.on_s + np.minimum(second, self.on_s))
+    def look(self, now_s: float) -> tuple[Floats, NDArray[np.bool_]]:
+        """Seconds on the charger between an arbitrary origin and `now_s`, and whether it is connected then."""
+        since_s = np.asarray(now_s - self.from_s)
+        periods = np.floor(since_s / self.period_s)
+        # The quotient may be rounded up to a whole number; the remainder is exact.
+        periods -= since_s < periods * self.period_s
+        second = since_s - periods * self.period_s
+        return periods * self.on_s + np.minimum(second, self.on_s), second < self.on_s
 
-    def is_on(self, now_s: float | Floats) -> NDArray[np.bool_]:
-        """Whether the charger is connected now."""
-        return np.asarray((now_s - self.from_s) % self.period_s < self.on_s)
+    def until(self, now_s: float) -> Floats:
+        """Seconds on the charger between an arbitrary origin and `now_s`."""
+        return self.look(now_s)[0]
 
 
 def charged(charge_j: float | Floats, capacity_j: float | Floats, plugged_s: float | Floats) -> Floats:
@@ -72,4 +76,4 @@ class VirtualBattery:
     @property
     def charging(self) -> bool:
         """Whether the charger is connected now."""
-        return bool(self.charger.is_on(self.at_s))
+        return bool(self.charger.look(self.at_s)[1])

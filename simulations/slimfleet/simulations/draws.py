@@ -54,7 +54,8 @@ def _drawn(
     before, after = ([word for each in part for word in _words(each)] for part in (seed, stream))
     pool = _mixed([*before, numbers, *after], numbers.shape)
     state, increment = _seeded(pool)
-    return np.array([_float(_jumped(state, increment, draw + 1)) for draw in wanted])
+    # Seeding takes a step of its own, and the first draw another.
+    return np.array([_float(_jumped(state, increment, draw + 2)) for draw in wanted])
 
 
 def _words(value: int) -> list[Words]:
@@ -100,7 +101,8 @@ def _mix(one: Words, other: Words) -> Words:
 
 
 def _seeded(pool: Sequence[Words]) -> tuple[Halves, Halves]:
-    """State and increment of PCG64: `generate_state(4, uint64)` of the pool, the higher half of each first."""
+    """State of PCG64 with the seed, before its first step, and its increment: `generate_state(4, uint64)` of the pool,
+    the higher half of each first."""
     hashed = _Hash(_INIT_B, _MULT_B)
     with np.errstate(over="ignore"):
         words = [hashed(pool[place % _POOL]).astype(np.uint64) for place in range(2 * _POOL)]
@@ -109,8 +111,8 @@ def _seeded(pool: Sequence[Words]) -> tuple[Halves, Halves]:
     )
     one, top = np.uint64(1), np.uint64(63)
     increment = ((stream_high << one) | (stream_low >> top), (stream_low << one) | one)
-    # The generator starts at 0 and takes a step, to the increment; then the seed is added, and it takes another.
-    return _jumped(_sum(increment, (state_high, state_low)), increment, 1), increment
+    # The generator starts at 0 and takes a step, to the increment; then the seed is added.
+    return _sum(increment, (state_high, state_low)), increment
 
 
 def _jumped(state: Halves, increment: Halves, steps: int) -> Halves:

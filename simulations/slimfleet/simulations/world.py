@@ -57,12 +57,15 @@ class VirtualWorld:
         if self._reached is None or self._reached[0] != round_number:
             self._reached = round_number, self._fleet.available(round_number)
         numbers = (nodes - np.uint64(FIRST_NODE)).astype(np.intp)
-        battery = self._charges(numbers) / self._capacity_j[numbers]
+        plugged_s, is_plugged = self._fleet.charger.at(numbers).look(self._now_s)
+        plugged_s -= self._plugged_s[numbers]
+        capacity_j = self._capacity_j[numbers]
+        battery = charged(self._charge_j[numbers], capacity_j, plugged_s) / capacity_j
         found = replace(
             FleetConditions.unknown(len(nodes)),
             reached=self._reached[1][numbers],
             battery=battery,
-            charging=(self._fleet.charger.at(numbers).is_on(self._now_s) | np.isnan(battery)).astype(np.int8),
+            charging=(is_plugged | np.isnan(battery)).astype(np.int8),
         )
         self._sense(found, numbers, round_number)
         return found
@@ -125,11 +128,6 @@ class VirtualWorld:
         self._now_s = values["now_s"]
         for node, (charge_j, at_s) in values["drained"].items():
             self._set(int(node) - FIRST_NODE, charge_j, at_s)
-
-    def _charges(self, numbers: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Charge of devices now, J; NaN on mains."""
-        plugged_s = self._fleet.charger.at(numbers).until(self._now_s) - self._plugged_s[numbers]
-        return charged(self._charge_j[numbers], self._capacity_j[numbers], plugged_s)
 
     def _charge_at(self, number: int, at_s: float) -> float:
         plugged_s = self._fleet.charger.at(number).until(at_s) - self._plugged_s[number]

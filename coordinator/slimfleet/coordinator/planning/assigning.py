@@ -21,10 +21,10 @@ from slimfleet.coordinator.conditions import FleetConditions
 from slimfleet.coordinator.learning.calibration import Calibration
 from slimfleet.coordinator.planning.candidates import Candidates
 from slimfleet.coordinator.planning.evaluating import evaluation_limit, most_evaluated
+from slimfleet.coordinator.planning.nominal import Nominal
 from slimfleet.coordinator.planning.own import NoPlan, Policies
 from slimfleet.coordinator.planning.policy import BlockPlanner, History, Request, Sizes
 from slimfleet.coordinator.planning.reputation import blemish, sits_out
-from slimfleet.coordinator.planning.selection import credible_joules
 from slimfleet.coordinator.planning.skips import Skips
 from slimfleet.coordinator.record import DeviceRecord
 from slimfleet.coordinator.registry import Nodes, Registry
@@ -58,6 +58,7 @@ class Assigner:
     downlink: Downlink
     now_s: float
     policies: Policies
+    nominal: Nominal
     dispatches: list[Dispatch] = field(default_factory=list)
     skipped: Skips = field(default_factory=Skips)
 
@@ -160,7 +161,7 @@ class Assigner:
                 if skip := sits_out(record, self.settings.seed, self._round):
                     self._skip(record, skip)
                     may_take[place] = False
-        joules, has_battery = self._figures()
+        joules, has_battery = self.nominal.of(self.registry)
         battery = np.where(np.isnan(battery) & has_battery[rows], self._unknown_charge, battery)
         candidates = Candidates(
             node=nodes[may_take],
@@ -174,20 +175,6 @@ class Assigner:
         return self.policies.order(
             candidates, settings, np.random.default_rng((self.settings.seed, self._round, 1))
         )
-
-    def _figures(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Credible joules of a nominal round of every registered device, and whether it has a battery, (n,) each."""
-        columns, profiles = self.registry.columns, self.registry.profiles
-        classes = {name: place for place, name in enumerate(dict.fromkeys(p.device_class for p in profiles))}
-        place_of = np.array([classes[profile.device_class] for profile in profiles], np.int32)
-        train_w, flops_per_s, burst_j = (
-            np.array([getattr(profile, name) for profile in profiles], np.float64)[columns.profile]
-            for name in ("train_w", "train_flops_per_s", "radio_j_per_burst")
-        )
-        flops = self.cost_model.works[1.0].flops_per_example * columns.examples
-        joules = train_w * flops / flops_per_s + burst_j
-        has_battery = np.array([profile.battery_j is not None for profile in profiles])
-        return credible_joules(place_of[columns.profile], joules), has_battery[columns.profile]
 
     def _skip(self, record: DeviceRecord, skip: Skip) -> None:
         record.last_reason = skip.reason

@@ -228,7 +228,9 @@ class _Search:
         """Why these plans, in a few words: the limit that binds, else the one closest."""
         names = list(self._shares)
         words = ["full width" if w == 1.0 else f"width {w:g}" for w in self.grid.width[rows].tolist()]
-        shares = np.array([self._shares[name][devices, rows] for name in names]).reshape(len(names), -1)
+        shares = np.array([self._shares[name][devices, rows] for name in names]).reshape(
+            len(names), len(rows)
+        )
         ranks = np.argsort(-shares, axis=0, kind="stable")
         binding = np.full(len(devices), -1)
         for rank in ranks:

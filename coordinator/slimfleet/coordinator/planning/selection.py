@@ -122,9 +122,11 @@ def _log_weights(candidates: Candidates, settings: SelectionSettings) -> Floats:
     return weights
 
 
-def _ease(candidates: Candidates) -> Floats:
+def _ease(candidates: Candidates) -> Floats | float:
     """How well a round suits devices now, (n,): from -2, metered and hot, to 2, unmetered and cool; 0 where a device
     says neither."""
+    if (candidates.metered < 0).all() and np.isnan(candidates.temperature_c).all():
+        return 0.0
     link = np.where(candidates.metered < 0, 0.0, 1.0 - 2.0 * candidates.metered)
     middle = (COOL_C + HOT_C) / 2
     cool = np.clip((middle - candidates.temperature_c) / (middle - COOL_C), -1.0, 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,8 @@ class Skips(Mapping[int, Skip]):
     asked for. Each node comes once.
     """
 
-    def __init__(self) -> None:
-        self.single: dict[int, Skip] = {}
+    def __init__(self, single: Mapping[int, Skip] = MappingProxyType({})) -> None:
+        self.single = dict(single)
         """Skips that were made one by one."""
         self.low = np.empty(0, np.uint64)
         """Nodes below the battery floor, sorted, (n,)."""
