@@ -55,13 +55,17 @@ $(BIN)/pip:
 	  exit 1; } >&2
 
 # The measurements behind docs/results; minutes, not part of the tests.
-.PHONY: bench-quickstart bench-fashion bench-memory bench-tasks bench-accuracy bench-rounds bench-robust
+.PHONY: bench-quickstart bench-fashion bench-memory bench-tasks bench-accuracy bench-rounds bench-robust bench-population
 bench-quickstart: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/quickstart.py docs/results
 
 # Waiting, deadlines, over-selection and asynchronous updates beside each other. ARGS="--seeds 0 --only waiting" for a part.
 bench-rounds: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/rounds.py docs/results $(ARGS)
+
+# The driver's time and memory for fleets of up to ten million devices.
+bench-population: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/population.py docs/results
 
 bench-fashion: $(VENV)/.installed-dev
 	@bash tests/setup-debian.sh

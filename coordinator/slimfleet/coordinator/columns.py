@@ -67,7 +67,7 @@ class Columns:
             return np.where(inside, nodes - known[0], 0).astype(np.intp) - ~inside
         rows = np.searchsorted(known, nodes)
         found = known[np.minimum(rows, len(known) - 1)] == nodes
-        return np.where(found, rows, -1)
+        return np.where(found, rows, -1).astype(np.intp)
 
     def with_nodes(self, nodes: NDArray[np.uint64]) -> Columns:
         """These columns, with rows for nodes that have none yet."""

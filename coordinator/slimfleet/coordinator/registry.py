@@ -113,7 +113,7 @@ class Registry:
         """The profile of a device; it makes no record."""
         if node in self._records:
             return self._records[node].profile
-        return self.profiles[self._columns.profile[self._row(node)]]
+        return self.profiles[int(self._columns.profile[self._row(node)])]
 
     def class_counts(self, nodes: Nodes | None = None) -> Counter[str]:
         """How many of the devices of these nodes, or of all, are of each device class."""
@@ -183,7 +183,7 @@ class Registry:
             row = self._row(node)
             record = self._records[node] = DeviceRecord(
                 node=node,
-                profile=self.profiles[self._columns.profile[row]],
+                profile=self.profiles[int(self._columns.profile[row])],
                 examples=int(self._columns.examples[row]),
             )
         self._taken.add(node)

@@ -65,7 +65,7 @@ class Population(Sequence[VirtualDevice]):
     def available(self, round_number: int) -> NDArray[np.bool_]:
         """Which devices can be reached in a round."""
         [draw] = uniforms([self.seed], np.arange(len(self)), [1 + round_number], [3])
-        return draw < self.availability
+        return np.asarray(draw < self.availability)
 
     def senses(self, numbers: Numbers, round_number: int) -> Floats:
         """Draws of what the sensors of some devices see in a round: link, temperature, free memory; (3, m)."""

@@ -144,8 +144,8 @@ class _Search:
         self._margins = Margins.of([each.history.correction for each in requests], settings)
         self._power_w = _column([inf if (w := each.budget.power_w) is None else w for each in requests])
         self._startup = (
-            _column([each.cost_model.startup_s for each in requests]),
-            _column([each.cost_model.startup_j for each in requests]),
+            _column([float(each.cost_model.startup_s) for each in requests]),
+            _column([float(each.cost_model.startup_j) for each in requests]),
         )
         limits = {name: [getattr(each.budget, name) for each in requests] for name in LIMIT_WORDS}
         self._limits = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from operator import index
 
@@ -17,7 +17,7 @@ from slimfleet.compression.errors import BadInput
 from slimfleet.compression.types import Budget, DeviceProfile, Plan, Skip
 from slimfleet.compression.validation import first_problem
 from slimfleet.coordinator.planning import PLANNERS
-from slimfleet.coordinator.planning.candidates import Candidates
+from slimfleet.coordinator.planning.candidates import Candidate, Candidates
 from slimfleet.coordinator.planning.policy import History, Planner
 from slimfleet.coordinator.planning.selection import ORDERS, Order
 from slimfleet.coordinator.settings import CoordinatorSettings, PlannerSettings, SelectionSettings
@@ -88,10 +88,14 @@ def _checked(choice: object, cost_model: CostModel) -> Plan | Skip:
     return plan
 
 
+OwnOrder = Callable[[Sequence[Candidate], SelectionSettings, np.random.Generator], Iterable[int]]
+"""A selection policy of a user's own: it sees candidates one by one."""
+
+
 def _order(settings: SelectionSettings) -> Order:
-    order = found("selection.policy", settings.policy, ORDERS)
     if not is_own(settings.policy):
-        return order
+        return ORDERS[settings.policy]
+    order: OwnOrder = found("selection.policy", settings.policy, {})
 
     def checked(
         candidates: Candidates, settings: SelectionSettings, rng: np.random.Generator
