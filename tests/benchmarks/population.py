@@ -222,8 +222,8 @@ INTRODUCTION = """# A fleet of a million devices
 Written by `make bench-population` ({when}). What the driver of a simulation spends on a round besides training:
 choosing devices and planning their work (*planning*), their true costs and the order in which they finish (*clock*),
 draining batteries and learning from reports (*step*). The scenario is `digits` with more devices; its data is cut into
-100 parts that devices share. Medians over the rounds of one run, each run in a fresh process. CPU seconds leave out what
-other work on the machine took away; the clock does not.
+100 parts that devices share. Medians over the rounds of one run, each run in a fresh process. CPU seconds leave out
+what other work on the machine took away; the clock does not.
 
 ![CPU seconds of a round against the size of the fleet](population.png)
 

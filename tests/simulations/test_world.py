@@ -128,3 +128,31 @@ def test_a_device_out_of_reach_has_no_status() -> None:
     for device in fleet:
         reached = condition(world, device, ROUND) is not None
         assert reached == device.conditions(ROUND).available
+
+
+@pytest.mark.parametrize(
+    ("share", "radio_j", "compute_j"), [(0.01, 0.0, 0.0), (0.5, 4.0, 2.5), (1.0, 4.0, 6.0)]
+)
+def test_a_device_lost_at_any_moment_has_spent_what_the_phases_took_by_then(
+    share: float, radio_j: float, compute_j: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = build_fleet(replace(SETTINGS, dropout_phase="any", mix={"pi_5": 1.0}), seed=1)
+    lost = replace(fleet[0].conditions(ROUND), drops_out_at=share)
+    monkeypatch.setattr(VirtualDevice, "conditions", lambda self, number: lost)
+    world = VirtualWorld(fleet)
+    [spent] = world.spent([answer(fleet[0], None)]).values()
+    assert spent.uplink_bytes == 0
+    assert spent.radio_j <= radio_j
+    assert spent.energy_j - spent.radio_j == pytest.approx(compute_j, abs=0.5)
+
+
+def test_heat_comes_from_rounds_and_goes_at_rest() -> None:
+    fleet = build_fleet(replace(SETTINGS, heat_s=100.0), seed=1)
+    world, other = VirtualWorld(fleet), VirtualWorld(fleet)
+    world.spent([answer(KEPT[0], PREDICTED)])
+    other.restore(json.loads(json.dumps(world.to_json())))
+    node = node_of(KEPT[0].number)
+    hot = world.moment(node, PREDICTED.time_s).heat_w
+    assert 0.0 < hot < 6.0 / 7.0
+    for each in (world, other):
+        assert each.moment(node, PREDICTED.time_s + 100.0).heat_w == pytest.approx(hot / np.e)

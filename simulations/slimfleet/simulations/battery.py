@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DAY_S", "FULL_CHARGE_S", "PLUGGED_S", "Charger", "VirtualBattery", "charged"]
+__all__ = ["DAY_S", "FULL_CHARGE_S", "PLUGGED_S", "Charger", "Presence", "VirtualBattery", "charged"]
 
 DAY_S = 86_400.0
 PLUGGED_S = 8 * 3600.0
@@ -16,6 +17,26 @@ FULL_CHARGE_S = 2 * 3600.0
 """It fills an empty battery in two hours, at constant power."""
 
 Floats = NDArray[np.float64]
+
+
+class Presence(Protocol):
+    """When one device or many are on their chargers."""
+
+    def at(self, numbers: NDArray[np.intp] | int) -> Presence:
+        """That of some of many devices."""
+        ...
+
+    def look(self, now_s: float) -> tuple[Floats, NDArray[np.bool_]]:
+        """Seconds on the charger between an arbitrary origin and `now_s`, and whether it is connected then."""
+        ...
+
+    def until(self, now_s: float) -> Floats:
+        """Seconds on the charger between an arbitrary origin and `now_s`."""
+        ...
+
+    def left_s(self, now_s: float) -> Floats:
+        """Seconds until the charger is disconnected; 0 where it is not connected."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +61,11 @@ class Charger:
         second = since_s - periods * self.period_s
         return periods * self.on_s + np.minimum(second, self.on_s), second < self.on_s
 
+    def left_s(self, now_s: float) -> Floats:
+        """Seconds until the charger is disconnected; 0 where it is not connected."""
+        second = (now_s - self.from_s) % self.period_s
+        return np.maximum(np.asarray(self.on_s - second), 0.0)
+
     def until(self, now_s: float) -> Floats:
         """Seconds on the charger between an arbitrary origin and `now_s`."""
         return self.look(now_s)[0]
@@ -55,7 +81,7 @@ class VirtualBattery:
     """State of charge of one device at one moment of virtual time. Other use of the device is not modelled."""
 
     capacity_j: float
-    charger: Charger
+    charger: Presence
     charge_j: float
     at_s: float = 0.0
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
-from math import exp, log
+from math import cos, exp, inf, log, pi
 from statistics import NormalDist
 
 import numpy as np
@@ -18,13 +18,18 @@ import numpy as np
 from slimfleet.client.policy import Policy
 from slimfleet.compression.profiles import ProfileRow
 from slimfleet.compression.types import Condition, DeviceProfile
-from slimfleet.simulations.battery import DAY_S, Charger, VirtualBattery
+from slimfleet.simulations.battery import DAY_S, Presence, VirtualBattery
+from slimfleet.simulations.fedscale import Capacity
+from slimfleet.simulations.heat import Case
 from slimfleet.simulations.settings import FleetSettings
 
 __all__ = ["BEGIN", "Conditions", "Moment", "VirtualDevice", "drawn"]
 
 SENSES = 1
 """Stream of the draws that a device's sensors see, apart from those of its speed and its link."""
+
+EVENING_S = 21 * 3600.0
+"""Time of the day at which networks are busiest."""
 
 TRUNCATION = 2.0
 """Noise stays within this many standard deviations of its logarithm."""
@@ -60,6 +65,10 @@ class Moment:
     now_s: float = 0.0
     charge_j: float | None = None
     """None for a device on mains, and for the charge that a battery has when the run begins."""
+    stays_s: float = inf
+    """How long from then on the device can be reached."""
+    heat_w: float = 0.0
+    """Its heat, as the power that would hold it."""
 
     def clock_time(self, seconds: float) -> time:
         """Time of the virtual day so many seconds later; virtual time begins at midnight."""
@@ -85,7 +94,28 @@ class VirtualDevice:
     """Probability that it can be reached in a round."""
     battery: VirtualBattery | None
     """At virtual time 0; None on mains."""
+    sustained_w: float | None
+    """Power that its case can shed for long; None where that is no limit."""
     settings: FleetSettings = field(repr=False)
+
+    def truth(self, conditions: Conditions, moment: Moment) -> DeviceProfile:
+        """The true device of a round that begins at `moment`."""
+        true = conditions.applied(self.profile)
+        if not self.settings.network_evening:
+            return true
+        evening = (1 + cos(2 * pi * (moment.now_s - EVENING_S) / DAY_S)) / 2
+        rate = 1 - self.settings.network_evening * evening
+        return replace(
+            true,
+            uplink_bytes_per_s=rate * true.uplink_bytes_per_s,
+            downlink_bytes_per_s=rate * true.downlink_bytes_per_s,
+        )
+
+    def case(self, moment: Moment) -> Case:
+        """How hot the device is when its work begins."""
+        if not self.settings.heat_s or self.sustained_w is None:
+            return Case(0.0)
+        return Case(moment.heat_w, self.sustained_w, self.settings.heat_s)
 
     def conditions(self, round_number: int) -> Conditions:
         """Condition of this device in round `round_number` (from 0); every call returns the same."""
@@ -140,32 +170,44 @@ class VirtualDevice:
         return replace(policy, battery_floor=0.0) if self.battery is None else policy
 
 
-def drawn(number: int, row: ProfileRow, settings: FleetSettings, seed: int) -> VirtualDevice:
-    """One device of a fleet, of the profile `row`."""
-    speed, power, network, availability, charge, plugged = _uniforms(seed, number, 0, n=6)
+def drawn(
+    number: int,
+    row: ProfileRow,
+    settings: FleetSettings,
+    seed: int,
+    charger: Presence,
+    capacity: Capacity | None = None,
+) -> VirtualDevice:
+    """One device of a fleet, of the profile `row`; `capacity` says its true speed and rates, the profile otherwise."""
+    speed, power, network, availability, charge, _ = _uniforms(seed, number, 0, n=6)
     profile = row.profile
     # lo and hi are taken as two standard deviations apart from the middle, and as hard ends.
     sigma = log(row.train_gflops_hi / row.train_gflops_lo) / (2 * TRUNCATION)
     rate = _noise(network, settings.network_spread)
     low, high = settings.start_charge
     spread = min(settings.availability, 1 - settings.availability)
+    flops_per_s = 1e9 * _truncated(speed, row.train_gflops, sigma, row.train_gflops_lo, row.train_gflops_hi)
+    up, down = profile.uplink_bytes_per_s * rate, profile.downlink_bytes_per_s * rate
+    if capacity is not None:
+        factor, up = capacity.of(number, speed, network)
+        flops_per_s, down = factor * profile.train_flops_per_s, up
     return VirtualDevice(
         number=number,
         seed=seed,
         profile=profile,
-        true_flops_per_s=1e9
-        * _truncated(speed, row.train_gflops, sigma, row.train_gflops_lo, row.train_gflops_hi),
+        true_flops_per_s=flops_per_s,
         true_train_w=profile.train_w * _noise(power, settings.power_noise),
-        true_uplink_bytes_per_s=profile.uplink_bytes_per_s * rate,
-        true_downlink_bytes_per_s=profile.downlink_bytes_per_s * rate,
+        true_uplink_bytes_per_s=up,
+        true_downlink_bytes_per_s=down,
         availability=settings.availability + spread * (2 * availability - 1),
         battery=None
         if profile.battery_j is None
         else VirtualBattery(
             capacity_j=profile.battery_j,
-            charger=Charger(plugged * DAY_S),
+            charger=charger,
             charge_j=profile.battery_j * (low + (high - low) * charge),
         ),
+        sustained_w=row.sustained_w,
         settings=settings,
     )
 

@@ -19,8 +19,9 @@ from slimfleet.compression.edge.checked import Source, checked, named, refuse_un
 from slimfleet.compression.errors import BadInput
 from slimfleet.compression.profiles import load_profiles
 from slimfleet.coordinator.registry import Registry
-from slimfleet.simulations.battery import DAY_S, Charger
+from slimfleet.simulations.battery import DAY_S, Charger, Presence
 from slimfleet.simulations.draws import uniforms
+from slimfleet.simulations.fedscale import LIKE, read_capacities, read_traces, sessions
 from slimfleet.simulations.fleet import SENSES, VirtualDevice, drawn
 from slimfleet.simulations.settings import FleetSettings
 
@@ -31,6 +32,9 @@ INFINITE = ("fleet.policy.warmest_c",)
 
 FIRST_NODE = 1
 """The node by which Flower reaches device 0; node 0 is no node."""
+
+_SESSIONS = 2
+"""Stream of the draws of sessions on the charger."""
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.integer]
@@ -54,13 +58,22 @@ class Population(Sequence[VirtualDevice]):
         low, high = settings.start_charge
         self.availability: Floats = settings.availability + spread * (2 * availability - 1)
         """Probability that it can be reached in a round."""
-        self.charger = Charger(plugged * DAY_S)
+        self.charger = self._presence(plugged)
+        self._capacity = None if settings.capacity == "profiles" else read_capacities(settings.capacity)
         self.capacity_j = np.array(
             [np.nan if profile.battery_j is None else profile.battery_j for profile in self.profiles]
         )
         """By profile; NaN on mains."""
         self.start_j: Floats = self.capacity_j[self.kind] * (low + (high - low) * charge)
         """Charge at virtual time 0; NaN on mains."""
+
+    def _presence(self, plugged: Floats) -> Presence:
+        presence = self.settings.presence
+        if presence == "share":
+            return Charger(plugged * DAY_S)
+        if presence == LIKE:
+            return sessions(uniforms([self.seed], np.arange(len(self)), [0, _SESSIONS], [0, 1, 2]))
+        return read_traces(presence, len(self))
 
     def available(self, round_number: int) -> NDArray[np.bool_]:
         """Which devices can be reached in a round."""
@@ -82,7 +95,8 @@ class Population(Sequence[VirtualDevice]):
         if isinstance(number, slice):
             return [self[each] for each in range(*number.indices(len(self)))]
         number = range(len(self))[number]
-        return drawn(number, self._rows[self.kind[number]], self.settings, self.seed)
+        row, charger = self._rows[self.kind[number]], self.charger.at(number)
+        return drawn(number, row, self.settings, self.seed, charger, self._capacity)
 
     def __iter__(self) -> Iterator[VirtualDevice]:
         return (self[number] for number in range(len(self)))

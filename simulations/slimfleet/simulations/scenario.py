@@ -24,6 +24,7 @@ from slimfleet.coordinator.settings import (
     ServerSettings,
     settings_of,
 )
+from slimfleet.simulations.fedscale import LIKE
 from slimfleet.simulations.population import INFINITE, check_fleet
 from slimfleet.simulations.settings import FleetSettings, RunSettings, Scenario, TaskSettings
 
@@ -68,7 +69,7 @@ def load_scenario(path_or_name: str = DEFAULT, overrides: Mapping[str, str] | No
     check_fleet(scenario.fleet, source)
     _check_together(scenario, source)
     beside = Path() if path.parent == _SHIPPED or "task.import_from" in overrides else path.parent
-    return _with_folders(scenario, beside)
+    return _with_folders(_with_files(scenario, beside), beside)
 
 
 def folder_name(name: str) -> str:
@@ -116,6 +117,14 @@ def _check_together(scenario: Scenario, source: Source) -> None:
             f"{named(source, '')}: selection.per_round = {per_round} is more than fleet.devices = {devices}: "
             "lower the one or raise the other"
         )
+
+
+def _with_files(scenario: Scenario, beside: Path) -> Scenario:
+    """The same scenario, with the paths of FedScale's files in full."""
+    fleet, named = scenario.fleet, ("profiles", "share", LIKE)
+    given = {"capacity": fleet.capacity, "presence": fleet.presence}
+    found = {key: str((beside / path).absolute()) for key, path in given.items() if path not in named}
+    return replace(scenario, fleet=replace(fleet, **found)) if found else scenario
 
 
 def _with_folders(scenario: Scenario, beside: Path) -> Scenario:

@@ -12,22 +12,18 @@ from slimfleet.client.ledger import Balance, Ledger
 from slimfleet.client.store import FolderStore, MemoryStore
 from slimfleet.client.watch import Watch
 from slimfleet.client.workbench import Workbench
-from slimfleet.compression import Assignment, Condition, SlimfleetError
+from slimfleet.compression import Assignment, Condition
 from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.pruning.blueprint import blueprint
 from slimfleet.compression.types import USUAL_STARTUP
 from slimfleet.simulations.faults import FaultyDevice, assign_faults
 from slimfleet.simulations.fleet import BEGIN, Moment, VirtualDevice
-from slimfleet.simulations.ledger import SimulatedLedger
+from slimfleet.simulations.ledger import DeviceLost, SimulatedLedger
 from slimfleet.simulations.population import build_fleet
 from slimfleet.simulations.scenario import build_task_of
 from slimfleet.simulations.settings import Scenario
 
 __all__ = ["DeviceLost", "VirtualDevices"]
-
-
-class DeviceLost(SlimfleetError):
-    """A virtual device vanished in mid-round; nothing comes back from it."""
 
 
 class VirtualDevices:
@@ -53,7 +49,7 @@ class VirtualDevices:
             virtual.profile,
             self._workbench,
             self._store,
-            partial(_open_ledger, virtual),
+            partial(_open_ledger, virtual, moment),
             share=number % self._partitions,
             watch=Watch(virtual.policy, partial(_sense, virtual, moment)),
         )
@@ -69,11 +65,17 @@ def _sense(
     return condition, began.clock_time(spent.time_s)
 
 
-def _open_ledger(virtual: VirtualDevice, assignment: Assignment) -> Ledger:
+def _open_ledger(virtual: VirtualDevice, moment: Callable[[], Moment], assignment: Assignment) -> Ledger:
     """The ledger of one round; raises DeviceLost where the round's draw says that the device vanishes."""
     conditions = virtual.conditions(assignment.round_number)
     if conditions.drops_out_at is not None:
         share = f"{conditions.drops_out_at:.0%}"
         raise DeviceLost(f"device {virtual.number} vanished after {share} of round {assignment.round_number}")
-    truth = conditions.applied(virtual.profile)
-    return SimulatedLedger(truth, assignment.budget.power_w, USUAL_STARTUP.time_s)
+    began = moment()
+    return SimulatedLedger(
+        virtual.truth(conditions, began),
+        assignment.budget.power_w,
+        USUAL_STARTUP.time_s,
+        virtual.case(began),
+        began.stays_s,
+    )

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slimfleet.compression import Cost
+from slimfleet.compression.types import USUAL_STARTUP
 from slimfleet.coordinator import Answer, Dispatch
 from slimfleet.coordinator.conditions import FleetConditions
 from slimfleet.coordinator.registry import Nodes, Registry
 from slimfleet.simulations.battery import charged
 from slimfleet.simulations.fleet import Moment
+from slimfleet.simulations.heat import heat_after
 from slimfleet.simulations.population import FIRST_NODE, Population
 
 __all__ = ["BETWEEN_ROUNDS_S", "VirtualWorld", "node_of"]
@@ -45,6 +48,10 @@ class VirtualWorld:
         self._drained_s: dict[int, float] = {}
         """Device -> that moment, for those that were drained."""
         self._now_s = 0.0
+        self._by_charger = fleet.settings.presence != "share"
+        """Whether devices can be reached while they are on their chargers."""
+        self._heat: dict[int, tuple[float, float]] = {}
+        """Device -> its heat in watts, and when that was."""
         self._reached: tuple[int, NDArray[np.bool_]] | None = None
         """A round, and which devices it can reach."""
 
@@ -54,8 +61,6 @@ class VirtualWorld:
 
     def conditions(self, registry: Registry, nodes: Nodes, round_number: int) -> FleetConditions:
         """The conditions of these devices, and which of them the round can reach."""
-        if self._reached is None or self._reached[0] != round_number:
-            self._reached = round_number, self._fleet.available(round_number)
         numbers = (nodes - np.uint64(FIRST_NODE)).astype(np.intp)
         plugged_s, is_plugged = self._fleet.charger.at(numbers).look(self._now_s)
         plugged_s -= self._plugged_s[numbers]
@@ -63,7 +68,9 @@ class VirtualWorld:
         battery = charged(self._charge_j[numbers], capacity_j, plugged_s) / capacity_j
         found = replace(
             FleetConditions.unknown(len(nodes)),
-            reached=self._reached[1][numbers],
+            reached=is_plugged | np.isnan(battery)
+            if self._by_charger
+            else self._available(round_number)[numbers],
             battery=battery,
             charging=(is_plugged | np.isnan(battery)).astype(np.int8),
         )
@@ -72,8 +79,10 @@ class VirtualWorld:
 
     def moment(self, node: int, at_s: float) -> Moment:
         """A moment, as the device of a node has it; not before its last dispatch."""
-        charge_j = self._charge_at(node - FIRST_NODE, at_s)
-        return Moment(at_s, None if charge_j != charge_j else charge_j)
+        number = node - FIRST_NODE
+        charge_j = self._charge_at(number, at_s)
+        heat_w = self._heat_at(number, at_s)
+        return Moment(at_s, None if charge_j != charge_j else charge_j, self._stays_s(number, at_s), heat_w)
 
     def charge(self, node: int) -> tuple[float | None, float | None]:
         """State of charge when the run began and now, 0..1; None on mains."""
@@ -113,6 +122,7 @@ class VirtualWorld:
                 spent = self._until_lost(dispatch) if answer.spent is None else answer.spent.cost
                 silent[dispatch.node] = spent
             self._drain(dispatch.node - FIRST_NODE, dispatch.sent_s, spent.energy_j)
+            self._warm(dispatch.node - FIRST_NODE, dispatch.sent_s, spent)
         return silent
 
     def to_json(self) -> dict[str, Any]:
@@ -121,13 +131,39 @@ class VirtualWorld:
             str(node_of(number)): [float(self._charge_j[number]), at_s]
             for number, at_s in self._drained_s.items()
         }
-        return {"now_s": self._now_s, "drained": drained}
+        heat = {str(node_of(number)): list(known) for number, known in self._heat.items()}
+        return {"now_s": self._now_s, "drained": drained, "heat": heat}
 
     def restore(self, values: dict[str, Any]) -> None:
         """Return to the moment at which `to_json` was called."""
         self._now_s = values["now_s"]
         for node, (charge_j, at_s) in values["drained"].items():
             self._set(int(node) - FIRST_NODE, charge_j, at_s)
+        self._heat = {
+            int(node) - FIRST_NODE: (heat_w, at_s) for node, (heat_w, at_s) in values["heat"].items()
+        }
+
+    def _available(self, round_number: int) -> NDArray[np.bool_]:
+        if self._reached is None or self._reached[0] != round_number:
+            self._reached = round_number, self._fleet.available(round_number)
+        return self._reached[1]
+
+    def _stays_s(self, number: int, at_s: float) -> float:
+        """How long a device can be reached from a moment on."""
+        has_battery = not np.isnan(self._capacity_j[number])
+        return float(self._fleet.charger.at(number).left_s(at_s)) if self._by_charger and has_battery else inf
+
+    def _heat_at(self, number: int, at_s: float) -> float:
+        heat_w, since_s = self._heat.get(number, (0.0, 0.0))
+        return heat_after(heat_w, 0.0, at_s - since_s, self._fleet.settings.heat_s) if heat_w else 0.0
+
+    def _warm(self, number: int, at_s: float, spent: Cost) -> None:
+        """Heat a device by its round, at the mean power of computing."""
+        constant_s = self._fleet.settings.heat_s
+        if constant_s and spent.time_s > 0:
+            power_w = (spent.energy_j - spent.radio_j) / spent.time_s
+            heat_w = heat_after(self._heat_at(number, at_s), power_w, spent.time_s, constant_s)
+            self._heat[number] = heat_w, at_s + spent.time_s
 
     def _charge_at(self, number: int, at_s: float) -> float:
         plugged_s = self._fleet.charger.at(number).until(at_s) - self._plugged_s[number]
@@ -162,12 +198,49 @@ class VirtualWorld:
 
     def _until_lost(self, dispatch: Dispatch) -> Cost:
         """A lost device woke its radio, did a share of the predicted work and sent nothing."""
-        share = self._fleet[dispatch.node - FIRST_NODE].conditions(dispatch.version).drops_out_at
-        predicted = dispatch.predicted
+        number, predicted = dispatch.node - FIRST_NODE, dispatch.predicted
+        share = self._fleet[number].conditions(dispatch.version).drops_out_at
+        stays_s = self._stays_s(number, dispatch.sent_s)
+        if share is None and stays_s < inf:
+            return self._by_then(dispatch, stays_s)
+        if share is not None and self._fleet.settings.dropout_phase == "any":
+            return self._by_then(dispatch, share * predicted.time_s)
         compute_j = (predicted.energy_j - predicted.radio_j) * (1.0 if share is None else share)
         return replace(
             predicted,
             energy_j=compute_j + predicted.radio_j,
+            time_s=self._patience_s(dispatch),
+            uplink_bytes=0,
+        )
+
+    def _by_then(self, dispatch: Dispatch, seconds: float) -> Cost:
+        """What the start-up, the download, training and the upload have taken so many seconds after the begin."""
+        predicted, profile = (
+            dispatch.predicted,
+            self._fleet.profiles[self._fleet.kind[dispatch.node - FIRST_NODE]],
+        )
+        down_s = predicted.downlink_bytes / profile.downlink_bytes_per_s
+        up_s = predicted.uplink_bytes / profile.uplink_bytes_per_s
+        train_s = max(predicted.time_s - USUAL_STARTUP.time_s - down_s - up_s, 0.0)
+        left_s, radio_j, compute_j = seconds - USUAL_STARTUP.time_s, 0.0, 0.0
+        if left_s > 0:
+            share = min(left_s / down_s, 1.0) if down_s else 1.0
+            down_j = profile.radio_j_per_byte_down * predicted.downlink_bytes
+            radio_j += min(profile.radio_j_per_burst + share * down_j, predicted.radio_j)
+        left_s -= down_s
+        if left_s > 0:
+            share = min(left_s / train_s, 1.0) if train_s else 1.0
+            compute_j += share * (predicted.energy_j - predicted.radio_j)
+        left_s -= train_s
+        if left_s > 0:
+            share = min(left_s / up_s, 1.0) if up_s else 1.0
+            radio_j = min(
+                radio_j + share * profile.radio_j_per_byte_up * predicted.uplink_bytes, predicted.radio_j
+            )
+        return replace(
+            predicted,
+            energy_j=compute_j + radio_j,
+            radio_j=radio_j,
             time_s=self._patience_s(dispatch),
             uplink_bytes=0,
         )

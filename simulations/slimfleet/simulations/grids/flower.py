@@ -75,14 +75,20 @@ def fleet_app(scenario: Scenario, state: Path) -> ClientApp:
 
 def _moment_in(context: Context) -> Moment:
     """When the work on a message begins; the begin of virtual time where the grid did not say."""
-    now_s, charge_j = (context.node_config.get(key) for key in ("now-s", "charge-j"))
-    return Moment(float(now_s or 0.0), None if charge_j is None else float(charge_j))
+    known = context.node_config
+    charge_j = known.get("charge-j")
+    return Moment(
+        float(known.get("now-s", 0.0)),
+        None if charge_j is None else float(charge_j),
+        float(known.get("stays-s", inf)),
+        float(known.get("heat-w", 0.0)),
+    )
 
 
 def _record_of(moment: Moment) -> ConfigRecord:
     """A moment as entries of a node-config."""
     charge = {} if moment.charge_j is None else {"charge-j": moment.charge_j}
-    return ConfigRecord({"now-s": moment.now_s, **charge})
+    return ConfigRecord({"now-s": moment.now_s, "stays-s": moment.stays_s, "heat-w": moment.heat_w, **charge})
 
 
 def identify_process() -> None:
