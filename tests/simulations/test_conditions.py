@@ -129,7 +129,7 @@ def test_a_virtual_device_that_is_unplugged_stops_within_a_step() -> None:
     )
     plan = replace(dispatch.assignment.plan, local_steps=100)
     slow = replace(dispatch.assignment, plan=plan, budget=Budget(power_w=0.0001))
-    end_s = battery.plugged_from_s + PLUGGED_S
+    end_s = battery.charger.from_s + PLUGGED_S
 
     def unplugged_after(seconds: float) -> Participant:
         return devices.device(dispatch.node - 1, lambda: Moment(end_s - seconds, battery.charge_j))

@@ -52,7 +52,7 @@ CHANGES: dict[str, tuple[str, dict[str, str]]] = {
     "fleet.capacity": ('"fedscale-like"', {}),
     "fleet.presence": ('"fedscale-like"', {}),
     "fleet.dropout_phase": ('"any"', {"fleet.dropout": "0.5"}),
-    "fleet.heat_s": ("1.0", {"fleet.speed_noise": "1.0", "fleet.mix": "{phone_flagship_a18pro = 1}"}),
+    "fleet.heat_s": ("1e-6", {"fleet.speed_noise": "1.0", "fleet.mix": "{phone_flagship_a18pro = 1}"}),
     "fleet.network_evening": ("0.9", {}),
     "fleet.faults": ("{late = 0.5}", {}),
     "fleet.metered": ("{phone-mid = 0.5}", {"fleet.policy.unmetered_only": "true"}),

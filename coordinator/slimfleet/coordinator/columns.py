@@ -64,7 +64,8 @@ class Columns:
         first, last = int(known[0]), int(known[-1])
         if last - first + 1 == len(known):  # consecutive: no search
             inside = (nodes >= known[0]) & (nodes <= known[-1])
-            return np.where(inside, nodes - known[0], 0).astype(np.intp) - ~inside
+            rows: NDArray[np.intp] = np.where(inside, nodes - known[0], 0).astype(np.intp) - ~inside
+            return rows
         rows = np.searchsorted(known, nodes)
         found = known[np.minimum(rows, len(known) - 1)] == nodes
         return np.where(found, rows, -1).astype(np.intp)

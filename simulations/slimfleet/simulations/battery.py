@@ -59,7 +59,8 @@ class Charger:
         # The quotient may be rounded up to a whole number; the remainder is exact.
         periods -= since_s < periods * self.period_s
         second = since_s - periods * self.period_s
-        return periods * self.on_s + np.minimum(second, self.on_s), second < self.on_s
+        plugged_s: Floats = periods * self.on_s + np.minimum(second, self.on_s)
+        return plugged_s, np.asarray(second < self.on_s)
 
     def left_s(self, now_s: float) -> Floats:
         """Seconds until the charger is disconnected; 0 where it is not connected."""

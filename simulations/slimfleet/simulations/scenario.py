@@ -121,10 +121,13 @@ def _check_together(scenario: Scenario, source: Source) -> None:
 
 def _with_files(scenario: Scenario, beside: Path) -> Scenario:
     """The same scenario, with the paths of FedScale's files in full."""
-    fleet, named = scenario.fleet, ("profiles", "share", LIKE)
-    given = {"capacity": fleet.capacity, "presence": fleet.presence}
-    found = {key: str((beside / path).absolute()) for key, path in given.items() if path not in named}
-    return replace(scenario, fleet=replace(fleet, **found)) if found else scenario
+
+    def in_full(path: str) -> str:
+        return path if path in ("profiles", "share", LIKE) else str((beside / path).absolute())
+
+    fleet = scenario.fleet
+    capacity, presence = in_full(fleet.capacity), in_full(fleet.presence)
+    return replace(scenario, fleet=replace(fleet, capacity=capacity, presence=presence))
 
 
 def _with_folders(scenario: Scenario, beside: Path) -> Scenario:
