@@ -74,7 +74,8 @@ class SelectionSettings:
     """Age at which what a device stated of its condition (battery, charging, link, temperature, free memory) becomes
     unknown again, in wall-clock time."""
     reputation: bool = True
-    """Whether a device is asked half as often for each update, of its last four, that was rejected."""
+    """Whether a device is asked half as often for each of its last four rounds in which its update was rejected, or in
+    which it was silent for `round_timeout_s`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,7 +243,8 @@ class EvaluationSettings:
     on_devices: BelowOne = 0.0
     """Share of its examples that each device holds out, at least one of three or more; 0 evaluates none on devices."""
     energy_share: Share = 0.05
-    """Largest share of a round's joules that a device spends on evaluating."""
+    """Largest share of a round's joules that a device spends on evaluating. One that reports more counts as a broken
+    budget, `evaluation_j`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from itertools import count
 
-from flwr.app import Message
 from flwr.serverapp import Grid
 
 from slimfleet.coordinator.environment import Environment
 from slimfleet.coordinator.sending.dispatch import Dispatch
-from slimfleet.coordinator.transport.flower.messages import time_told, train_messages
+from slimfleet.coordinator.transport.flower.messages import Reply, train_messages
+from slimfleet.coordinator.transport.flower.pushing import push
 
 POLL_S = 0.05
 """Pause between two looks for answers, where none had come."""
@@ -28,12 +28,20 @@ class Post:
     moments go by node. So the same answers in the same times come in the same order, whatever computed them.
     """
 
-    def __init__(self, grid: Grid, environment: Environment, meanwhile: Callable[[], None]) -> None:
-        """`meanwhile` is called at every look at the grid."""
+    def __init__(
+        self,
+        grid: Grid,
+        environment: Environment,
+        meanwhile: Callable[[], None],
+        valid_s: float | None = None,
+    ) -> None:
+        """`meanwhile` is called at every look at the grid. Work that a node has not fetched within `valid_s` of
+        wall-clock time is dropped by the grid: a node that hung does not have to do it once it wakes."""
         self._grid, self._environment, self._meanwhile = grid, environment, meanwhile
+        self._valid_s = valid_s
         self._waiting: dict[str, Dispatch] = {}
         """Message id -> the work that the transport has brought no reply to."""
-        self._come: list[tuple[float, int, int, int, Message]] = []
+        self._come: list[tuple[float, int, int, int, Reply]] = []
         """A heap of replies: when each arrives, its node, a serial number, and the plan that it answers."""
         self._serial = count()
 
@@ -41,9 +49,10 @@ class Post:
         """Give devices their work."""
         batch = tuple(dispatches)
         if batch:
-            self._waiting |= dict(zip(self._grid.push_messages(train_messages(batch)), batch, strict=True))
+            ids = push(self._grid, train_messages(batch, self._valid_s))
+            self._waiting |= dict(zip(ids, batch, strict=True))
 
-    def next_before(self, until_s: float) -> tuple[int, Message] | None:
+    def next_before(self, until_s: float) -> tuple[int, Reply] | None:
         """The next reply and the plan that it answers; None where `until_s` comes first."""
         while True:
             some = self._look()
@@ -68,14 +77,15 @@ class Post:
         self._meanwhile()
         if not self._waiting:
             return False
-        replies = list(self._grid.pull_messages(list(self._waiting)))
-        for reply in replies:
-            dispatch = self._waiting.pop(reply.metadata.reply_to_message_id, None)
+        messages = list(self._grid.pull_messages(list(self._waiting)))
+        for message in messages:
+            dispatch = self._waiting.pop(message.metadata.reply_to_message_id, None)
             if dispatch is None:
                 continue
             # The link answers, under a number of its own, for nodes that are gone.
-            fits = reply.has_error() or reply.metadata.src_node_id == dispatch.node
-            arrives_s = self._environment.arrival_s(dispatch, time_told(reply))
+            fits = message.has_error() or message.metadata.src_node_id == dispatch.node
+            reply = Reply.of(message)
+            arrives_s = self._environment.arrival_s(dispatch, reply.time_s)
             plan_id = dispatch.plan_id if fits else NO_PLAN
             heapq.heappush(self._come, (arrives_s, dispatch.node, next(self._serial), plan_id, reply))
-        return bool(replies)
+        return bool(messages)

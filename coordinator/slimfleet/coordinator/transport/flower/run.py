@@ -54,8 +54,9 @@ def run(
         for observer in observers:
             observer(event)
 
-    registrar = Registrar(state.registry, grid, environment.now_s)
-    post = Post(grid, environment, registrar.listen)
+    # Validity is counted in wall-clock time, and a run of everyone may be one in virtual time.
+    registrar = Registrar(state.registry, grid, environment.now_s, expires=not everyone)
+    post = Post(grid, environment, registrar.listen, None if everyone else settings.round_timeout_s)
     post.send(state.in_flight.values())  # of a run that was killed: devices do the same again
     while state.next_round <= settings.rounds:
         for waiting in _gathering(coordinator, grid, registrar, everyone):
