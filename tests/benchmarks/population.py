@@ -55,17 +55,16 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--one", nargs=4, metavar=("DEVICES", "PARTICIPANTS", "GRID", "ROUNDS"))
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
     if options.one is not None:
         devices, participants, grid, rounds = options.one
         print(json.dumps(measured(int(devices), int(participants), grid, int(rounds))))
         return
     small, large = GRIDS
-    runs = [
-        apart(devices, most, small, ROUNDS) for most in PARTICIPANTS for devices in SIZES if most < devices
-    ]
-    runs.append(apart(SIZES[-1], PARTICIPANTS[-1], large, ROUNDS))
-    runs.append(apart(LARGEST, PARTICIPANTS[-1], small, 2))
+    asked = [(devices, most, small) for most in reversed(PARTICIPANTS) for devices in SIZES if most < devices]
+    asked += [(LARGEST, PARTICIPANTS[-1], small), (SIZES[-1], PARTICIPANTS[-1], large)]
+    runs = [apart(*each, options.rounds) for each in asked]
     if options.folder is None:
         print(page(runs))
         return

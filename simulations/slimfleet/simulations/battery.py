@@ -65,7 +65,8 @@ class Charger:
     def left_s(self, now_s: float) -> Floats:
         """Seconds until the charger is disconnected; 0 where it is not connected."""
         second = (now_s - self.from_s) % self.period_s
-        return np.maximum(np.asarray(self.on_s - second), 0.0)
+        left_s: Floats = np.maximum(np.asarray(self.on_s - second), 0.0)
+        return left_s
 
     def until(self, now_s: float) -> Floats:
         """Seconds on the charger between an arbitrary origin and `now_s`."""
