@@ -46,6 +46,8 @@ class Registry:
         """Records of devices that have sent an update."""
         self._columns = Columns.of(0)
         self._enrolled = self._count = 0
+        self.fingerprint = ""
+        """Of the fleet as it was enrolled; empty where none was."""
         self.claims = 0
         """Grows whenever the profiles or the examples in the columns change."""
         self._names: tuple[int, Counter[str]] = -1, Counter()
@@ -77,6 +79,10 @@ class Registry:
         self._columns.node[:] = np.arange(first_node, first_node + len(which), dtype=np.uint64)
         self._columns.profile[:], self._columns.examples[:] = places[which], examples
         self.claims += 1
+        content = xxhash.xxh3_64(repr(list(profiles)).encode())
+        for array in (self._columns.node, self._columns.profile, self._columns.examples):
+            content.update(array.data)
+        self.fingerprint = f"{len(which)} devices, {content.hexdigest()}"
 
     @property
     def columns(self) -> Columns:
@@ -84,16 +90,6 @@ class Registry:
         if self._taken:
             self._take_over()
         return self._columns
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the enrolled fleet: its profiles and examples. Empty where no fleet was enrolled."""
-        if not self._enrolled:
-            return ""
-        content = xxhash.xxh3_64(repr(self.profiles[: 1 + int(self._columns.profile.max())]).encode())
-        content.update(self._columns.profile.data)
-        content.update(self._columns.node.data)
-        return f"{self._enrolled} devices, {content.hexdigest()}"
 
     def missing(self, nodes: Sequence[int]) -> list[int]:
         """Those of `nodes` that have not registered."""
