@@ -56,6 +56,7 @@ $(BIN)/pip:
 
 # The measurements behind docs/results; minutes, not part of the tests.
 .PHONY: bench-quickstart bench-fashion bench-memory bench-tasks bench-accuracy bench-rounds bench-robust bench-kills
+.PHONY: bench-population
 bench-quickstart: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/quickstart.py docs/results
 
@@ -67,6 +68,10 @@ bench-rounds: $(VENV)/.installed-dev
 .PHONY: bench-ray-hosts
 bench-ray-hosts: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/ray_hosts.py docs/results
+
+# The driver's time and memory for fleets of up to ten million devices.
+bench-population: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/population.py docs/results
 
 # A mute and a hanging node among twenty on a real SuperLink. ARGS="--blocks 1 --rounds 3" for a part.
 .PHONY: bench-silent

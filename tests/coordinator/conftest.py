@@ -31,8 +31,9 @@ from slimfleet.coordinator import (
     State,
 )
 from slimfleet.coordinator.checkpoint import restore_checkpoint, save_checkpoint
+from slimfleet.coordinator.conditions import FleetConditions
 from slimfleet.coordinator.entries import Entry, apply
-from slimfleet.coordinator.registry import DeviceRecord
+from slimfleet.coordinator.registry import Nodes, Registry
 from slimfleet.coordinator.settings import settings_of
 from slimfleet.simulations.in_process import InProcess
 from slimfleet.simulations.ledger import SimulatedLedger
@@ -109,8 +110,8 @@ class World:
     def now_s(self) -> float:
         return self.now
 
-    def status(self, device: DeviceRecord, round_number: int) -> Condition | None:
-        return self.statuses.get(device.node, Condition())
+    def conditions(self, registry: Registry, nodes: Nodes, round_number: int) -> FleetConditions:
+        return FleetConditions.of([self.statuses.get(node, Condition()) for node in nodes.tolist()])
 
     def charge(self, node: int) -> tuple[float | None, float | None]:
         return None, None

@@ -110,17 +110,25 @@ def test_weights_and_statistics_are_shortened_apart():
     )
 
 
+def believed(claims: dict[int, tuple[str, float]]) -> dict[int, float]:
+    """What is believed of the joules that devices claim: node -> class and joules."""
+    _, classes = np.unique([name for name, _ in claims.values()], return_inverse=True)
+    joules = np.array([claimed for _, claimed in claims.values()])
+    return dict(zip(claims, credible_joules(classes, joules).tolist(), strict=True))
+
+
 def test_claimed_joules_far_below_a_class_count_as_its_own():
     fleet = dict.fromkeys(range(20, 32), ("phone", 10.0)) | {8: ("phone", 12.0), 9: ("board", 0.5)}
     claims = fleet | {10: ("phone", 1e-9), 11: ("alone", 1e-9), 12: ("phone", 3.0)}
-    credible = credible_joules(claims)
+    credible = believed(claims)
     assert [credible[node] for node in (20, 8, 10, 12)] == [10.0, 12.0, 10.0, 3.0]
     # A device chooses its class itself: one of few devices is judged by the fleet.
     assert credible[11] == 10.0
 
 
 def test_a_fleet_of_few_devices_is_believed():
-    assert credible_joules({1: ("a", 5.0), 2: ("b", 1e-9)}) == {1: 5.0, 2: 1e-9}
+    assert believed({1: ("a", 5.0), 2: ("b", 1e-9)}) == {1: 5.0, 2: 1e-9}
+    assert believed({}) == {}
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ def test_a_resumed_run_ends_with_the_same_bytes(federate, tmp_path, server):
     resumed.run(2)
     assert resumed.state_bytes() == whole.state_bytes()
     assert bare(resumed.state.rows) == bare(whole.state.rows)
-    for attribute in ("registry", "calibration", "totals", "sizes"):
+    assert list(resumed.state.registry) == list(whole.state.registry)
+    for attribute in ("calibration", "totals", "sizes"):
         assert getattr(resumed.state, attribute) == getattr(whole.state, attribute)
 
 

@@ -21,6 +21,7 @@ from slimfleet.coordinator.observing.prometheus.exporter import FleetMetrics
 from slimfleet.coordinator.observing.prometheus.families import MOST_DEVICE_CLASSES
 from slimfleet.coordinator.observing.prometheus.names import METRICS
 from slimfleet.coordinator.observing.prometheus.serve import MetricsServer
+from slimfleet.coordinator.planning.skips import Skips
 
 
 class Watched:
@@ -235,7 +236,7 @@ def test_skips_and_violations_name_the_constraint(watched):
     watched.calls_itself("pi")
     for constraint in ("memory_bytes", "astrology"):
         skip = Skip(constraint=constraint, needed=2.0, limit=1.0)
-        watched.metrics(replace(watched.planned, skipped={watched.dispatch.node: skip}))
+        watched.metrics(replace(watched.planned, skipped=Skips({watched.dispatch.node: skip})))
     watched.answers(broken=("energy_j",))
     name = "slimfleet_clients_skipped_total"
     assert watched.value(name, device_class="pi", constraint="memory_bytes") == 1

@@ -6,12 +6,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from reference_planner import ReferencePlanner
 from torch import nn
 
 from slimfleet.compression.cost import RUNTIMES, CostModel, Work, measure_work
 from slimfleet.compression.types import Budget, Cost, DeviceProfile, Plan, Skip
 from slimfleet.coordinator.learning.calibration import Correction, Factor
-from slimfleet.coordinator.planning import PLANNERS, EnumeratingPlanner, FixedPlanner, History, Sizes
+from slimfleet.coordinator.planning import (
+    PLANNERS,
+    EnumeratingPlanner,
+    FixedPlanner,
+    History,
+    Request,
+    Sizes,
+    enumerating,
+)
 from slimfleet.coordinator.settings import PlannerSettings
 
 
@@ -259,3 +268,45 @@ def test_the_baseline_is_one_float32_epoch_whatever_the_budget() -> None:
 @pytest.mark.parametrize("name", sorted(PLANNERS))
 def test_every_policy_plans(name: str) -> None:
     assert isinstance(PLANNERS[name](SETTINGS).plan(PHONE, Budget(), MODEL, HISTORY), Plan)
+
+
+profiles = st.builds(
+    lambda speed, watts, burst, bfloat16: replace(
+        PHONE, train_flops_per_s=speed, train_w=watts, radio_j_per_burst=burst, bfloat16=bfloat16
+    ),
+    st.floats(1e7, 1e11),
+    st.floats(0.5, 10),
+    st.sampled_from([0.0, 0.5, 12.0]),
+    st.booleans(),
+)
+requests = st.builds(
+    lambda profile, budget, startup_s, startup_j, history: Request(
+        profile=profile,
+        budget=budget,
+        cost_model=replace(MODEL, startup_s=startup_s, startup_j=startup_j),
+        history=history,
+    ),
+    profiles,
+    budgets,
+    st.floats(0, 5),
+    st.floats(0, 5),
+    histories,
+)
+
+
+@given(st.lists(requests, min_size=1, max_size=6))
+def test_many_devices_at_once_get_the_plans_that_each_gets_alone(asked: list[Request]) -> None:
+    reference = ReferencePlanner(SETTINGS)
+    alone = [reference.plan(each.profile, each.budget, each.cost_model, each.history) for each in asked]
+    assert PLANNER.plan_all(asked) == alone
+
+
+def test_a_block_of_devices_may_be_larger_than_a_block_of_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [
+        Request(profile=PHONE, budget=Budget(energy_j=0.5 + i), cost_model=MODEL, history=HISTORY)
+        for i in range(5)
+    ]
+    together = PLANNER.plan_all(asked)
+    monkeypatch.setattr(enumerating, "_BLOCK", 1)
+    assert PLANNER.plan_all(asked) == together
+    assert len({plan.reason for plan in together if isinstance(plan, Plan)}) > 1

@@ -6,7 +6,7 @@ import pytest
 
 from slimfleet.compression.types import Skip
 from slimfleet.coordinator.planning.reputation import blemish, sits_out
-from slimfleet.coordinator.registry import DeviceRecord
+from slimfleet.coordinator.record import DeviceRecord
 
 ROUNDS = range(1, 2001)
 

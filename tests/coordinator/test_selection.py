@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimfleet.coordinator.planning.selection import ORDERS, Candidate
+from slimfleet.coordinator.planning.candidates import Candidate, Candidates
+from slimfleet.coordinator.planning.selection import ORDERS
 from slimfleet.coordinator.settings import SelectionSettings
 
 SETTINGS = SelectionSettings(energy_exponent=1.0)
@@ -16,20 +17,24 @@ def candidate(node: int, round_j: float = 1.0, loss=None, battery=None, charging
     return Candidate(node=node, round_j=round_j, loss=loss, battery=battery, charging=charging, **said)
 
 
+def ordered(policy: str, candidates, settings, rng) -> list[int]:
+    return list(ORDERS[policy](Candidates.of(candidates), settings, rng))
+
+
 def first_places(policy: str, candidates, settings=SETTINGS, draws: int = 4_000) -> dict[int, float]:
     """How often each node is asked first."""
     rng = np.random.default_rng(0)
-    counts = Counter(ORDERS[policy](candidates, settings, rng)[0] for _ in range(draws))
+    counts = Counter(ordered(policy, candidates, settings, rng)[0] for _ in range(draws))
     return {c.node: counts[c.node] / draws for c in candidates}
 
 
 @pytest.mark.parametrize("policy", ORDERS)
 def test_an_order_is_a_permutation_that_the_seed_decides(policy):
     candidates = [candidate(node, round_j=node + 1.0) for node in range(30)]
-    orders = [ORDERS[policy](candidates, SETTINGS, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    orders = [ordered(policy, candidates, SETTINGS, np.random.default_rng(seed)) for seed in (1, 1, 2)]
     assert sorted(orders[0]) == list(range(30))
     assert orders[0] == orders[1] != orders[2]
-    assert ORDERS[policy]([], SETTINGS, np.random.default_rng(0)) == []
+    assert ordered(policy, [], SETTINGS, np.random.default_rng(0)) == []
 
 
 def test_uniform_looks_at_nothing():
@@ -105,6 +110,6 @@ def test_a_better_condition_never_moves_a_device_back(metered, temperature_c, ot
     def place(at: int) -> int:
         temperature = temperature_c[at] if both else None
         one = candidate(0, metered=metered[at], temperature_c=temperature)
-        return ORDERS["utility"]([one, *rest], SETTINGS, np.random.default_rng(seed)).index(0)
+        return ordered("utility", [one, *rest], SETTINGS, np.random.default_rng(seed)).index(0)
 
     assert place(1) <= place(0)

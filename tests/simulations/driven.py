@@ -12,6 +12,7 @@ from slimfleet.coordinator.transport.flower import run
 from slimfleet.simulations import Scenario, build_fleet, load_scenario
 from slimfleet.simulations.grids.flower import EngineGrid
 from slimfleet.simulations.grids.local import LocalEngine
+from slimfleet.simulations.population import enrol
 from slimfleet.simulations.scenario import build_task_of
 from slimfleet.simulations.virtual_devices import VirtualDevices
 from slimfleet.simulations.world import VirtualWorld, node_of
@@ -39,7 +40,9 @@ def small(**overrides: str) -> Scenario:
 
 def coordinator_of(scenario: Scenario) -> Coordinator:
     fleet = build_fleet(scenario.fleet, scenario.coordinator.seed)
-    return Coordinator(build_task_of(scenario), scenario.coordinator, VirtualWorld(fleet))
+    coordinator = Coordinator(build_task_of(scenario), scenario.coordinator, VirtualWorld(fleet))
+    enrol(coordinator.state.registry, fleet, coordinator.task)
+    return coordinator
 
 
 def driven(
@@ -52,6 +55,6 @@ def driven(
     coordinator = coordinator_of(scenario)
     fleet = VirtualDevices(scenario, devices)
     app = client_app(lambda context: fleet.device(int(context.node_config["partition-id"])))
-    nodes = [node_of(number) for number in range(scenario.fleet.devices)]
+    nodes = range(node_of(0), node_of(scenario.fleet.devices))
     run(coordinator, EngineGrid(nodes, LocalEngine(app)), out, observers, everyone=True)
     return coordinator

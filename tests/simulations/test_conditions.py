@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from slimfleet.client.device import Participant
@@ -15,7 +16,8 @@ from slimfleet.compression.messages import text_of
 from slimfleet.coordinator import Coordinator, Planned, WallEnvironment
 from slimfleet.simulations import InProcess, Scenario, load_scenario, simulate
 from slimfleet.simulations.battery import PLUGGED_S
-from slimfleet.simulations.fleet import BEGIN, Moment, build_fleet
+from slimfleet.simulations.fleet import BEGIN, Moment
+from slimfleet.simulations.population import build_fleet
 from slimfleet.simulations.scenario import build_task_of
 from slimfleet.simulations.settings import FleetSettings
 from slimfleet.simulations.virtual_devices import VirtualDevices
@@ -66,7 +68,7 @@ def test_equal_traces_give_equal_plans_simulated_and_deployed() -> None:
     for number in range(1, scenario.coordinator.rounds + 1):
         reached = []
         for record in registry:
-            condition = world.status(record, number)
+            condition = world.conditions(registry, np.array([record.node], np.uint64), number)[0]
             if condition is not None:
                 refused = record.refused_at_s
                 record.hear(condition, world.now_s())
@@ -127,7 +129,7 @@ def test_a_virtual_device_that_is_unplugged_stops_within_a_step() -> None:
     )
     plan = replace(dispatch.assignment.plan, local_steps=100)
     slow = replace(dispatch.assignment, plan=plan, budget=Budget(power_w=0.0001))
-    end_s = battery.plugged_from_s + PLUGGED_S
+    end_s = battery.charger.from_s + PLUGGED_S
 
     def unplugged_after(seconds: float) -> Participant:
         return devices.device(dispatch.node - 1, lambda: Moment(end_s - seconds, battery.charge_j))

@@ -2,15 +2,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimfleet.simulations.battery import DAY_S, FULL_CHARGE_S, PLUGGED_S, VirtualBattery
+from slimfleet.simulations.battery import DAY_S, FULL_CHARGE_S, PLUGGED_S, Charger, VirtualBattery
 
 NIGHT = VirtualBattery(
-    capacity_j=7200.0, plugged_from_s=79_200.0, charge_j=3600.0
+    capacity_j=7200.0, charger=Charger(79_200.0), charge_j=3600.0
 )  # on the charger from 22:00 to 6:00
 
 
 def test_unplugged_it_keeps_its_charge_and_plugged_it_fills() -> None:
-    morning = VirtualBattery(capacity_j=7200.0, plugged_from_s=79_200.0, charge_j=3600.0, at_s=25_000.0)
+    morning = VirtualBattery(capacity_j=7200.0, charger=Charger(79_200.0), charge_j=3600.0, at_s=25_000.0)
     assert morning.at(70_000.0).charge_j == 3600.0
     assert not morning.charging
     half_an_hour = morning.at(79_200.0 + 1800.0)
@@ -30,7 +30,7 @@ def test_rounds_drain_it_to_nothing_and_no_further() -> None:
     st.lists(st.floats(0, 3 * DAY_S), min_size=1, max_size=6).map(sorted),
 )
 def test_it_does_not_matter_how_often_one_looks(phase: float, level: float, moments: list[float]) -> None:
-    battery = VirtualBattery(capacity_j=50_000.0, plugged_from_s=phase, charge_j=level * 50_000.0)
+    battery = VirtualBattery(capacity_j=50_000.0, charger=Charger(phase), charge_j=level * 50_000.0)
     looked = battery
     for moment in moments:
         looked = looked.at(moment)

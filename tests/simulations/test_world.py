@@ -3,12 +3,23 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from slimfleet.compression import Assignment, Budget, Cost, ModelSchema, Payload, Plan, Report, Training
+from slimfleet.compression import (
+    Assignment,
+    Budget,
+    Condition,
+    Cost,
+    ModelSchema,
+    Payload,
+    Plan,
+    Report,
+    Training,
+)
 from slimfleet.compression.pruning import IndexMap
 from slimfleet.coordinator import Answer, Dispatch
-from slimfleet.coordinator.registry import DeviceRecord
+from slimfleet.coordinator.registry import Registry
 from slimfleet.simulations import FleetSettings, VirtualDevice, build_fleet
 from slimfleet.simulations.world import BETWEEN_ROUNDS_S, VirtualWorld, node_of
 
@@ -51,9 +62,10 @@ def answer(device: VirtualDevice, spent: Cost | None, deadline_s: float | None =
     return Answer(dispatch=dispatch, verdict="accepted", report=report)
 
 
-def record(device: VirtualDevice) -> DeviceRecord:
-    """What a coordinator has of a device that registered."""
-    return DeviceRecord(node=node_of(device.number), profile=device.profile, examples=1)
+def condition(world: VirtualWorld, device: VirtualDevice, round_number: int) -> Condition | None:
+    """What the world says of one device."""
+    nodes = np.array([node_of(device.number)], np.uint64)
+    return world.conditions(Registry(), nodes, round_number)[0]
 
 
 def test_time_moves_to_what_arrives_next_and_never_back() -> None:
@@ -95,7 +107,7 @@ def test_rounds_drain_batteries_and_devices_on_mains_have_none() -> None:
     assert start == 0.5
     assert left == pytest.approx(0.5 - 500.0 / phone.battery.capacity_j)
     assert world.charge(node_of(board.number)) == (None, None)
-    status = world.status(record(phone), ROUND + 1)
+    status = condition(world, phone, ROUND + 1)
     assert status is not None
     assert (status.battery, status.charging) == (left, False)
 
@@ -106,13 +118,41 @@ def test_a_world_that_is_restored_goes_on_as_it_was() -> None:
     world.rest()
     other.restore(json.loads(json.dumps(world.to_json())))
     assert other.now_s() == world.now_s()
-    records = [record(device) for device in FLEET]
-    assert [other.status(each, 2) for each in records] == [world.status(each, 2) for each in records]
+    assert [condition(other, each, 2) for each in FLEET] == [condition(world, each, 2) for each in FLEET]
+    assert other.to_json() == world.to_json()
 
 
 def test_a_device_out_of_reach_has_no_status() -> None:
     fleet = build_fleet(replace(SETTINGS, availability=0.5), seed=1)
     world = VirtualWorld(fleet)
     for device in fleet:
-        reached = world.status(record(device), ROUND) is not None
+        reached = condition(world, device, ROUND) is not None
         assert reached == device.conditions(ROUND).available
+
+
+@pytest.mark.parametrize(
+    ("share", "radio_j", "compute_j"), [(0.01, 0.0, 0.0), (0.5, 4.0, 2.5), (1.0, 4.0, 6.0)]
+)
+def test_a_device_lost_at_any_moment_has_spent_what_the_phases_took_by_then(
+    share: float, radio_j: float, compute_j: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = build_fleet(replace(SETTINGS, dropout_phase="any", mix={"pi_5": 1.0}), seed=1)
+    lost = replace(fleet[0].conditions(ROUND), drops_out_at=share)
+    monkeypatch.setattr(VirtualDevice, "conditions", lambda self, number: lost)
+    world = VirtualWorld(fleet)
+    [spent] = world.spent([answer(fleet[0], None)]).values()
+    assert spent.uplink_bytes == 0
+    assert spent.radio_j <= radio_j
+    assert spent.energy_j - spent.radio_j == pytest.approx(compute_j, abs=0.5)
+
+
+def test_heat_comes_from_rounds_and_goes_at_rest() -> None:
+    fleet = build_fleet(replace(SETTINGS, heat_s=100.0), seed=1)
+    world, other = VirtualWorld(fleet), VirtualWorld(fleet)
+    world.spent([answer(KEPT[0], PREDICTED)])
+    other.restore(json.loads(json.dumps(world.to_json())))
+    node = node_of(KEPT[0].number)
+    hot = world.moment(node, PREDICTED.time_s).heat_w
+    assert 0.0 < hot < 6.0 / 7.0
+    for each in (world, other):
+        assert each.moment(node, PREDICTED.time_s + 100.0).heat_w == pytest.approx(hot / np.e)

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from statistics import median
 
+import numpy as np
 from torch import nn
 
-from slimfleet.compression import Evaluation, PayloadError, Report, Skip, Task, Tensors
+from slimfleet.compression import Evaluation, PayloadError, Report, Task, Tensors
 from slimfleet.compression.cost import RUNTIMES, CostModel, work_of
 from slimfleet.compression.errors import POLICY_REASONS
 from slimfleet.compression.messages import Spent
@@ -35,7 +36,9 @@ from slimfleet.coordinator.learning.row import alarm_of, round_row
 from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
 from slimfleet.coordinator.observing.events import Closed, Phase, Planned
 from slimfleet.coordinator.planning.assigning import Assigner
+from slimfleet.coordinator.planning.nominal import Nominal
 from slimfleet.coordinator.planning.own import Policies
+from slimfleet.coordinator.planning.skips import Skips
 from slimfleet.coordinator.receiving.answer import REPLAY, Answer, failed, judged
 from slimfleet.coordinator.receiving.bounds import (
     LONGEST_MEAN,
@@ -86,6 +89,7 @@ class Coordinator:
                 for width in sorted({1.0, *settings.planner.widths})
             }
         self._policies = Policies.of(settings)
+        self._nominal = Nominal(self._works[1.0].flops_per_example)
         self._tied = tied_tensors(self.blueprint.model)
         self._stopwatch = stopwatch
         self._now_s: Callable[[], float] = lambda: self.environment.now_s()
@@ -105,12 +109,9 @@ class Coordinator:
         opened = self._open_round(now_s, began)
         busy = {dispatch.node for dispatch in state.in_flight.values()}
         busy |= {answer.dispatch.node for answer in opened.answers if answer.dispatch is not None}
-        known = state.registry.nodes() if nodes is None else [n for n in nodes if n in state.registry]
-        statuses = {
-            node: status
-            for node in known
-            if node not in busy and (status := self.environment.status(state.registry[node], opened.number))
-        }
+        known = state.registry.columns.node if nodes is None else state.registry.registered(nodes)
+        conditions = self.environment.conditions(state.registry, known, opened.number)
+        conditions.reached[np.isin(known, np.array(list(busy), np.uint64))] = False
         assigner = Assigner(
             settings=self.settings,
             registry=state.registry,
@@ -118,9 +119,10 @@ class Coordinator:
             cost_model=self.cost_model,
             downlink=opened.downlink,
             policies=self._policies,
+            nominal=self._nominal,
             now_s=now_s,
         )
-        assigner.assign(statuses, most)
+        assigner.assign(known, conditions, most)
         planned_at = self._stopwatch()
         dispatches = tuple(
             replace(each, sent_s=now_s, handed_out_at=planned_at) for each in assigner.dispatches
@@ -132,21 +134,19 @@ class Coordinator:
             round_number=opened.number,
             dispatches=dispatches,
             skipped=assigner.skipped,
-            reachable=frozenset(statuses),
+            reachable=known[conditions.reached],
             seconds=planned_at - began,
             at=at,
             settings=self.settings,
             state=state,
         )
 
-    def put_in_flight(
-        self, dispatches: Sequence[Dispatch], skipped: Mapping[int, Skip], *, found_too_few: bool
-    ) -> None:
+    def put_in_flight(self, dispatches: Sequence[Dispatch], skipped: Skips, *, found_too_few: bool) -> None:
         """Give out what has been planned; also where that was before a restart."""
         opened = self.opened()
         now = self.instant()
         self.state.in_flight.put(dispatches)
-        opened.skipped |= skipped
+        opened.skipped.update(skipped)
         opened.selected += len(dispatches)
         opened.found_too_few = found_too_few
         closes_s = pacing.closes_s(self.settings.pacing, now.now_s, self._times(dispatches))
@@ -227,10 +227,8 @@ class Coordinator:
         if settings.pacing.mode == "synchronous" or not state.in_flight:
             self.environment.rest()
         learn(state, self.cost_model, answers, silent, opened.number)
-        state.totals.add([*answers, *state.unasked], opened.skipped)
-        for node in opened.skipped:
-            state.registry[node].skips += 1
-            state.registry[node].forget_startup()
+        state.totals.add([*answers, *state.unasked], opened.skipped.counts())
+        state.registry.count_skips(opened.skipped.single, opened.skipped.low)
         evaluation = None
         judge = central_evaluation(self.task)
         if judge is not None and settings.is_evaluated(opened.number):
@@ -282,7 +280,7 @@ class Coordinator:
         if state.open_round is None:
             number, model = state.next_round, state.server.model()
             bounds = self._bounds(number, model)
-            most_examples = bounds.weight(max((record.examples for record in state.registry), default=1))
+            most_examples = bounds.weight(int(state.registry.columns.examples.max(initial=1)))
             server = settings.server
             aggregator = AGGREGATORS[server.aggregation]
             state.open_round = OpenRound(
@@ -298,15 +296,10 @@ class Coordinator:
     def _bounds(self, number: int, model: Tensors) -> FleetBounds:
         """What one device may claim and move in this round."""
         settings = self.settings
-        records = list(self.state.registry)
-        recent = [
-            record.norms
-            for record in records
-            if record.norms is not None and record.norms_round >= number - RECENT_ROUNDS
-        ]
+        registry = self.state.registry
         return fleet_bounds(
-            [record.examples for record in records],
-            recent,
+            registry.columns.examples,
+            registry.norms_since(number - RECENT_ROUNDS),
             settings.quota,
             norm(model, self.state.schema.weights),
             settings.server,

@@ -18,6 +18,7 @@ from slimfleet.compression.messages import MAX_TEXT, Registration, Spent
 from slimfleet.coordinator.coordinator import Coordinator
 from slimfleet.coordinator.environment import Instant
 from slimfleet.coordinator.observing.events import Planned
+from slimfleet.coordinator.planning.skips import Skips
 from slimfleet.coordinator.receiving.answer import Answer
 from slimfleet.coordinator.sending.in_flight import (
     KeptDispatch,
@@ -47,6 +48,10 @@ class Given:
 
     dispatches: tuple[KeptDispatch, ...]
     skipped: Mapping[int, Skip]
+    """Those that were made one by one."""
+    floor: float
+    low: bytes
+    """Devices of less charge than `floor`: their nodes (uint64), then their charges (float64), little-endian."""
     reasons: Mapping[int, str]
     """Node -> what the registry says of why it got its plan, or none."""
     found_too_few: bool
@@ -104,10 +109,13 @@ def given(planned: Planned) -> tuple[Given, Instant]:
     """What `Coordinator.plan` has done, and when."""
     opened, registry = planned.state.open_round, planned.state.registry
     assert opened is not None
-    nodes = (*(each.node for each in planned.dispatches), *planned.skipped)
+    skipped = planned.skipped
+    nodes = (*(each.node for each in planned.dispatches), *skipped.single)
     entry = Given(
         dispatches=tuple(map(kept_dispatch, planned.dispatches)),
-        skipped=planned.skipped,
+        skipped=skipped.single,
+        floor=skipped.floor,
+        low=skipped.low_bytes(),
         reasons={node: registry[node].last_reason for node in nodes},
         found_too_few=opened.found_too_few,
         is_published=opened.downlink.is_published,
@@ -155,6 +163,7 @@ def packed(entry: Entry, instant: Instant, state: State) -> tuple[str, bytes]:
         values = {"plan_id": entry.plan_id, "report": report, "report_size": len(entry.report), "size": size}
     else:
         values = KINDS[type(entry).__name__].dump_python(entry)
+        body = values.pop("low", b"")
     text = {"kind": type(entry).__name__, "now_s": instant.now_s, "at": instant.at, **values}
     return json.dumps(text), body
 
@@ -166,6 +175,8 @@ def unpacked(text: str, body: bytes) -> tuple[Entry, Instant]:
     if kind == Received.__name__:
         report, size = values["report"] or " " * values["report_size"], values["size"]
         return Received(plan_id=values["plan_id"], report=report, payload=body or bytes(size)), instant
+    if kind == Given.__name__:
+        values["low"] = body
     entry: Entry = KINDS[kind].validate_python(values)
     return entry, instant
 
@@ -185,6 +196,11 @@ def _give(coordinator: Coordinator, entry: Given) -> None:
                 f"the model for {state.registry.label(kept.node)} is not the one that it was sent"
             )
         dispatches.append(replace(restored_dispatch(kept, payload, index_map), handed_out_at=now.at))
-    coordinator.put_in_flight(dispatches, entry.skipped, found_too_few=entry.found_too_few)
+    skipped = Skips.restored(entry.skipped, entry.floor, entry.low)
+    rows = state.registry.columns.row_of(skipped.low)
+    if (rows < 0).any():
+        raise ValueError("it has devices below the floor that are not registered")
+    state.registry.columns.leave_out(rows, skipped.charge, entry.floor)
+    coordinator.put_in_flight(dispatches, skipped, found_too_few=entry.found_too_few)
     for node, reason in entry.reasons.items():
         state.registry[node].last_reason = reason

@@ -12,8 +12,10 @@ from typing import Any, Protocol
 
 from slimfleet.compression import Condition, Cost
 from slimfleet.compression.types import UNKNOWN
+from slimfleet.coordinator.conditions import FleetConditions
 from slimfleet.coordinator.receiving.answer import Answer
-from slimfleet.coordinator.registry import DeviceRecord
+from slimfleet.coordinator.record import DeviceRecord
+from slimfleet.coordinator.registry import Nodes, Registry
 from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.settings import CONDITION_MAX_AGE_S
 
@@ -35,8 +37,8 @@ class Environment(Protocol):
         """Seconds since some fixed moment."""
         ...
 
-    def status(self, device: DeviceRecord, round_number: int) -> Condition | None:
-        """The condition of a device, or None when it cannot take work now."""
+    def conditions(self, registry: Registry, nodes: Nodes, round_number: int) -> FleetConditions:
+        """The conditions of registered devices, in the order of their nodes, and which of them can take work now."""
         ...
 
     def charge(self, node: int) -> tuple[float | None, float | None]:
@@ -92,10 +94,9 @@ class WallEnvironment:
         """Wall-clock time."""
         return self._clock()
 
-    def status(self, device: DeviceRecord, round_number: int) -> Condition | None:
-        """What the device stated last."""
-        at_s = device.stated_at_s
-        return device.stated if at_s is not None and self._is_recent(at_s) else UNKNOWN
+    def conditions(self, registry: Registry, nodes: Nodes, round_number: int) -> FleetConditions:
+        """What each device stated last."""
+        return FleetConditions.of([self._condition(registry[node]) for node in nodes.tolist()])
 
     def charge(self, node: int) -> tuple[float | None, float | None]:
         """Not known."""
@@ -124,6 +125,10 @@ class WallEnvironment:
 
     def restore(self, values: dict[str, Any]) -> None:
         """The wall clock needs no checkpoint."""
+
+    def _condition(self, device: DeviceRecord) -> Condition:
+        at_s = device.stated_at_s
+        return device.stated if at_s is not None and self._is_recent(at_s) else UNKNOWN
 
     def _is_recent(self, at_s: float) -> bool:
         """A clock that was set back makes no statement of the future."""

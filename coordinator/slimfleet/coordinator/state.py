@@ -21,7 +21,7 @@ import xxhash
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from slimfleet.compression import BadInput, ModelSchema, Skip, Tensors
+from slimfleet.compression import BadInput, ModelSchema, Tensors
 from slimfleet.compression.codec import Snapshot
 from slimfleet.compression.cost import UpdateSizeModel
 from slimfleet.compression.pruning.blueprint import Blueprint
@@ -34,8 +34,10 @@ from slimfleet.coordinator.learning.best import Best
 from slimfleet.coordinator.learning.calibration import Calibration
 from slimfleet.coordinator.learning.row import RoundRow, Totals
 from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
+from slimfleet.coordinator.planning.skips import Skips
 from slimfleet.coordinator.receiving.answer import Answer
 from slimfleet.coordinator.receiving.bounds import FleetBounds
+from slimfleet.coordinator.record import DeviceRecord
 from slimfleet.coordinator.registry import Registry
 from slimfleet.coordinator.sending.downlink import Downlink
 from slimfleet.coordinator.sending.in_flight import (
@@ -47,13 +49,15 @@ from slimfleet.coordinator.sending.in_flight import (
 from slimfleet.coordinator.sending.versions import Versions
 from slimfleet.coordinator.sending.work import InFlight
 
-FORMAT = 7
+FORMAT = 8
 VALUES = "state.json"
 SERVER = "server.safetensors"
 VERSION = "version-"
 """Prefix of the names of files that never change."""
 BASE = "base/"
 """Prefix of the names of tensors that earlier models had."""
+FLEET = "registry/"
+"""Prefix of the names of arrays that the registry has."""
 BEST = "best-"
 """Prefix of the name of the best model so far, which does not change either."""
 LASTING_FILES = (VERSION, PAYLOAD, BEST)
@@ -82,7 +86,7 @@ class OpenRound:
     """Devices that it has given work."""
     found_too_few: bool = False
     """Whether its last plan had work for more devices than it found."""
-    skipped: dict[int, Skip] = field(default_factory=dict)
+    skipped: Skips = field(default_factory=Skips)
     answers: list[Answer] = field(default_factory=list)
     """Since the last step, as they came; those to dispatches of earlier rounds too."""
 
@@ -142,7 +146,6 @@ class State:
 LASTING: Mapping[str, TypeAdapter[Any]] = MappingProxyType(
     {
         "rows": TypeAdapter(list[RoundRow]),
-        "registry": TypeAdapter(Registry),
         "calibration": TypeAdapter(Calibration),
         "sizes": TypeAdapter(UpdateSizeModel),
         "totals": TypeAdapter(Totals),
@@ -151,10 +154,12 @@ LASTING: Mapping[str, TypeAdapter[Any]] = MappingProxyType(
 )
 """What of a `State` lasts and is no array; its types alone say how it is written and read."""
 
+RECORDS = TypeAdapter(list[DeviceRecord])
+
 Files = Mapping[str, Callable[[], bytes]]
 """Name -> what gives the content."""
 
-OTHERS = ("environment", "saved_s", "in_flight")
+OTHERS = ("registry", "environment", "saved_s", "in_flight")
 """Further keys of `state.json`."""
 
 
@@ -162,6 +167,7 @@ def files_of(state: State, environment: Environment) -> Files:
     """The state as files. One whose name begins with one of `LASTING_FILES` has the content of its earlier namesake."""
     values = {name: kind.dump_python(getattr(state, name)) for name, kind in LASTING.items()}
     values |= _identity(state) | {
+        "registry": RECORDS.dump_python(list(state.registry)),
         "environment": environment.to_json(),
         "saved_s": environment.now_s(),
         "in_flight": kept_dispatches(state.in_flight.values()),
@@ -176,6 +182,7 @@ def files_of(state: State, environment: Environment) -> Files:
         BEST: "".join(best),
     }
     arrays = {f"{BASE}{v}/{name}": a for v, base in state.bases.items() for name, a in base.items()}
+    arrays |= {f"{FLEET}{name}": array for name, array in state.registry.arrays().items()}
     return {
         VALUES: lambda: text,
         SERVER: lambda: seal_tensors(state.server.state() | arrays, seal),
@@ -210,6 +217,8 @@ def restore(state: State, environment: Environment, read: Callable[[str], bytes]
     values = {name: kind.validate_python(plain[name]) for name, kind in LASTING.items()}
     if len(values["rows"]) != rounds:
         raise ValueError(f"it is of round {len(values['rows'])}")
+    records = RECORDS.validate_python(plain["registry"])
+    fleet = {n.removeprefix(FLEET): arrays.pop(n) for n in list(arrays) if n.startswith(FLEET)}
     bases = _bases({name: arrays.pop(name) for name in list(arrays) if name.startswith(BASE)})
     _check_arrays(arrays, state.server.state())
     versions = dict(_version(name, read, state.schema) for name in seal.get(VERSIONS, "").split())
@@ -223,6 +232,7 @@ def restore(state: State, environment: Environment, read: Callable[[str], bytes]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the environment of {VALUES} does not fit: {error!r}") from error
     in_flight = restored_dispatches(plain["in_flight"], read, state.blueprint)
+    state.registry.restore(records, fleet)
     state.server.restore(arrays)
     state.versions.restore(versions)
     state.in_flight = InFlight(in_flight)
@@ -246,6 +256,7 @@ WORDS = {
     "format": "checkpoint format",
     "schema": "the model with schema",
     "optimizer": "the server optimiser",
+    "fleet": "the fleet of",
 }
 
 
@@ -255,6 +266,7 @@ def _identity(state: State) -> dict[str, Any]:
         "format": FORMAT,
         "schema": state.schema.digest.hex(),
         "optimizer": state.server.settings.optimizer,
+        "fleet": state.registry.fingerprint,
     }
 
 

@@ -9,8 +9,9 @@ from slimfleet.compression.lazy import lazy_exports
 if TYPE_CHECKING:
     from slimfleet.coordinator.reporting.outcome import DeviceRow, RunRecord
     from slimfleet.coordinator.reporting.summary import summarise
-    from slimfleet.simulations.fleet import VirtualDevice, build_fleet
+    from slimfleet.simulations.fleet import VirtualDevice
     from slimfleet.simulations.in_process import InProcess
+    from slimfleet.simulations.population import build_fleet
     from slimfleet.simulations.run import simulate
     from slimfleet.simulations.scenario import load_scenario
     from slimfleet.simulations.settings import FleetSettings, RunSettings, Scenario, TaskSettings
@@ -32,7 +33,7 @@ else:
             "Sweep": "slimfleet.simulations.sweeps.sweep_file",
             "TaskSettings": "slimfleet.simulations.settings",
             "VirtualDevice": "slimfleet.simulations.fleet",
-            "build_fleet": "slimfleet.simulations.fleet",
+            "build_fleet": "slimfleet.simulations.population",
             "compare_runs": "slimfleet.simulations.sweeps.compare",
             "load_scenario": "slimfleet.simulations.scenario",
             "load_sweep": "slimfleet.simulations.sweeps.sweep_file",

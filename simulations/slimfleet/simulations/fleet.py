@@ -1,4 +1,4 @@
-"""Fleet of virtual devices: their nominal profiles, their true ones, and the conditions of each round.
+"""Virtual devices: their nominal profiles, their true ones, and the conditions of each round.
 
 The planner sees nominal profiles and past reports; the truth is drawn here, so that predicted and spent cost
 differ as they would in the field. Every draw comes from a generator seeded by (seed, device, round): the same
@@ -8,28 +8,28 @@ of its logarithm, `exp(±2 sigma)`: a guard with that margin can always keep a d
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
-from math import exp, log
+from math import cos, exp, inf, log, pi
 from statistics import NormalDist
 
 import numpy as np
 
 from slimfleet.client.policy import Policy
-from slimfleet.compression.edge.checked import Source, checked, named, refuse_unlisted
-from slimfleet.compression.errors import BadInput
-from slimfleet.compression.profiles import ProfileRow, load_profiles
+from slimfleet.compression.profiles import ProfileRow
 from slimfleet.compression.types import Condition, DeviceProfile
-from slimfleet.simulations.battery import DAY_S, VirtualBattery
+from slimfleet.simulations.battery import DAY_S, Presence, VirtualBattery
+from slimfleet.simulations.fedscale import Capacity
+from slimfleet.simulations.heat import Case
 from slimfleet.simulations.settings import FleetSettings
 
-__all__ = ["Conditions", "VirtualDevice", "build_fleet", "check_fleet"]
+__all__ = ["BEGIN", "Conditions", "Moment", "VirtualDevice", "drawn"]
 
-INFINITE = ("fleet.policy.warmest_c",)
-"""Keys of a fleet that may be infinite."""
-
-_SENSES = 1
+SENSES = 1
 """Stream of the draws that a device's sensors see, apart from those of its speed and its link."""
+
+EVENING_S = 21 * 3600.0
+"""Time of the day at which networks are busiest."""
 
 TRUNCATION = 2.0
 """Noise stays within this many standard deviations of its logarithm."""
@@ -65,6 +65,10 @@ class Moment:
     now_s: float = 0.0
     charge_j: float | None = None
     """None for a device on mains, and for the charge that a battery has when the run begins."""
+    stays_s: float = inf
+    """How long from then on the device can be reached."""
+    heat_w: float = 0.0
+    """Its heat, as the power that would hold it."""
 
     def clock_time(self, seconds: float) -> time:
         """Time of the virtual day so many seconds later; virtual time begins at midnight."""
@@ -90,7 +94,28 @@ class VirtualDevice:
     """Probability that it can be reached in a round."""
     battery: VirtualBattery | None
     """At virtual time 0; None on mains."""
+    sustained_w: float | None
+    """Power that its case can shed for long; None where that is no limit."""
     settings: FleetSettings = field(repr=False)
+
+    def truth(self, conditions: Conditions, moment: Moment) -> DeviceProfile:
+        """The true device of a round that begins at `moment`."""
+        true = conditions.applied(self.profile)
+        if not self.settings.network_evening:
+            return true
+        evening = (1 + cos(2 * pi * (moment.now_s - EVENING_S) / DAY_S)) / 2
+        rate = 1 - self.settings.network_evening * evening
+        return replace(
+            true,
+            uplink_bytes_per_s=rate * true.uplink_bytes_per_s,
+            downlink_bytes_per_s=rate * true.downlink_bytes_per_s,
+        )
+
+    def case(self, moment: Moment) -> Case:
+        """How hot the device is when its work begins."""
+        if not self.settings.heat_s or self.sustained_w is None:
+            return Case(0.0)
+        return Case(moment.heat_w, self.sustained_w, self.settings.heat_s)
 
     def conditions(self, round_number: int) -> Conditions:
         """Condition of this device in round `round_number` (from 0); every call returns the same."""
@@ -120,7 +145,7 @@ class VirtualDevice:
         share = settings.metered.get(name)
         if share is None and warmth is None and memory is None:
             return known
-        metered, warm, free = _uniforms(self.seed, self.number, 1 + round_number, _SENSES, n=3)
+        metered, warm, free = _uniforms(self.seed, self.number, 1 + round_number, SENSES, n=3)
         return replace(
             known,
             metered=None if share is None else metered < share,
@@ -145,64 +170,44 @@ class VirtualDevice:
         return replace(policy, battery_floor=0.0) if self.battery is None else policy
 
 
-def build_fleet(settings: FleetSettings, seed: int) -> tuple[VirtualDevice, ...]:
-    """Draw the fleet: the mix as exactly as whole devices allow, in an order that the seed shuffles.
-
-    Raises BadInput for an impossible fleet, naming the field.
-    """
-    check_fleet(settings, "the fleet")
-    table = {row.name: row for row in load_profiles()}
-    kinds = [table[name] for name, count in _quotas(settings) for _ in range(count)]
-    order = np.random.default_rng([seed]).permutation(len(kinds))
-    return tuple(_device(number, kinds[kind], settings, seed) for number, kind in enumerate(order))
-
-
-def check_fleet(settings: FleetSettings, source: Source) -> None:
-    """Raise BadInput for a fleet that cannot be drawn: a value out of bounds, an unknown profile, no weight."""
-    checked(FleetSettings, asdict(settings), source, "fleet", infinite=INFINITE)
-    refuse_unlisted(settings.mix, {row.name for row in load_profiles()}, source, "fleet.mix")
-    if not sum(settings.mix.values()) > 0:
-        where = named(source, "fleet.mix")
-        raise BadInput(f"{where}: fleet.mix has no weight above 0: no device could be drawn")
-    classes = {row.device_class for row in load_profiles()}
-    ranges = {"start_charge": settings.start_charge}
-    for key in ("metered", "temperature_c", "free_memory"):
-        by_class = getattr(settings, key)
-        refuse_unlisted(by_class, classes, source, f"fleet.{key}")
-        if key != "metered":
-            ranges |= {f"{key}.{name}": limits for name, limits in by_class.items()}
-    for key, (low, high) in ranges.items():
-        if low > high:
-            raise BadInput(
-                f"{named(source, f'fleet.{key}')}: fleet.{key} = [{low:g}, {high:g}]: must not fall"
-            )
-
-
-def _device(number: int, row: ProfileRow, settings: FleetSettings, seed: int) -> VirtualDevice:
-    speed, power, network, availability, charge, plugged = _uniforms(seed, number, 0, n=6)
+def drawn(
+    number: int,
+    row: ProfileRow,
+    settings: FleetSettings,
+    seed: int,
+    charger: Presence,
+    capacity: Capacity | None = None,
+) -> VirtualDevice:
+    """One device of a fleet, of the profile `row`; `capacity` says its true speed and rates, the profile otherwise."""
+    speed, power, network, availability, charge, _ = _uniforms(seed, number, 0, n=6)
     profile = row.profile
     # lo and hi are taken as two standard deviations apart from the middle, and as hard ends.
     sigma = log(row.train_gflops_hi / row.train_gflops_lo) / (2 * TRUNCATION)
     rate = _noise(network, settings.network_spread)
     low, high = settings.start_charge
     spread = min(settings.availability, 1 - settings.availability)
+    flops_per_s = 1e9 * _truncated(speed, row.train_gflops, sigma, row.train_gflops_lo, row.train_gflops_hi)
+    up, down = profile.uplink_bytes_per_s * rate, profile.downlink_bytes_per_s * rate
+    if capacity is not None:
+        factor, up = capacity.of(number, speed, network)
+        flops_per_s, down = factor * profile.train_flops_per_s, up
     return VirtualDevice(
         number=number,
         seed=seed,
         profile=profile,
-        true_flops_per_s=1e9
-        * _truncated(speed, row.train_gflops, sigma, row.train_gflops_lo, row.train_gflops_hi),
+        true_flops_per_s=flops_per_s,
         true_train_w=profile.train_w * _noise(power, settings.power_noise),
-        true_uplink_bytes_per_s=profile.uplink_bytes_per_s * rate,
-        true_downlink_bytes_per_s=profile.downlink_bytes_per_s * rate,
+        true_uplink_bytes_per_s=up,
+        true_downlink_bytes_per_s=down,
         availability=settings.availability + spread * (2 * availability - 1),
         battery=None
         if profile.battery_j is None
         else VirtualBattery(
             capacity_j=profile.battery_j,
-            plugged_from_s=plugged * DAY_S,
+            charger=charger,
             charge_j=profile.battery_j * (low + (high - low) * charge),
         ),
+        sustained_w=row.sustained_w,
         settings=settings,
     )
 
@@ -230,14 +235,3 @@ def _truncated(uniform: float, middle: float, sigma: float, low: float, high: fl
     below, above = normal.cdf(log(low)), normal.cdf(log(high))
     value = float(exp(normal.inv_cdf(below + uniform * (above - below))))
     return min(max(value, low), high)
-
-
-def _quotas(settings: FleetSettings) -> list[tuple[str, int]]:
-    """Whole devices per profile, by largest remainder; equal remainders go to the earlier profile."""
-    total = sum(settings.mix.values())
-    exact = [settings.devices * weight / total for weight in settings.mix.values()]
-    counts = [int(share) for share in exact]
-    by_remainder = sorted(range(len(exact)), key=lambda i: counts[i] - exact[i])
-    for i in by_remainder[: settings.devices - sum(counts)]:
-        counts[i] += 1
-    return list(zip(settings.mix, counts, strict=True))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
 from slimfleet.client.device import Participant
 from slimfleet.compression import BudgetExceeded, PayloadError, PolicyRefusal, Report
 from slimfleet.compression.messages import Spent, text_of
 from slimfleet.coordinator import Answer, Closed, Coordinator, Dispatch, Planned
-from slimfleet.simulations.fleet import BEGIN, Moment, build_fleet
+from slimfleet.simulations.fleet import BEGIN, Moment
+from slimfleet.simulations.population import build_fleet, enrol
 from slimfleet.simulations.scenario import build_task_of
 from slimfleet.simulations.settings import Scenario
 from slimfleet.simulations.virtual_devices import DeviceLost, VirtualDevices
@@ -20,10 +20,30 @@ __all__ = ["InProcess"]
 
 
 @dataclass(frozen=True, slots=True)
+class _Devices(Mapping[int, Participant]):
+    """The devices of a virtual fleet by node, each made when it is asked for."""
+
+    devices: VirtualDevices
+    count: int
+    begun: Mapping[int, Moment]
+
+    def __getitem__(self, node: int) -> Participant:
+        if not node_of(0) <= node < node_of(self.count):
+            raise KeyError(node)
+        return self.devices.device(node - node_of(0), lambda: self.begun.get(node, BEGIN))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(node_of(0), node_of(self.count)))
+
+    def __len__(self) -> int:
+        return self.count
+
+
+@dataclass(frozen=True, slots=True)
 class InProcess:
     """Rounds of `coordinator` over `devices` (node -> device), each done on the calling thread.
 
-    The devices are registered when this is made.
+    Devices that have not registered do so when this is made.
     """
 
     coordinator: Coordinator
@@ -37,16 +57,14 @@ class InProcess:
         fleet = build_fleet(scenario.fleet, scenario.coordinator.seed)
         world = VirtualWorld(fleet)
         coordinator = Coordinator(build_task_of(scenario), scenario.coordinator, world)
-        devices = VirtualDevices(scenario, state=None)
-        numbers = {node_of(each.number): each.number for each in fleet}
-        begun = dict.fromkeys(numbers, BEGIN)
-        reached = {node: devices.device(n, partial(begun.__getitem__, node)) for node, n in numbers.items()}
-        return cls(coordinator, reached, begun)
+        enrol(coordinator.state.registry, fleet, coordinator.task)
+        begun: dict[int, Moment] = {}
+        return cls(coordinator, _Devices(VirtualDevices(scenario, state=None), len(fleet), begun), begun)
 
     def __post_init__(self) -> None:
-        for node, device in self.devices.items():
-            registration = device.registration()
-            registry = self.coordinator.state.registry
+        registry = self.coordinator.state.registry
+        for node in registry.missing(list(self.devices)):
+            registration = self.devices[node].registration()
             registry.register(node, registration.profile, registration.examples)
             registry[node].hear(registration.condition, self.coordinator.environment.now_s())
 

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 from slimfleet.client.ledger import Balance, transfer
-from slimfleet.compression import DeviceProfile
+from slimfleet.compression import DeviceProfile, SlimfleetError
 from slimfleet.compression.types import EnergySource, PhaseCost, PhaseName, Phases, Startup
+from slimfleet.simulations.heat import Case
+
+
+class DeviceLost(SlimfleetError):
+    """A virtual device vanished in mid-round; nothing comes back from it."""
 
 
 class SimulatedLedger:
     """Virtual seconds and joules of a device whose true speed, power and rates `truth` holds for this round."""
 
-    def __init__(self, truth: DeviceProfile, power_w: float | None, startup_s: float) -> None:
-        self._truth = truth
+    def __init__(
+        self,
+        truth: DeviceProfile,
+        power_w: float | None,
+        startup_s: float,
+        case: Case | None = None,
+        stays_s: float = inf,
+    ) -> None:
+        """`case` is how hot the device is; it is gone `stays_s` after the begin."""
+        self._truth, self._case, self._stays_s = truth, case or Case(0.0), stays_s
         self._power_w = truth.train_w if power_w is None else min(power_w, truth.train_w)
         self._startup = Startup(time_s=startup_s)
         self._time_s = startup_s
@@ -55,16 +69,22 @@ class SimulatedLedger:
 
     def _compute(self, phase: PhaseName, flops: float) -> None:
         joules = self._truth.train_w * flops / self._truth.train_flops_per_s
-        seconds, busy_s = joules / self._power_w, joules / self._truth.train_w
+        seconds, busy_s = self._case.work(joules, self._power_w), joules / self._truth.train_w
         self._compute_j += joules
-        self._time_s += seconds
+        self._pass(seconds)
         self._note(phase, busy_s, joules)
         self._note("idle", seconds - busy_s, 0.0)
 
     def _transfer(self, phase: PhaseName, seconds: float, joules: float) -> None:
-        self._time_s += seconds
         self._radio_j += joules
+        self._pass(seconds)
         self._note(phase, seconds, joules)
+
+    def _pass(self, seconds: float) -> None:
+        """Let time pass. Raises DeviceLost where the device is gone by then."""
+        self._time_s += seconds
+        if self._time_s > self._stays_s:
+            raise DeviceLost(f"it was taken off its charger after {self._stays_s:.3g} s of its round")
 
     def _note(self, phase: PhaseName, seconds: float, joules: float) -> None:
         before_s, before_j = self._phases.get(phase, (0.0, 0.0))

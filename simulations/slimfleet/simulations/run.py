@@ -18,9 +18,10 @@ from slimfleet.coordinator.observing.rounds import RoundsCsv
 from slimfleet.coordinator.reporting import RunRecord, record_of, write_outputs
 from slimfleet.coordinator.transport.flower import run
 from slimfleet.simulations.faults import assign_faults
-from slimfleet.simulations.fleet import Moment, build_fleet
+from slimfleet.simulations.fleet import Moment
 from slimfleet.simulations.grids.flower import Engine, EngineGrid, fleet_app
 from slimfleet.simulations.grids.local import LocalEngine
+from slimfleet.simulations.population import build_fleet, enrol
 from slimfleet.simulations.results_folder import keep_scenario, refuse_edited, refuse_used, results_folder
 from slimfleet.simulations.scenario import baseline_settings, build_task_of, load_scenario
 from slimfleet.simulations.settings import Scenario
@@ -89,7 +90,7 @@ def _check(scenario: Scenario) -> None:
     seed = scenario.coordinator.seed
     build_fleet(scenario.fleet, seed)
     assign_faults(scenario.fleet.faults, scenario.fleet.devices, seed)
-    build_task_of(scenario).rehearse(scenario.fleet.devices, seed)
+    build_task_of(scenario).rehearse(scenario.partitions, seed)
 
 
 def _cluster(scenario: Scenario, backend: Backend) -> AbstractContextManager[None]:
@@ -125,11 +126,10 @@ def _run(
     fleet = build_fleet(scenario.fleet, settings.seed)
     world = VirtualWorld(fleet)
     coordinator = Coordinator(build_task_of(scenario), settings, world)
+    enrol(coordinator.state.registry, fleet, coordinator.task)
     engine = _engine(scenario, out / "devices", backend)
     try:
-        grid = EngineGrid(
-            [node_of(device.number) for device in fleet], engine, partial(_begun, coordinator, world)
-        )
+        grid = EngineGrid(range(node_of(0), node_of(len(fleet))), engine, partial(_begun, coordinator, world))
         run(coordinator, grid, out, observers, everyone=True)
     finally:
         engine.close()

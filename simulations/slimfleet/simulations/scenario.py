@@ -24,7 +24,8 @@ from slimfleet.coordinator.settings import (
     ServerSettings,
     settings_of,
 )
-from slimfleet.simulations.fleet import INFINITE, check_fleet
+from slimfleet.simulations.fedscale import LIKE
+from slimfleet.simulations.population import INFINITE, check_fleet
 from slimfleet.simulations.settings import FleetSettings, RunSettings, Scenario, TaskSettings
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def scenario_with(
     check_fleet(scenario.fleet, source)
     _check_together(scenario, source)
     is_own_place = path.parent == _SHIPPED or "task.import_from" in values
-    return _with_folders(scenario, Path() if is_own_place else path.parent)
+    beside = Path() if is_own_place else path.parent
+    return _with_folders(_with_files(scenario, beside), beside)
 
 
 def folder_name(name: str) -> str:
@@ -104,11 +106,10 @@ def build_task_of(scenario: Scenario) -> CheckedTask:
     """The scenario's task, its examples spread over the fleet; every process that trains builds it."""
     from slimfleet.client.tasks import TASKS  # loads torch, which reading a scenario does not need
 
-    task = scenario.task
+    task, seed = scenario.task, scenario.coordinator.seed
     make_importable(task.import_from)
-    seed, devices = scenario.coordinator.seed, scenario.fleet.devices
     options = {"alpha": task.alpha, **task.options}
-    return load_task(task.name, TASKS, partitions=devices, seed=seed, options=options)
+    return load_task(task.name, TASKS, partitions=scenario.partitions, seed=seed, options=options)
 
 
 def _resolved(tables: Mapping[str, Any], source: Source) -> Scenario:
@@ -141,6 +142,17 @@ def _check_together(scenario: Scenario, source: Source) -> None:
             f"{named(source, '')}: selection.per_round = {per_round} is more than fleet.devices = {devices}: "
             "lower the one or raise the other"
         )
+
+
+def _with_files(scenario: Scenario, beside: Path) -> Scenario:
+    """The same scenario, with the paths of FedScale's files in full."""
+
+    def in_full(path: str) -> str:
+        return path if path in ("profiles", "share", LIKE) else str((beside / path).absolute())
+
+    fleet = scenario.fleet
+    capacity, presence = in_full(fleet.capacity), in_full(fleet.presence)
+    return replace(scenario, fleet=replace(fleet, capacity=capacity, presence=presence))
 
 
 def _with_folders(scenario: Scenario, beside: Path) -> Scenario:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from slimfleet.client.policy import Policy
-from slimfleet.compression.types import Celsius, Positive, Share
+from slimfleet.compression.types import Celsius, NotNegative, Positive, Share
 from slimfleet.coordinator.settings import CoordinatorSettings, tables_of
 
 __all__ = ["DEFAULT_MIX", "FleetSettings", "RunSettings", "Scenario", "TaskSettings"]
@@ -48,6 +48,9 @@ class TaskSettings:
     default they are looked for beside that file, then in the current folder."""
     alpha: Positive = 0.5
     """Concentration of the Dirichlet distribution over labels: the smaller, the more devices differ; inf is even."""
+    partitions: Annotated[int, Ge(0), Le(10_000_000)] = 0
+    """Parts that the examples are cut into; device k holds part k modulo this number. A fleet may then be larger than
+    the data. 0 gives each device a part of its own."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the task."""
 
@@ -77,6 +80,20 @@ class FleetSettings:
     """Of network rates, from round to round."""
     start_charge: tuple[Share, Share] = (0.4, 1.0)
     """Range of the batteries' state of charge at the start."""
+    capacity: Annotated[str, MinLen(1)] = "profiles"
+    """How fast devices and their links really are: `profiles` around their profiles', by the spreads above;
+    `fedscale-like` by quantiles of FedScale's devices; else the path of FedScale's file `client_device_capacity`."""
+    presence: Annotated[str, MinLen(1)] = "share"
+    """When a device can be reached: `share` in as many rounds as `availability` says; `fedscale-like` while it is on
+    its charger, in sessions by quantiles of FedScale's devices; else the path of FedScale's file `client_behave_trace`.
+    A session that ends within a round ends the round; devices on mains can always be reached."""
+    dropout_phase: Literal["training", "any"] = "training"
+    """What a device that vanishes has spent: `training` all of its radio and a share of its computing, `any` what its
+    download, training and upload had taken by then."""
+    heat_s: NotNegative = 0.0
+    """Time in which the heat of a device at rest falls to 1/e: phones slow down while they are hot. 0: none does."""
+    network_evening: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Share by which network rates are lower at nine in the evening than at nine in the morning."""
     faults: Mapping[str, Share] = field(default_factory=dict)
     """Kind of misbehaviour -> share of the devices that show it; `simulations/faults.py` has the kinds."""
     metered: Mapping[str, Share] = field(default_factory=dict)
@@ -114,6 +131,11 @@ class Scenario:
     fleet: FleetSettings = field(default_factory=FleetSettings)
     run: RunSettings = field(default_factory=RunSettings)
     coordinator: CoordinatorSettings = field(default_factory=CoordinatorSettings)
+
+    @property
+    def partitions(self) -> int:
+        """Parts that the examples are cut into."""
+        return min(self.task.partitions, self.fleet.devices) or self.fleet.devices
 
     def tables(self) -> dict[str, Any]:
         """The tables of the file that says this scenario, every default written out."""

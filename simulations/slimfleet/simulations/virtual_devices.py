@@ -12,21 +12,19 @@ from slimfleet.client.ledger import Balance, Ledger
 from slimfleet.client.store import DeviceStore, FolderStore, MemoryStore
 from slimfleet.client.watch import Watch
 from slimfleet.client.workbench import Workbench
-from slimfleet.compression import Assignment, Condition, SlimfleetError
-from slimfleet.compression.cost import RUNTIMES, CostModel
+from slimfleet.compression import Assignment, Condition
+from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.pruning.blueprint import Blueprint, blueprint
+from slimfleet.compression.types import USUAL_STARTUP
 from slimfleet.simulations.carried_states import CarriedStates, CarriedStore
 from slimfleet.simulations.faults import FaultyDevice, assign_faults
-from slimfleet.simulations.fleet import BEGIN, Moment, VirtualDevice, build_fleet
-from slimfleet.simulations.ledger import SimulatedLedger
+from slimfleet.simulations.fleet import BEGIN, Moment, VirtualDevice
+from slimfleet.simulations.ledger import DeviceLost, SimulatedLedger
+from slimfleet.simulations.population import build_fleet
 from slimfleet.simulations.scenario import build_task_of
 from slimfleet.simulations.settings import Scenario
 
 __all__ = ["DeviceLost", "VirtualDevices"]
-
-
-class DeviceLost(SlimfleetError):
-    """A virtual device vanished in mid-round; nothing comes back from it."""
 
 
 class VirtualDevices:
@@ -39,20 +37,22 @@ class VirtualDevices:
     def __init__(self, scenario: Scenario, state: Path | CarriedStates | None) -> None:
         task, seed = build_task_of(scenario), scenario.coordinator.seed
         architecture = blueprint(task, seed)
+        self._partitions = scenario.partitions
         self._fleet = build_fleet(scenario.fleet, seed)
         self._workbench = Workbench(task, architecture, RUNTIMES[scenario.coordinator.client.runtime])
         self._store = _store(state, architecture)
         self._faults = assign_faults(scenario.fleet.faults, scenario.fleet.devices, seed)
 
     def device(self, number: int, moment: Callable[[], Moment] = lambda: BEGIN) -> Participant:
-        """The device that holds partition `number` of the task's data; `moment` tells when its work begins."""
+        """Device `number` of the fleet; `moment` tells when its work begins."""
         virtual = self._fleet[number]
         device = Device(
             number,
             virtual.profile,
             self._workbench,
             self._store,
-            partial(_open_ledger, virtual),
+            partial(_open_ledger, virtual, moment),
+            share=number % self._partitions,
             watch=Watch(virtual.policy, partial(_sense, virtual, moment)),
         )
         return FaultyDevice(device, self._faults[number]) if number in self._faults else device
@@ -75,11 +75,17 @@ def _sense(
     return condition, began.clock_time(spent.time_s)
 
 
-def _open_ledger(virtual: VirtualDevice, assignment: Assignment) -> Ledger:
+def _open_ledger(virtual: VirtualDevice, moment: Callable[[], Moment], assignment: Assignment) -> Ledger:
     """The ledger of one round; raises DeviceLost where the round's draw says that the device vanishes."""
     conditions = virtual.conditions(assignment.round_number)
     if conditions.drops_out_at is not None:
         share = f"{conditions.drops_out_at:.0%}"
         raise DeviceLost(f"device {virtual.number} vanished after {share} of round {assignment.round_number}")
-    truth = conditions.applied(virtual.profile)
-    return SimulatedLedger(truth, assignment.budget.power_w, CostModel.startup_s)
+    began = moment()
+    return SimulatedLedger(
+        virtual.truth(conditions, began),
+        assignment.budget.power_w,
+        USUAL_STARTUP.time_s,
+        virtual.case(began),
+        began.stays_s,
+    )

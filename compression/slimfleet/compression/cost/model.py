@@ -11,8 +11,8 @@ One implementation serves a single plan and arrays of candidates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from math import ceil
 
 import numpy as np
@@ -53,12 +53,39 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True)
+class Figures:
+    """What the cost model needs of the profiles of d devices, (d, 1) each."""
+
+    train_flops_per_s: Floats
+    train_w: Floats
+    uplink_bytes_per_s: Floats
+    downlink_bytes_per_s: Floats
+    radio_j_per_byte_up: Floats
+    radio_j_per_byte_down: Floats
+    radio_j_per_burst: Floats
+
+    @classmethod
+    def of(cls, profiles: Sequence[DeviceProfile]) -> Figures:
+        """The figures of these profiles."""
+        return cls(
+            **{
+                each.name: np.array([getattr(p, each.name) for p in profiles], np.float64).reshape(-1, 1)
+                for each in fields(cls)
+            }
+        )
+
+    def at(self, devices: NDArray[np.intp]) -> Figures:
+        """The figures of some of the devices."""
+        return Figures(**{each.name: getattr(self, each.name)[devices] for each in fields(self)})
+
+
+@dataclass(frozen=True, slots=True)
 class Costs:
     """Predicted costs of the rounds of a `Demand`, in the units and shapes of `Cost` and of the demand."""
 
     energy_j: Floats
     radio_j: Floats
-    startup_j: float
+    startup_j: Floats | float
     """The part of `energy_j` that no plan changes."""
     time_s: Floats
     memory_bytes: Floats
@@ -72,9 +99,9 @@ class CostModel:
     works: Mapping[float, Work] = field(default_factory=dict)
     """The measured work of the model at each width a planner may choose."""
     sizes: UpdateSizeModel = field(default_factory=UpdateSizeModel)
-    startup_s: float = 0.5
+    startup_s: Floats | float = 0.5
     """t0: from the plan's arrival to the first training step, and from the last one to the upload."""
-    startup_j: float = 0.0
+    startup_j: Floats | float = 0.0
     """E0: the energy of that time, radio left out."""
 
     def on(self, startup: Startup) -> CostModel:
@@ -102,8 +129,10 @@ class CostModel:
             downlink_bytes=ceil(downlink_bytes),
         )
 
-    def costs(self, profile: DeviceProfile, demand: Demand, power_w: float | None = None) -> Costs:
-        """The cost of every round in `demand`.
+    def costs(
+        self, profile: DeviceProfile | Figures, demand: Demand, power_w: Floats | float | None = None
+    ) -> Costs:
+        """The cost of every round in `demand`, on one device or, with start-up and power (d, 1), on d of them.
 
         A device whose training power exceeds `power_w` pauses so that the mean holds: its energy is the same,
         its training takes energy / power_w. In bfloat16 a device keeps at most half the activation bytes, but
@@ -111,8 +140,8 @@ class CostModel:
         """
         training_s = np.asarray(demand.flops, np.float64) / profile.train_flops_per_s
         training_j = profile.train_w * training_s
-        if power_w is not None and power_w < profile.train_w:
-            training_s = training_j / power_w
+        if power_w is not None:
+            training_s = np.where(np.less(power_w, profile.train_w), training_j / power_w, training_s)
         up, down = np.asarray(demand.uplink_bytes), np.asarray(demand.downlink_bytes)
         radio_j = (
             profile.radio_j_per_burst

@@ -16,7 +16,7 @@ from typing import Any
 from slimfleet.compression.held_out import pooled
 from slimfleet.compression.types import Evaluated, Report
 from slimfleet.coordinator.receiving.answer import Answer
-from slimfleet.coordinator.registry import DeviceRecord
+from slimfleet.coordinator.record import DeviceRecord
 
 __all__ = ["Fairness", "evaluated_of", "evaluation_share", "fairness_of", "pooled_by_class", "table_of"]
 

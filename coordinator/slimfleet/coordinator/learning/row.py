@@ -9,7 +9,7 @@ from math import fsum, isfinite
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from slimfleet.compression import Cost, Evaluation, Skip
+from slimfleet.compression import Cost, Evaluation
 from slimfleet.compression.held_out import pooled
 from slimfleet.compression.types import PHASES, PhaseCost
 from slimfleet.coordinator.learning.class_row import ClassRow, class_rows
@@ -232,10 +232,11 @@ class Totals:
     phases: dict[str, PhaseTotal] = field(default_factory=lambda: {phase: PhaseTotal() for phase in PHASES})
     """By phase of a round, what devices report of it."""
 
-    def add(self, answers: Sequence[Answer], skips: Mapping[int, Skip]) -> None:
-        """Count a round: its answers, unsolicited ones included, and the devices without a plan."""
+    def add(self, answers: Sequence[Answer], skips: Mapping[str, int]) -> None:
+        """Count a round: its answers, unsolicited ones included, and the devices without a plan by constraint."""
+        for constraint, devices in skips.items():
+            self.skipped[constraint] = self.skipped.get(constraint, 0) + devices
         for words, counts in (
-            ([skip.constraint for skip in skips.values()], self.skipped),
             ([a.reason for a in answers if a.verdict == "rejected"], self.rejected),
             ([a.reason for a in answers if a.verdict == "failed"], self.failed),
             ([a.outcome for a in answers if a.dispatch is not None], self.outcomes),

@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from slimfleet.compression import Evaluation, Skip
+import numpy as np
+from numpy.typing import NDArray
+
+from slimfleet.compression import Evaluation
 from slimfleet.coordinator.environment import Instant
 from slimfleet.coordinator.learning.row import RoundRow
+from slimfleet.coordinator.planning.skips import Skips
 from slimfleet.coordinator.receiving.answer import Answer
 from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.settings import CoordinatorSettings
@@ -44,9 +48,10 @@ class Planned:
 
     round_number: int
     dispatches: tuple[Dispatch, ...]
-    skipped: Mapping[int, Skip]
+    skipped: Skips
     """Node -> the constraint that left it without a plan."""
-    reachable: frozenset[int]
+    reachable: NDArray[np.uint64]
+    """Nodes that could take work, in order."""
     seconds: float
     """Wall-clock time of selecting, planning and encoding."""
     at: Instant

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from statistics import median_low
+import numpy as np
+from numpy.typing import ArrayLike
 
 from slimfleet.compression import Cost, DeviceProfile
 from slimfleet.compression.cost import Work
 from slimfleet.compression.messages import EvaluationLimit
 from slimfleet.compression.types import MOST_EVALUATED
+from slimfleet.coordinator.quantile import median_low
 from slimfleet.coordinator.settings import CoordinatorSettings
 
 __all__ = ["evaluation_limit", "most_evaluated"]
@@ -31,8 +32,8 @@ def evaluation_limit(
     return EvaluationLimit(examples=examples, energy_j=energy_j) if examples >= 1 else None
 
 
-def most_evaluated(share: float, examples: Iterable[int]) -> int:
-    """Examples that one device may evaluate, whatever it claims to hold."""
-    claimed = list(examples)
-    median = median_low(claimed) if claimed else 0
+def most_evaluated(share: float, examples: ArrayLike) -> int:
+    """Examples that one device may evaluate, whatever it claims to hold; `examples`, (n,), are all devices' claims."""
+    claimed = np.asarray(examples)
+    median = median_low(claimed) if len(claimed) else 0
     return min(max(int(MOST_OF_MEDIAN * share * median), 1), MOST_EVALUATED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from operator import index
 
@@ -17,8 +17,9 @@ from slimfleet.compression.errors import BadInput
 from slimfleet.compression.types import Budget, DeviceProfile, Plan, Skip
 from slimfleet.compression.validation import first_problem
 from slimfleet.coordinator.planning import PLANNERS
+from slimfleet.coordinator.planning.candidates import Candidate, Candidates
 from slimfleet.coordinator.planning.policy import History, Planner
-from slimfleet.coordinator.planning.selection import ORDERS, Candidate, Order
+from slimfleet.coordinator.planning.selection import ORDERS, Order
 from slimfleet.coordinator.settings import CoordinatorSettings, PlannerSettings, SelectionSettings
 
 
@@ -87,17 +88,21 @@ def _checked(choice: object, cost_model: CostModel) -> Plan | Skip:
     return plan
 
 
+OwnOrder = Callable[[Sequence[Candidate], SelectionSettings, np.random.Generator], Iterable[int]]
+"""A selection policy of a user's own: it sees candidates one by one."""
+
+
 def _order(settings: SelectionSettings) -> Order:
-    order = found("selection.policy", settings.policy, ORDERS)
     if not is_own(settings.policy):
-        return order
+        return ORDERS[settings.policy]
+    order: OwnOrder = found("selection.policy", settings.policy, {})
 
     def checked(
-        candidates: Sequence[Candidate], settings: SelectionSettings, rng: np.random.Generator
-    ) -> list[int]:
+        candidates: Candidates, settings: SelectionSettings, rng: np.random.Generator
+    ) -> Iterable[int]:
         with blamed(settings.policy, "when it is called", "selection policy"):
-            nodes = [index(node) for node in order(candidates, settings, rng)]
-        known, seen = {candidate.node for candidate in candidates}, set[int]()
+            nodes = [index(node) for node in order(candidates.one_by_one(), settings, rng)]
+        known, seen = set(candidates.node.tolist()), set[int]()
         for node in nodes:
             if node not in known:
                 raise BadInput(f"selection policy {settings.policy!r} returns node {node}: not a candidate")

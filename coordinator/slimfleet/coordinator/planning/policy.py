@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from slimfleet.compression.cost import CostModel
 from slimfleet.compression.types import Budget, DeviceProfile, Plan, Skip
@@ -21,6 +21,8 @@ class Sizes:
     """Encodes, so a policy calls it only for a width that may win."""
     least: Callable[[float], int]
     """A bound below `exact`, at no cost."""
+    known: Callable[[float], int | None] = lambda width: None
+    """`exact` where it has been encoded already, at no cost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,30 @@ class Planner(Protocol):
         `budget` is final: the user's limits, remaining battery and free memory are already merged. `cost_model.works`
         has an entry for every width that the planner may choose.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What `Planner.plan` is asked for one device."""
+
+    profile: DeviceProfile
+    budget: Budget
+    cost_model: CostModel
+    history: History
+
+    @property
+    def has_power(self) -> bool:
+        """Whether the device may draw any power at all."""
+        return self.budget.power_w is None or self.budget.power_w > 0
+
+
+@runtime_checkable
+class BlockPlanner(Protocol):
+    """A planner that decides for many devices at once, as it would one by one."""
+
+    def plan_all(self, requests: Sequence[Request]) -> list[Plan | Skip]:
+        """What `plan` gives for each; their cost models differ in the start-up only."""
         ...
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from slimfleet.compression import Skip
-from slimfleet.coordinator.registry import DeviceRecord
+from slimfleet.coordinator.record import DeviceRecord
 
 
 def sits_out(record: DeviceRecord, seed: int, round_number: int) -> Skip | None:

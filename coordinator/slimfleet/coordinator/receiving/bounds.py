@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from statistics import median, median_low
+from statistics import median
 
-from slimfleet.coordinator.quantile import nearest_rank
+import numpy as np
+from numpy.typing import ArrayLike
+
+from slimfleet.coordinator.quantile import median_low, nearest_rank
 from slimfleet.coordinator.receiving.checks import LARGEST_EXAMPLES, Norms
 from slimfleet.coordinator.settings import ServerSettings
 
@@ -67,29 +70,30 @@ class FleetBounds:
 
 
 def fleet_bounds(
-    claimed: Sequence[int],
+    claimed: ArrayLike,
     recent: Sequence[Norms],
     per_round: int,
     model_norm: float,
     settings: ServerSettings,
 ) -> FleetBounds:
-    """Bounds for one round, from what each device claims to hold and from the norms of its last update.
+    """Bounds for one round, from what each device claims to hold, (n,), and from the norms of its last update.
 
     `per_round` is the number of devices in a round, and `model_norm` the norm of the global model's weights: in the
     first round of a fleet no update counts as longer. Without `settings.fleet_bounds` only its other bounds hold.
     """
     clip = norms_at(recent, settings.clip_quantile)
+    claims = np.asarray(claimed)
     if not settings.fleet_bounds:
-        claimed, recent = (), ()
+        claims, recent = claims[:0], ()
     # The lower of two: beside one other device, a claim cannot raise its own bound.
-    median_examples = median_low(claimed) if claimed else LARGEST_EXAMPLES
-    round_size = min(max(min(per_round, len(claimed)), SMALLEST_ROUND), LARGEST_ROUND)
+    median_examples = median_low(claims) if len(claims) else LARGEST_EXAMPLES
+    round_size = min(max(min(per_round, len(claims)), SMALLEST_ROUND), LARGEST_ROUND)
     # Where devices count alike, more examples are no more weight.
     share = settings.largest_share if settings.aggregation == "mean" else 0.0
     weight = max(share * round_size, 1.0)
     typical = typical_norms(recent)
     largest, longest = multiple(LARGEST_NORM, typical), multiple(LONGEST_UPDATE, typical)
-    if typical is None and len(claimed) >= ENOUGH_DEVICES:
+    if typical is None and len(claims) >= ENOUGH_DEVICES:
         longest = replace(longest, weights=max(model_norm, 1.0))
     return FleetBounds(
         median_examples=median_examples,

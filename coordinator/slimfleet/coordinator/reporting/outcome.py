@@ -85,6 +85,10 @@ class RunRecord:
     """An `EnergySource`, or several that are named as mixed."""
 
 
+LISTED = 20_000
+"""Devices of a fleet that is listed in full; of a larger one, those that were considered for work."""
+
+
 def record_of(coordinator: Coordinator, scenario: str, backend: str, first_node: int = 0) -> RunRecord:
     """What a run has come to so far. Devices are numbered from 0, nodes from `first_node`."""
     state, settings = coordinator.state, coordinator.settings
@@ -118,7 +122,10 @@ def named(sources: Mapping[str, int]) -> str:
 
 def _device_rows(registry: Registry, environment: Environment, first_node: int) -> tuple[DeviceRow, ...]:
     rows = []
-    for record in registry:
+    # The others of a large fleet have spent nothing, and a row each is more than anybody reads.
+    is_small = len(registry) <= LISTED
+    records = (registry[node] for node in registry.columns.node.tolist()) if is_small else iter(registry)
+    for record in records:
         start, left = environment.charge(record.node)
         rows.append(
             DeviceRow(

@@ -71,6 +71,19 @@ class Downlink:
         """Bytes at this width for a device that holds `held`. Exact: it encodes, once a round and payload."""
         return len(self._payload(width, held))
 
+    def known_size(self, width: float, held: Holding) -> int | None:
+        """`size` where the payload is there already."""
+        if width not in self._cuts:
+            return None
+        cut, base = self._cuts[width], self.versions.get(held.version)
+        if self._bits == FLOAT32_BITS:
+            payload = self._plain.get(width)
+        elif base is None or held.version is None or not held.covers(cut.channels):
+            payload = self._models.get(cut.channels)
+        else:
+            payload = self._changes.get((cut.channels, held.version))
+        return None if payload is None else len(payload)
+
     def least_size(self, width: float) -> int:
         """A bound below `size` that costs nothing: an envelope without tensors."""
         return OVERHEAD_BYTES + len(self._cut(width).channels)

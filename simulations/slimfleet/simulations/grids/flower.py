@@ -77,14 +77,20 @@ def fleet_app(scenario: Scenario, state: Path | CarriedStates) -> ClientApp:
 
 def _moment_in(context: Context) -> Moment:
     """When the work on a message begins; the begin of virtual time where the grid did not say."""
-    now_s, charge_j = (context.node_config.get(key) for key in ("now-s", "charge-j"))
-    return Moment(float(now_s or 0.0), None if charge_j is None else float(charge_j))
+    known = context.node_config
+    charge_j = known.get("charge-j")
+    return Moment(
+        float(known.get("now-s", 0.0)),
+        None if charge_j is None else float(charge_j),
+        float(known.get("stays-s", inf)),
+        float(known.get("heat-w", 0.0)),
+    )
 
 
 def _record_of(moment: Moment) -> ConfigRecord:
     """A moment as entries of a node-config."""
     charge = {} if moment.charge_j is None else {"charge-j": moment.charge_j}
-    return ConfigRecord({"now-s": moment.now_s, **charge})
+    return ConfigRecord({"now-s": moment.now_s, "stays-s": moment.stays_s, "heat-w": moment.heat_w, **charge})
 
 
 def identify_process() -> None:
@@ -164,13 +170,13 @@ class EngineGrid(Grid):
 
     def __init__(
         self,
-        nodes: Iterable[int],
+        nodes: Sequence[int],
         engine: Engine,
         moments: Callable[[Sequence[int]], Mapping[int, Moment]] = lambda nodes: {},
     ) -> None:
         identify_process()
         self._moments = moments
-        self._nodes = list(nodes)
+        self._nodes = nodes
         self._engine = engine
         self._run = Run.create_empty(RUN_ID)
         self._answers: dict[str, Message] = {}
@@ -195,9 +201,9 @@ class EngineGrid(Grid):
         """Make a message the way older apps do."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
-    def get_node_ids(self) -> list[int]:
+    def get_node_ids(self) -> Sequence[int]:
         """Every node of the fleet; the environment knows which of them a round can reach."""
-        return list(self._nodes)
+        return self._nodes
 
     def get_nodes(self) -> list[NodeInfo]:
         """The same as Flower's records."""

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from math import fsum, isfinite
 from statistics import fmean
 
+import numpy as np
 from prometheus_client import CollectorRegistry
 
 from slimfleet.compression.errors import POLICY_REASONS
@@ -27,7 +28,7 @@ from slimfleet.coordinator.observing.prometheus.names import (
     Split,
 )
 from slimfleet.coordinator.receiving.answer import Answer
-from slimfleet.coordinator.registry import Registry
+from slimfleet.coordinator.registry import Registry, nodes_of
 from slimfleet.coordinator.sending.dispatch import Dispatch
 
 
@@ -79,12 +80,12 @@ class FleetMetrics:
         for (device_class, state), count in _states(event).items():
             label = self._families.device_class(device_class)
             self._families.gauge("slimfleet_clients", device_class=label, state=state).set(count)
-        for node, skip in event.skipped.items():
+        for (device_class, constraint), count in _skipped(event).items():
             self._families.counter(
                 "slimfleet_clients_skipped_total",
-                device_class=self._class_of(node, event.state.registry),
-                constraint=_listed(skip.constraint, CONSTRAINTS),
-            ).inc()
+                device_class=self._families.device_class(device_class),
+                constraint=_listed(constraint, CONSTRAINTS),
+            ).inc(count)
 
     def _closed(self, event: Closed) -> None:
         for phase, seconds in event.seconds.items():
@@ -197,7 +198,7 @@ class FleetMetrics:
         self._families.gauge("slimfleet_last_progress_timestamp_seconds").set(self._clock())
 
     def _class_of(self, node: int, registry: Registry) -> str:
-        return self._families.device_class(registry[node].profile.device_class)
+        return self._families.device_class(registry.profile(node).device_class)
 
     def _plausible(self, value: float, largest: float) -> float | None:
         """The value, cut to `largest`; None where it is not an amount. What is wrong with it is counted."""
@@ -210,19 +211,32 @@ class FleetMetrics:
 
 def _states(event: Planned) -> Counter[tuple[str, ClientState]]:
     """Devices by class and state; a state without devices counts 0, so that its last value does not stay."""
+    registry = event.state.registry
+    busy = nodes_of([dispatch.node for dispatch in event.state.in_flight.values()])
+    ineligible = np.setdiff1d(event.skipped.nodes(), busy)
+    available = np.setdiff1d(event.reachable, np.concatenate((busy, ineligible)))
+    by_state: dict[ClientState, Counter[str]] = {
+        "busy": registry.class_counts(busy),
+        "ineligible": registry.class_counts(ineligible),
+        "available": registry.class_counts(available),
+    }
     counts: Counter[tuple[str, ClientState]] = Counter()
-    busy = {dispatch.node for dispatch in event.state.in_flight.values()}
-    for record in event.state.registry:
-        node, device_class = record.node, record.profile.device_class
-        counts.update({(device_class, state): 0 for state in CLIENT_STATES})
-        state: ClientState = "available"
-        if node in busy:
-            state = "busy"
-        elif node not in event.reachable:
-            state = "offline"
-        elif node in event.skipped:
-            state = "ineligible"
-        counts[device_class, state] += 1
+    for device_class, devices in registry.class_counts().items():
+        for state in CLIENT_STATES:
+            counts[device_class, state] = by_state.get(state, Counter())[device_class]
+        elsewhere = sum(of_class[device_class] for of_class in by_state.values())
+        counts[device_class, "offline"] = devices - elsewhere
+    return counts
+
+
+def _skipped(event: Planned) -> Counter[tuple[str, str]]:
+    """Devices without a plan by class and constraint."""
+    registry = event.state.registry
+    counts = Counter(
+        (registry.profile(node).device_class, skip.constraint) for node, skip in event.skipped.single.items()
+    )
+    for device_class, devices in registry.class_counts(event.skipped.low).items():
+        counts[device_class, "battery"] += devices
     return counts
 
 

@@ -113,6 +113,8 @@ class Registrar:
 
         One that was silent for so long is asked again now and then, and holds up nobody.
         """
+        if not self._pending:
+            return False
         late = self._now_s() - patience_s
         waiting = set(self._pending.values()) & set(nodes) & self._asked.keys()
         return any(self._asked[node].first_s > late for node in waiting)

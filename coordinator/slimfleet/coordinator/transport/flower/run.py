@@ -15,6 +15,8 @@ from slimfleet.coordinator.coordinator import Coordinator
 from slimfleet.coordinator.entries import GaveUp
 from slimfleet.coordinator.keeping import Keeper
 from slimfleet.coordinator.observing.events import Event, Observer, Planned, Waiting
+from slimfleet.coordinator.planning.skips import Skips
+from slimfleet.coordinator.registry import nodes_of
 from slimfleet.coordinator.transport.flower.messages import entry_of
 from slimfleet.coordinator.transport.flower.post import POLL_S, Post
 from slimfleet.coordinator.transport.flower.registering import PATIENCE_S, Registrar
@@ -79,8 +81,8 @@ def _going_on(coordinator: Coordinator, grid: Grid) -> Planned:
     return Planned(
         round_number=coordinator.state.next_round,
         dispatches=(),
-        skipped={},
-        reachable=frozenset(grid.get_node_ids()),
+        skipped=Skips(),
+        reachable=nodes_of(_connected(grid)),
         seconds=0.0,
         at=coordinator.instant(),
         settings=coordinator.settings,
@@ -108,7 +110,7 @@ def _until_due(coordinator: Coordinator, grid: Grid, post: Post, keeper: Keeper)
 def _planned(coordinator: Coordinator, grid: Grid, post: Post, keeper: Keeper) -> Iterator[Planned]:
     """Give as many devices work as should have some."""
     is_first = coordinator.state.open_round is None
-    most, nodes = coordinator.wanted(), list(grid.get_node_ids())
+    most, nodes = coordinator.wanted(), _connected(grid)
     planned = coordinator.plan(coordinator.environment.now_s(), most, nodes)
     keeper.note(planned)
     post.send(planned.dispatches)
@@ -133,10 +135,10 @@ def _gathering(
     until = time.monotonic() + settings.round_timeout_s
     told = -1
     while True:
-        nodes = list(grid.get_node_ids())
+        nodes = _connected(grid)
         registrar.ask(nodes)
         came = registrar.listen()
-        ready = sum(node in registry for node in nodes)
+        ready = len(nodes) - len(registry.missing(nodes))
         awaited = registrar.awaits(nodes, inf if everyone else PATIENCE_S)
         if len(nodes) >= needed:
             if not len(registry) and registrar.problems.keys() >= set(nodes):
@@ -152,6 +154,12 @@ def _gathering(
             yield Waiting(ready=ready, needed=needed)
         if not came:
             time.sleep(POLL_S)
+
+
+def _connected(grid: Grid) -> Sequence[int]:
+    """The nodes that a grid has now. A simulated one gives a range, which takes no memory for its nodes."""
+    nodes = grid.get_node_ids()
+    return nodes if isinstance(nodes, range) else list(nodes)
 
 
 def _nobody(registrar: Registrar, nodes: int) -> str:
