@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from slimfleet.client.cohort.stacked import usual_group
 from slimfleet.compression import BadInput, SlimfleetError
 from slimfleet.compression.files import naming
 from slimfleet.coordinator import Coordinator, CoordinatorSettings, Observer
@@ -16,6 +17,8 @@ from slimfleet.coordinator.learning.row import why_nothing_was_used
 from slimfleet.coordinator.observing.rounds import RoundsCsv
 from slimfleet.coordinator.reporting import RunRecord, record_of, write_outputs
 from slimfleet.coordinator.transport.flower import run
+from slimfleet.coordinator.transport.flower.packing import Packing
+from slimfleet.simulations.cohort.packing import CohortPacking
 from slimfleet.simulations.faults import assign_faults
 from slimfleet.simulations.fleet import Moment, build_fleet
 from slimfleet.simulations.grids.flower import Engine, EngineGrid, fleet_app
@@ -116,7 +119,8 @@ def _run(
         grid = EngineGrid(
             [node_of(device.number) for device in fleet], engine, partial(_begun, coordinator, world)
         )
-        run(coordinator, grid, out, observers, everyone=True)
+        packing = _packing(scenario, coordinator, world, _workers(scenario, backend))
+        run(coordinator, grid, out, observers, everyone=True, packing=packing)
     finally:
         engine.close()
     record = record_of(coordinator, scenario.coordinator.name, backend, first_node=node_of(0))
@@ -137,5 +141,20 @@ def _engine(scenario: Scenario, devices: Path, backend: Backend) -> Engine:
         return LocalEngine(fleet_app(scenario, devices))
     from slimfleet.simulations.grids.ray import RayEngine  # only this backend needs Ray
 
-    workers = scenario.run.workers or os.cpu_count() or 1
+    workers = _workers(scenario, backend)
     return RayEngine(partial(fleet_app, scenario, devices.absolute()), workers, scenario.run.device_timeout_s)
+
+
+def _workers(scenario: Scenario, backend: Backend) -> int:
+    """Processes that train devices."""
+    return 1 if backend == "local" else scenario.run.workers or os.cpu_count() or 1
+
+
+def _packing(
+    scenario: Scenario, coordinator: Coordinator, world: VirtualWorld, workers: int
+) -> Packing | None:
+    """How work travels; None for a message a device."""
+    if scenario.run.engine == "loop":
+        return None
+    group_size = scenario.run.group_size or usual_group(coordinator.blueprint.model)
+    return CohortPacking(coordinator, partial(_begun, coordinator, world), group_size, workers)

@@ -14,7 +14,7 @@ from slimfleet.client.watch import Watch
 from slimfleet.client.workbench import Workbench
 from slimfleet.compression import Assignment, Condition, SlimfleetError
 from slimfleet.compression.cost import RUNTIMES, CostModel
-from slimfleet.compression.pruning.blueprint import blueprint
+from slimfleet.compression.pruning.blueprint import Blueprint, blueprint
 from slimfleet.simulations.faults import FaultyDevice, assign_faults
 from slimfleet.simulations.fleet import BEGIN, Moment, VirtualDevice, build_fleet
 from slimfleet.simulations.ledger import SimulatedLedger
@@ -41,6 +41,11 @@ class VirtualDevices:
         self._workbench = Workbench(task, architecture, RUNTIMES[scenario.coordinator.client.runtime])
         self._store = MemoryStore() if state is None else FolderStore(state, architecture, durable=False)
         self._faults = assign_faults(scenario.fleet.faults, scenario.fleet.devices, seed)
+
+    @property
+    def blueprint(self) -> Blueprint:
+        """The architecture that all devices share."""
+        return self._workbench.blueprint
 
     def device(self, number: int, moment: Callable[[], Moment] = lambda: BEGIN) -> Participant:
         """The device that holds partition `number` of the task's data; `moment` tells when its work begins."""

@@ -10,6 +10,7 @@ et al. 2017, alg. 1).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +53,8 @@ class CoverageMean:
         self._weight = {t.name: np.zeros(t.shape, np.int64) for t in schema.tensors}
         self._unset = unset_buffers(schema, model)
         self._examples = 0
-        self._share = HEADROOM / max(most_updates, 1)
+        self.scale = Scale.of(most_updates, most_examples)
         self._most = most_updates
-        self._lot = max(ceil(most_updates * most_examples / MOST_EXAMPLES), 1)
         self.updates = 0
 
     def add(self, update: Tensors, index_map: IndexMap, examples: int) -> None:
@@ -65,24 +65,25 @@ class CoverageMean:
         """
         if self.updates == self._most:
             raise ValueError(f"this mean was made for {self._most} updates, here is one more")
-        weight = max(examples // self._lot, 1)
+        weight = self.scale.weight(examples)
         update = {name: self._cut(name, values, weight) for name, values in update.items()}
-        for name, values in update.items():
-            bits = fraction_bits(self._kinds[name])
-            if (largest := overflowing(values, bits, self._share, weight)) is not None:
-                raise PayloadError(
-                    "norm",
-                    f"tensor {name!r}: values up to {largest:.3g} from {examples} examples overflow the sum",
-                )
-        index_map.add_into(
-            self._sum, {name: units(v, self._kinds[name]) * weight for name, v in update.items()}
-        )
+        index_map.add_into(self._sum, self.scale.integers(update, self._kinds, examples))
         index_map.add_scalar(self._weight, weight)
         for name, where in self._unset.items():
             place = index_map.selectors[name]
             self._weight[name][place] -= weight * (where[place] & (update[name] == 0))
         self._examples += weight
         self.updates += 1
+
+    def add_sum(self, part: PartialSum, index_map: IndexMap) -> None:
+        """Add the updates of several devices that have been added up elsewhere, under the scale of this mean. Their
+        schema has weights alone, and their model no place without a value."""
+        if self.updates + part.updates > self._most:
+            raise ValueError(f"this mean was made for {self._most} updates, here are {part.updates} more")
+        index_map.add_into(self._sum, part.integers)
+        index_map.add_scalar(self._weight, part.weight)
+        self._examples += part.weight
+        self.updates += part.updates
 
     def mean(self, absent_weight: float = 0.0) -> Tensors:
         """The mean update in full shapes, float64; zero where no device trained the element.
@@ -109,8 +110,50 @@ class CoverageMean:
     def _cut(self, name: str, values: NDArray[Any], weight: int) -> NDArray[Any]:
         if self._kinds[name] != "buffer":
             return values
-        room = 0.999 * self._share / weight / 2.0**FRACTION_BITS
+        room = 0.999 * self.scale.share / weight / 2.0**FRACTION_BITS
         return np.clip(values.astype(np.float64), -room, room)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How the updates of a mean become integers: the same wherever they are added up."""
+
+    share: float
+    """Of the sum's range, that of one update."""
+    lot: int
+    """Examples that have a weight of 1."""
+
+    @classmethod
+    def of(cls, most_updates: int, most_examples: int) -> Scale:
+        """For so many updates, each of at most so many examples, as far as is known."""
+        lot = max(ceil(most_updates * most_examples / MOST_EXAMPLES), 1)
+        return cls(share=HEADROOM / max(most_updates, 1), lot=lot)
+
+    def weight(self, examples: int) -> int:
+        """The weight of an update from so many examples."""
+        return max(examples // self.lot, 1)
+
+    def integers(self, update: Tensors, kinds: Mapping[str, TensorKind], examples: int) -> Tensors:
+        """The update times its weight as int64. Raises PayloadError("norm") where that could overflow the sum."""
+        weight = self.weight(examples)
+        for name, values in update.items():
+            bits = fraction_bits(kinds[name])
+            if (largest := overflowing(values, bits, self.share, weight)) is not None:
+                raise PayloadError(
+                    "norm",
+                    f"tensor {name!r}: values up to {largest:.3g} from {examples} examples overflow the sum",
+                )
+        return {name: units(values, kinds[name]) * weight for name, values in update.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class PartialSum:
+    """The updates of some devices of one width, added up as integers: exact, in any order and in any parts."""
+
+    integers: Tensors
+    """int64, in the shapes of the updates."""
+    weight: int
+    updates: int
 
 
 def unset_buffers(schema: ModelSchema, model: Tensors | None) -> Mapping[str, NDArray[np.bool_]]:

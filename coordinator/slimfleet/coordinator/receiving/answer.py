@@ -95,11 +95,12 @@ def judged(
     report_text: str,
     bounds: FleetBounds,
     model: Tensors,
-    trip: RoundTrip,
+    trip: RoundTrip | None,
 ) -> tuple[Answer, Tensors | None]:
     """Check what came for `dispatch`. Returns the answer, and the decoded update where it is acceptable.
 
-    `model` is the global model (full shapes) that the update moves; `trip` times the transfers.
+    `model` is the global model (full shapes) that the update moves; `trip` times the transfers,
+    None in virtual time.
     Nothing that a device sends makes this raise.
     """
     size = len(payload)
@@ -122,7 +123,7 @@ def judged(
     try:
         parsed = parse(Report, report_text)
         check_report(parsed, dispatch.assignment, uplink_bytes=size, downlink_bytes=len(dispatch.payload))
-        parsed = timed(parsed, trip)
+        parsed = parsed if trip is None else timed(parsed, trip)
         report, broken = parsed, tuple(broken_constraints(parsed.spent, dispatch.limits))
         deadline_s = dispatch.assignment.budget.deadline_s
         if deadline_s is not None and parsed.spent.time_s > deadline_s:

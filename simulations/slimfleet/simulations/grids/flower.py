@@ -26,6 +26,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from slimfleet.client.app import client_app
 from slimfleet.client.device import Participant
 from slimfleet.compression import BadInput
+from slimfleet.simulations.cohort.worker import Worker
 from slimfleet.simulations.fleet import BEGIN, Moment
 from slimfleet.simulations.settings import Scenario
 from slimfleet.simulations.virtual_devices import DeviceLost, VirtualDevices
@@ -61,7 +62,8 @@ APP_RAISED: int = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 
 
 def fleet_app(scenario: Scenario, state: Path) -> ClientApp:
-    """A ClientApp that answers for any device of the fleet, by the `partition-id` of its node's config.
+    """A ClientApp that answers for any device of the fleet, by the `partition-id` of its node's config, and for many at
+    once where a message holds the work of a cohort.
 
     `state` is the folder where devices keep what must outlast a round.
     """
@@ -70,7 +72,14 @@ def fleet_app(scenario: Scenario, state: Path) -> ClientApp:
     def device_of(context: Context) -> Participant:
         return devices.device(int(context.node_config["partition-id"]), lambda: _moment_in(context))
 
-    return client_app(device_of)
+    app = client_app(device_of)
+    worker = Worker(devices.blueprint, lambda node, moment: devices.device(node - 1, moment))
+
+    @app.train("cohort")
+    def cohort(message: Message, context: Context) -> Message:
+        return worker.answer(message)
+
+    return app
 
 
 def _moment_in(context: Context) -> Moment:

@@ -11,14 +11,12 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from slimfleet.coordinator.environment import Environment
+from slimfleet.coordinator.receiving.lot import Lot
 from slimfleet.coordinator.sending.dispatch import Dispatch
-from slimfleet.coordinator.transport.flower.messages import time_told, train_messages
+from slimfleet.coordinator.transport.flower.packing import Packing, Parcel
 
 POLL_S = 0.05
 """Pause between two looks for answers, where none had come."""
-
-NO_PLAN = -1
-"""Plan that a reply answers which does not come from the node that was given the work: it counts as a replay."""
 
 
 class Post:
@@ -28,12 +26,15 @@ class Post:
     moments go by node. So the same answers in the same times come in the same order, whatever computed them.
     """
 
-    def __init__(self, grid: Grid, environment: Environment, meanwhile: Callable[[], None]) -> None:
-        """`meanwhile` is called at every look at the grid."""
+    def __init__(
+        self, grid: Grid, environment: Environment, meanwhile: Callable[[], None], packing: Packing
+    ) -> None:
+        """`meanwhile` is called at every look at the grid; `packing` says how work travels over it."""
         self._grid, self._environment, self._meanwhile = grid, environment, meanwhile
-        self._waiting: dict[str, Dispatch] = {}
+        self._packing = packing
+        self._waiting: dict[str, Parcel] = {}
         """Message id -> the work that the transport has brought no reply to."""
-        self._come: list[tuple[float, int, int, int, Message]] = []
+        self._come: list[tuple[float, int, int, int, Message | Lot]] = []
         """A heap of replies: when each arrives, its node, a serial number, and the plan that it answers."""
         self._serial = count()
 
@@ -41,9 +42,11 @@ class Post:
         """Give devices their work."""
         batch = tuple(dispatches)
         if batch:
-            self._waiting |= dict(zip(self._grid.push_messages(train_messages(batch)), batch, strict=True))
+            parcels = self._packing.parcels(batch)
+            ids = self._grid.push_messages([parcel.message for parcel in parcels])
+            self._waiting |= dict(zip(ids, parcels, strict=True))
 
-    def next_before(self, until_s: float) -> tuple[int, Message] | None:
+    def next_before(self, until_s: float) -> tuple[int, Message | Lot] | None:
         """The next reply and the plan that it answers; None where `until_s` comes first."""
         while True:
             some = self._look()
@@ -59,7 +62,8 @@ class Post:
 
     def forget(self, plan_ids: Collection[int]) -> None:
         """Do not hand out replies to these plans any more."""
-        self._waiting = {id_: each for id_, each in self._waiting.items() if each.plan_id not in plan_ids}
+        left = {id_: parcel.without(plan_ids) for id_, parcel in self._waiting.items()}
+        self._waiting = {id_: parcel for id_, parcel in left.items() if parcel.dispatches}
         self._come = [each for each in self._come if each[3] not in plan_ids]
         heapq.heapify(self._come)
 
@@ -70,12 +74,11 @@ class Post:
             return False
         replies = list(self._grid.pull_messages(list(self._waiting)))
         for reply in replies:
-            dispatch = self._waiting.pop(reply.metadata.reply_to_message_id, None)
-            if dispatch is None:
+            parcel = self._waiting.pop(reply.metadata.reply_to_message_id, None)
+            if parcel is None:
                 continue
-            # The link answers, under a number of its own, for nodes that are gone.
-            fits = reply.has_error() or reply.metadata.src_node_id == dispatch.node
-            arrives_s = self._environment.arrival_s(dispatch, time_told(reply))
-            plan_id = dispatch.plan_id if fits else NO_PLAN
-            heapq.heappush(self._come, (arrives_s, dispatch.node, next(self._serial), plan_id, reply))
+            for came in self._packing.opened(parcel, reply):
+                arrives_s = self._environment.arrival_s(came.dispatch, came.took_s)
+                place = arrives_s, came.dispatch.node, next(self._serial)
+                heapq.heappush(self._come, (*place, came.plan_id, came.reply))
         return bool(replies)

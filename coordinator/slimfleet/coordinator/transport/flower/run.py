@@ -14,7 +14,9 @@ from slimfleet.compression import SlimfleetError
 from slimfleet.coordinator.checkpoint import checkpoints, restore_checkpoint, save_checkpoint
 from slimfleet.coordinator.coordinator import Coordinator
 from slimfleet.coordinator.observing.events import Event, Observer, Planned, Waiting
+from slimfleet.coordinator.receiving.lot import Lot
 from slimfleet.coordinator.transport.flower.messages import deliver
+from slimfleet.coordinator.transport.flower.packing import OneByOne, Packing
 from slimfleet.coordinator.transport.flower.post import POLL_S, Post
 from slimfleet.coordinator.transport.flower.registering import PATIENCE_S, Registrar
 
@@ -28,12 +30,14 @@ def run(
     observers: Sequence[Observer] = (),
     *,
     everyone: bool = False,
+    packing: Packing | None = None,
 ) -> None:
     """Run the rounds that are left, and tell `observers` of every event.
 
     A checkpoint in `folder/checkpoint` is taken up, and one is written after every round; None keeps nothing on disk.
     A round begins once enough devices have registered; with `everyone`, once every node has answered, so that the
-    outcome does not depend on who was first. Raises SlimfleetError where no device can register, and what an observer
+    outcome does not depend on who was first. `packing` says how work travels, by default in a message for each device.
+    Raises SlimfleetError where no device can register, and what an observer
     raises.
     """
     settings, state, environment = coordinator.settings, coordinator.state, coordinator.environment
@@ -55,7 +59,7 @@ def run(
             observer(event)
 
     registrar = Registrar(state.registry, grid, environment.now_s)
-    post = Post(grid, environment, registrar.listen)
+    post = Post(grid, environment, registrar.listen, packing or OneByOne())
     post.send(state.in_flight.values())  # of a run that was killed: devices do the same again
     while state.next_round <= settings.rounds:
         for waiting in _gathering(coordinator, grid, registrar, everyone):
@@ -80,7 +84,11 @@ def _until_due(coordinator: Coordinator, grid: Grid, post: Post) -> Iterator[Eve
             return
         came = post.next_before(coordinator.next_alarm_s())
         if came is not None:
-            yield deliver(coordinator, *came)
+            plan_id, reply = came
+            if isinstance(reply, Lot):
+                yield from coordinator.receive_lot(reply)
+            else:
+                yield deliver(coordinator, plan_id, reply)
             continue
         silent = coordinator.expire(environment.now_s())
         post.forget({each.dispatch.plan_id for each in silent if each.dispatch is not None})

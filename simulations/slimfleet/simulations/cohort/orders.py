@@ -1,0 +1,49 @@
+"""Orders: the texts in which a cohort's work goes to a worker and its answers come back.
+
+They travel between processes of one simulation. What a device says is judged all the same, by the bytes that it sends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter
+
+from slimfleet.compression import Assignment, Budget
+from slimfleet.compression.messages import Spent
+from slimfleet.simulations.fleet import Moment
+
+__all__ = ["ANSWERED", "GROUPS", "Answered", "Order"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One device's work."""
+
+    node: int
+    assignment: Assignment
+    limits: Budget
+    moment: Moment
+    """When the device begins."""
+
+
+GROUPS = TypeAdapter(tuple[tuple[Order, ...], ...])
+"""The work of one message: groups of devices that may be trained at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """What became of one device's work that is no part of a lot."""
+
+    plan_id: int
+    report: str | None = None
+    """The device's report, where it has sent an update: the next of the message's payloads."""
+    refused: str | None = None
+    """The reason of a device that refused."""
+    message: str = ""
+    spent: Spent | None = None
+    error: int | None = None
+    """Flower's code of a device that was lost, or whose code raised."""
+
+
+ANSWERED = TypeAdapter(tuple[Answered, ...])
