@@ -223,7 +223,7 @@ def _encode(
     update = {
         spec.name: changed(now[spec.name], sub.tensors[spec.name], spec.kind) for spec in schema.tensors
     }
-    unsent = index_map.shrink(residual)
+    unsent = index_map.shrink(residual) if training.feedback else {}
     if training.feedback:
         update = add_residual(
             update, {name: unsent[name] for name in weights}, max_norm=training.feedback_max_norm
@@ -234,8 +234,18 @@ def _encode(
         Aim(nmse=plan.nmse, limit_bytes=assignment.uplink_limit(schema), rounding=training.rounding),
         envelope=Envelope(base_version=assignment.round_number, plan_id=assignment.plan_id),
         coding=Coding(assignment.codec_preset),
-        rng=np.random.default_rng((training.seed, assignment.plan_id, 1)),
+        rng=_rounding_rng(assignment),
     )
+    if not training.feedback:
+        return encoded.payload, residual
     leftover = {name: value.copy() for name, value in residual.items()}
     index_map.assign(leftover, unsent | residual_after(update, encoded.decoded, schema))
     return encoded.payload, leftover
+
+
+def _rounding_rng(assignment: Assignment) -> np.random.Generator | None:
+    """What stochastic rounding draws from."""
+    training = assignment.training
+    if training.rounding != "stochastic":
+        return None
+    return np.random.default_rng((training.seed, assignment.plan_id, 1))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from slimfleet.compression import Condition, PayloadError, Report, Tensors
-from slimfleet.compression.messages import Spent, parse
+from slimfleet.compression.messages import Spent, as_received, parse
 from slimfleet.coordinator.receiving.bounds import FleetBounds
 from slimfleet.coordinator.receiving.checks import (
     Norms,
@@ -92,7 +92,7 @@ def failed(dispatch: Dispatch, reason: str, message: str, spent: Spent | None = 
 def judged(
     dispatch: Dispatch,
     payload: bytes,
-    report_text: str,
+    told: str | Report,
     bounds: FleetBounds,
     model: Tensors,
     trip: RoundTrip | None,
@@ -100,7 +100,8 @@ def judged(
     """Check what came for `dispatch`. Returns the answer, and the decoded update where it is acceptable.
 
     `model` is the global model (full shapes) that the update moves; `trip` times the transfers,
-    None in virtual time.
+    None in virtual time. The report is `told` as a text, or as
+    it is by this process.
     Nothing that a device sends makes this raise.
     """
     size = len(payload)
@@ -121,7 +122,7 @@ def judged(
         )
 
     try:
-        parsed = parse(Report, report_text)
+        parsed = parse(Report, told) if isinstance(told, str) else as_received(told)
         check_report(parsed, dispatch.assignment, uplink_bytes=size, downlink_bytes=len(dispatch.payload))
         parsed = parsed if trip is None else timed(parsed, trip)
         report, broken = parsed, tuple(broken_constraints(parsed.spent, dispatch.limits))

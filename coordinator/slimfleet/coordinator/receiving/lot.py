@@ -105,9 +105,9 @@ class Adder:
         """Whether an answer can be part of the lot."""
         return report.spent.time_s < self._rules.in_time_s
 
-    def add(self, dispatch: Dispatch, payload: bytes, report_text: str) -> None:
+    def add(self, dispatch: Dispatch, payload: bytes, report: Report) -> None:
         """Judge an answer as `Coordinator.receive` does, and add its update where that is acceptable."""
-        answer, update = judged(dispatch, payload, report_text, self._rules.bounds, {}, None)
+        answer, update = judged(dispatch, payload, report, self._rules.bounds, {}, None)
         if update is not None:
             answer = self._added(answer, update)
         self._judged.append(

@@ -66,11 +66,10 @@ class Worker:
                 answered.append(_failed(order, outcome))
                 continue
             sent, report = outcome
-            said = text_of(report)
             if adder is not None and adder.takes(report):
-                adder.add(_dispatch(order, payload, index_map), sent, said)
+                adder.add(_dispatch(order, payload, index_map), sent, report)
             else:
-                answered.append(Answered(plan_id=order.assignment.plan_id, report=said))
+                answered.append(Answered(plan_id=order.assignment.plan_id, report=text_of(report)))
                 payloads.append(sent)
         return _content(answered, payloads, adder)
 
