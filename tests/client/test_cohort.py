@@ -135,7 +135,7 @@ def agree(mine, reference) -> bool:
 @pytest.mark.parametrize("width", [1.0, 0.5])
 def test_devices_trained_together_do_what_each_does_alone(phone, width, training):
     fleet = Fleet(phone, cnn())
-    jobs = [Job(fleet.device(n), *fleet.work(20 + n, width=width, **training)) for n in range(6)]
+    jobs = [Job(fleet.device(n), *fleet.work(20 + n, width=width, steps=3 + n, **training)) for n in range(6)]
     together = CohortRounds().together([jobs])
     for job, (payload, report) in zip(jobs, together, strict=True):
         alone, said = job.device.do_round(job.assignment, job.payload)

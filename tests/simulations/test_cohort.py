@@ -13,7 +13,7 @@ from flwr.app import Message
 from slimfleet.coordinator import Answer, Coordinator
 from slimfleet.coordinator.transport.flower import run
 from slimfleet.simulations import Scenario
-from slimfleet.simulations.cohort.packing import CohortPacking
+from slimfleet.simulations.grids.cohort.packing import CohortPacking
 from slimfleet.simulations.grids.flower import (
     WORKER_CRASHED,
     EngineGrid,

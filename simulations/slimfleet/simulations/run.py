@@ -18,9 +18,9 @@ from slimfleet.coordinator.observing.rounds import RoundsCsv
 from slimfleet.coordinator.reporting import RunRecord, record_of, write_outputs
 from slimfleet.coordinator.transport.flower import run
 from slimfleet.coordinator.transport.flower.packing import Packing
-from slimfleet.simulations.cohort.packing import CohortPacking
 from slimfleet.simulations.faults import assign_faults
 from slimfleet.simulations.fleet import Moment, build_fleet
+from slimfleet.simulations.grids.cohort.packing import CohortPacking
 from slimfleet.simulations.grids.flower import Engine, EngineGrid, fleet_app
 from slimfleet.simulations.grids.local import LocalEngine
 from slimfleet.simulations.results_folder import keep_scenario, refuse_edited, refuse_used, results_folder

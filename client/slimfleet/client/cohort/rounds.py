@@ -19,7 +19,7 @@ from slimfleet.client.cohort.stacked import Stacked
 from slimfleet.client.cohort.training import stacked_loss, train_together
 from slimfleet.client.device import Device, Participant, TakenUp
 from slimfleet.client.round import Begun, Round
-from slimfleet.client.training import Trained
+from slimfleet.client.training import Trained, local_sgd
 from slimfleet.client.workbench import SubModel
 from slimfleet.compression import Assignment, BadInput, Examples, Payload, Report, Task, Tensors
 from slimfleet.compression.tensors import load_tensors, tensors_of
@@ -67,9 +67,9 @@ class CohortRounds:
     def together(self, groups: Sequence[Sequence[Job]]) -> list[Outcome]:
         """Do the rounds of devices whose ledgers are in virtual time; the outcomes in their order.
 
-        Devices of a group whose models have the same values and whose batches have the same sizes are trained at once.
-        One that cannot be is trained by the plain loop, and so is one that stands in front of a `Device`, as a faulty
-        one does. What a device does depends on its group alone.
+        Devices of a group that have received the same model are trained at once. One that cannot be is trained by the
+        plain loop, and so is one that stands in front of a `Device`, as a faulty one does. What a device does depends
+        on its group alone.
         """
         models = _Models()
         with torch_threads(1):
@@ -117,19 +117,19 @@ class CohortRounds:
         return self._stacked[shape]
 
     def _trained(self, parts: Sequence[_Part]) -> list[Outcome]:
-        """What devices send that take the same steps from the same model."""
-        first = parts[0]
-        stacked = self._stack(first.round_)
+        """What devices send that train the same model; one by itself is trained by the loop, which is then as fast."""
+        if len(parts) == 1:
+            return [_caught(_trained_alone, parts[0])]
+        first = parts[0].round_
+        stacked = self._stack(first)
         assert stacked is not None
-        if not first.batches:
-            return [_caught(_ended, part, 0.0, first.round_.sub.tensors) for part in parts]
         trained = train_together(
             stacked,
-            first.round_.workbench.task,
-            first.round_.sub.tensors,
+            first.workbench.task,
+            first.sub.tensors,
             [part.round_.data.train for part in parts],
             [part.batches for part in parts],
-            first.taken.assignment.training,
+            first.assignment.training,
         )
         return [
             _caught(_ended, part, loss, {name: array[place] for name, array in trained.tensors.items()})
@@ -178,6 +178,23 @@ def rehearsed(task: Task, model: nn.Module, examples: Examples) -> Stacked | Non
     return stacked if all(isclose(each, expected, rel_tol=AGREES) for each in losses) else None
 
 
+def _trained_alone(part: _Part) -> Outcome:
+    """The same by the plain loop, on the steps that the account allows."""
+    round_ = part.round_
+    model, examples = round_.sub.model, round_.data.train
+    load_tensors(model, round_.sub.tensors)
+    trained = local_sgd(
+        model,
+        round_.workbench.task,
+        map(examples.take, part.batches),
+        round_.assignment.plan,
+        round_.assignment.training,
+        may_step=lambda: None,
+        stepped=lambda examples: None,
+    )
+    return _ended(part, trained.loss, tensors_of(model))
+
+
 def _ended(part: _Part, loss: float, now: Tensors) -> Outcome:
     """What a device sends once it is trained."""
     with part.taken.charged():
@@ -196,9 +213,14 @@ def _alike(parts: Mapping[int, _Part]) -> list[list[int]]:
     for place, part in parts.items():
         examples = part.round_.data.train
         inputs = examples.arguments[0]
-        sizes = tuple(len(places) for places in part.batches)
         shapes = (inputs.shape[1:], inputs.dtype, examples.targets.shape[1:], examples.targets.dtype)
-        key = (id(part.round_.sub), part.taken.assignment.training, sizes, shapes)
+        # One that takes no step is refused, and nobody waits for it.
+        key = (
+            id(part.round_.sub),
+            part.taken.assignment.training,
+            shapes,
+            place if not part.batches else None,
+        )
         groups.setdefault(key, []).append(place)
     return list(groups.values())
 

@@ -143,7 +143,7 @@ class _Run:
         if node.op == "call_module":
             module = self._stacked.graph.get_submodule(target)
             if isinstance(module, nn.Linear):
-                return self._linear(target, module, args[0])
+                return self._linear(target, args[0])
             if type(module) in _CONVOLUTIONS:
                 return self._convolution(target, module, args[0])
             if isinstance(module, nn.Flatten):
@@ -155,11 +155,10 @@ class _Run:
             return getattr(args[0], target)(*args[1:], **kwargs)  # type: ignore[no-any-return]
         return target(*args, **kwargs)  # type: ignore[no-any-return]
 
-    def _linear(self, name: str, module: nn.Linear, inputs: Tensor) -> Tensor:
+    def _linear(self, name: str, inputs: Tensor) -> Tensor:
         weight = self._weights[f"{name}.weight"].transpose(1, 2)
-        if module.bias is None:
-            return torch.bmm(inputs, weight)
-        return torch.baddbmm(self._weights[f"{name}.bias"].unsqueeze(1), inputs, weight)
+        bias = self._weights.get(f"{name}.bias")
+        return torch.bmm(inputs, weight) if bias is None else torch.baddbmm(bias.unsqueeze(1), inputs, weight)
 
     def _convolution(self, name: str, module: Any, inputs: Tensor) -> Tensor:
         weight = self._weights[f"{name}.weight"]

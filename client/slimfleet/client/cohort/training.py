@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,42 +36,78 @@ def train_together(
     batches: Sequence[Batches],
     training: Training,
 ) -> TrainedTogether:
-    """Train a copy of the model `start` for each device on its `examples`; all take as many steps, of the same sizes.
+    """Train a copy of the model `start` for each device on its `examples`, each by as many steps as it has batches.
 
-    SGD with momentum, and FedProx's pull to the start, as `local_sgd` has them: the two agree but for rounding.
+    SGD with momentum, and FedProx's pull to the start, as `local_sgd` has them: the two agree but for rounding. A step
+    is computed at once for the devices whose batches have the same size.
     """
-    weights = stacked.weights(start, len(examples))
-    parameters = list(weights.values())
-    origins = [each.clone() for each in parameters] if training.proximal else []
-    velocities: list[Tensor] = []
-    losses = []
-    sizes = [len(places) for places in batches[0]]
-    ordered = [each.take(torch.cat(list(places))) for each, places in zip(examples, batches, strict=True)]
-    inputs = torch.stack([each.arguments[0] for each in ordered]).split(sizes, dim=1)
-    targets = torch.stack([each.targets for each in ordered]).split(sizes, dim=1)
+    # Those with the most steps come first: the devices that are still at work are then a slice.
+    order = sorted(range(len(batches)), key=lambda place: -len(batches[place]))
+    taken = [_taken(examples[place], batches[place]) for place in order]
+    weights = stacked.weights(start, len(order))
+    descent = _Descent(weights, training)
+    losses = torch.zeros(len(order), dtype=torch.float64)
     loss = stacked_loss(task)
     with blamed(label_of(task), "a step on what load gives"):
-        for taken, wanted in zip(inputs, targets, strict=True):
-            for each in parameters:
-                each.requires_grad_()
-            value = loss(stacked(weights, taken), wanted)
-            gradients = list(torch.autograd.grad(value.sum(), parameters))
-            losses.append(value.detach())
-            for each in parameters:
-                each.requires_grad_(False)
+        for step in range(len(taken[0])):
+            working = sum(len(each) > step for each in taken)
+            leaves = {name: each[:working].detach().requires_grad_() for name, each in weights.items()}
+            total = torch.zeros(())
+            for same in _of_same_size([each[step] for each in taken[:working]]):
+                chosen = leaves if len(same) == working else {n: each[same] for n, each in leaves.items()}
+                inputs = torch.stack([taken[place][step].arguments[0] for place in same])
+                targets = torch.stack([taken[place][step].targets for place in same])
+                value = loss(stacked(chosen, inputs), targets)
+                losses[same] += value.detach()
+                total = total + value.sum()
+            descent.step(list(leaves.values()), list(torch.autograd.grad(total, list(leaves.values()))))
+    steps = torch.tensor([len(each) for each in taken])
+    back = torch.empty(len(order), dtype=torch.int64)
+    back[order] = torch.arange(len(order))
+    means = (losses / steps.clamp(min=1))[back].tolist()
+    return TrainedTogether({name: each[back].numpy() for name, each in weights.items()}, means)
+
+
+class _Descent:
+    """SGD with momentum over stacked weights, as torch's optimiser does it."""
+
+    def __init__(self, weights: Mapping[str, Tensor], training: Training) -> None:
+        self._training = training
+        self._origins = [each.clone() for each in weights.values()] if training.proximal else []
+        self._velocities: list[Tensor] = []
+
+    def step(self, weights: list[Tensor], gradients: list[Tensor]) -> None:
+        """Move `weights`, of the first so many devices, in place."""
+        training, count = self._training, len(weights[0])
+        with torch.no_grad():
             if training.proximal:
-                pulls = torch._foreach_sub(parameters, origins)
-                torch._foreach_add_(gradients, pulls, alpha=training.proximal)
+                origins = [each[:count] for each in self._origins]
+                torch._foreach_add_(gradients, torch._foreach_sub(weights, origins), alpha=training.proximal)
             if training.momentum:
-                if velocities:
-                    torch._foreach_mul_(velocities, training.momentum)
-                    torch._foreach_add_(velocities, gradients)
+                if self._velocities:
+                    self._velocities = [each[:count] for each in self._velocities]
+                    torch._foreach_mul_(self._velocities, training.momentum)
+                    torch._foreach_add_(self._velocities, gradients)
                 else:
-                    velocities = gradients
-                gradients = velocities
-            torch._foreach_add_(parameters, gradients, alpha=-training.learning_rate)
-    means = torch.stack(losses).to(torch.float64).mean(0).tolist()
-    return TrainedTogether({name: each.numpy() for name, each in weights.items()}, means)
+                    self._velocities = gradients
+                gradients = self._velocities
+            torch._foreach_add_(weights, gradients, alpha=-training.learning_rate)
+
+
+def _taken(examples: Examples, batches: Batches) -> list[Examples]:
+    """The batches of one device."""
+    ordered = examples.take(torch.cat(list(batches)))
+    sizes = [len(places) for places in batches]
+    inputs, targets = ordered.arguments[0].split(sizes), ordered.targets.split(sizes)
+    return [Examples(*each) for each in zip(inputs, targets, strict=True)]
+
+
+def _of_same_size(batches: Sequence[Examples]) -> list[list[int]]:
+    """Places of batches, by their sizes."""
+    sizes: dict[int, list[int]] = {}
+    for place, batch in enumerate(batches):
+        sizes.setdefault(len(batch), []).append(place)
+    return list(sizes.values())
 
 
 def stacked_loss(task: Task) -> Callable[[Tensor, Tensor], Tensor]:

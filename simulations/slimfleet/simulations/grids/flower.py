@@ -26,8 +26,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from slimfleet.client.app import client_app
 from slimfleet.client.device import Participant
 from slimfleet.compression import BadInput
-from slimfleet.simulations.cohort.worker import Worker
 from slimfleet.simulations.fleet import BEGIN, Moment
+from slimfleet.simulations.grids.cohort.worker import Worker
 from slimfleet.simulations.settings import Scenario
 from slimfleet.simulations.virtual_devices import DeviceLost, VirtualDevices
 

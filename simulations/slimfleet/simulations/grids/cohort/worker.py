@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
-from flwr.common.constant import ErrorCode
 
 from slimfleet.client.app import LONGEST_MESSAGE
 from slimfleet.client.cohort.rounds import CohortRounds, Job
@@ -18,8 +17,8 @@ from slimfleet.compression.pruning.blueprint import Blueprint
 from slimfleet.compression.wire import unseal
 from slimfleet.coordinator import Dispatch
 from slimfleet.coordinator.receiving.lot import Adder, Rules, verdicts_text
-from slimfleet.simulations.cohort.orders import ANSWERED, GROUPS, Answered, Order
 from slimfleet.simulations.fleet import Moment
+from slimfleet.simulations.grids.cohort.orders import ANSWERED, GROUPS, Answered, Order
 from slimfleet.simulations.virtual_devices import DeviceLost
 
 __all__ = ["Worker"]
@@ -94,9 +93,9 @@ def _failed(order: Order, error: Exception) -> Answered:
     if isinstance(error, PolicyRefusal | PayloadError):
         return Answered(plan_id=plan_id, refused=error.reason, message=message, spent=error.spent)
     if isinstance(error, DeviceLost):
-        return Answered(plan_id=plan_id, error=int(ErrorCode.NODE_UNAVAILABLE), message=message)
+        return Answered(plan_id=plan_id, error="lost", message=message)
     raised = f"{type(error).__name__}: {error}"[:LONGEST_MESSAGE]
-    return Answered(plan_id=plan_id, error=int(ErrorCode.CLIENT_APP_RAISED_EXCEPTION), message=raised)
+    return Answered(plan_id=plan_id, error="raised", message=raised)
 
 
 def _content(answered: list[Answered], payloads: list[Payload], adder: Adder | None) -> RecordDict:

@@ -7,9 +7,11 @@ depend on how many messages there are, nor on who works on them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from math import ceil
+from typing import TypeVar
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from slimfleet.compression.messages import text_of
 from slimfleet.coordinator import Coordinator, Dispatch
@@ -17,8 +19,9 @@ from slimfleet.coordinator.learning.aggregate import PartialSum
 from slimfleet.coordinator.receiving.lot import Lot, verdicts_in
 from slimfleet.coordinator.transport.flower.messages import time_told, train_messages
 from slimfleet.coordinator.transport.flower.packing import Came, Parcel
-from slimfleet.simulations.cohort.orders import ANSWERED, GROUPS, Answered, Order
 from slimfleet.simulations.fleet import BEGIN, Moment
+from slimfleet.simulations.grids.cohort.orders import ANSWERED, GROUPS, Answered, Order
+from slimfleet.simulations.grids.flower import APP_RAISED, NODE_GONE, error_reply
 
 __all__ = ["COHORT", "CohortPacking"]
 
@@ -28,6 +31,7 @@ COHORT = "train.cohort"
 PARCELS_A_WORKER = 2
 """Messages that a cohort makes for each worker, so that none idles while another works on its last."""
 
+T = TypeVar("T")
 Moments = Callable[[Sequence[int]], Mapping[int, Moment]]
 
 
@@ -43,21 +47,22 @@ class CohortPacking:
         """The work in messages of about the same number of devices, all of one payload each."""
         moments = self._moments([each.node for each in dispatches])
         rules = self._coordinator.rules()
-        most = max(ceil(len(dispatches) / (PARCELS_A_WORKER * self._workers)), self._group_size)
         by_payload: dict[int, list[Dispatch]] = {}
         for each in dispatches:
             by_payload.setdefault(id(each.payload), []).append(each)
         parcels = []
         for alike in by_payload.values():
             model = train_messages((alike[0],))[0].content["model"]
-            for groups in _filled(self._groups(alike), most):
-                work = tuple(tuple(_order(each, moments) for each in group) for group in groups)
+            share = ceil(PARCELS_A_WORKER * self._workers * len(alike) / len(dispatches))
+            groups = self._groups(alike)
+            for some in _split(groups, min(share, len(groups))):
+                work = tuple(tuple(_order(each, moments) for each in group) for group in some)
                 text = ConfigRecord({"groups": GROUPS.dump_json(work).decode()})
                 if rules is not None:
                     text["rules"] = rules.to_json()
                 content = RecordDict({"model": model, "cohort": text})
-                message = Message(content, dst_node_id=groups[0][0].node, message_type=COHORT)
-                parcels.append(Parcel(message, [each for group in groups for each in group]))
+                message = Message(content, dst_node_id=some[0][0].node, message_type=COHORT)
+                parcels.append(Parcel(message, [each for group in some for each in group]))
         return parcels
 
     def opened(self, parcel: Parcel, reply: Message) -> list[Came]:
@@ -83,37 +88,26 @@ class CohortPacking:
                 came.append(Came(first, first.plan_id, lot.took_s, lot))
         return came
 
-    def _groups(self, dispatches: Sequence[Dispatch]) -> list[list[Dispatch]]:
-        """Groups of devices whose batches will have the same sizes unless a guard stops one."""
-        alike: dict[object, list[Dispatch]] = {}
-        registry = self._coordinator.state.registry
+    def _groups(self, dispatches: Sequence[Dispatch]) -> list[Sequence[Dispatch]]:
+        """Devices that train alike, those with the most examples first: the batches of neighbours have the same sizes,
+        as far as any have."""
+        registry, alike = self._coordinator.state.registry, dict[object, list[Dispatch]]()
         for each in dispatches:
             plan = each.assignment.plan
-            batches = _batches(registry[each.node].examples, plan.batch_size, plan.local_steps)
-            alike.setdefault((batches, plan.precision, each.assignment.training), []).append(each)
-        return [
-            same[begin : begin + self._group_size]
-            for same in alike.values()
-            for begin in range(0, len(same), self._group_size)
-        ]
+            alike.setdefault((plan.batch_size, plan.precision, each.assignment.training), []).append(each)
+
+        def by_size(each: Dispatch) -> tuple[int, int]:
+            plan = each.assignment.plan
+            return min(registry[each.node].examples, plan.batch_size * plan.local_steps), plan.local_steps
+
+        ordered = [sorted(same, key=by_size, reverse=True) for same in alike.values()]
+        return [group for same in ordered for group in _split(same, ceil(len(same) / self._group_size))]
 
 
-def _batches(examples: int, batch_size: int, steps: int) -> tuple[int, ...]:
-    """What tells the sizes of the batches of a round: those of all steps, or of one epoch where there are more."""
-    whole, rest = divmod(examples, batch_size)
-    epoch = (*(batch_size,) * min(whole, steps), *((rest,) if rest and whole < steps else ()))
-    return (steps, *epoch)
-
-
-def _filled(groups: Sequence[list[Dispatch]], most: int) -> list[list[list[Dispatch]]]:
-    """Groups in runs of at most `most` devices, or of one group that has more."""
-    runs: list[list[list[Dispatch]]] = []
-    for group in groups:
-        if runs and sum(map(len, runs[-1])) + len(group) <= most:
-            runs[-1].append(group)
-        else:
-            runs.append([group])
-    return runs
+def _split(items: Sequence[T], parts: int) -> list[Sequence[T]]:
+    """Items in order in so many parts, as even as they can be."""
+    ends = [len(items) * part // parts for part in range(parts + 1)]
+    return [items[begin:end] for begin, end in pairwise(ends)]
 
 
 def _order(dispatch: Dispatch, moments: Mapping[int, Moment]) -> Order:
@@ -128,7 +122,7 @@ def _order(dispatch: Dispatch, moments: Mapping[int, Moment]) -> Order:
 def _message(sent: Message, answered: Answered, payloads: Iterator[Array]) -> Message:
     """A device's answer as the device would have sent it by itself."""
     if answered.error is not None:
-        return Message(Error(code=answered.error, reason=answered.message), reply_to=sent)
+        return error_reply(sent, NODE_GONE if answered.error == "lost" else APP_RAISED, answered.message)
     content = RecordDict()
     if answered.report is not None:
         content["update"] = ArrayRecord({"payload": next(payloads)})

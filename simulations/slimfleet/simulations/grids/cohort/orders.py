@@ -6,6 +6,7 @@ They travel between processes of one simulation. What a device says is judged al
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import TypeAdapter
 
@@ -42,8 +43,8 @@ class Answered:
     """The reason of a device that refused."""
     message: str = ""
     spent: Spent | None = None
-    error: int | None = None
-    """Flower's code of a device that was lost, or whose code raised."""
+    error: Literal["lost", "raised"] | None = None
+    """Of a device that vanished, or whose code raised."""
 
 
 ANSWERED = TypeAdapter(tuple[Answered, ...])
