@@ -15,7 +15,7 @@ from pfl.data.federated_dataset import FederatedDataset
 from pfl.hyperparam.base import NNEvalHyperParams, NNTrainHyperParams
 from pfl.internal.ops import get_ops
 from pfl.internal.ops.selector import set_framework_module
-from pfl.metrics import Weighted
+from pfl.metrics import Metrics, Weighted
 from pfl.model.pytorch import PyTorchModel
 from torch import nn
 from torch.nn import functional
@@ -35,7 +35,7 @@ class Judged(nn.Module):
         return functional.cross_entropy(self.model(inputs), targets)
 
     def metrics(self, inputs, targets, eval=False):
-        return {"loss": Weighted(float(self.loss(inputs, targets)) * len(targets), len(targets))}
+        return {"loss": Weighted(self.loss(inputs, targets).item() * len(targets), len(targets))}
 
 
 class Clock(TrainingProcessCallback):
@@ -44,7 +44,7 @@ class Clock(TrainingProcessCallback):
 
     def after_central_iteration(self, aggregate_metrics, model, *, central_iteration):
         self.ends_s.append(time.perf_counter())
-        return False
+        return False, Metrics()
 
 
 def main(model: str, cohorts: Cohorts, folder: Path) -> None:
