@@ -63,6 +63,11 @@ bench-quickstart: $(VENV)/.installed-dev
 bench-rounds: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/rounds.py docs/results $(ARGS)
 
+# A mute and a hanging node among twenty on a real SuperLink. ARGS="--blocks 1 --rounds 3" for a part.
+.PHONY: bench-silent
+bench-silent: $(VENV)/.installed-dev
+	PYTHONPATH=tests/benchmarks:tests/end_to_end OMP_NUM_THREADS=1 $(BIN)/python -m silent_nodes docs/results $(ARGS)
+
 bench-fashion: $(VENV)/.installed-dev
 	@bash tests/setup-debian.sh
 	$(BIN)/python tests/benchmarks/fashion_mnist.py docs/results

@@ -41,7 +41,7 @@ def test_selection_weighs_a_battery_of_unknown_charge_like_one_half_way(federate
     seen = {}
 
     def order(candidates, settings, rng):
-        seen.update({each.node: (each.battery, each.charging) for each in candidates})
+        seen.update({each.node: each for each in candidates})
         return ORDERS["uniform"](candidates, settings, rng)
 
     monkeypatch.setitem(ORDERS, "utility", order)
@@ -50,8 +50,12 @@ def test_selection_weighs_a_battery_of_unknown_charge_like_one_half_way(federate
         selection={"battery_floor": 0.5},
     )
     federation.world.statuses |= {12: Condition(battery=0.9, charging=True), 13: Condition(charging=None)}
+    federation.world.statuses[14] = Condition(metered=True, temperature_c=71.0)
     federation.plan()
-    assert seen == {11: (0.75, False), 12: (0.9, True), 13: (0.75, False), 14: (None, False)}
+    charges = {node: (each.battery, each.charging) for node, each in seen.items()}
+    assert charges == {11: (0.75, False), 12: (0.9, True), 13: (0.75, False), 14: (None, False)}
+    assert (seen[14].metered, seen[14].temperature_c) == (True, 71.0)
+    assert (seen[11].metered, seen[11].temperature_c) == (None, None)
 
 
 def test_free_memory_limits_the_plan_where_it_is_known(federate, phone):

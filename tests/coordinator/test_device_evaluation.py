@@ -1,7 +1,8 @@
 """Evaluation on devices: the same integers as in one place, within its share of joules, hostile until checked."""
 
+import csv
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from slimfleet.compression.types import Evaluated
 from slimfleet.compression.wire import unseal
 from slimfleet.coordinator.learning.best import Best, candidate, is_better
 from slimfleet.coordinator.learning.device_evaluation import fairness_of
+from slimfleet.coordinator.observing.rounds import RoundsCsv
 from slimfleet.coordinator.reporting import record_of, report_html, summarise
 
 WHOLE = {"planner": {"widths": [1.0]}}
@@ -104,6 +106,51 @@ def test_it_takes_no_more_than_its_share_of_the_joules(federate):
         return phases["evaluate"]["energy_j"] / sum(phase["energy_j"] for phase in phases.values())
 
     assert 0 < share(limited) <= 0.005 < share(free)
+    most = [max(row.evaluation_share for row in each.state.rows) for each in (limited, free)]
+    assert 0 < most[0] <= 0.005 < most[1]  # of each single report, not of the run alone
+    assert summarise(record_of(free.coordinator, "blobs", "local"))["evaluation_share"] == most[1]
+    assert limited.state.totals.violations == {}
+
+
+def test_a_device_that_says_it_evaluated_for_more_than_its_limit_is_counted(federate):
+    federation = evaluating(federate, 0.05)
+    for excess in (1.0, 1.5):
+        dispatch = federation.plan().dispatches[0]
+        payload, text = federation.answer(dispatch)
+        report = json.loads(text)
+        phases, limit_j = report["phases"], dispatch.assignment.evaluation.energy_j
+        phases["train"]["energy_j"] += phases["evaluate"]["energy_j"] - excess * limit_j
+        phases["evaluate"]["energy_j"] = excess * limit_j
+        answer = federation.receive(dispatch, payload, json.dumps(report))
+        assert (answer.verdict, answer.broken) == ("accepted", ("evaluation_j",) if excess > 1 else ())
+        row = federation.step().row
+        assert row.violations == (excess > 1)
+        assert row.evaluation_share == pytest.approx(excess * limit_j / report["spent"]["energy_j"])
+    assert federation.state.totals.violations == {"evaluation_j": 1}
+    assert federation.state.registry[dispatch.node].violations == 1
+
+
+def test_rows_and_summary_tell_classes_of_devices_apart(federate, tmp_path):
+    slow = replace(PHONE, device_class="pi")
+    federation = evaluating(
+        federate, profiles={NODES[0]: slow, NODES[1]: slow}, observers=[RoundsCsv(tmp_path)]
+    )
+    answers = [federation.work(dispatch) for dispatch in federation.plan().dispatches]
+    federation.step()
+    found = {}
+    for name, nodes in (("phone-mid", NODES[2:]), ("pi", NODES[:2])):
+        parts = [a.report.evaluated for a in answers if a.dispatch.node in nodes]
+        found[name] = sum(p.correct for p in parts) / sum(p.examples for p in parts)
+    with (tmp_path / "rounds.csv").open(newline="") as file:
+        [row] = csv.DictReader(file)
+    assert json.loads(row["accuracy_by_device_class"]) == found
+    record = record_of(federation.coordinator, "blobs", "local")
+    classes = summarise(record)["device_evaluation"]["by_device_class"]
+    assert {name: each["accuracy"] for name, each in classes.items()} == found
+    for name, nodes in (("phone-mid", NODES[2:]), ("pi", NODES[:2])):
+        own = fairness_of([a.report.evaluated for a in answers if a.dispatch.node in nodes])
+        assert classes[name]["fairness"] == asdict(own)
+    assert "worst tenth" in report_html(record, None, "")
 
 
 def test_it_is_charged_to_the_budget(federate):

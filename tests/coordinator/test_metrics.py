@@ -89,6 +89,50 @@ def test_a_round_is_followed(watched):
     assert watched.value("slimfleet_run_active") == 0  # it was the last of six
 
 
+def test_the_buffer_fills_and_is_emptied(watched):
+    watched.metrics(watched.planned)
+    assert watched.value("slimfleet_round_updates") == 0
+    assert watched.value("slimfleet_round_updates_wanted") == watched.settings.quota
+    for verdict in ("accepted", "failed", "accepted", "rejected"):
+        watched.metrics(Answer(dispatch=watched.dispatch, verdict=verdict))
+    assert watched.value("slimfleet_round_updates") == 2
+    watched.closes()
+    assert watched.value("slimfleet_round_updates") == 0
+
+
+def test_staleness_is_that_of_updates_that_are_used(watched):
+    answers = [
+        Answer(dispatch=watched.dispatch, verdict=verdict, staleness=steps)
+        for verdict, steps in (("accepted", 0), ("accepted", 4), ("failed", 9))
+    ]
+    watched.closes(*answers)
+    name = "slimfleet_update_staleness_steps"
+    assert (watched.value(f"{name}_count"), watched.value(f"{name}_sum")) == (2, 4)
+    assert [watched.value(f"{name}_bucket", le=le) for le in ("0.0", "3.0", "5.0")] == [1, 1, 2]
+
+
+def test_how_well_classes_of_devices_are_served(watched):
+    assert watched.value("slimfleet_device_accuracy_ratio", statistic="mean") is None
+    served = {"pi": 0.5, "phone": 0.75}
+    watched.closes(
+        row=replace(
+            watched.row,
+            accuracy_by_device_class=served,
+            fairness_mean=0.7,
+            fairness_worst_decile=0.25,
+            fairness_spread=0.125,
+        )
+    )
+    watched.closes()  # nobody evaluated: the last values stay
+    for name, accuracy in served.items():
+        assert watched.value("slimfleet_device_class_accuracy_ratio", device_class=name) == accuracy
+    found = {
+        each: watched.value("slimfleet_device_accuracy_ratio", statistic=each)
+        for each in ("mean", "worst_decile", "spread")
+    }
+    assert found == {"mean": 0.7, "worst_decile": 0.25, "spread": 0.125}
+
+
 def test_energy_is_split_by_component_and_source(watched):
     watched.spends(energy_j=10, radio_j=4)
     watched.spends(energy_j=1, radio_j=0, source="simulated")

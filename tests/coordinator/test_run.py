@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import inf
-from types import SimpleNamespace
 
 import pytest
 import torch
-from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
+from hand_grid import HandGrid
 from prometheus_client import CollectorRegistry
 
-from slimfleet.client.app import client_app
 from slimfleet.client.device import Device
 from slimfleet.compression import BudgetExceeded, Cost, SlimfleetError
 from slimfleet.compression.messages import Spent
@@ -26,60 +24,7 @@ from slimfleet.coordinator.checkpoint import checkpoints
 from slimfleet.coordinator.observing.events import Waiting
 from slimfleet.coordinator.observing.prometheus.exporter import FleetMetrics
 from slimfleet.coordinator.transport.flower import deployed_server_app, registering, run
-from slimfleet.simulations.grids.flower import context_of, give_id, identify_process
-
-
-@dataclass
-class HandGrid:
-    """Flower's grid as far as a run uses it.
-
-    `mute` nodes never do a round and `silent` ones never introduce themselves, or only after so many looks at the
-    nodes; `late` ones connect after some looks; `killed` ones the link itself answers for. `asked` counts queries.
-    """
-
-    federation: object
-    mute: set[int] = field(default_factory=set)
-    late: dict[int, int] = field(default_factory=dict)
-    silent: dict[int, float] = field(default_factory=dict)
-    killed: dict[int, Error] = field(default_factory=dict)
-    asked: Counter[int] = field(default_factory=Counter)
-    looks: int = 0
-    replies: dict[str, Message] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        identify_process()
-        devices = self.federation.devices
-        self._apps = {node: client_app(lambda _, device=device: device) for node, device in devices.items()}
-
-    def get_node_ids(self) -> list[int]:
-        self.looks += 1
-        return [node for node in self._apps if self.looks > self.late.get(node, 0)]
-
-    def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        ids = []
-        for message in messages:
-            ids.append(give_id(message))
-            node, query = message.metadata.dst_node_id, message.metadata.message_type == MessageType.QUERY
-            self.asked[node] += query
-            if node in self.killed and not query:
-                reply = Message(self.killed[node], reply_to=message)
-                reply.metadata.__dict__["_src_node_id"] = 1  # the link, not the node
-                self.replies[ids[-1]] = reply
-            elif node not in self.mute or query:
-                self.replies[ids[-1]] = self._apps[node](message, context_of(node, {}))
-        return ids
-
-    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        wanted = [each for each in list(message_ids) if each in self.replies]
-        ready = [each for each in wanted if not self._is_silent(self.replies[each])]
-        return [self.replies.pop(each) for each in ready]
-
-    def _is_silent(self, reply: Message) -> bool:
-        query = reply.metadata.message_type == MessageType.QUERY
-        return query and self.looks <= self.silent.get(reply.metadata.src_node_id, 0)
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        return self.pull_messages(self.push_messages(messages))
+from slimfleet.simulations.grids.flower import context_of
 
 
 @pytest.fixture
@@ -150,20 +95,18 @@ def test_a_node_that_never_introduces_itself_holds_up_no_round(unregistered):
     assert grid.asked == dict.fromkeys(federation.devices, 1)
 
 
-def test_a_node_that_is_asked_again_is_not_waited_for_again(unregistered, monkeypatch):
+def test_a_node_that_is_asked_again_is_not_waited_for_again(unregistered):
     """Also where the round would like to have it: it had its time when it was asked first."""
-    monkeypatch.setattr(registering, "REASK_S", 0.0)
     federation, now = unregistered(), [0.0]
-    monkeypatch.setattr(registering, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    registrar = registering.Registrar(
-        federation.state.registry, HandGrid(federation, silent={12: inf}), lambda: 0.0
-    )
+    grid = HandGrid(federation, silent={12: inf})
+    registrar = registering.Registrar(federation.state.registry, grid, lambda: now[0])
     registrar.ask([11, 12])
     registrar.listen()
     now[0] = 50.0
     assert registrar.awaits([11, 12])
     now[0] = 400.0
     registrar.ask([11, 12])
+    assert grid.asked[12] == 2
     assert not registrar.awaits([11, 12])
 
 

@@ -156,5 +156,5 @@ def test_more_updates_than_there_is_room_for_are_an_error():
 def test_memory_is_what_the_docstring_says(trim, slots):
     full = {"w": np.zeros(1000, np.float32)}
     mean = TrimmedMean(ModelSchema.of(full, ["w"]), 20, trim=trim)
-    held = [part["w"].nbytes for part in (mean._sum, mean._count, mean._largest, mean._smallest)]
+    held = [part["w"].nbytes for part in (mean._sum.total, mean._sum.weight, mean._largest, mean._smallest)]
     assert sum(held) == 1000 * (8 + 4 + 2 * 4 * slots)

@@ -1,8 +1,12 @@
-"""The app in deploy/flower on a real SuperLink with real SuperNodes, as an operator starts them, on loopback."""
+"""The app in deploy/flower on a real SuperLink with real SuperNodes, as an operator starts them, on loopback.
+
+Beside its two files lies the package of policies of docs/examples/own_server, which its settings name.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -22,10 +26,13 @@ from slimfleet.compression.tensors import tensors_of
 
 DEVICES = 2
 
-SETTINGS = f"""round_timeout_s = 60.0
+OWN_POLICIES = Path(__file__).parents[2] / "docs" / "examples" / "own_server" / "careful"
+
+SETTINGS = f"""round_timeout_s = 140.0
 client = {{learning_rate = 0.05}}
-selection = {{policy = "uniform", per_round = {DEVICES}, min_devices = {DEVICES}}}
-planner = {{widths = [1.0, 0.5], local_steps = [8], batch_sizes = [8], nmse = [0.1]}}
+selection = {{policy = "careful.selection:charging_first", per_round = {DEVICES}, min_devices = {DEVICES}}}
+planner = {{policy = "careful.planning:FixedSteps", widths = [1.0, 0.5], batch_sizes = [8]}}
+server = {{optimizer = "careful.optimizer:nesterov"}}
 """
 
 BOARD = DeviceProfile(
@@ -37,8 +44,11 @@ BOARD = DeviceProfile(
 
 @pytest.fixture
 def federation(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A SuperLink and its SuperNodes; gives their folder and the name under which `flwr` knows the SuperLink."""
+    """A SuperLink and its SuperNodes; gives their folder, in which the app lies, and the name of the SuperLink for
+    `flwr`."""
     link, *nodes = free_ports(1 + DEVICES)
+    shutil.copytree(APP, tmp_path / "app")
+    shutil.copytree(OWN_POLICIES, tmp_path / "app" / "careful")
     (tmp_path / "board.json").write_text(json.dumps(asdict(BOARD)))
     (tmp_path / "flwr").mkdir()
     connection = f'[superlink.loopback]\naddress = "127.0.0.1:{link}"\ninsecure = true\n'
@@ -87,7 +97,9 @@ def flwr_run(folder: Path, superlink: str, rounds: int, metrics_port: int = 0) -
         f"server.settings='{settings}' server.out='{folder / 'out'}' "
         f"server.metrics-port={metrics_port} server.metrics-linger-s=0.0"
     )
-    with running("flwr", folder, "flwr", "run", str(APP), superlink, "--stream", "--run-config", says):
+    with running(
+        "flwr", folder, "flwr", "run", str(folder / "app"), superlink, "--stream", "--run-config", says
+    ):
         yield
 
 
@@ -96,6 +108,8 @@ def checkpointed(folder: Path, rounds: int) -> dict[str, Any]:
     state = json.loads((folder / "out" / "checkpoint" / f"round-{rounds:06d}" / "state.json").read_text())
     assert [row["completed"] for row in state["rows"]] == [DEVICES] * rounds, logs(folder)
     assert state["totals"]["rejected"] == state["totals"]["failed"] == {}
+    reasons = [device["last_reason"] for device in state["registry"]["records"].values()]
+    assert all(reason.startswith("careful: 8 steps") for reason in reasons), reasons
     return state
 
 

@@ -140,7 +140,7 @@ def test_a_lost_worker_costs_its_message_and_every_device_is_accounted_for(tmp_p
 
 
 def test_a_lot_with_an_answer_that_nobody_awaits_counts_for_nothing(tmp_path: Path) -> None:
-    from slimfleet.coordinator.learning.aggregate import PartialSum
+    from slimfleet.coordinator.learning.covered_sum import PartialSum
     from slimfleet.coordinator.receiving.lot import Judged, Lot
 
     coordinator = coordinator_of(small())

@@ -81,6 +81,7 @@ CHANGES: dict[str, tuple[str, dict[str, str]]] = {
     "selection.energy_exponent": ("3.0", {}),
     "selection.utility_exponent": ("8.0", {}),
     "selection.battery_floor": ("0.9", {}),
+    "selection.condition_factor": ("1000.0", {"fleet.metered": "{phone-mid = 0.5}"}),
     "selection.policy_pause_s": ("0.0", {"fleet.policy.battery_floor": "0.7"}),
     "selection.reputation": ("false", {"fleet.faults": "{truncated = 0.5}"}),
     "budget.energy_j": ("0.8", {}),

@@ -144,7 +144,7 @@ class Skip:
     constraint: str
     """A field name of `Budget`; `battery`: the charge is below the floor; `policy`: the device has just refused a round
     by its own policy; `profile`: the device's figures make no plan possible; `reputation`: `needed` of its last `limit`
-    updates were rejected; or `planner`: a user's own planner gave none."""
+    rounds ended in a rejected update or none; or `planner`: a user's own planner gave none."""
     needed: float
     limit: float
 
@@ -158,7 +158,9 @@ class Skip:
         if self.constraint == "profile":
             return "profile: no plan can be made from the figures that the device states"
         if self.constraint == "reputation":
-            return f"reputation: asked less, rejected {self.needed:.0f} of its last {self.limit:.0f}"
+            return (
+                f"reputation: asked less, {self.needed:.0f} of its last {self.limit:.0f} rejected or silent"
+            )
         if self.constraint == "planner":
             return "planner: the planner gave no plan that can be used"
         return f"{self.constraint}: the smallest plan needs {self.needed:.4g}, the limit is {self.limit:.4g}"

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from slimfleet.compression import Evaluation, PayloadError, Task, Tensors
+from slimfleet.compression import Evaluation, PayloadError, Report, Task, Tensors
 from slimfleet.compression.cost import RUNTIMES, CostModel, work_of
 from slimfleet.compression.errors import POLICY_REASONS
 from slimfleet.compression.messages import Spent
@@ -123,7 +123,7 @@ class Coordinator:
         dispatches = tuple(
             replace(each, sent_s=now_s, handed_out_at=planned_at) for each in assigner.dispatches
         )
-        state.in_flight |= {dispatch.plan_id: dispatch for dispatch in dispatches}
+        state.in_flight.put(dispatches)
         opened.skipped |= assigner.skipped
         opened.selected += len(dispatches)
         opened.found_too_few = len(dispatches) < most
@@ -141,9 +141,10 @@ class Coordinator:
             state=state,
         )
 
-    def receive(self, plan_id: int, payload: bytes, report_text: str) -> Answer:
+    def receive(self, plan_id: int, payload: bytes, report: str | Report) -> Answer:
         """Check the answer to a dispatch and add an acceptable update to the mean.
 
+        `report` is the device's text, or what `parse` made of it.
         A bad one is counted and named, and does not harm the round. The update itself is not kept: memory does not
         grow with the number of devices.
         """
@@ -153,7 +154,7 @@ class Coordinator:
         opened = self._opened()
         record = self.state.registry[dispatch.node]
         trip = RoundTrip(record.profile, self._stopwatch() - dispatch.handed_out_at, record.overhead_s)
-        answer, update = judged(dispatch, payload, report_text, opened.bounds, self._base(dispatch), trip)
+        answer, update = judged(dispatch, payload, report, opened.bounds, self._base(dispatch), trip)
         if update is not None:
             answer = self._added(answer, dispatch, update)
         return self._answered(answer)

@@ -43,13 +43,14 @@ def is_due(state: State, settings: CoordinatorSettings, now_s: float) -> bool:
         return False
     if opened.mean.updates >= settings.quota or now_s >= opened.closes_s:
         return True
-    return not any(_is_awaited(state, settings, dispatch.version) for dispatch in state.in_flight.values())
+    waits_for_all = settings.pacing.mode == "asynchronous"
+    return not (len(state.in_flight) if waits_for_all else state.in_flight.of_version(opened.number))
 
 
 def next_alarm_s(state: State, settings: CoordinatorSettings) -> float:
     """The first moment at which something is to be done even if no answer comes: a deadline, or a device given up."""
     closes_s = inf if state.open_round is None else state.open_round.closes_s
-    return min([closes_s, *(gives_up_s(settings, each.sent_s) for each in state.in_flight.values())])
+    return min(closes_s, gives_up_s(settings, state.in_flight.first_sent_s()))
 
 
 def gives_up_s(settings: CoordinatorSettings, sent_s: float) -> float:
@@ -89,7 +90,3 @@ def damping(pacing: PacingSettings, staleness: int) -> float:
     if pacing.staleness == "none" or staleness == 0:
         return 1.0
     return float((1 + staleness) ** -pacing.staleness_exponent)
-
-
-def _is_awaited(state: State, settings: CoordinatorSettings, version: int) -> bool:
-    return settings.pacing.mode == "asynchronous" or version == state.next_round

@@ -11,7 +11,7 @@ from slimfleet.coordinator.receiving.checks import Norms
 from slimfleet.coordinator.sending.versions import NOTHING, Holding
 
 REMEMBERED = 4
-"""Updates that make a device's reputation."""
+"""Rounds that make a device's reputation."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,7 +54,8 @@ class DeviceRecord:
     startup: Startup = USUAL_STARTUP
     """What it is expected to spend before its first step."""
     used: tuple[bool, ...] = ()
-    """Of its last updates, whether each was used or rejected, the newest last: its reputation."""
+    """Of its last rounds, whether the update was used; it was not where it was rejected, or the device was silent until
+    it was given up. The newest last: its reputation."""
     evaluated: Evaluated | None = None
     """What it last made of the model on the examples that it holds out."""
     evaluated_round: int = 0
@@ -70,7 +71,7 @@ class DeviceRecord:
         self.refused_at_s = now_s if refused else None
 
     def judged(self, used: bool) -> None:
-        """Note whether an update was used."""
+        """Note whether the update of a round was used."""
         self.used = (*self.used, used)[-REMEMBERED:]
 
     def learn_startup(self, seen: Startup, *, at_least: bool = False) -> None:

@@ -51,8 +51,8 @@ class SelectionSettings:
     """`[selection]`: which devices take part in a round."""
 
     policy: Annotated[str, Named(("uniform", "utility"))] = "utility"
-    """`utility` samples by training loss, energy and battery; `uniform` is plain federated averaging. For one of your
-    own see docs/own-server-policy.md."""
+    """`utility` samples by training loss, energy, battery, link and temperature; `uniform` is plain federated
+    averaging. For one of your own see docs/own-server-policy.md."""
     per_round: AtLeastOne = 20
     """Devices that a round plans for, at most."""
     min_devices: AtLeastOne = 1
@@ -64,14 +64,18 @@ class SelectionSettings:
     battery_floor: Share = 0.2
     """State of charge below which a device is skipped unless it charges. A battery of unknown charge counts as half-way
     between this and full."""
+    condition_factor: Annotated[float, Ge(1), Le(1_000)] = 2.0
+    """Factor in favour of a device with an unmetered link, and of a cool one (40 °C or less), and against one with a
+    metered link, and a hot one (80 °C or more). Unknown counts as half-way. 1 ignores both."""
     policy_pause_s: NotNegative = 300.0
     """Time for which a device that refused a round by its own policy is not asked again: every question costs it the
     start of a process and a download."""
     condition_max_age_s: Positive = CONDITION_MAX_AGE_S
-    """Age at which what a device stated of its condition (battery, charging, free memory) becomes unknown again, in
-    wall-clock time."""
+    """Age at which what a device stated of its condition (battery, charging, link, temperature, free memory) becomes
+    unknown again, in wall-clock time."""
     reputation: bool = True
-    """Whether a device is asked half as often for each update, of its last four, that was rejected."""
+    """Whether a device is asked half as often for each of its last four rounds in which its update was rejected, or in
+    which it was silent for `round_timeout_s`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +243,8 @@ class EvaluationSettings:
     on_devices: BelowOne = 0.0
     """Share of its examples that each device holds out, at least one of three or more; 0 evaluates none on devices."""
     energy_share: Share = 0.05
-    """Largest share of a round's joules that a device spends on evaluating."""
+    """Largest share of a round's joules that a device spends on evaluating. One that reports more counts as a broken
+    budget, `evaluation_j`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

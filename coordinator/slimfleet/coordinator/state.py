@@ -37,7 +37,6 @@ from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
 from slimfleet.coordinator.receiving.answer import Answer
 from slimfleet.coordinator.receiving.bounds import FleetBounds
 from slimfleet.coordinator.registry import Registry
-from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.sending.downlink import Downlink
 from slimfleet.coordinator.sending.in_flight import (
     PAYLOAD,
@@ -46,6 +45,7 @@ from slimfleet.coordinator.sending.in_flight import (
     restored_dispatches,
 )
 from slimfleet.coordinator.sending.versions import Versions
+from slimfleet.coordinator.sending.work import InFlight
 
 FORMAT = 7
 VALUES = "state.json"
@@ -100,8 +100,7 @@ class State:
     sizes: UpdateSizeModel = field(default_factory=UpdateSizeModel)
     rows: list[RoundRow] = field(default_factory=list)
     totals: Totals = field(default_factory=Totals)
-    in_flight: dict[int, Dispatch] = field(default_factory=dict)
-    """Plan id -> work that no answer has come to yet."""
+    in_flight: InFlight = field(default_factory=InFlight)
     bases: dict[int, Tensors] = field(default_factory=dict)
     """Float buffers of the earlier models, by round, that work in flight started from."""
     open_round: OpenRound | None = None
@@ -118,7 +117,7 @@ class State:
 
     def keep_bases(self) -> None:
         """Keep what work that outlasts the open round is judged by, and no more."""
-        versions = {dispatch.version for dispatch in self.in_flight.values()}
+        versions = self.in_flight.versions()
         kept = {version: base for version, base in self.bases.items() if version in versions}
         if self.open_round is not None and self.open_round.number in versions:
             model = self.open_round.downlink.tensors
@@ -213,7 +212,7 @@ def restore(state: State, environment: Environment, read: Callable[[str], bytes]
     in_flight = restored_dispatches(plain["in_flight"], read, state.blueprint, later_s)
     state.server.restore(arrays)
     state.versions.restore(versions)
-    state.in_flight = {dispatch.plan_id: dispatch for dispatch in in_flight}
+    state.in_flight = InFlight(in_flight)
     state.bases = bases
     state.best_model = best_model
     for name, value in values.items():

@@ -16,8 +16,10 @@ from slimfleet.coordinator.settings import ServerSettings
 class Aggregator(Protocol):
     """Takes the updates of a round one by one, in any order, and gives the one that moves the global model."""
 
-    updates: int
-    """Number of those taken."""
+    @property
+    def updates(self) -> int:
+        """Number of those taken."""
+        ...
 
     def add(self, update: Tensors, index_map: IndexMap, examples: int) -> None:
         """Take one device's `update` (shrunk shapes, dtypes of the schema), at `index_map` in the full model.

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import ceil
 from statistics import fmean, pstdev
 from typing import Any
 
 from slimfleet.compression.held_out import pooled
-from slimfleet.compression.types import Evaluated
+from slimfleet.compression.types import Evaluated, Report
 from slimfleet.coordinator.receiving.answer import Answer
 from slimfleet.coordinator.registry import DeviceRecord
 
-__all__ = ["Fairness", "evaluated_of", "fairness_of", "table_of"]
+__all__ = ["Fairness", "evaluated_of", "evaluation_share", "fairness_of", "pooled_by_class", "table_of"]
 
 RECENT = 5
 """Rounds whose evaluations a table is made of: one round's devices hold out few examples."""
@@ -41,6 +41,25 @@ def evaluated_of(answers: Iterable[Answer]) -> list[Evaluated]:
     return [report.evaluated for report in reports if report is not None and report.evaluated is not None]
 
 
+def pooled_by_class(parts: Iterable[tuple[str, Evaluated]]) -> dict[str, Evaluated]:
+    """What all devices of a class found together, by class of devices in order of name, from pairs of the two."""
+    classes: dict[str, list[Evaluated]] = defaultdict(list)
+    for device_class, part in parts:
+        classes[device_class].append(part)
+    found = {name: pooled(classes[name]) for name in sorted(classes)}
+    return {name: part for name, part in found.items() if part is not None}
+
+
+def evaluation_share(reports: Iterable[Report]) -> float:
+    """The largest share of its joules that one device spent on evaluating, 0..1, of those that tell phases."""
+    shares = (
+        report.phases.evaluate.energy_j / report.spent.energy_j
+        for report in reports
+        if report.phases is not None and report.spent.energy_j > 0
+    )
+    return max(shares, default=0.0)
+
+
 def fairness_of(parts: Sequence[Evaluated]) -> Fairness | None:
     """How evenly devices are served; None where no accuracy is known."""
     known = sorted(part.accuracy for part in parts if part.accuracy is not None)
@@ -61,34 +80,29 @@ def table_of(records: Iterable[DeviceRecord], last_round: int) -> dict[str, Any]
     overall = pooled(part for _, part in recent)
     if overall is None:
         return None
-    classes: dict[str, list[Evaluated]] = defaultdict(list)
-    for device_class, part in recent:
-        classes[device_class].append(part)
-    by_device_class = {name: pooled(classes[name]) for name in sorted(classes)}
-    fairness = fairness_of([part for _, part in recent])
+    parts = [part for _, part in recent]
+    of_class = {name: [part for its, part in recent if its == name] for name, _ in recent}
     return {
-        "devices": len(recent),
-        **_shown(overall),
+        **_shown(overall, parts),
         "by_class": {
             str(number): {"examples": examples, "correct": correct}
             for number, (examples, correct) in enumerate(overall.by_class or ())
             if examples
         },
         "by_device_class": {
-            name: {"devices": len(classes[name]), **_shown(part)}
-            for name, part in by_device_class.items()
-            if part is not None
+            name: _shown(together, of_class[name]) for name, together in pooled_by_class(recent).items()
         },
-        "fairness": None
-        if fairness is None
-        else {"mean": fairness.mean, "worst_decile": fairness.worst_decile, "spread": fairness.spread},
     }
 
 
-def _shown(part: Evaluated) -> dict[str, Any]:
+def _shown(together: Evaluated, parts: Sequence[Evaluated]) -> dict[str, Any]:
+    """What devices found together, and how evenly they are served, from what each found."""
+    fairness = fairness_of(parts)
     return {
-        "examples": part.examples,
-        "correct": part.correct,
-        "accuracy": part.accuracy,
-        "loss": part.loss,
+        "devices": len(parts),
+        "examples": together.examples,
+        "correct": together.correct,
+        "accuracy": together.accuracy,
+        "loss": together.loss,
+        "fairness": None if fairness is None else asdict(fairness),
     }

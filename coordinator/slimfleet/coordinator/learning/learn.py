@@ -97,7 +97,7 @@ def _note(
     record.uplink_bytes += answer.received_bytes or 0
     record.rejections += answer.verdict == "rejected"
     record.failures += answer.verdict == "failed"
-    if answer.verdict != "failed":
+    if answer.verdict != "failed" or answer.reason == "timeout":
         record.judged(answer.verdict == "accepted")
     record.violations += len(answer.broken)
     record.last_problem = "" if answer.verdict == "accepted" else f"{answer.reason}: {answer.message}"

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 from slimfleet.compression import Cost, Evaluation, Skip
 from slimfleet.compression.held_out import pooled
 from slimfleet.compression.types import PHASES, PhaseCost
-from slimfleet.coordinator.learning.device_evaluation import evaluated_of, fairness_of
+from slimfleet.coordinator.learning.device_evaluation import (
+    evaluated_of,
+    evaluation_share,
+    fairness_of,
+    pooled_by_class,
+)
 from slimfleet.coordinator.receiving.answer import Answer
 
 if TYPE_CHECKING:
@@ -83,6 +88,10 @@ class RoundRow:
     """Accuracy with one vote a device."""
     fairness_worst_decile: float | None = None
     fairness_spread: float | None = None
+    accuracy_by_device_class: dict[str, float] = field(default_factory=dict)
+    """The same as `device_accuracy`, by class of devices; those classes alone of which one evaluated."""
+    evaluation_share: float = 0.0
+    """Largest share of its joules that a device of the round spent on evaluating."""
     alarm: str = ""
     """What is wrong with the model, for people; empty where nothing is."""
 
@@ -119,6 +128,12 @@ def round_row(
     outcomes = Counter(a.outcome for a in answers)
     own = evaluated_of(a for a in answers if a.staleness == 0)  # of this round's model
     found, fairness = pooled(own), fairness_of(own)
+    by_class = pooled_by_class(
+        (state.registry[a.dispatch.node].profile.device_class, part)
+        for a in answers
+        if a.staleness == 0 and a.dispatch is not None
+        for part in evaluated_of([a])
+    )
     if evaluation is None and found is not None:  # a task without test data
         evaluation = Evaluation(found.loss, found.accuracy)
     accuracy = None if evaluation is None else evaluation.accuracy
@@ -166,6 +181,10 @@ def round_row(
         fairness_mean=None if fairness is None else fairness.mean,
         fairness_worst_decile=None if fairness is None else fairness.worst_decile,
         fairness_spread=None if fairness is None else fairness.spread,
+        accuracy_by_device_class={
+            name: part.accuracy for name, part in by_class.items() if part.accuracy is not None
+        },
+        evaluation_share=evaluation_share(report for _, report in reported),
         alarm=alarm_of(evaluation),
     )
 

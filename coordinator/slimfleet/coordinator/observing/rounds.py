@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -38,12 +39,15 @@ class RoundsCsv:
 
 
 def csv_of(kind: type[Any], rows: Sequence[Any], header: bool = True) -> bytes:
-    """One line a row, a dataclass of this kind, under the field names; an unknown value is an empty cell."""
+    """One line a row, a dataclass of this kind, under the field names; an unknown value is an empty cell, a table is in
+    JSON."""
     text = io.StringIO()
     table = csv.DictWriter(text, [field.name for field in fields(kind)], lineterminator="\n")
     if header:
         table.writeheader()
-    table.writerows(asdict(row) for row in rows)
+    for row in rows:
+        values = asdict(row)
+        table.writerow({k: json.dumps(v) if isinstance(v, dict) else v for k, v in values.items()})
     return text.getvalue().encode()
 
 

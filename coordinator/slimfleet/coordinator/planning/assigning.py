@@ -112,6 +112,8 @@ class Assigner:
                     loss=record.loss,
                     battery=self._charge(record, status),
                     charging=bool(status.charging),
+                    metered=status.metered,
+                    temperature_c=status.temperature_c,
                 )
             )
         rng = np.random.default_rng((self.settings.seed, self._round, 1))

@@ -1,7 +1,8 @@
-"""Reputation: a device whose updates were rejected of late is asked less.
+"""Reputation: a device whose updates were rejected of late, or never came, is asked less.
 
-Each rejection among its last four updates halves how often it is asked. It is never left out for good: in one round of
-sixteen it is asked whatever it has sent, and four accepted updates restore it. Failures do not count.
+Each rejection and each silence among its last four rounds halves how often it is asked. It is never left out for good:
+in one round of sixteen it is asked whatever it has done, and four accepted updates restore it. Failures of which the
+coordinator is told do not count.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from slimfleet.coordinator.registry import DeviceRecord
 def sits_out(record: DeviceRecord, seed: int, round_number: int) -> Skip | None:
     """Why a device sits out this round; None where it may take part. The draw does not depend on the selection policy.
 
-    Nothing is drawn for a device that has no rejection.
+    Nothing is drawn for a device of good reputation.
     """
-    rejected = record.used.count(False)
-    if not rejected or np.random.default_rng((seed, round_number, record.node, 2)).random() < 0.5**rejected:
+    unused = record.used.count(False)
+    if not unused or np.random.default_rng((seed, round_number, record.node, 2)).random() < 0.5**unused:
         return None
-    return Skip(constraint="reputation", needed=rejected, limit=len(record.used))
+    return Skip(constraint="reputation", needed=unused, limit=len(record.used))
 
 
 def blemish(record: DeviceRecord) -> str:
-    """What to add to the reason of a device's plan; empty where no update of late was rejected."""
-    rejected = record.used.count(False)
-    return f"; asked less: rejected {rejected} of its last {len(record.used)}" if rejected else ""
+    """What to add to the reason of a device's plan; empty where it has a good reputation."""
+    unused = record.used.count(False)
+    return f"; asked less: {unused} of its last {len(record.used)} rejected or silent" if unused else ""

@@ -22,6 +22,10 @@ class Candidate:
     battery: float | None
     """State of charge to reckon with, 0..1; None on mains."""
     charging: bool
+    metered: bool | None
+    """Whether its owner pays for the bytes of its link; None where it does not say."""
+    temperature_c: float | None
+    """None where it does not say."""
 
 
 ENOUGH_DEVICES = 5
@@ -32,6 +36,10 @@ FAR = 5.0
 
 LEAST_JOULES = 1e-12
 """A round that takes less counts as this, so that its logarithm is finite."""
+
+COOL_C, HOT_C = 40.0, 80.0
+"""A device is cool up to the one and hot from the other: what idle phones and boards show, and where a Raspberry Pi
+begins to slow down."""
 
 
 def credible_joules(claimed: Mapping[int, tuple[str, float]]) -> dict[int, float]:
@@ -73,11 +81,12 @@ def uniform(
 def utility(
     candidates: Sequence[Candidate], settings: SelectionSettings, rng: np.random.Generator
 ) -> list[int]:
-    """Sample without replacement with weights utility x efficiency x battery.
+    """Sample without replacement with weights utility x efficiency x battery x condition.
 
     Utility is the mean training loss (Oort, Lai et al. 2021, arXiv 2010.06081, eq. 1, without the number of examples,
     which already weights the mean update); efficiency is the joules of a nominal round to a negative power; a
-    half-empty battery halves the weight (EAFL, Arouj & Abdelmoniem 2022, orders by battery likewise). The order is the
+    half-empty battery halves the weight (EAFL, Arouj & Abdelmoniem 2022, orders by battery likewise); an unmetered link
+    or a cool device multiplies it by `condition_factor`, a metered link or a hot device divides it. The order is the
     descending order of log weight + Gumbel noise, which samples exactly by weight (Efraimidis & Spirakis 2006).
     """
     weights = _log_weights(candidates, settings)
@@ -104,5 +113,15 @@ def _log_weights(
         worth = settings.utility_exponent * log(max(loss, 1e-3))
         price = settings.energy_exponent * log(max(c.round_j, LEAST_JOULES))
         charge = 1.0 if c.battery is None or c.charging else max(c.battery, 1e-3)
-        rows.append(worth - price + log(charge))
+        rows.append(worth - price + log(charge) + _ease(c) * log(settings.condition_factor))
     return np.array(rows, np.float64)
+
+
+def _ease(c: Candidate) -> float:
+    """How well a round suits a device now: from -2, metered and hot, to 2, unmetered and cool; 0 where it says
+    neither."""
+    link = 0.0 if c.metered is None else -1.0 if c.metered else 1.0
+    if c.temperature_c is None:
+        return link
+    middle = (COOL_C + HOT_C) / 2
+    return link + min(max((middle - c.temperature_c) / (middle - COOL_C), -1.0), 1.0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from slimfleet.compression import Condition, PayloadError, Report, Tensors
-from slimfleet.compression.messages import Spent, as_received, parse
+from slimfleet.compression.messages import Spent, parse
 from slimfleet.coordinator.receiving.bounds import FleetBounds
 from slimfleet.coordinator.receiving.checks import (
     Norms,
@@ -16,6 +16,7 @@ from slimfleet.coordinator.receiving.checks import (
     check_report,
     check_variances,
     decoded_update,
+    is_over,
     is_plausible,
     norms_of,
 )
@@ -54,7 +55,7 @@ class Answer:
     received_bytes: int | None = None
     """Size of the payload; None where none came."""
     broken: tuple[str, ...] = ()
-    """Constraints of the budget that the spent cost exceeds."""
+    """Constraints of the budget that the spent cost exceeds; `evaluation_j` is the limit on evaluating."""
     norms: Norms | None = None
     """Of the update, where it could be decoded, whether or not it is used."""
     staleness: int = 0
@@ -92,17 +93,15 @@ def failed(dispatch: Dispatch, reason: str, message: str, spent: Spent | None = 
 def judged(
     dispatch: Dispatch,
     payload: bytes,
-    told: str | Report,
+    said: str | Report,
     bounds: FleetBounds,
     model: Tensors,
     trip: RoundTrip | None,
 ) -> tuple[Answer, Tensors | None]:
     """Check what came for `dispatch`. Returns the answer, and the decoded update where it is acceptable.
 
-    `model` is the global model (full shapes) that the update moves; `trip` times the transfers,
-    None in virtual time. The report is `told` as a text, or as
-    it is by this process.
-    Nothing that a device sends makes this raise.
+    `said` is the report, as text or parsed already; `model` the global model (full shapes) that the update moves;
+    `trip` times the transfers, None in virtual time. Nothing that a device sends makes this raise.
     """
     size = len(payload)
     report: Report | None = None
@@ -122,10 +121,12 @@ def judged(
         )
 
     try:
-        parsed = parse(Report, told) if isinstance(told, str) else as_received(told)
+        parsed = said if isinstance(said, Report) else parse(Report, said)
         check_report(parsed, dispatch.assignment, uplink_bytes=size, downlink_bytes=len(dispatch.payload))
         parsed = parsed if trip is None else timed(parsed, trip)
         report, broken = parsed, tuple(broken_constraints(parsed.spent, dispatch.limits))
+        if is_over(parsed.phases, dispatch.assignment.evaluation):
+            broken += ("evaluation_j",)
         deadline_s = dispatch.assignment.budget.deadline_s
         if deadline_s is not None and parsed.spent.time_s > deadline_s:
             return answer("failed", "late", f"done after {parsed.spent.time_s:.4g} s"), None

@@ -149,6 +149,12 @@ def decoded_update(payload: bytes, assignment: Assignment, schema: ModelSchema) 
     return decode(opened, schema).tensors
 
 
+def is_over(phases: Phases | None, limit: EvaluationLimit | None) -> bool:
+    """Whether a device says that it spent more on evaluating than it was allowed to, rounding apart."""
+    allowed_j = 0.0 if limit is None else limit.energy_j
+    return phases is not None and phases.evaluate.energy_j > allowed_j * (1 + 1e-9)
+
+
 def broken_constraints(spent: Cost, budget: Budget) -> list[str]:
     """The constraints of `budget` that the spent cost exceeds.
 

@@ -8,14 +8,14 @@ device, and one sum.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from pydantic import TypeAdapter
 
 from slimfleet.compression import ModelSchema, PayloadError, Report, Tensors
-from slimfleet.compression.schema import TensorKind
-from slimfleet.coordinator.learning.aggregate import PartialSum, Scale, shortened
+from slimfleet.coordinator.learning.aggregate import shortened
+from slimfleet.coordinator.learning.covered_sum import PartialSum, Scale
 from slimfleet.coordinator.receiving.answer import Answer, Verdict, judged
 from slimfleet.coordinator.receiving.bounds import FleetBounds
 from slimfleet.coordinator.receiving.checks import Norms
@@ -96,7 +96,6 @@ class Adder:
     def __init__(self, rules: Rules, schema: ModelSchema) -> None:
         """`schema` is that of the updates, weights alone."""
         self._rules, self._schema = rules, schema
-        self._kinds: Mapping[str, TensorKind] = {spec.name: spec.kind for spec in schema.tensors}
         self._judged: list[Judged] = []
         self._integers: Tensors = {}
         self._weight = self._updates = 0
@@ -105,9 +104,9 @@ class Adder:
         """Whether an answer can be part of the lot."""
         return report.spent.time_s < self._rules.in_time_s
 
-    def add(self, dispatch: Dispatch, payload: bytes, report: Report) -> None:
-        """Judge an answer as `Coordinator.receive` does, and add its update where that is acceptable."""
-        answer, update = judged(dispatch, payload, report, self._rules.bounds, {}, None)
+    def add(self, dispatch: Dispatch, payload: bytes, said: str | Report) -> None:
+        """Judge an answer and its report as `Coordinator.receive` does, and add its update where that is acceptable."""
+        answer, update = judged(dispatch, payload, said, self._rules.bounds, {}, None)
         if update is not None:
             answer = self._added(answer, update)
         self._judged.append(
@@ -133,7 +132,7 @@ class Adder:
         examples = bounds.weight(answer.report.examples)
         update = shortened(update, self._schema, bounds.longest_at(examples))
         try:
-            integers = scale.integers(update, self._kinds, examples)
+            integers = scale.integers(update, examples)
         except PayloadError as error:
             return replace(answer, verdict="rejected", reason=error.reason, message=str(error))
         for name, values in integers.items():

@@ -181,7 +181,7 @@ def device_evaluation(summary: Mapping[str, Any]) -> str:
     found = summary["device_evaluation"]
     if found is None:
         return ""
-    heads = ("", "devices", "examples", "accuracy", "loss")
+    heads = ("", "devices", "examples", "accuracy", "loss", "mean device", "worst tenth", "spread")
     groups = {"all": found, **found["by_device_class"]}
     rows = [
         (
@@ -190,6 +190,10 @@ def device_evaluation(summary: Mapping[str, Any]) -> str:
             units.count(group["examples"]),
             units.percent(group["accuracy"]),
             f"{group['loss']:.4g}",
+            *(
+                units.percent((group["fairness"] or {}).get(key))
+                for key in ("mean", "worst_decile", "spread")
+            ),
         )
         for name, group in groups.items()
     ]
@@ -197,17 +201,14 @@ def device_evaluation(summary: Mapping[str, Any]) -> str:
         (number, units.count(each["examples"]), units.percent(each["correct"] / each["examples"]))
         for number, each in found["by_class"].items()
     ]
-    fair = found["fairness"]
-    fairness = fair and (
-        f"With one vote a device: mean {units.percent(fair['mean'])}, worst tenth "
-        f"{units.percent(fair['worst_decile'])}, spread {units.percent(fair['spread'])}. "
-    )
+    votes = "The last three columns give each device one vote. " if found["fairness"] else ""
+    share = f"At most {units.percent(summary['evaluation_share'])} of a device's joules went into it. "
     return (
         "<h2>What devices made of the model</h2>"
         '<p class="lead">On examples that they hold out and never train on: the last evaluation of each device of the '
         "last five rounds, of the model as it was sent, before the round's training.</p>"
         + table(heads, rows)
-        + f'<p class="note">{fairness or ""}Devices that train a narrower model do not evaluate.</p>'
+        + f'<p class="note">{votes}{share}Devices that train a narrower model do not evaluate.</p>'
         + (
             details("By class of answers", table(("class", "examples", "accuracy"), classes))
             if classes

@@ -103,6 +103,7 @@ def _totals(record: RunRecord) -> dict[str, Any]:
         "accuracy_from": "server" if record.has_test_data else "devices",
         "best": None if record.best is None else asdict(record.best),
         "device_evaluation": record.evaluation,
+        "evaluation_share": max((row.evaluation_share for row in rows), default=0.0),
         "loss": _finite(known_losses[-1] if known_losses else None),
         "uplink_bytes": total(rows, "uplink_bytes"),
         "uplink_bytes_float32": total(rows, "uplink_bytes_float32"),

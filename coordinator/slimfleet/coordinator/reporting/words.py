@@ -46,7 +46,7 @@ _REASONS: Mapping[str, str] = {
     "memory_low": "less memory is free than the device's own policy asks for",
     "memory_unknown": "the device's own policy asks for free memory, and how much there is is unknown",
     "quiet_hours": "the device's own policy allows no work at this time",
-    "reputation": "updates of the device were rejected of late, so it is asked less",
+    "reputation": "updates of the device were rejected of late, or never came, so it is asked less",
     "planner": "the planner gave no plan that can be used",
     "dropout": "the device vanished in mid-round",
     "late": "the answer came after a deadline, or after its round was closed",

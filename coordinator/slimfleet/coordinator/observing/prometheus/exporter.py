@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from slimfleet.compression.errors import POLICY_REASONS
 from slimfleet.compression.types import LARGEST_JOULES, LARGEST_SECONDS, Cost, EnergySource
+from slimfleet.coordinator.learning.row import RoundRow
 from slimfleet.coordinator.observing.events import Closed, Event, Phase, Planned, Saved, Waiting
 from slimfleet.coordinator.observing.prometheus.families import Families
 from slimfleet.coordinator.observing.prometheus.names import (
@@ -57,6 +58,9 @@ class FleetMetrics:
                 self._families.gauge("slimfleet_clients_awaited").set(event.needed - event.ready)
             case Planned():
                 self._planned(event)
+            case Answer():
+                if event.verdict == "accepted":
+                    self._families.gauge("slimfleet_round_updates").inc()
             case Closed():
                 self._closed(event)
             case Saved():
@@ -69,6 +73,7 @@ class FleetMetrics:
         self._families.gauge("slimfleet_run_active").set(1)
         self._families.gauge("slimfleet_clients_awaited").set(0)
         self._families.gauge("slimfleet_round_current").set(event.round_number)
+        self._families.gauge("slimfleet_round_updates_wanted").set(event.settings.quota)
         self._progress()
         self._phase("select", event.seconds)
         for (device_class, state), count in _states(event).items():
@@ -96,6 +101,8 @@ class FleetMetrics:
             self._evaluated("validation", event.evaluation.loss, event.evaluation.accuracy)
         if event.row.device_loss is not None:
             self._evaluated("device", event.row.device_loss, event.row.device_accuracy)
+        self._served(event.row)
+        self._families.gauge("slimfleet_round_updates").set(0)
         rows = event.state.rows
         self._families.gauge("slimfleet_run_energy_joules").set(fsum(row.energy_j for row in rows))
         self._families.gauge("slimfleet_update_size_error_ratio").set(event.row.size_error)
@@ -114,6 +121,8 @@ class FleetMetrics:
             device_class=label,
             outcome=word if word in TASK_OUTCOMES else "error",
         ).inc()
+        if answer.verdict == "accepted":
+            self._families.histogram("slimfleet_update_staleness_steps").observe(answer.staleness)
         if answer.verdict == "failed" and answer.reason in POLICY_REASONS:
             self._families.counter("slimfleet_policy_refusals_total", reason=answer.reason).inc()
         for constraint in answer.broken:
@@ -130,6 +139,16 @@ class FleetMetrics:
         self._transferred(label, "downlink", dispatch.index_map.schema.nbytes, len(dispatch.payload))
         if answer.received_bytes is not None:
             self._transferred(label, "uplink", dispatch.update_map.schema.nbytes, answer.received_bytes)
+
+    def _served(self, row: RoundRow) -> None:
+        """How well the model serves each class of devices, and how evenly all."""
+        for name, accuracy in row.accuracy_by_device_class.items():
+            label = self._families.device_class(name)
+            self._families.gauge("slimfleet_device_class_accuracy_ratio", device_class=label).set(accuracy)
+        for statistic in ("mean", "worst_decile", "spread"):
+            value = getattr(row, f"fairness_{statistic}")
+            if value is not None:
+                self._families.gauge("slimfleet_device_accuracy_ratio", statistic=statistic).set(value)
 
     def _spent(self, label: str, cost: Cost, source: EnergySource) -> None:
         energy_j = self._plausible(cost.energy_j, LARGEST_JOULES)

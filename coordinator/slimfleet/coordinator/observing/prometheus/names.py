@@ -40,6 +40,7 @@ CONSTRAINTS = (
     "deadline_s",
     "uplink_bytes",
     "downlink_bytes",
+    "evaluation_j",
     "battery",
     "policy",
     "reputation",
@@ -52,6 +53,7 @@ TELEMETRY_FLAWS = ("nonfinite", "negative", "too_large")
 ROUND_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 TASK_SECONDS = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 TASK_JOULES = (0.1, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+STALENESS = (0, 1, 2, 3, 5, 10, 20, 50)
 RATIOS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -82,6 +84,17 @@ METRICS = (
         "counter",
         "Rounds that ended, by outcome: failed ones had too few updates and were not applied",
         {"outcome": get_args(RoundOutcome)},
+    ),
+    Metric(
+        "slimfleet_round_updates",
+        "gauge",
+        "Updates that the open round, or buffer, has so far",
+    ),
+    Metric(
+        "slimfleet_round_updates_wanted",
+        "gauge",
+        "Updates with which a round, or buffer, is full",
+        from_zero=False,
     ),
     Metric(
         "slimfleet_last_progress_timestamp_seconds",
@@ -178,6 +191,12 @@ METRICS = (
         {"reason": REJECTIONS},
     ),
     Metric(
+        "slimfleet_update_staleness_steps",
+        "histogram",
+        "Steps of the server between a device's model and the use of its update",
+        buckets=STALENESS,
+    ),
+    Metric(
         "slimfleet_nonfinite_values_total",
         "counter",
         "NaN or infinity where a number should be",
@@ -188,6 +207,21 @@ METRICS = (
         "gauge",
         "Accuracy of the global model, 0..1",
         {"split": ("validation", "device")},
+        from_zero=False,
+    ),
+    Metric(
+        "slimfleet_device_class_accuracy_ratio",
+        "gauge",
+        "Accuracy of the model that devices received, on what those of one class hold out, 0..1",
+        {"device_class": OPEN},
+        from_zero=False,
+    ),
+    Metric(
+        "slimfleet_device_accuracy_ratio",
+        "gauge",
+        "Accuracy of the model that devices received, with one vote a device: the worst decile is the mean over the "
+        "tenth that is served worst, spread the standard deviation",
+        {"statistic": ("mean", "worst_decile", "spread")},
         from_zero=False,
     ),
     Metric(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
 
@@ -17,8 +18,9 @@ from slimfleet.coordinator.receiving.answer import Answer
 from slimfleet.coordinator.receiving.checks import is_plausible
 from slimfleet.coordinator.sending.dispatch import Dispatch
 
-TRANSPORT_ERRORS: Mapping[int, str] = {4: "timeout", 5: "dropout", 8: "worker"}
-"""Flower's codes for a reply that never came, a node that is gone, a worker that crashed; others count as `error`."""
+TRANSPORT_ERRORS: Mapping[int, str] = {3: "timeout", 4: "timeout", 5: "dropout", 8: "worker"}
+"""Flower's codes for a message that is no longer valid, a reply that never came, a node that is gone, a worker that
+crashed; others count as `error`."""
 
 REFUSALS = REASONS | {
     "energy_j",
@@ -30,12 +32,16 @@ REFUSALS = REASONS | {
 }
 """Reasons a device may give for not doing a round; any other word is counted as `refused`."""
 
+LONGEST_VALID_S = 365 * 86_400.0
+"""Validity of a message for which no shorter one is asked; Flower's own default is 12 hours."""
+
 LONGEST_REASON = 500
 """Characters of a text from outside that are kept."""
 
 RAISED = re.compile(r"<class '(?:.*\.)?(?P<name>\w+)'>:<'(?P<text>.*)'>", re.DOTALL)
 
 SILENT: Mapping[int, str] = {
+    3: "no answer came in time",
     4: "no answer came in time",
     5: "the SuperNode is gone: it sends no more signs of life",
     8: "the process that did the round has crashed",
@@ -43,9 +49,11 @@ SILENT: Mapping[int, str] = {
 """What Flower's errors mean, where they come without a text."""
 
 
-def registration_request(node: int) -> Message:
-    """Asks a node to introduce itself."""
-    return Message(RecordDict({}), dst_node_id=node, message_type=MessageType.QUERY)
+def registration_request(node: int, valid_s: float | None = None) -> Message:
+    """Asks a node to introduce itself. After `valid_s` of wall-clock time a link drops the message."""
+    return Message(
+        RecordDict({}), dst_node_id=node, message_type=MessageType.QUERY, ttl=_time_to_live(valid_s)
+    )
 
 
 def registration_in(reply: Message) -> Registration:
@@ -59,49 +67,59 @@ def registration_in(reply: Message) -> Registration:
     return parse(Registration, str(record.get("json", "")))
 
 
-def train_messages(dispatches: tuple[Dispatch, ...]) -> list[Message]:
-    """One message a dispatch. Devices of one payload share one record, so that a grid stores and sends it once."""
+def train_messages(dispatches: tuple[Dispatch, ...], valid_s: float | None = None) -> list[Message]:
+    """One message a dispatch. Devices of one payload share one record, so that a grid stores and sends it once.
+
+    After `valid_s` of wall-clock time a link drops the message.
+    """
+    ttl = _time_to_live(valid_s)
     models: dict[int, ArrayRecord] = {}
     messages = []
     for dispatch in dispatches:
         model = models.setdefault(id(dispatch.payload), _record(dispatch.payload))
         text = ConfigRecord({"json": text_of(dispatch.assignment)})
         content = RecordDict({"model": model, "assignment": text})
-        messages.append(Message(content, dst_node_id=dispatch.node, message_type=MessageType.TRAIN))
+        messages.append(Message(content, dst_node_id=dispatch.node, message_type=MessageType.TRAIN, ttl=ttl))
     return messages
 
 
-def deliver(coordinator: Coordinator, plan_id: int, reply: Message) -> Answer:
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply to one dispatch, of which what the device says is parsed once."""
+
+    message: Message
+    said: Report | Spent | None
+    """None where it says nothing that can be understood."""
+
+    @classmethod
+    def of(cls, message: Message) -> Reply:
+        """Raises nothing, whatever the device sent."""
+        return cls(message, None if message.has_error() else _told(message.content))
+
+    @property
+    def time_s(self) -> float | None:
+        """How long the device says that it worked; None where it does not, or no device can have."""
+        if self.said is None:
+            return None
+        cost = self.said.spent if isinstance(self.said, Report) else self.said.cost
+        return cost.time_s if is_plausible(cost, self.said.startup) else None
+
+
+def deliver(coordinator: Coordinator, plan_id: int, reply: Reply) -> Answer:
     """Pass the reply to one dispatch to the coordinator, as an answer or a failure."""
-    if reply.has_error():
-        reason = TRANSPORT_ERRORS.get(reply.error.code, "error")
-        return coordinator.fail(plan_id, reason, _said(reply.error))
-    content = reply.content
+    message = reply.message
+    if message.has_error():
+        reason = TRANSPORT_ERRORS.get(message.error.code, "error")
+        return coordinator.fail(plan_id, reason, _said(message.error))
+    content = message.content
     try:
         if "refusal" in content.config_records:
-            return _refused(coordinator, plan_id, content.config_records["refusal"])
+            return _refused(coordinator, plan_id, content.config_records["refusal"], reply.said)
         payload = content.array_records["update"]["payload"].data
-        report = str(content.config_records["report"]["json"])
+        text = str(content.config_records["report"]["json"])
     except KeyError as missing:
         return coordinator.fail(plan_id, "incomplete", f"the answer has no {missing}")
-    return coordinator.receive(plan_id, payload, report)
-
-
-def time_told(reply: Message) -> float | None:
-    """How long the device says that it worked, s; None where it says nothing that can be understood."""
-    if reply.has_error():
-        return None
-    records = reply.content.config_records
-    try:
-        if "refusal" in records:
-            refused = parse(Spent, str(records["refusal"].get("spent", "")))
-            cost, startup = refused.cost, refused.startup
-        else:
-            report = parse(Report, str(records.get("report", ConfigRecord()).get("json", "")))
-            cost, startup = report.spent, report.startup
-    except PayloadError:
-        return None
-    return cost.time_s if is_plausible(cost, startup) else None
+    return coordinator.receive(plan_id, payload, reply.said if isinstance(reply.said, Report) else text)
 
 
 def plain(text: str) -> str:
@@ -115,16 +133,32 @@ def plain(text: str) -> str:
     return foreign_text(" ".join(text.split()), LONGEST_REASON)
 
 
+def _time_to_live(valid_s: float | None) -> float:
+    return LONGEST_VALID_S if valid_s is None else min(valid_s, LONGEST_VALID_S)
+
+
 def _said(error: Error) -> str:
     return plain(error.reason or "") or SILENT.get(error.code, f"error {error.code}, without a word why")
 
 
-def _refused(coordinator: Coordinator, plan_id: int, refusal: ConfigRecord) -> Answer:
+def _told(content: RecordDict) -> Report | Spent | None:
+    records = content.config_records
+    try:
+        if "refusal" in records:
+            return parse(Spent, str(records["refusal"].get("spent", "")))
+        return parse(Report, str(records.get("report", ConfigRecord()).get("json", "")))
+    except PayloadError:
+        return None
+
+
+def _refused(
+    coordinator: Coordinator, plan_id: int, refusal: ConfigRecord, said: Report | Spent | None
+) -> Answer:
     reason, message = str(refusal["reason"]), plain(str(refusal["message"]))
-    spent = None
+    spent = said if isinstance(said, Spent) else None
     if "spent" in refusal:
         try:
-            spent = parse(Spent, str(refusal["spent"]))
+            spent = spent or parse(Spent, str(refusal["spent"]))
         except PayloadError as error:
             return coordinator.fail(plan_id, "refused", f"{message} ({plain(str(error))})")
         message += f" (by then {spent.cost.energy_j:.3g} J in {spent.cost.time_s:.3g} s)"

@@ -10,7 +10,7 @@ from flwr.app import Message
 
 from slimfleet.coordinator.receiving.lot import Lot
 from slimfleet.coordinator.sending.dispatch import Dispatch
-from slimfleet.coordinator.transport.flower.messages import time_told, train_messages
+from slimfleet.coordinator.transport.flower.messages import Reply, train_messages
 
 __all__ = ["NO_PLAN", "Came", "OneByOne", "Packing", "Parcel"]
 
@@ -39,7 +39,7 @@ class Came:
     plan_id: int
     took_s: float | None
     """How long the device says that it worked; None where it says nothing that can be understood."""
-    reply: Message | Lot
+    reply: Reply | Lot
 
 
 class Packing(Protocol):
@@ -54,17 +54,22 @@ class Packing(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
 class OneByOne:
     """A message for each device, as a deployment needs it."""
+
+    valid_s: float | None = None
+    """Wall-clock time in which a node must have fetched its work: a node that hung does not do it once it wakes."""
 
     def parcels(self, dispatches: Sequence[Dispatch]) -> list[Parcel]:
         """One for each."""
         each = tuple(dispatches)
-        return [Parcel(m, (d,)) for m, d in zip(train_messages(each), each, strict=True)]
+        return [Parcel(m, (d,)) for m, d in zip(train_messages(each, self.valid_s), each, strict=True)]
 
     def opened(self, parcel: Parcel, reply: Message) -> list[Came]:
         """One answer."""
         (dispatch,) = parcel.dispatches
         # The link answers, under a number of its own, for nodes that are gone.
         fits = reply.has_error() or reply.metadata.src_node_id == dispatch.node
-        return [Came(dispatch, dispatch.plan_id if fits else NO_PLAN, time_told(reply), reply)]
+        parsed = Reply.of(reply)
+        return [Came(dispatch, dispatch.plan_id if fits else NO_PLAN, parsed.time_s, parsed)]

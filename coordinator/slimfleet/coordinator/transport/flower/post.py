@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from itertools import count
 
-from flwr.app import Message
 from flwr.serverapp import Grid
 
 from slimfleet.coordinator.environment import Environment
 from slimfleet.coordinator.receiving.lot import Lot
 from slimfleet.coordinator.sending.dispatch import Dispatch
+from slimfleet.coordinator.transport.flower.messages import Reply
 from slimfleet.coordinator.transport.flower.packing import Packing, Parcel
+from slimfleet.coordinator.transport.flower.pushing import push
 
 POLL_S = 0.05
 """Pause between two looks for answers, where none had come."""
@@ -34,7 +35,7 @@ class Post:
         self._packing = packing
         self._waiting: dict[str, Parcel] = {}
         """Message id -> the work that the transport has brought no reply to."""
-        self._come: list[tuple[float, int, int, int, Message | Lot]] = []
+        self._come: list[tuple[float, int, int, int, Reply | Lot]] = []
         """A heap of replies: when each arrives, its node, a serial number, and the plan that it answers."""
         self._serial = count()
 
@@ -43,10 +44,10 @@ class Post:
         batch = tuple(dispatches)
         if batch:
             parcels = self._packing.parcels(batch)
-            ids = self._grid.push_messages([parcel.message for parcel in parcels])
+            ids = push(self._grid, [parcel.message for parcel in parcels])
             self._waiting |= dict(zip(ids, parcels, strict=True))
 
-    def next_before(self, until_s: float) -> tuple[int, Message | Lot] | None:
+    def next_before(self, until_s: float) -> tuple[int, Reply | Lot] | None:
         """The next reply and the plan that it answers; None where `until_s` comes first."""
         while True:
             some = self._look()
@@ -72,13 +73,13 @@ class Post:
         self._meanwhile()
         if not self._waiting:
             return False
-        replies = list(self._grid.pull_messages(list(self._waiting)))
-        for reply in replies:
-            parcel = self._waiting.pop(reply.metadata.reply_to_message_id, None)
+        messages = list(self._grid.pull_messages(list(self._waiting)))
+        for message in messages:
+            parcel = self._waiting.pop(message.metadata.reply_to_message_id, None)
             if parcel is None:
                 continue
-            for came in self._packing.opened(parcel, reply):
+            for came in self._packing.opened(parcel, message):
                 arrives_s = self._environment.arrival_s(came.dispatch, came.took_s)
                 place = arrives_s, came.dispatch.node, next(self._serial)
                 heapq.heappush(self._come, (*place, came.plan_id, came.reply))
-        return bool(replies)
+        return bool(messages)

@@ -1,20 +1,27 @@
-"""Registration in the background: nodes are asked once, and taken in when they answer, however late."""
+"""Registration in the background: nodes are asked to introduce themselves, and taken in when they answer.
+
+A node that is silent or wrong is asked again, each time after twice as long. A question is valid until the next is put,
+so that a node that wakes up answers one, however often it was asked.
+"""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
-from math import inf
+from dataclasses import dataclass
 
 from flwr.serverapp import Grid
 
 from slimfleet.compression import PayloadError
 from slimfleet.coordinator.registry import Registry
 from slimfleet.coordinator.transport.flower.messages import registration_in, registration_request
+from slimfleet.coordinator.transport.flower.pushing import push
 
 REASK_S = 300.0
-"""A node that has not registered is asked again after this time."""
+"""A node that has not registered is asked again after this time, and then after twice as long as before."""
+
+RAREST_S = 3_600.0
+"""A node that has not registered is asked at least this often."""
 
 PATIENCE_S = 60.0
 """A round waits no longer than this for answers, and only where it is short of devices; a board of the smallest kind
@@ -23,34 +30,51 @@ takes some twenty seconds to start Python and torch."""
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """When a node that has not registered was asked, by the environment's time, and how long that question is valid."""
+
+    first_s: float
+    last_s: float
+    valid_s: float
+
+    def again(self, now_s: float) -> _Asked:
+        return _Asked(self.first_s, now_s, min(2 * self.valid_s, RAREST_S))
+
+
 class Registrar:
     """Takes the nodes of a grid into a registry. No call waits for an answer."""
 
-    def __init__(self, registry: Registry, grid: Grid, now_s: Callable[[], float]) -> None:
-        self._registry, self._grid, self._now_s = registry, grid, now_s
-        self._asked: dict[int, float] = {}
-        """Node -> when it was last asked."""
-        self._asked_s: dict[int, float] = {}
-        """The same by the environment's time."""
-        self._first_asked: dict[int, float] = {}
+    def __init__(
+        self, registry: Registry, grid: Grid, now_s: Callable[[], float], *, expires: bool = True
+    ) -> None:
+        """`now_s` is the environment's time. With `expires`, which needs wall-clock time, the grid drops a question
+        that is no longer valid."""
+        self._registry, self._grid, self._now_s, self._expires = registry, grid, now_s, expires
+        self._asked: dict[int, _Asked] = {}
+        """By node: those that are connected and have not registered."""
         self._pending: dict[str, int] = {}
         """Message id -> the node whose answer is awaited."""
         self.problems: dict[int, str] = {}
         """Node -> why its last answer could not be used."""
 
     def ask(self, nodes: Sequence[int]) -> None:
-        """Ask those of `nodes` that are new, or have been silent or wrong for a while, to introduce themselves."""
-        now = time.monotonic()
-        due = [n for n in self._registry.missing(nodes) if now - self._asked.get(n, -inf) >= REASK_S]
+        """Ask those of `nodes`, all that are connected, that are new, or have been silent or wrong for a while, to
+        introduce themselves. One that was disconnected is new."""
+        now_s, missing = self._now_s(), self._registry.missing(nodes)
+        asked = {node: self._asked[node] for node in missing if node in self._asked}
+        due = [n for n in missing if n not in asked or now_s - asked[n].last_s >= asked[n].valid_s]
+        self._asked = asked
         if not due:
             return
         again = set(due)
         self._pending = {id_: node for id_, node in self._pending.items() if node not in again}
-        ids = self._grid.push_messages([registration_request(node) for node in due])
-        self._pending |= dict(zip(ids, due, strict=True))
-        self._asked |= dict.fromkeys(due, now)
-        self._asked_s |= dict.fromkeys(due, self._now_s())
-        self._first_asked = dict.fromkeys(due, now) | self._first_asked
+        for node in due:
+            self._asked[node] = asked[node].again(now_s) if node in asked else _Asked(now_s, now_s, REASK_S)
+        requests = [
+            registration_request(node, self._asked[node].valid_s if self._expires else None) for node in due
+        ]
+        self._pending |= dict(zip(push(self._grid, requests), due, strict=True))
 
     def listen(self) -> None:
         """Take in what has come."""
@@ -66,19 +90,21 @@ class Registrar:
             except PayloadError as error:
                 self.problems[node] = str(error)
                 log.warning("a device (node %d) could not register: %s", node, error)
-            else:
-                self.problems.pop(node, None)
-                self._registry.register(node, said.profile, said.examples, said.startup)
-                self._registry[node].hear(said.condition, self._now_s())
-                round_trip_s = self._now_s() - self._asked_s[node]
-                self._registry[node].overhead_s = max(round_trip_s - said.startup.time_s, 0.0)
-                log.info("%s has registered, with %d examples", self._registry.label(node), said.examples)
+                continue
+            self.problems.pop(node, None)
+            self._registry.register(node, said.profile, said.examples, said.startup)
+            now_s, record = self._now_s(), self._registry[node]
+            record.hear(said.condition, now_s)
+            asked = self._asked.pop(node, None)
+            if asked is not None:
+                record.overhead_s = max(now_s - asked.last_s - said.startup.time_s, 0.0)
+            log.info("%s has registered, with %d examples", self._registry.label(node), said.examples)
 
     def awaits(self, nodes: Sequence[int], patience_s: float = PATIENCE_S) -> bool:
         """Whether a first answer of one of `nodes` may still come, first asked for less than `patience_s` ago.
 
         One that was silent for so long is asked again now and then, and holds up nobody.
         """
-        late = time.monotonic() - patience_s
-        waiting = set(self._pending.values()) & set(nodes)
-        return any(self._first_asked[node] > late for node in waiting)
+        late = self._now_s() - patience_s
+        waiting = set(self._pending.values()) & set(nodes) & self._asked.keys()
+        return any(self._asked[node].first_s > late for node in waiting)

@@ -58,8 +58,10 @@ def run(
         for observer in observers:
             observer(event)
 
-    registrar = Registrar(state.registry, grid, environment.now_s)
-    post = Post(grid, environment, registrar.listen, packing or OneByOne())
+    # Validity is counted in wall-clock time, and a run of everyone may be one in virtual time.
+    registrar = Registrar(state.registry, grid, environment.now_s, expires=not everyone)
+    packing = packing or OneByOne(None if everyone else settings.round_timeout_s)
+    post = Post(grid, environment, registrar.listen, packing)
     post.send(state.in_flight.values())  # of a run that was killed: devices do the same again
     while state.next_round <= settings.rounds:
         for waiting in _gathering(coordinator, grid, registrar, everyone):

@@ -15,9 +15,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from slimfleet.compression.messages import text_of
 from slimfleet.coordinator import Coordinator, Dispatch
-from slimfleet.coordinator.learning.aggregate import PartialSum
+from slimfleet.coordinator.learning.covered_sum import PartialSum
 from slimfleet.coordinator.receiving.lot import Lot, verdicts_in
-from slimfleet.coordinator.transport.flower.messages import time_told, train_messages
+from slimfleet.coordinator.transport.flower.messages import Reply, train_messages
 from slimfleet.coordinator.transport.flower.packing import Came, Parcel
 from slimfleet.simulations.fleet import BEGIN, Moment
 from slimfleet.simulations.grids.cohort.orders import ANSWERED, GROUPS, Answered, Order
@@ -69,7 +69,7 @@ class CohortPacking:
         """The answers of devices, and the lot of those whose updates have been added up."""
         awaited = {each.plan_id: each for each in parcel.dispatches}
         if reply.has_error():
-            return [Came(each, each.plan_id, None, reply) for each in parcel.dispatches]
+            return [Came(each, each.plan_id, None, Reply.of(reply)) for each in parcel.dispatches]
         records = reply.content
         payloads = iter(records.array_records["updates"].values())
         answered: tuple[Answered, ...] = ANSWERED.validate_json(
@@ -77,9 +77,9 @@ class CohortPacking:
         )
         came = []
         for each in answered:
-            single = _message(parcel.message, each, payloads)
+            single = Reply.of(_message(parcel.message, each, payloads))
             if each.plan_id in awaited:
-                came.append(Came(awaited[each.plan_id], each.plan_id, time_told(single), single))
+                came.append(Came(awaited[each.plan_id], each.plan_id, single.time_s, single))
         if "lot" in records.config_records:
             lot = _lot(records)
             # A lot comes when the last of its devices is done.

@@ -10,8 +10,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from slimfleet.client.app import LONGEST_MESSAGE
 from slimfleet.client.cohort.rounds import CohortRounds, Job
 from slimfleet.client.device import Participant
-from slimfleet.compression import BudgetExceeded, Cost, Payload, PayloadError, PolicyRefusal
-from slimfleet.compression.messages import text_of
+from slimfleet.compression import BudgetExceeded, Cost, Payload, PayloadError, PolicyRefusal, Report
+from slimfleet.compression.messages import as_received, text_of
 from slimfleet.compression.pruning import IndexMap, unpack_channels
 from slimfleet.compression.pruning.blueprint import Blueprint
 from slimfleet.compression.wire import unseal
@@ -65,8 +65,13 @@ class Worker:
                 answered.append(_failed(order, outcome))
                 continue
             sent, report = outcome
+            try:
+                said = _said(report)
+            except ValueError as error:
+                answered.append(_failed(order, error))
+                continue
             if adder is not None and adder.takes(report):
-                adder.add(_dispatch(order, payload, index_map), sent, report)
+                adder.add(_dispatch(order, payload, index_map), sent, said)
             else:
                 answered.append(Answered(plan_id=order.assignment.plan_id, report=text_of(report)))
                 payloads.append(sent)
@@ -78,6 +83,17 @@ class Worker:
     def _index_map(self, payload: Payload) -> IndexMap:
         channels = unpack_channels(self.blueprint.groups, unseal(payload).header.side)
         return self.blueprint.index_map(channels)
+
+
+def _said(report: Report) -> str | Report:
+    """The report as the coordinator would read it; one that is not acceptable as the text that will be refused.
+
+    Raises ValueError where it cannot be written.
+    """
+    try:
+        return as_received(report)
+    except PayloadError:
+        return text_of(report)
 
 
 def _dispatch(order: Order, payload: Payload, index_map: IndexMap) -> Dispatch:

@@ -1,0 +1,190 @@
+"""Nodes that never register, and nodes that never end a round, among twenty: what they cost the others."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import inf
+
+import pytest
+from flwr.app import Message, MessageType
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
+from hand_grid import Clock, Fleet, TimedGrid
+
+from slimfleet.coordinator import Closed, WallEnvironment
+from slimfleet.coordinator.registry import Registry
+from slimfleet.coordinator.transport.flower import run
+from slimfleet.coordinator.transport.flower.messages import LONGEST_VALID_S, registration_request
+from slimfleet.coordinator.transport.flower.pushing import PUSHES, push
+from slimfleet.coordinator.transport.flower.registering import RAREST_S, REASK_S, Registrar
+from slimfleet.simulations.grids.flower import identify_process
+from slimfleet.simulations.ledger import SimulatedLedger
+
+MUTE, HANGING = 118, 119
+PACED = {"surplus": 3, "deadline": "predicted"}
+NARROW = {"widths": [0.25], "local_steps": [1]}
+TYPES = (MessageType.QUERY, MessageType.TRAIN)
+
+
+@pytest.fixture
+def fleet(federate, phone, monkeypatch):
+    """Twenty devices of uneven speed in a wall-clock time that passes where the coordinator sleeps: a run of some
+    rounds gives its grid, its coordinator's state, and when each round ended."""
+
+    numbers = itertools.count()
+
+    def make(
+        *bad, rounds=1, count=20, per_round=10, timeout_s=20.0, everyone=False, pacing=None, observe=None
+    ):
+        selection = {"per_round": per_round, "policy": "uniform"}
+        federation = federate(
+            rounds=rounds, evaluate_every=rounds, round_timeout_s=timeout_s, selection=selection, planner=NARROW,
+            pacing=pacing or {}, state=f"devices-{next(numbers)}",
+        )  # fmt: skip
+        clock, ends = Clock(1_000.0), []
+        for name in ("post", "run"):
+            monkeypatch.setattr(sys.modules[f"slimfleet.coordinator.transport.flower.{name}"], "time", clock)
+        federation.state.registry = type(federation.state.registry)()
+        federation.coordinator.environment = WallEnvironment(lambda: clock.now_s)
+        some = federation.devices[11]
+        devices = {}
+        for number in range(20 - count, 20):
+            profile = replace(phone, name=f"phone {number}", train_flops_per_s=1e6 * 1.05**number)
+            devices[100 + number] = replace(
+                some, number=number, share=number % 4, profile=profile,
+                open_ledger=lambda a, profile=profile: SimulatedLedger(profile, a.budget.power_w, 0.5),
+            )  # fmt: skip
+        silent = {node: inf for node in bad if node == MUTE}
+        grid = TimedGrid(Fleet(devices), clock=clock, mute=set(bad), silent=silent)
+
+        def observed(event):
+            if isinstance(event, Closed):
+                ends.append(clock.now_s)
+            if observe is not None:
+                observe(grid, event)
+
+        run(federation.coordinator, grid, None, [observed], everyone=everyone)
+        return grid, federation.state, [1_000.0, *ends]
+
+    return make
+
+
+def test_one_mute_and_one_hanging_node_of_twenty_cost_a_tenth_of_the_time_at_most(fleet):
+    """The same claim on a real SuperLink: `make bench-silent`. Where rounds wait for all, the two cost far more."""
+
+    def took_s(*bad: int, pacing: Mapping[str, object], rounds: int) -> float:
+        *_, ends = fleet(*bad, pacing=pacing, rounds=rounds)
+        return ends[-1] - ends[0]
+
+    paced, waiting = {"pacing": PACED, "rounds": 6}, {"pacing": {}, "rounds": 2}
+    assert took_s(MUTE, HANGING, **paced) <= 1.1 * took_s(**paced)
+    assert took_s(MUTE, HANGING, **waiting) > 1.1 * took_s(**waiting)
+
+
+def test_a_hanging_node_costs_no_round_more_than_its_deadline_and_is_asked_less(fleet):
+    grid, state, _ = fleet(
+        HANGING, rounds=40, count=5, per_round=3, timeout_s=3.0, pacing={"deadline": "predicted"}
+    )
+    asked = grid.rounds_sent()
+    assert 0 < asked[HANGING] < 0.7 * min(asked[node] for node in asked if node != HANGING)
+    assert state.totals.failed["timeout"] > 1
+    assert {node for node in asked if state.registry[node].failures} == {HANGING}
+    assert "silent" in state.registry[HANGING].last_reason
+    assert max(row.virtual_time_s for row in state.rows) < 3.0
+
+
+@dataclass
+class Link:
+    """A SuperLink that keeps what is pushed, and has no answers; it fails to confirm the first pushes."""
+
+    unconfirmed: int = 0
+    pushed: list[list[Message]] = field(default_factory=list)
+
+    def push_messages(self, messages):
+        self.pushed.append(list(messages))
+        if len(self.pushed) <= self.unconfirmed:
+            raise ObjectPushError("object", 1, "session")
+        return [f"{len(self.pushed)}/{number}" for number, _ in enumerate(self.pushed[-1])]
+
+    def pull_messages(self, message_ids):
+        return []
+
+    def questions(self) -> list[float]:
+        """For how long each question is valid."""
+        return [each.metadata.ttl for batch in self.pushed for each in batch]
+
+
+@pytest.fixture(autouse=True)
+def _process():
+    identify_process()
+
+
+def asked_over(days: float, connected=lambda hour: [7]) -> tuple[Link, list[float]]:
+    """A node that never answers, looked at every minute; the questions, and when they were put."""
+    link, clock, moments = Link(), Clock(), []
+    registrar = Registrar(Registry(), link, clock.monotonic)
+    while clock.now_s < days * 86_400:
+        before = len(link.pushed)
+        registrar.ask(connected(clock.now_s / 3_600))
+        registrar.listen()
+        moments += [clock.now_s] * (len(link.pushed) - before)
+        clock.sleep(60.0)
+    return link, moments
+
+
+def test_a_mute_node_is_asked_ever_more_rarely_and_finds_one_question_when_it_wakes():
+    link, moments = asked_over(days=1)
+    assert moments[:4] == [0.0, REASK_S, 3 * REASK_S, 7 * REASK_S]
+    waits = [later - earlier for earlier, later in itertools.pairwise(moments)]
+    assert waits == sorted(waits)
+    assert waits[-1] == RAREST_S
+    # Each question ends where the next is put.
+    assert link.questions()[:-1] == waits
+
+
+def test_a_node_that_comes_back_is_asked_at_once():
+    _, moments = asked_over(days=0.5, connected=lambda hour: [] if 5.0 <= hour < 5.25 else [7])
+    assert 5.25 * 3_600 in moments
+
+
+def test_a_node_that_is_started_again_within_a_round_loses_that_round_alone(fleet):
+    """As the same node, with a key of its own: nobody tells the coordinator that the work is lost."""
+
+    def wakes(grid, event):
+        if isinstance(event, Closed) and event.row.round == 2:
+            grid.mute.clear()
+
+    grid, state, _ = fleet(
+        HANGING,
+        rounds=8,
+        count=4,
+        per_round=4,
+        timeout_s=2.0,
+        pacing={"deadline": "predicted"},
+        observe=wakes,
+    )
+    assert state.totals.failed["timeout"] == 1
+    assert state.registry[HANGING].participations > 1
+    assert sum(grid.rounds_sent().values()) == sum(row.selected for row in state.rows)
+
+
+def test_work_expires_when_it_is_given_up_and_nothing_does_where_time_is_virtual(fleet):
+    for everyone, valid_s in ((False, {9.0}), (True, {LONGEST_VALID_S})):
+        grid, *_ = fleet(rounds=1, count=4, timeout_s=9.0, everyone=everyone)
+        kinds = {
+            kind: {m.metadata.ttl for m in grid.sent if m.metadata.message_type == kind} for kind in TYPES
+        }
+        assert kinds[MessageType.TRAIN] == valid_s
+        assert kinds[MessageType.QUERY] == ({LONGEST_VALID_S} if everyone else {REASK_S})
+
+
+def test_what_a_busy_link_does_not_confirm_is_pushed_again_as_it_was(caplog):
+    messages = [registration_request(node) for node in (7, 8)]
+    link = Link(unconfirmed=2)
+    assert push(link, messages) == ["3/0", "3/1"]
+    assert link.pushed == [messages] * 3
+    assert caplog.text.count("pushed again") == 2
+    with pytest.raises(ObjectPushError):
+        push(Link(unconfirmed=PUSHES), messages)
