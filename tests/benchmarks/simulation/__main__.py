@@ -90,6 +90,7 @@ def measured(model: str, rounds: int, repeats: int, peers: Path | None, folder: 
             for old in folder.glob(f"{engine}/{model}"):
                 subprocess.run(["rm", "-r", str(old)], check=True)
             log = folder / f"{engine}-{model}.log"
+            began = os.times()
             with log.open("w") as output:
                 environment = os.environ | {"OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0"}
                 done = subprocess.run(
@@ -98,6 +99,9 @@ def measured(model: str, rounds: int, repeats: int, peers: Path | None, folder: 
             if done.returncode:
                 print(f"##### {engine} FAILED: {log.read_text()[-600:]} #####", file=sys.stderr)
                 continue
+            ended = os.times()
+            busy_s = sum(ended[2:4]) - sum(began[2:4])
+            print(f"  {busy_s:.1f} s of processor time", flush=True)
             ends_s = json.loads((folder / f"{engine}-{model}.json").read_text())
             found.setdefault(engine, Measured()).rounds_s += np.diff(ends_s).tolist()
     for engine, each in found.items():
@@ -160,14 +164,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--models", nargs="+", default=["cnn", "mlp"])
     given = parser.parse_args()
+    found: dict[str, Mapping[str, Measured]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = {
-            model: measured(model, given.rounds, given.repeats, given.peers, folder) for model in given.models
-        }
-        raw = folder / "raw.json"
-        raw_s = json.loads(raw.read_text()) if raw.exists() else None
-        write_atomically(given.out / "simulation.md", page(found, raw_s, sys.argv[1:]).encode())
+        for model in given.models:
+            found[model] = measured(model, given.rounds, given.repeats, given.peers, folder)
+            raw = folder / "raw.json"
+            raw_s = json.loads(raw.read_text()) if raw.exists() else None
+            write_atomically(given.out / "simulation.md", page(found, raw_s, sys.argv[1:]).encode())
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def _taken(examples: Examples, batches: Batches) -> list[Examples]:
     """The batches of one device."""
     ordered = examples.take(torch.cat(list(batches)))
     sizes = [len(places) for places in batches]
-    inputs, targets = ordered.arguments[0].split(sizes), ordered.targets.split(sizes)
+    inputs, targets = torch.split(ordered.arguments[0], sizes), torch.split(ordered.targets, sizes)
     return [Examples(*each) for each in zip(inputs, targets, strict=True)]
 
 
