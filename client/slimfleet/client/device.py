@@ -86,7 +86,7 @@ class Device:
             return self._round(assignment, payload)
 
     def _examples(self) -> Examples:
-        return self.workbench.task.load(self._partition)
+        return self.workbench.loaded.of(self._partition)
 
     def data(self, training: Training) -> LocalData:
         """Its examples, and those of them that a round of this training holds out."""
