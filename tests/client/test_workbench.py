@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from slimfleet.client.loaded import Loaded
 from slimfleet.client.state import Held
 from slimfleet.compression import PayloadError
 from slimfleet.compression.codec import Snapshot, encode_change
@@ -36,3 +37,20 @@ def test_a_change_is_opened_where_at_least_its_channels_are_held(workbench, publ
 
 def test_a_model_in_float32_is_not_held(workbench, send):
     assert workbench.open(send()[1]).snapshot is None
+
+
+def test_examples_are_loaded_once_and_the_oldest_are_let_go(task):
+    asked = []
+
+    class Asked:
+        def load(self, partition):
+            asked.append(partition)
+            return task.load(partition)
+
+    size = sum(each.nbytes for each in (task.load(0).inputs, task.load(0).targets))
+    loaded = Loaded(Asked(), most_bytes=2 * size)
+    for partition in (0, 1, 0, 2, 0, 1):
+        assert loaded.of(partition).inputs.equal(task.load(partition).inputs)
+    assert asked == [0, 1, 2, 1]
+    alone = Loaded(Asked(), most_bytes=0)
+    assert alone.of(3) is alone.of(3)

@@ -39,6 +39,16 @@ def test_the_same_seed_gives_the_same_model_bytes_on_both_backends(tmp_path: Pat
     assert other.seed == 1
 
 
+def test_a_cohort_gives_the_same_model_bytes_on_both_backends(tmp_path: Path) -> None:
+    scenario = digits(rounds="2", run__engine="cohort", planner__widths="[1.0, 0.5]")
+    local, spread = (
+        simulate(scenario, tmp_path / backend, backend=backend)[0] for backend in ("local", "ray")
+    )
+    models = [(tmp_path / backend / "model.safetensors").read_bytes() for backend in ("local", "ray")]
+    assert models[0] == models[1]
+    assert local.rows[-1].completed == spread.rows[-1].completed > 0
+
+
 def test_workers_find_the_task_of_an_example_and_learn_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 
 from slimfleet.client.ledger import Balance, Ledger
-from slimfleet.client.round import run_round
+from slimfleet.client.round import Round, run_round
 from slimfleet.client.state import DeviceState, Held, Residual, held_with, is_behind, residual_at
 from slimfleet.client.store import DeviceStore
 from slimfleet.client.watch import UNWATCHED, Watch, WatchedLedger
@@ -26,6 +26,7 @@ from slimfleet.compression import (
     PayloadError,
     PolicyRefusal,
     Report,
+    Tensors,
     Training,
 )
 from slimfleet.compression.held_out import LocalData, divided
@@ -85,17 +86,18 @@ class Device:
             return self._round(assignment, payload)
 
     def _examples(self) -> Examples:
-        return self.workbench.task.load(self._partition)
+        return self.workbench.loaded.of(self._partition)
 
-    def _data(self, training: Training) -> LocalData:
+    def data(self, training: Training) -> LocalData:
+        """Its examples, and those of them that a round of this training holds out."""
         return divided(self._examples(), training.held_out, training.seed, self._partition)
 
     @property
     def _partition(self) -> int:
         return self.number if self.share is None else self.share
 
-    def _round(self, assignment: Assignment, payload: Payload) -> tuple[Payload, Report]:
-        training = assignment.training
+    def take_up(self, assignment: Assignment, payload: Payload) -> TakenUp:
+        """Open the account of a round and look up what is kept from earlier ones. Nothing has been trained yet."""
         state = self.store.load(self.number)
         if is_behind(assignment, state.residual):
             log.error(
@@ -105,34 +107,86 @@ class Device:
                 assignment.acknowledged_round,
             )
         unsent = residual_at(assignment, state.residual, self.workbench.blueprint.schema.moving)
-        number, watch = assignment.round_number, self.watch
-        with torch.random.fork_rng(devices=[]), closing(self.open_ledger(assignment)) as account:
-            ledger = WatchedLedger(account, watch, number)
-            torch.manual_seed((training.seed * 1_000_003 + assignment.plan_id) % 2**63)
-            try:
-                self._begin(number, account, len(payload))
-                received = self.workbench.open(payload, state.held)
-                encoded, report, leftover = run_round(
-                    self.workbench, self.profile, self._data(training), assignment, received, unsent, ledger
-                )
-            except (BudgetExceeded, PayloadError, PolicyRefusal) as refusal:
-                condition = watch.condition(number, ledger.balance())
-                refusal.spent = _spent(ledger, len(payload), condition)
-                raise
-            report = replace(report, condition=watch.condition(number, ledger.balance()))
-        held = _held_after(received, state, number)
-        residual = Residual(number, unsent, leftover) if training.feedback else state.residual
-        if held is not state.held or residual is not state.residual:
-            self.store.save(self.number, DeviceState(residual, held))
-        return encoded, report
+        account = self.open_ledger(assignment)
+        ledger = WatchedLedger(account, self.watch, assignment.round_number)
+        return TakenUp(self, assignment, payload, state, unsent, account, ledger)
 
-    def _begin(self, round_number: int, ledger: Ledger, received_bytes: int) -> None:
+    def _round(self, assignment: Assignment, payload: Payload) -> tuple[Payload, Report]:
+        with torch.random.fork_rng(devices=[]):
+            taken = self.take_up(assignment, payload)
+            with taken.charged():
+                torch.manual_seed((assignment.training.seed * 1_000_003 + assignment.plan_id) % 2**63)
+                taken.begin()
+                received = self.workbench.open(payload, taken.state.held)
+                encoded, report, leftover = run_round(
+                    self.workbench,
+                    self.profile,
+                    self.data(assignment.training),
+                    assignment,
+                    received,
+                    taken.unsent,
+                    taken.ledger,
+                )
+        return encoded, taken.done(received, report, leftover)
+
+
+@dataclass(frozen=True, slots=True)
+class TakenUp:
+    """A round that a device has taken up: its account, and what it keeps for its end."""
+
+    device: Device
+    assignment: Assignment
+    payload: Payload
+    state: DeviceState
+    """As it was stored."""
+    unsent: Tensors
+    """The residual that holds as the round begins."""
+    account: Ledger
+    ledger: WatchedLedger
+    """The account under the watch of the device's policy."""
+
+    @contextmanager
+    def charged(self) -> Iterator[None]:
+        """Tell a refusal raised inside what has been spent by then; whatever else is raised closes the account too."""
+        try:
+            yield
+        except (BudgetExceeded, PayloadError, PolicyRefusal) as refusal:
+            refusal.spent = _spent(self.ledger, len(self.payload), self._condition())
+            raise
+        except BaseException:
+            self.account.close()
+            raise
+
+    def begin(self) -> None:
         """Raise PolicyRefusal where the device's policy forbids the round. Its model has been received all the same."""
         try:
-            self.watch.check(round_number, ledger.balance())
+            self.device.watch.check(self.assignment.round_number, self.account.balance())
         except PolicyRefusal:
-            ledger.download(received_bytes)
+            self.account.download(len(self.payload))
             raise
+
+    def round(self, received: SubModel) -> Round:
+        """The round, now that its model is there."""
+        device, training = self.device, self.assignment.training
+        data = device.data(training)
+        return Round(
+            device.workbench, device.profile, data, self.assignment, received, self.unsent, self.ledger
+        )
+
+    def done(self, received: SubModel, report: Report, leftover: Tensors) -> Report:
+        """Keep the received model and the new residual for later rounds; the report with the device's condition."""
+        number, state = self.assignment.round_number, self.state
+        report = replace(report, condition=self._condition())
+        self.account.close()
+        held = _held_after(received, state, number)
+        feedback = self.assignment.training.feedback
+        residual = Residual(number, self.unsent, leftover) if feedback else state.residual
+        if held is not state.held or residual is not state.residual:
+            self.device.store.save(self.device.number, DeviceState(residual, held))
+        return report
+
+    def _condition(self) -> Condition:
+        return self.device.watch.condition(self.assignment.round_number, self.ledger.balance())
 
 
 def _spent(ledger: Ledger, received_bytes: int, condition: Condition) -> Spent:

@@ -6,10 +6,14 @@ budget; the change goes through the codec, and what the codec drops becomes the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from slimfleet.client.guard import BudgetGuard
 from slimfleet.client.ledger import Ledger
@@ -20,7 +24,6 @@ from slimfleet.compression import (
     BudgetExceeded,
     Cost,
     DeviceProfile,
-    Examples,
     Payload,
     PayloadError,
     Report,
@@ -31,7 +34,7 @@ from slimfleet.compression.cost import Work, peak_memory_bytes
 from slimfleet.compression.difference import changed
 from slimfleet.compression.held_out import LocalData, evaluated
 from slimfleet.compression.tensors import tensors_of
-from slimfleet.compression.training import prepared, shuffled
+from slimfleet.compression.training import prepared, shuffled_places
 from slimfleet.compression.types import Evaluated
 from slimfleet.compression.wire import Envelope
 
@@ -54,34 +57,95 @@ def run_round(
     Raises PayloadError when training diverges or gives a tensor another shape, BudgetExceeded when not even one step
     fits the budget or the coarsest update is too large.
     """
-    ledger.download(sub.received_bytes)  # after building the model, which is not part of any step
-    memory_bytes = _memory_within(workbench, sub.work, assignment)
-    found = _evaluate(workbench, sub, profile, data, assignment, ledger)
-    trained = _train(workbench, sub, profile, data.train, assignment, ledger)
-    encoded, leftover = _encode(sub, assignment, residual)
-    ledger.upload(len(encoded))
-    memory_bytes = ledger.peak_memory_bytes(predicted=memory_bytes)
-    balance, source = ledger.close()
-    spent = Cost(
-        energy_j=balance.energy_j,
-        radio_j=balance.radio_j,
-        time_s=balance.time_s,
-        memory_bytes=memory_bytes,
-        uplink_bytes=len(encoded),
-        downlink_bytes=sub.received_bytes,
-    )
-    report = Report(
-        spent=spent,
-        source=source,
-        loss=trained.loss,
-        examples=len(data.train),
-        steps=trained.steps,
-        stopped_by=trained.stopped_by,
-        startup=balance.startup,
-        phases=balance.phases,
-        evaluated=found,
-    )
-    return encoded, report, leftover
+    round_ = Round(workbench, profile, data, assignment, sub, residual, ledger)
+    begun = round_.begun()
+    trained = _train(round_)
+    return round_.ended(begun, trained, tensors_of(sub.model))
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What stands before training: the memory that it is predicted to need, and what the received model was worth."""
+
+    memory_bytes: int
+    evaluated: Evaluated | None
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What goes before training and what comes after it: the same however a device is trained, alone or with others.
+
+    The fields are those of `run_round`.
+    """
+
+    workbench: Workbench
+    profile: DeviceProfile
+    data: LocalData
+    assignment: Assignment
+    sub: SubModel
+    residual: Tensors
+    ledger: Ledger
+
+    def begun(self) -> Begun:
+        """Enter the download, make sure that training fits the memory, and evaluate what was received."""
+        self.ledger.download(
+            self.sub.received_bytes
+        )  # after building the model, which is not part of any step
+        memory_bytes = _memory_within(self.workbench, self.sub.work, self.assignment)
+        found = _evaluate(self.workbench, self.sub, self.profile, self.data, self.assignment, self.ledger)
+        return Begun(memory_bytes, found)
+
+    def guard(self) -> BudgetGuard:
+        """The guard of this round, as training begins."""
+        batch = min(self.assignment.plan.batch_size, len(self.data.train))
+        return BudgetGuard(
+            self.assignment.budget,
+            self.profile,
+            self.sub.work.flops_per_example * batch,
+            self.assignment.uplink_limit(self.sub.index_map.schema.moving),
+            self.ledger.balance(),
+        )
+
+    def stepped(self, guard: BudgetGuard, batch_examples: int) -> None:
+        """Enter one local step."""
+        self.ledger.train(self.sub.work.flops_per_example * batch_examples)
+        guard.stepped(self.ledger.balance())
+
+    def places(self) -> Iterator[Tensor]:
+        """Which examples each batch has, without end. Puts the model into the mode that it is trained in."""
+        assignment, examples = self.assignment, self.data.train
+        rng = np.random.default_rng((assignment.training.seed, assignment.plan_id, 0))
+        batch_size = assignment.plan.batch_size
+        single = prepared(self.sub.model, self.workbench.task, examples, batch_size)
+        return shuffled_places(len(examples), batch_size, rng, single=single)
+
+    def ended(self, begun: Begun, trained: Trained, now: Tensors) -> tuple[Payload, Report, Tensors]:
+        """Encode what training has made of the model, `now`, and close the account. Returns what `run_round` does."""
+        _check_trained(trained)
+        ledger, received_bytes = self.ledger, self.sub.received_bytes
+        encoded, leftover = _encode(self.sub, self.assignment, self.residual, now)
+        ledger.upload(len(encoded))
+        memory_bytes = ledger.peak_memory_bytes(predicted=begun.memory_bytes)
+        balance, source = ledger.close()
+        report = Report(
+            spent=Cost(
+                energy_j=balance.energy_j,
+                radio_j=balance.radio_j,
+                time_s=balance.time_s,
+                memory_bytes=memory_bytes,
+                uplink_bytes=len(encoded),
+                downlink_bytes=received_bytes,
+            ),
+            source=source,
+            loss=trained.loss,
+            examples=len(self.data.train),
+            steps=trained.steps,
+            stopped_by=trained.stopped_by,
+            startup=balance.startup,
+            phases=balance.phases,
+            evaluated=begun.evaluated,
+        )
+        return encoded, report, leftover
 
 
 def _memory_within(workbench: Workbench, work: Work, assignment: Assignment) -> int:
@@ -128,33 +192,17 @@ def _evaluate(
     return found
 
 
-def _train(
-    workbench: Workbench,
-    sub: SubModel,
-    profile: DeviceProfile,
-    examples: Examples,
-    assignment: Assignment,
-    ledger: Ledger,
-) -> Trained:
+def _train(round_: Round) -> Trained:
     """Local training, held to energy and time before every step."""
-    plan = assignment.plan
-    batch = min(plan.batch_size, len(examples))
-    guard = BudgetGuard(
-        assignment.budget,
-        profile,
-        sub.work.flops_per_example * batch,
-        assignment.uplink_limit(sub.index_map.schema.moving),
-        ledger.balance(),
-    )
+    sub, assignment, task = round_.sub, round_.assignment, round_.workbench.task
+    guard, examples = round_.guard(), round_.data.train
+    batches = map(examples.take, round_.places())
+    stepped = partial(round_.stepped, guard)
+    return local_sgd(sub.model, task, batches, assignment.plan, assignment.training, guard.binding, stepped)
 
-    def stepped(batch_examples: int) -> None:
-        ledger.train(sub.work.flops_per_example * batch_examples)
-        guard.stepped(ledger.balance())
 
-    rng = np.random.default_rng((assignment.training.seed, assignment.plan_id, 0))
-    single = prepared(sub.model, workbench.task, examples, plan.batch_size)
-    batches = shuffled(examples, plan.batch_size, rng, single=single)
-    trained = local_sgd(sub.model, workbench.task, batches, plan, assignment.training, guard.binding, stepped)
+def _check_trained(trained: Trained) -> None:
+    """Raise BudgetExceeded where no step was done, PayloadError where training has diverged."""
     if trained.steps == 0:
         constraint = trained.stopped_by or "local_steps"
         raise BudgetExceeded(constraint, f"not one local step fits the budget: {constraint} binds")
@@ -162,19 +210,20 @@ def _train(
         raise PayloadError(
             "nonfinite", f"training diverged, its loss is {trained.loss}: lower the learning rate"
         )
-    return trained
 
 
-def _encode(sub: SubModel, assignment: Assignment, residual: Tensors) -> tuple[Payload, Tensors]:
+def _encode(
+    sub: SubModel, assignment: Assignment, residual: Tensors, now: Tensors
+) -> tuple[Payload, Tensors]:
     """Encode what training changed plus what was left unsent; return the payload and what is left unsent now."""
     index_map = sub.index_map.moving
     plan, training, schema = assignment.plan, assignment.training, index_map.schema
     weights = [spec.name for spec in schema.weights]
-    now = sub.index_map.schema.check(tensors_of(sub.model))
+    now = sub.index_map.schema.check(now)
     update = {
         spec.name: changed(now[spec.name], sub.tensors[spec.name], spec.kind) for spec in schema.tensors
     }
-    unsent = index_map.shrink(residual)
+    unsent = index_map.shrink(residual) if training.feedback else {}
     if training.feedback:
         update = add_residual(
             update, {name: unsent[name] for name in weights}, max_norm=training.feedback_max_norm
@@ -185,8 +234,18 @@ def _encode(sub: SubModel, assignment: Assignment, residual: Tensors) -> tuple[P
         Aim(nmse=plan.nmse, limit_bytes=assignment.uplink_limit(schema), rounding=training.rounding),
         envelope=Envelope(base_version=assignment.round_number, plan_id=assignment.plan_id),
         coding=Coding(assignment.codec_preset),
-        rng=np.random.default_rng((training.seed, assignment.plan_id, 1)),
+        rng=_rounding_rng(assignment),
     )
+    if not training.feedback:
+        return encoded.payload, residual
     leftover = {name: value.copy() for name, value in residual.items()}
     index_map.assign(leftover, unsent | residual_after(update, encoded.decoded, schema))
     return encoded.payload, leftover
+
+
+def _rounding_rng(assignment: Assignment) -> np.random.Generator | None:
+    """What stochastic rounding draws from."""
+    training = assignment.training
+    if training.rounding != "stochastic":
+        return None
+    return np.random.default_rng((training.seed, assignment.plan_id, 1))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from slimfleet.client.loaded import Loaded
 from slimfleet.client.state import Held
 from slimfleet.compression import Payload, PayloadError, Task, Tensors
 from slimfleet.compression.codec import Received, Snapshot, decode_change, decode_model
@@ -46,7 +47,12 @@ class Workbench:
     runtime: Runtime
     examined: Examined | None = None
     """Where the work of a shape is looked up before it is measured."""
+    loaded: Loaded = field(init=False, repr=False)
+    """Examples that are kept from one round to the next."""
     _built: dict[bytes, tuple[nn.Module, Work]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "loaded", Loaded(self.task))
 
     def open(self, payload: Payload, held: Sequence[Held] = ()) -> SubModel:
         """Decode a downlink payload, a whole model or a change of one of those `held`, and build its model.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import isfinite
 from typing import Annotated, Any, TypeVar
 
@@ -133,7 +133,18 @@ _ADAPTERS: Mapping[type[Message], TypeAdapter[Any]] = {
 
 def text_of(message: Message) -> str:
     """A message as JSON. Raises ValueError where a number is not finite."""
-    return json.dumps(asdict(message), allow_nan=False)
+    return json.dumps(_fields_of(message), allow_nan=False)
+
+
+def as_received(message: M) -> M:
+    """A message of this process as `parse` would give it to the other end: within the bounds, or PayloadError."""
+    adapter = _ADAPTERS[type(message)]
+    try:
+        received: M = adapter.validate_json(adapter.dump_json(message, warnings=False), strict=True)
+    except ValidationError as error:
+        what = type(message).__name__
+        raise PayloadError("message", f"not an acceptable {what}: {first_problem(error)}") from error
+    return received
 
 
 def parse(kind: type[M], text: str) -> M:
@@ -147,9 +158,15 @@ def parse(kind: type[M], text: str) -> M:
     except (ValueError, RecursionError) as error:  # pydantic's ValidationError is a ValueError
         problem = first_problem(error) if isinstance(error, ValidationError) else error
         raise PayloadError("message", f"not an acceptable {what}: {problem}") from error
-    if not isinstance(fields, dict) or _unknown(fields, asdict(message)):
+    if not isinstance(fields, dict) or _unknown(fields, _fields_of(message)):
         raise PayloadError("message", f"not an acceptable {what}: it has fields that are not known")
     return message
+
+
+def _fields_of(message: Message) -> dict[str, Any]:
+    """As `dataclasses.asdict` gives them, in a fraction of its time."""
+    fields: dict[str, Any] = _ADAPTERS[type(message)].dump_python(message, warnings=False)
+    return fields
 
 
 def _finite(digits: str) -> float:

@@ -72,12 +72,12 @@ class ModelSchema:
         lines = [f"{t.name}\0{','.join(map(str, t.shape))}\0{t.dtype}\0{t.kind}\n" for t in self.tensors]
         return hashlib.sha256("".join(lines).encode()).digest()[:8]
 
-    @property
+    @cached_property
     def elements(self) -> int:
         """Number of elements over all tensors."""
         return sum(t.size for t in self.tensors)
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes of the plain arrays: what an uncompressed model costs."""
         return sum(t.nbytes for t in self.tensors)

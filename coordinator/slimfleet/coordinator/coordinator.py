@@ -28,7 +28,7 @@ from slimfleet.compression.tensors import load_tensors, tensors_of
 from slimfleet.compression.threads import torch_threads
 from slimfleet.coordinator import pacing
 from slimfleet.coordinator.environment import Environment, Instant
-from slimfleet.coordinator.learning.aggregate import scaled, shortened, tied, tied_tensors
+from slimfleet.coordinator.learning.aggregate import CoverageMean, scaled, shortened, tied, tied_tensors
 from slimfleet.coordinator.learning.aggregators import AGGREGATORS
 from slimfleet.coordinator.learning.best import candidate, is_better
 from slimfleet.coordinator.learning.learn import learn
@@ -49,6 +49,7 @@ from slimfleet.coordinator.receiving.bounds import (
     typical_norms,
 )
 from slimfleet.coordinator.receiving.checks import norm
+from slimfleet.coordinator.receiving.lot import Lot, Rules
 from slimfleet.coordinator.receiving.transfers import RoundTrip
 from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.sending.downlink import Downlink
@@ -170,6 +171,45 @@ class Coordinator:
         if update is not None:
             answer = self._added(answer, dispatch, update)
         return self._answered(answer)
+
+    def rules(self) -> Rules | None:
+        """What answers to this round may be judged by elsewhere, and added up; None where each must come by itself.
+
+        That is where which of them are used depends on when the others come, or on more than their sum, or where
+        devices observe statistics, which are judged by the model.
+        """
+        settings, opened = self.settings, self.opened()
+        pace = settings.pacing
+        if (
+            pace.mode != "synchronous"
+            or pace.surplus
+            or pace.deadline != "none"
+            or not isinstance(opened.mean, CoverageMean)
+            or any(spec.kind != "weight" for spec in self.state.schema.moving.tensors)
+        ):
+            return None
+        return Rules(bounds=opened.bounds, scale=opened.mean.scale, in_time_s=settings.round_timeout_s)
+
+    def receive_lot(self, lot: Lot) -> list[Answer]:
+        """Take the answers of several devices, judged by the `rules` of the open round, and the sum of their updates.
+
+        Where one of them is not in flight any more, the sum cannot be used, and none of them counts.
+        """
+        opened = self.opened()
+        found = [self.state.in_flight.pop(each.plan_id, None) for each in lot.judged]
+        dispatches = [each for each in found if each is not None and each.version == opened.number]
+        if len(dispatches) < len(found):
+            unusable = "the sum that it is a part of holds an answer that is not awaited"
+            return [
+                self._answered(REPLAY if each is None else failed(each, "late", unusable)) for each in found
+            ]
+        if lot.total.updates:
+            assert isinstance(opened.mean, CoverageMean)
+            opened.mean.add_sum(lot.total, dispatches[0].update_map)
+        return [
+            self._answered(each.answer(dispatch))
+            for each, dispatch in zip(lot.judged, dispatches, strict=True)
+        ]
 
     def fail(self, plan_id: int, reason: str, message: str = "", spent: Spent | None = None) -> Answer:
         """A device answered that it could not, having spent so much, or its transport failed."""

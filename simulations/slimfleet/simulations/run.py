@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from slimfleet.client.cohort.stacked import usual_group
 from slimfleet.compression import BadInput, SlimfleetError
 from slimfleet.compression.files import naming
 from slimfleet.coordinator import Coordinator, CoordinatorSettings, Observer
@@ -17,8 +19,10 @@ from slimfleet.coordinator.learning.row import why_nothing_was_used
 from slimfleet.coordinator.observing.rounds import RoundsCsv
 from slimfleet.coordinator.reporting import RunRecord, record_of, write_outputs
 from slimfleet.coordinator.transport.flower import run
+from slimfleet.coordinator.transport.flower.packing import Packing
 from slimfleet.simulations.faults import assign_faults
 from slimfleet.simulations.fleet import Moment
+from slimfleet.simulations.grids.cohort.packing import CohortPacking
 from slimfleet.simulations.grids.flower import Engine, EngineGrid, fleet_app
 from slimfleet.simulations.grids.local import LocalEngine
 from slimfleet.simulations.population import build_fleet, enrol
@@ -130,7 +134,8 @@ def _run(
     engine = _engine(scenario, out / "devices", backend)
     try:
         grid = EngineGrid(range(node_of(0), node_of(len(fleet))), engine, partial(_begun, coordinator, world))
-        run(coordinator, grid, out, observers, everyone=True)
+        packing = _packing(scenario, coordinator, world, _workers(scenario, backend))
+        run(coordinator, grid, out, observers, everyone=True, packing=packing)
     finally:
         engine.close()
     record = record_of(coordinator, scenario.coordinator.name, backend, first_node=node_of(0))
@@ -152,3 +157,18 @@ def _engine(scenario: Scenario, devices: Path, backend: Backend) -> Engine:
     from slimfleet.simulations.grids.ray import RayEngine  # only this backend needs Ray
 
     return RayEngine(partial(fleet_app, scenario), devices.absolute(), scenario.run)
+
+
+def _workers(scenario: Scenario, backend: Backend) -> int:
+    """Processes that train devices."""
+    return 1 if backend == "local" else scenario.run.workers or os.cpu_count() or 1
+
+
+def _packing(
+    scenario: Scenario, coordinator: Coordinator, world: VirtualWorld, workers: int
+) -> Packing | None:
+    """How work travels; None for a message a device."""
+    if scenario.run.engine == "loop":
+        return None
+    group_size = scenario.run.group_size or usual_group(coordinator.blueprint.model)
+    return CohortPacking(coordinator, partial(_begun, coordinator, world), group_size, workers)

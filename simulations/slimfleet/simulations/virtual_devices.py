@@ -43,6 +43,11 @@ class VirtualDevices:
         self._store = _store(state, architecture)
         self._faults = assign_faults(scenario.fleet.faults, scenario.fleet.devices, seed)
 
+    @property
+    def blueprint(self) -> Blueprint:
+        """The architecture that all devices share."""
+        return self._workbench.blueprint
+
     def device(self, number: int, moment: Callable[[], Moment] = lambda: BEGIN) -> Participant:
         """Device `number` of the fleet; `moment` tells when its work begins."""
         virtual = self._fleet[number]

@@ -15,7 +15,7 @@ import numpy as np
 from slimfleet.compression import ModelSchema, Tensors
 from slimfleet.compression.pruning import IndexMap
 from slimfleet.compression.schema import TensorSpec
-from slimfleet.coordinator.learning.covered_sum import CoveredSum
+from slimfleet.coordinator.learning.covered_sum import CoveredSum, PartialSum, Scale
 from slimfleet.coordinator.receiving.checks import Norms, norm
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ class CoverageMean:
         """Begin a mean of updates of `model`, each of at most `most_examples`, as far as is known. Where the model is
         NaN or infinite, an update other than 0 sets a value, so that the mean is over the devices that do."""
         self._sum = CoveredSum(schema, most_updates, model)
-        self._lot = max(ceil(most_updates * most_examples / MOST_EXAMPLES), 1)
+        lot = max(ceil(most_updates * most_examples / MOST_EXAMPLES), 1)
+        self.scale = Scale(share=self._sum.share, lot=lot)
+        """How updates become integers."""
 
     @property
     def updates(self) -> int:
@@ -49,7 +51,11 @@ class CoverageMean:
 
         Raises PayloadError("norm") as `CoveredSum` does; nothing is added then.
         """
-        self._sum.add(update, index_map, max(examples // self._lot, 1))
+        self._sum.add(update, index_map, self.scale.weight(examples))
+
+    def add_sum(self, part: PartialSum, index_map: IndexMap) -> None:
+        """Add updates that have been added up elsewhere under the `scale` of this mean."""
+        self._sum.add_sum(part, index_map)
 
     def mean(self, absent_weight: float = 0.0) -> Tensors:
         """The mean update in full shapes, float64; zero where no device trained the element.

@@ -8,6 +8,7 @@ they are what secure aggregation works on.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from slimfleet.compression.difference import unset
 from slimfleet.compression.pruning import IndexMap
 from slimfleet.compression.schema import TensorKind
 
-__all__ = ["CoveredSum", "units"]
+__all__ = ["CoveredSum", "PartialSum", "Scale", "units"]
 
 FRACTION_BITS = 28
 """Resolution of the sum of floats: 2**-28, some 16 times finer than float32 resolves a value near 1."""
@@ -50,7 +51,7 @@ class CoveredSum:
         self.unset = _unset_buffers(schema, model)
         """Where the model is NaN or infinite; buffers alone that are so somewhere."""
         self.updates = self.whole_weight = 0
-        self._share = HEADROOM / max(most_updates, 1)
+        self.share = HEADROOM / max(most_updates, 1)
         self._most = most_updates
 
     def add(self, update: Tensors, index_map: IndexMap, weight: int = 1) -> Tensors:
@@ -62,11 +63,7 @@ class CoveredSum:
         if self.updates == self._most:
             raise ValueError(f"this mean was made for {self._most} updates, here is one more")
         values = {name: self._cut(name, _plain(each), weight) for name, each in update.items()}
-        for name, each in values.items():
-            self._check(name, each, weight)
-        index_map.add_into(
-            self.total, {name: units(each, self.kinds[name]) * weight for name, each in values.items()}
-        )
+        index_map.add_into(self.total, _integers(values, self.kinds, self.share, weight))
         index_map.add_scalar(self.weight, weight)
         for name in self.unset:
             place = index_map.selectors[name]
@@ -74,6 +71,15 @@ class CoveredSum:
         self.whole_weight += weight
         self.updates += 1
         return values
+
+    def add_sum(self, part: PartialSum, index_map: IndexMap) -> None:
+        """Add what has been added up elsewhere, of a schema that has weights alone."""
+        if self.updates + part.updates > self._most:
+            raise ValueError(f"this mean was made for {self._most} updates, here are {part.updates} more")
+        index_map.add_into(self.total, part.integers)
+        index_map.add_scalar(self.weight, part.weight)
+        self.whole_weight += part.weight
+        self.updates += part.updates
 
     def left_unset(self, name: str, values: NDArray[Any], index_map: IndexMap) -> NDArray[np.bool_]:
         """Where an update of `unset` tensor `name` leaves what is NaN or infinite as it is; shrunk shape."""
@@ -98,16 +104,39 @@ class CoveredSum:
     def _cut(self, name: str, values: NDArray[Any], weight: int) -> NDArray[Any]:
         if self.kinds[name] != "buffer":
             return values
-        room = 0.999 * self._share / weight / 2.0**FRACTION_BITS
+        room = 0.999 * self.share / weight / 2.0**FRACTION_BITS
         return np.asarray(np.clip(values.astype(np.float64), -room, room), values.dtype)
 
-    def _check(self, name: str, values: NDArray[Any], weight: int) -> None:
-        largest = float(np.max(np.abs(values.astype(np.float64)), initial=0.0))
-        # Written so that NaN overflows too.
-        if not weight * (largest * 2.0 ** _fraction_bits(self.kinds[name]) + 1) <= self._share:
-            raise PayloadError(
-                "norm", f"tensor {name!r}: values up to {largest:.3g}, of weight {weight}, overflow the sum"
-            )
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How the updates of a mean become integers: the same wherever they are added up."""
+
+    share: float
+    """Of the sum's range, that of one update."""
+    lot: int
+    """Examples that have a weight of 1."""
+
+    def weight(self, examples: int) -> int:
+        """The weight of an update from so many examples."""
+        return max(examples // self.lot, 1)
+
+    def integers(self, update: Tensors, examples: int) -> Tensors:
+        """An update of weights alone, times its weight, as int64.
+
+        Raises PayloadError("norm") where that could overflow the sum.
+        """
+        return _integers(update, dict.fromkeys(update, "weight"), self.share, self.weight(examples))
+
+
+@dataclass(frozen=True, slots=True)
+class PartialSum:
+    """Updates of one width, added up as integers: exact, in any order and in any parts."""
+
+    integers: Tensors
+    """int64, in the shapes of the updates."""
+    weight: int
+    updates: int
 
 
 def units(values: NDArray[Any], kind: TensorKind) -> NDArray[np.int64]:
@@ -115,6 +144,17 @@ def units(values: NDArray[Any], kind: TensorKind) -> NDArray[np.int64]:
     if kind == "integer":
         return values.astype(np.int64)
     return np.asarray(np.rint(values.astype(np.float64) * 2.0**FRACTION_BITS)).astype(np.int64)
+
+
+def _integers(values: Tensors, kinds: Mapping[str, TensorKind], share: float, weight: int) -> Tensors:
+    for name, each in values.items():
+        largest = float(np.max(np.abs(each.astype(np.float64)), initial=0.0))
+        # Written so that NaN overflows too.
+        if not weight * (largest * 2.0 ** _fraction_bits(kinds[name]) + 1) <= share:
+            raise PayloadError(
+                "norm", f"tensor {name!r}: values up to {largest:.3g}, of weight {weight}, overflow the sum"
+            )
+    return {name: units(each, kinds[name]) * weight for name, each in values.items()}
 
 
 def _unset_buffers(schema: ModelSchema, model: Tensors | None) -> Mapping[str, NDArray[np.bool_]]:

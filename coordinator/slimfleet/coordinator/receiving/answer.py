@@ -96,12 +96,12 @@ def judged(
     said: str | Report,
     bounds: FleetBounds,
     model: Tensors,
-    trip: RoundTrip,
+    trip: RoundTrip | None,
 ) -> tuple[Answer, Tensors | None]:
     """Check what came for `dispatch`. Returns the answer, and the decoded update where it is acceptable.
 
     `said` is the report, as text or parsed already; `model` the global model (full shapes) that the update moves;
-    `trip` times the transfers. Nothing that a device sends makes this raise.
+    `trip` times the transfers, None in virtual time. Nothing that a device sends makes this raise.
     """
     size = len(payload)
     report: Report | None = None
@@ -123,7 +123,7 @@ def judged(
     try:
         parsed = said if isinstance(said, Report) else parse(Report, said)
         check_report(parsed, dispatch.assignment, uplink_bytes=size, downlink_bytes=len(dispatch.payload))
-        parsed = timed(parsed, trip)
+        parsed = parsed if trip is None else timed(parsed, trip)
         report, broken = parsed, tuple(broken_constraints(parsed.spent, dispatch.limits))
         if is_over(parsed.phases, dispatch.assignment.evaluation):
             broken += ("evaluation_j",)

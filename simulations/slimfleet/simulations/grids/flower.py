@@ -28,6 +28,7 @@ from slimfleet.client.device import Participant
 from slimfleet.compression import BadInput
 from slimfleet.simulations.carried_states import CarriedStates
 from slimfleet.simulations.fleet import BEGIN, Moment
+from slimfleet.simulations.grids.cohort.worker import Worker
 from slimfleet.simulations.settings import Scenario
 from slimfleet.simulations.virtual_devices import DeviceLost, VirtualDevices
 
@@ -63,7 +64,8 @@ APP_RAISED: int = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 
 
 def fleet_app(scenario: Scenario, state: Path | CarriedStates) -> ClientApp:
-    """A ClientApp that answers for any device of the fleet, by the `partition-id` of its node's config.
+    """A ClientApp that answers for any device of the fleet, by the `partition-id` of its node's config, and for many at
+    once where a message holds the work of a cohort.
 
     `state` is where devices keep what must outlast a round: a folder, or files that travel with their work.
     """
@@ -72,7 +74,14 @@ def fleet_app(scenario: Scenario, state: Path | CarriedStates) -> ClientApp:
     def device_of(context: Context) -> Participant:
         return devices.device(int(context.node_config["partition-id"]), lambda: _moment_in(context))
 
-    return client_app(device_of)
+    app = client_app(device_of)
+    worker = Worker(devices.blueprint, lambda node, moment: devices.device(node - 1, moment))
+
+    @app.train("cohort")
+    def cohort(message: Message, context: Context) -> Message:
+        return worker.answer(message)
+
+    return app
 
 
 def _moment_in(context: Context) -> Moment:
@@ -142,7 +151,10 @@ def context_of(node: int, node_config: Mapping[str, int | str | float | bool]) -
 
 def devices_of(message: Message) -> list[int]:
     """The devices that a message gives work to, whose states it needs."""
-    return [message.metadata.dst_node_id - 1]
+    cohort = message.content.config_records.get("cohort")
+    nodes = [message.metadata.dst_node_id] if cohort is None else cohort["nodes"]
+    assert isinstance(nodes, list)
+    return [int(node) - 1 for node in nodes]
 
 
 class Engine(Protocol):

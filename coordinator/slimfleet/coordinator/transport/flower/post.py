@@ -10,15 +10,14 @@ from itertools import count
 from flwr.serverapp import Grid
 
 from slimfleet.coordinator.environment import Environment
+from slimfleet.coordinator.receiving.lot import Lot
 from slimfleet.coordinator.sending.dispatch import Dispatch
-from slimfleet.coordinator.transport.flower.messages import Reply, train_messages
+from slimfleet.coordinator.transport.flower.messages import Reply
+from slimfleet.coordinator.transport.flower.packing import Packing, Parcel
 from slimfleet.coordinator.transport.flower.pushing import push
 
 POLL_S = 0.05
 """Pause between two looks for answers, where none had come."""
-
-NO_PLAN = -1
-"""Plan that a reply answers which does not come from the node that was given the work: it counts as a replay."""
 
 
 class Post:
@@ -29,19 +28,14 @@ class Post:
     """
 
     def __init__(
-        self,
-        grid: Grid,
-        environment: Environment,
-        meanwhile: Callable[[], object],
-        valid_s: float | None = None,
+        self, grid: Grid, environment: Environment, meanwhile: Callable[[], object], packing: Packing
     ) -> None:
-        """`meanwhile` is called at every look at the grid. Work that a node has not fetched within `valid_s` of
-        wall-clock time is dropped by the grid: a node that hung does not have to do it once it wakes."""
+        """`meanwhile` is called at every look at the grid; `packing` says how work travels over it."""
         self._grid, self._environment, self._meanwhile = grid, environment, meanwhile
-        self._valid_s = valid_s
-        self._waiting: dict[str, Dispatch] = {}
+        self._packing = packing
+        self._waiting: dict[str, Parcel] = {}
         """Message id -> the work that the transport has brought no reply to."""
-        self._come: list[tuple[float, int, int, int, Reply]] = []
+        self._come: list[tuple[float, int, int, int, Reply | Lot]] = []
         """A heap of replies: when each arrives, its node, a serial number, and the plan that it answers."""
         self._serial = count()
 
@@ -49,10 +43,11 @@ class Post:
         """Give devices their work."""
         batch = tuple(dispatches)
         if batch:
-            ids = push(self._grid, train_messages(batch, self._valid_s))
-            self._waiting |= dict(zip(ids, batch, strict=True))
+            parcels = self._packing.parcels(batch)
+            ids = push(self._grid, [parcel.message for parcel in parcels])
+            self._waiting |= dict(zip(ids, parcels, strict=True))
 
-    def next_before(self, until_s: float) -> tuple[int, Reply] | None:
+    def next_before(self, until_s: float) -> tuple[int, Reply | Lot] | None:
         """The next reply and the plan that it answers; None where `until_s` comes first."""
         while True:
             some = self._look()
@@ -68,7 +63,8 @@ class Post:
 
     def forget(self, plan_ids: Collection[int]) -> None:
         """Do not hand out replies to these plans any more."""
-        self._waiting = {id_: each for id_, each in self._waiting.items() if each.plan_id not in plan_ids}
+        left = {id_: parcel.without(plan_ids) for id_, parcel in self._waiting.items()}
+        self._waiting = {id_: parcel for id_, parcel in left.items() if parcel.dispatches}
         self._come = [each for each in self._come if each[3] not in plan_ids]
         heapq.heapify(self._come)
 
@@ -79,13 +75,11 @@ class Post:
             return False
         messages = list(self._grid.pull_messages(list(self._waiting)))
         for message in messages:
-            dispatch = self._waiting.pop(message.metadata.reply_to_message_id, None)
-            if dispatch is None:
+            parcel = self._waiting.pop(message.metadata.reply_to_message_id, None)
+            if parcel is None:
                 continue
-            # The link answers, under a number of its own, for nodes that are gone.
-            fits = message.has_error() or message.metadata.src_node_id == dispatch.node
-            reply = Reply.of(message)
-            arrives_s = self._environment.arrival_s(dispatch, reply.time_s)
-            plan_id = dispatch.plan_id if fits else NO_PLAN
-            heapq.heappush(self._come, (arrives_s, dispatch.node, next(self._serial), plan_id, reply))
+            for came in self._packing.opened(parcel, message):
+                arrives_s = self._environment.arrival_s(came.dispatch, came.took_s)
+                place = arrives_s, came.dispatch.node, next(self._serial)
+                heapq.heappush(self._come, (*place, came.plan_id, came.reply))
         return bool(messages)

@@ -16,8 +16,10 @@ from slimfleet.coordinator.entries import GaveUp
 from slimfleet.coordinator.keeping import Keeper
 from slimfleet.coordinator.observing.events import Event, Observer, Planned, Waiting
 from slimfleet.coordinator.planning.skips import Skips
+from slimfleet.coordinator.receiving.lot import Lot
 from slimfleet.coordinator.registry import nodes_of
 from slimfleet.coordinator.transport.flower.messages import entry_of
+from slimfleet.coordinator.transport.flower.packing import OneByOne, Packing
 from slimfleet.coordinator.transport.flower.post import POLL_S, Post
 from slimfleet.coordinator.transport.flower.registering import PATIENCE_S, Registrar
 
@@ -31,13 +33,15 @@ def run(
     observers: Sequence[Observer] = (),
     *,
     everyone: bool = False,
+    packing: Packing | None = None,
 ) -> None:
     """Run the rounds that are left, and tell `observers` of every event.
 
     What `folder/checkpoint` holds is taken up, and kept up to date there (`keeping`); None keeps nothing on disk. A
     round begins once enough devices have registered; with `everyone`, as in a simulation, once every node has answered,
     so that the outcome does not depend on who was first, and a power cut may cost what has happened since the last
-    step. Raises SlimfleetError where no device can register, and what an observer raises.
+    step. `packing` says how work travels, by default in a message for each device. Raises SlimfleetError where no
+    device can register, and what an observer raises.
     """
     settings, state, environment = coordinator.settings, coordinator.state, coordinator.environment
     keeper = Keeper(coordinator, None if folder is None else folder / "checkpoint", durable=not everyone)
@@ -58,7 +62,8 @@ def run(
 
     # Validity is counted in wall-clock time, and a run of everyone may be one in virtual time.
     registrar = Registrar(state.registry, grid, environment.now_s, keeper.take, expires=not everyone)
-    post = Post(grid, environment, registrar.listen, None if everyone else settings.round_timeout_s)
+    packing = packing or OneByOne(None if everyone else settings.round_timeout_s)
+    post = Post(grid, environment, registrar.listen, packing)
     post.send(state.in_flight.values())  # of a run that was killed: devices do the same again
     if state.open_round is not None:
         tell(_going_on(coordinator, grid))
@@ -100,7 +105,12 @@ def _until_due(coordinator: Coordinator, grid: Grid, post: Post, keeper: Keeper)
             return
         came = post.next_before(coordinator.next_alarm_s())
         if came is not None:
-            yield from keeper.take(entry_of(*came))
+            plan_id, reply = came
+            if isinstance(reply, Lot):
+                # Not kept: after a crash its devices do their work again, in the same groups and so to the same bytes.
+                yield from coordinator.receive_lot(reply)
+            else:
+                yield from keeper.take(entry_of(plan_id, reply))
         elif silent := coordinator.silent(environment.now_s()):
             post.forget(silent)
             message = f"silent for {coordinator.settings.round_timeout_s:g} s"

@@ -1,0 +1,178 @@
+"""Speed of simulations: slimfleet beside its peers, on the same work, in one run on one machine.
+
+    python tests/benchmarks/simulation docs/results --peers .venv-peers/bin
+
+writes `simulation.md` there. Every engine runs in a process of its own, one after the other, over and over; a figure
+is the median over all rounds but each run's first. `--peers` is the `bin` of an environment that has pfl and fedjax; a
+peer that is not there is missing from the page. `--rounds`, `--repeats` and `--models` for a part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from page_parts import table, when
+from work import COHORT, DEVICES
+
+from slimfleet.compression.files import write_atomically
+
+HERE = Path(__file__).parent
+TIMEOUT_S = 3_600.0
+NAMES = {
+    "plain": "plain loop, one process",
+    "flower": "Flower's simulation, 2 actors",
+    "pfl": "pfl 0.6.0, 2 processes",
+    "fedjax": "fedjax 0.0.17",
+    "slimfleet-loop-local": "slimfleet, loop, local",
+    "slimfleet-loop-ray": "slimfleet, loop, 2 Ray workers",
+    "slimfleet-cohort-local": "slimfleet, cohort, local",
+    "slimfleet-cohort-ray": "slimfleet, cohort, 2 Ray workers",
+    "slimfleet-cohort+codec-ray": "the same with energy, budgets and codec",
+}
+
+
+@dataclass(slots=True)
+class Measured:
+    """What one engine did with one model."""
+
+    rounds_s: list[float] = field(default_factory=list)
+    apart: float | None = None
+    """Largest difference of its last weights from the plain loop's."""
+
+    @property
+    def devices_per_s(self) -> float:
+        """Median over rounds."""
+        return COHORT / median(self.rounds_s)
+
+
+def commands(
+    model: str, rounds: int, cohorts: Path, folder: Path, peers: Path | None
+) -> Mapping[str, list[str]]:
+    """How each engine is started."""
+    told = [model, str(cohorts), str(folder)]
+
+    def ours(engine: str, backend: str) -> list[str]:
+        words = [engine, model, backend, str(rounds), str(cohorts), str(folder)]
+        return [sys.executable, str(HERE / "ours.py"), *words]
+
+    started = {
+        f"slimfleet-{engine}-{backend}": ours(engine, backend)
+        for engine, backend in (
+            *(("loop", "local"), ("cohort", "ray"), ("cohort", "local"), ("loop", "ray")),
+            ("cohort+codec", "ray"),
+        )
+    }
+    started["plain"] = [sys.executable, str(HERE / "plain_loop.py"), *told]
+    started["flower"] = [sys.executable, str(HERE / "flower_peer.py"), *told]
+    if peers is not None:
+        started["pfl"] = [str(peers / "torchrun"), "--nproc-per-node", "2", str(HERE / "pfl_peer.py"), *told]
+        started["fedjax"] = [str(peers / "python"), str(HERE / "fedjax_peer.py"), *told]
+    return started
+
+
+def measured(model: str, rounds: int, repeats: int, peers: Path | None, folder: Path) -> dict[str, Measured]:
+    """Run all engines on one model, `repeats` times each, in turn."""
+    found: dict[str, Measured] = {}
+    cohorts = folder / f"cohorts-{model}.npz"
+    for repeat in range(repeats):
+        for engine, command in commands(model, rounds, cohorts, folder, peers).items():
+            print(f"{model}, {repeat + 1} of {repeats}: {engine}", flush=True)
+            for old in folder.glob(f"{engine}/{model}"):
+                subprocess.run(["rm", "-r", str(old)], check=True)
+            log = folder / f"{engine}-{model}.log"
+            began = os.times()
+            with log.open("w") as output:
+                environment = os.environ | {"OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0"}
+                done = subprocess.run(
+                    command, env=environment, stdout=output, stderr=output, timeout=TIMEOUT_S, check=False
+                )
+            if done.returncode:
+                print(f"##### {engine} FAILED: {log.read_text()[-600:]} #####", file=sys.stderr)
+                continue
+            ended = os.times()
+            busy_s = sum(ended[2:4]) - sum(began[2:4])
+            print(f"  {busy_s:.1f} s of processor time", flush=True)
+            ends_s = json.loads((folder / f"{engine}-{model}.json").read_text())
+            found.setdefault(engine, Measured()).rounds_s += np.diff(ends_s).tolist()
+    for engine, each in found.items():
+        if "plain" in found and "codec" not in engine:
+            each.apart = _apart(folder / f"{engine}-{model}.npz", folder / f"plain-{model}.npz")
+    return found
+
+
+def _apart(one: Path, other: Path) -> float:
+    with np.load(one) as mine, np.load(other) as plain:
+        return max(float(np.abs(mine[name] - plain[name]).max()) for name in plain)
+
+
+def section(model: str, found: Mapping[str, Measured]) -> str:
+    """The table of one model."""
+    rows = []
+    for engine, name in NAMES.items():
+        if engine not in found:
+            continue
+        each = found[engine]
+        ratios = [
+            f"{each.devices_per_s / found[peer].devices_per_s:.2f}x" if peer in found else "-"
+            for peer in ("flower", "pfl", "fedjax", "plain")
+        ]
+        apart = "-" if each.apart is None else f"{each.apart:.1e}"
+        rows.append([name, f"{each.devices_per_s:,.1f}", *ratios, apart])
+    head = ("engine", "devices/s", "Flower's", "pfl's", "fedjax's", "plain loop's", "weights apart")
+    return table(head, rows)
+
+
+def page(found: Mapping[str, Mapping[str, Measured]], raw_s: float | None, arguments: Sequence[str]) -> str:
+    """The whole page."""
+    sections = "\n\n".join(f"## {model}\n\n{section(model, each)}" for model, each in found.items())
+    share = ""
+    if raw_s is not None and "cnn" in found and "slimfleet-cohort-local" in found["cnn"]:
+        local = found["cnn"]["slimfleet-cohort-local"].devices_per_s
+        share = (
+            f"\n\nThe convolutions of a device alone, forwards and backwards, take {1e3 * raw_s:.2f} ms on one thread: "
+            f"{1 / raw_s:.1f} devices/s at most. The engine `cohort` in one process does {local * raw_s:.0%} of that, "
+            "with everything else that a round consists of; devices that are trained together may exceed it."
+        )
+    return f"""# Speed of simulations
+
+Federated averaging over {DEVICES:,} devices of 60 Fashion-MNIST images, {COHORT} a round, three batches of 20 and plain
+float32 traffic; `cnn` has 67,970 parameters, `mlp` 7,960. Every engine does the same rounds: the same devices, images,
+orders and first weights. Each ran in a process of its own, one after the other; a figure is the median over all rounds
+but a run's first. *Weights apart* is the largest difference of a last weight from the plain loop's.
+
+`python tests/benchmarks/simulation {" ".join(arguments)}`, {when()}, load {os.getloadavg()[1]:.1f} at the end.
+
+{sections}{share}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--peers", type=Path)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--models", nargs="+", default=["cnn", "mlp"])
+    given = parser.parse_args()
+    found: dict[str, Mapping[str, Measured]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for model in given.models:
+            found[model] = measured(model, given.rounds, given.repeats, given.peers, folder)
+            raw = folder / "raw.json"
+            raw_s = json.loads(raw.read_text()) if raw.exists() else None
+            write_atomically(given.out / "simulation.md", page(found, raw_s, sys.argv[1:]).encode())
+
+
+if __name__ == "__main__":
+    main()
