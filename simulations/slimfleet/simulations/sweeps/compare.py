@@ -22,15 +22,8 @@ TASK = ("task.name", "task.options")
 """Keys in which runs must not differ: accuracies of different tasks say nothing of each other."""
 SPLIT = ("task.alpha", "evaluation.on_devices")
 """Keys that change on which data devices train and are judged."""
-NO_SETTING = (
-    "name",
-    "seed",
-    "task.import_from",
-    "run.workers",
-    "run.device_timeout_s",
-    "run.baseline_rounds",
-)
-"""Keys that make no point of its own."""
+NO_SETTING = ("name", "seed", "task.import_from")
+"""Keys that make no point of its own, beside those of `[run]`."""
 MOST_IN_NAMES = 3
 """Settings that the name of a point may tell; with more, it is called by its folder."""
 
@@ -47,7 +40,11 @@ def compare_runs(folders: Sequence[Path], out: Path) -> Comparison:
     _refuse_other_tasks(runs, settings)
     keys = list(dict.fromkeys(key for each in settings for key in each))
     differing = [
-        key for key in keys if key not in NO_SETTING and len({_said(each, key) for each in settings}) > 1
+        key
+        for key in keys
+        if key not in NO_SETTING
+        and not key.startswith("run.")
+        and len({_said(each, key) for each in settings}) > 1
     ]
     points = _points(runs, [{key: each.get(key) for key in differing} for each in settings])
     comparison = Comparison(

@@ -8,7 +8,6 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -112,9 +111,9 @@ def on_ray(workers: int) -> Execute:
 
         from slimfleet.simulations.grids.ray_daemons import local_ray
 
-        with ExitStack() as daemons:
-            if not ray.is_initialized():
-                daemons.enter_context(local_ray(max(1, min(workers or os.cpu_count() or 1, len(cells)))))
+        if not cells:
+            return
+        with local_ray(workers):
             remote = ray.remote(num_cpus=1, max_retries=0)(work)
             running = {remote.remote(cell): cell for cell in cells}
             while running:
