@@ -31,6 +31,7 @@ from slimfleet.coordinator import (
     State,
 )
 from slimfleet.coordinator.checkpoint import restore_checkpoint, save_checkpoint
+from slimfleet.coordinator.entries import Entry, apply
 from slimfleet.coordinator.registry import DeviceRecord
 from slimfleet.coordinator.settings import settings_of
 from slimfleet.simulations.in_process import InProcess
@@ -184,6 +185,9 @@ class Federation:
 
     def restore(self, root: Path) -> None:
         restore_checkpoint(root, self.state, self.coordinator.environment)
+
+    def take(self, entry: Entry) -> Sequence[Answer]:
+        return apply(self.coordinator, entry)
 
     def state_bytes(self) -> bytes:
         return bytes_of(self.state.server.state())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from slimfleet.compression import Evaluation, Skip
+from slimfleet.coordinator.environment import Instant
 from slimfleet.coordinator.learning.row import RoundRow
 from slimfleet.coordinator.receiving.answer import Answer
 from slimfleet.coordinator.sending.dispatch import Dispatch
@@ -48,6 +49,8 @@ class Planned:
     reachable: frozenset[int]
     seconds: float
     """Wall-clock time of selecting, planning and encoding."""
+    at: Instant
+    """When it was in flight."""
     settings: CoordinatorSettings
     state: State
 
