@@ -131,7 +131,9 @@ def test_the_report_of_an_older_device_states_no_condition(federate):
 
 def test_a_refusal_is_counted_by_its_reason_and_the_device_is_left_in_peace_for_a_while(federate):
     metrics = CollectorRegistry()
-    federation = federate(observers=[FleetMetrics(metrics, "test")], selection={"policy_pause_s": 100.0})
+    federation = federate(
+        observers=[FleetMetrics(metrics, "test")], selection={"policy_pause_s": 100.0, "reputation": False}
+    )
     dispatches = {d.node: d for d in federation.plan().dispatches}
     stated = Condition(battery=0.9, charging=False)
     federation.coordinator.fail(
