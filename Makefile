@@ -55,7 +55,7 @@ $(BIN)/pip:
 	  exit 1; } >&2
 
 # The measurements behind docs/results; minutes, not part of the tests.
-.PHONY: bench-quickstart bench-fashion bench-memory bench-tasks bench-accuracy bench-rounds bench-robust bench-population
+.PHONY: bench-quickstart bench-fashion bench-memory bench-tasks bench-accuracy bench-rounds bench-robust bench-kills bench-population
 bench-quickstart: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/quickstart.py docs/results
 
@@ -66,6 +66,11 @@ bench-rounds: $(VENV)/.installed-dev
 # The driver's time and memory for fleets of up to ten million devices.
 bench-population: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/population.py docs/results
+
+# A Ray cluster of two network namespaces, one of them cut off in mid-run; needs root.
+.PHONY: bench-ray-hosts
+bench-ray-hosts: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/ray_hosts.py docs/results
 
 # A mute and a hanging node among twenty on a real SuperLink. ARGS="--blocks 1 --rounds 3" for a part.
 .PHONY: bench-silent
@@ -92,6 +97,10 @@ bench-accuracy: $(VENV)/.installed-dev
 # Hostile devices against each way to aggregate. Goes on where it was interrupted; ARGS="--seeds 0" for a third of it.
 bench-robust: $(VENV)/.installed-dev
 	PYTHONPATH=tests/benchmarks OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/robust.py docs/results $(ARGS)
+
+# Runs killed at thirty drawn moments, resumed and compared. Goes on where it was interrupted; ARGS="--moments 4" for a part.
+bench-kills: $(VENV)/.installed-dev
+	PYTHONPATH=tests/benchmarks OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/kills.py docs/results $(ARGS)
 
 # Coverage-guided fuzzing of the decoder with sanitisers; needs clang. `make fuzz-corpus` keeps what it found for the tests.
 SECONDS ?= 60

@@ -32,6 +32,7 @@ from slimfleet.coordinator import (
 )
 from slimfleet.coordinator.checkpoint import restore_checkpoint, save_checkpoint
 from slimfleet.coordinator.conditions import FleetConditions
+from slimfleet.coordinator.entries import Entry, apply
 from slimfleet.coordinator.registry import Nodes, Registry
 from slimfleet.coordinator.settings import settings_of
 from slimfleet.simulations.in_process import InProcess
@@ -185,6 +186,9 @@ class Federation:
 
     def restore(self, root: Path) -> None:
         restore_checkpoint(root, self.state, self.coordinator.environment)
+
+    def take(self, entry: Entry) -> Sequence[Answer]:
+        return apply(self.coordinator, entry)
 
     def state_bytes(self) -> bytes:
         return bytes_of(self.state.server.state())

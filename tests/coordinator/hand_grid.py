@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import Error, Message, MessageType
@@ -19,7 +19,8 @@ class HandGrid:
     """Flower's grid as far as a run uses it.
 
     `mute` nodes never do a round and `silent` ones never introduce themselves, or only after so many looks at the
-    nodes; `late` ones connect after some looks; `killed` ones the link itself answers for. `asked` counts queries.
+    nodes; `late` ones connect after some looks; `killed` ones the link itself answers for. `asked` counts queries,
+    `worked` is who was given work, and `waits` is called at every look for answers.
     """
 
     federation: object
@@ -28,6 +29,8 @@ class HandGrid:
     silent: dict[int, float] = field(default_factory=dict)
     killed: dict[int, Error] = field(default_factory=dict)
     asked: Counter[int] = field(default_factory=Counter)
+    worked: list[int] = field(default_factory=list)
+    waits: Callable[[], None] = lambda: None
     looks: int = 0
     replies: dict[str, Message] = field(default_factory=dict)
 
@@ -46,6 +49,7 @@ class HandGrid:
             ids.append(give_id(message))
             node, query = message.metadata.dst_node_id, message.metadata.message_type == MessageType.QUERY
             self.asked[node] += query
+            self.worked += [] if query else [node]
             if node in self.killed and not query:
                 reply = Message(self.killed[node], reply_to=message)
                 reply.metadata.__dict__["_src_node_id"] = 1  # the link, not the node
@@ -55,6 +59,7 @@ class HandGrid:
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        self.waits()
         wanted = [each for each in list(message_ids) if each in self.replies]
         ready = [each for each in wanted if not self._is_silent(self.replies[each])]
         return [self.replies.pop(each) for each in ready]

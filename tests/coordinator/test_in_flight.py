@@ -18,7 +18,7 @@ from slimfleet.coordinator.receiving import answer
 from slimfleet.coordinator.sending.work import InFlight
 from slimfleet.coordinator.settings import CoordinatorSettings, PacingSettings
 from slimfleet.coordinator.transport.flower import messages
-from slimfleet.coordinator.transport.flower.messages import Reply, deliver
+from slimfleet.coordinator.transport.flower.messages import Reply, entry_of
 
 
 def work(plan_id: int, sent_s: float = 0.0, version: int = 1) -> SimpleNamespace:
@@ -111,7 +111,8 @@ def test_a_report_is_parsed_once(federate, monkeypatch):
     for dispatch in dispatches:
         reply = Reply.of(reply_to(federation, dispatch))
         assert reply.time_s == reply.said.spent.time_s > 0
-        assert deliver(federation.coordinator, dispatch.plan_id, reply).verdict == "accepted"
+        (judged,) = federation.take(entry_of(dispatch.plan_id, reply))
+        assert judged.verdict == "accepted"
     assert parsed == {Report: len(dispatches)}
 
 
@@ -123,5 +124,5 @@ def test_a_report_that_cannot_be_understood_tells_no_time_and_is_rejected(federa
     message.content.config_records["report"]["json"] = text
     reply = Reply.of(message)
     assert (reply.said, reply.time_s) == (None, None)
-    judged = deliver(federation.coordinator, dispatch.plan_id, reply)
+    (judged,) = federation.take(entry_of(dispatch.plan_id, reply))
     assert (judged.verdict, judged.reason) == ("rejected", "message")

@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 
 from slimfleet.compression import Budget
 from slimfleet.coordinator import Closed, CoordinatorSettings, Planned
+from slimfleet.coordinator.environment import Instant
 from slimfleet.coordinator.reporting.outcome import RunRecord
 from slimfleet.coordinator.settings import Budgets, PlannerSettings
 from slimfleet.simulations.closing import closing_table
@@ -98,6 +99,7 @@ def tell(
         progress(
             Planned(
                 round_number=row.round, dispatches=(), skipped={}, reachable=frozenset(), seconds=0.0,
+                at=Instant(now_s=0.0, at=0.0),
                 settings=settings, state=state,
             )
         )  # fmt: skip

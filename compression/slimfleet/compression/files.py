@@ -61,7 +61,7 @@ def written_atomically(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
             raise
     if durable:
-        _sync_folder(path.parent)
+        sync(path.parent)
 
 
 def read_file(path: Path) -> bytes:
@@ -102,10 +102,10 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the new name itself survive a power cut, where the file system supports it."""
+def sync(path: Path) -> None:
+    """Make a file's bytes, or a folder's names, survive a power cut, where the file system supports it."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

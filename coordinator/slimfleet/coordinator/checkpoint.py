@@ -1,7 +1,7 @@
 """Checkpoints on disk: a folder a round, written whole or not at all.
 
 The folder is named by the last closed round and put in place by a single rename. A process killed at any moment leaves
-the previous one intact; resuming loses the open round and nothing else.
+the previous one intact. What has happened since is in its journal (`keeping`).
 """
 
 from __future__ import annotations
@@ -71,16 +71,17 @@ def closed_rounds(root: Path) -> int:
     return max(map(_rounds, checkpoints(root)), default=0)
 
 
-def restore_checkpoint(root: Path, state: State, environment: Environment) -> None:
+def restore_checkpoint(root: Path, state: State, environment: Environment) -> tuple[Path, float]:
     """Restore a fresh state from the newest intact checkpoint under `root`.
 
-    A damaged one is passed over, and the log says so. Raises BadInput when there is none, when the newest may not be
-    read, or when it belongs to another model or optimiser.
+    Returns its folder, and when it was written by the environment's time. A damaged one is passed over, and the log
+    says so. Raises BadInput when there is none, when the newest may not be read, or when it belongs to another model or
+    optimiser.
     """
     damaged: dict[Path, str] = {}
     for folder in reversed(checkpoints(root)):
         try:
-            restore(state, environment, partial(_read, folder), _rounds(folder))
+            saved_s = restore(state, environment, partial(_read, folder), _rounds(folder))
         except BadInput as error:
             raise BadInput(f"{folder} {error}") from error
         except PermissionError as error:
@@ -90,7 +91,7 @@ def restore_checkpoint(root: Path, state: State, environment: Environment) -> No
         else:
             for each, why in damaged.items():
                 log.error("the checkpoint %s is damaged (%s): going back to %s", each, why, folder.name)
-            return
+            return folder, saved_s
     found = "; ".join(f"{folder.name}: {why}" for folder, why in damaged.items()) or "it is empty"
     raise BadInput(f"no sound checkpoint under {root} ({found}): start again in another folder")
 

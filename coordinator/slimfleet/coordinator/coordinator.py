@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from statistics import median
 
 import numpy as np
 from torch import nn
@@ -25,7 +27,7 @@ from slimfleet.compression.task import central_evaluation
 from slimfleet.compression.tensors import load_tensors, tensors_of
 from slimfleet.compression.threads import torch_threads
 from slimfleet.coordinator import pacing
-from slimfleet.coordinator.environment import Environment
+from slimfleet.coordinator.environment import Environment, Instant
 from slimfleet.coordinator.learning.aggregate import scaled, shortened, tied, tied_tensors
 from slimfleet.coordinator.learning.aggregators import AGGREGATORS
 from slimfleet.coordinator.learning.best import candidate, is_better
@@ -36,6 +38,7 @@ from slimfleet.coordinator.observing.events import Closed, Phase, Planned
 from slimfleet.coordinator.planning.assigning import Assigner
 from slimfleet.coordinator.planning.nominal import Nominal
 from slimfleet.coordinator.planning.own import Policies
+from slimfleet.coordinator.planning.skips import Skips
 from slimfleet.coordinator.receiving.answer import REPLAY, Answer, failed, judged
 from slimfleet.coordinator.receiving.bounds import (
     LONGEST_MEAN,
@@ -89,6 +92,7 @@ class Coordinator:
         self._nominal = Nominal(self._works[1.0].flops_per_example)
         self._tied = tied_tensors(self.blueprint.model)
         self._stopwatch = stopwatch
+        self._now_s: Callable[[], float] = lambda: self.environment.now_s()
 
     @property
     def cost_model(self) -> CostModel:
@@ -123,23 +127,31 @@ class Coordinator:
         dispatches = tuple(
             replace(each, sent_s=now_s, handed_out_at=planned_at) for each in assigner.dispatches
         )
-        state.in_flight.put(dispatches)
-        opened.skipped.update(assigner.skipped)
-        opened.selected += len(dispatches)
-        opened.found_too_few = len(dispatches) < most
-        opened.closes_s = min(
-            opened.closes_s, pacing.closes_s(self.settings.pacing, now_s, self._times(dispatches))
-        )
-        opened.handed_out_at = opened.handed_out_at or planned_at
+        at = Instant(now_s=now_s, at=planned_at)
+        with self.at(at):
+            self.put_in_flight(dispatches, assigner.skipped, found_too_few=len(dispatches) < most)
         return Planned(
             round_number=opened.number,
             dispatches=dispatches,
             skipped=assigner.skipped,
             reachable=known[conditions.reached],
             seconds=planned_at - began,
+            at=at,
             settings=self.settings,
             state=state,
         )
+
+    def put_in_flight(self, dispatches: Sequence[Dispatch], skipped: Skips, *, found_too_few: bool) -> None:
+        """Give out what has been planned; also where that was before a restart."""
+        opened = self.opened()
+        now = self.instant()
+        self.state.in_flight.put(dispatches)
+        opened.skipped.update(skipped)
+        opened.selected += len(dispatches)
+        opened.found_too_few = found_too_few
+        closes_s = pacing.closes_s(self.settings.pacing, now.now_s, self._times(dispatches))
+        opened.closes_s = min(opened.closes_s, closes_s)
+        opened.handed_out_at = opened.handed_out_at or now.at
 
     def receive(self, plan_id: int, payload: bytes, report: str | Report) -> Answer:
         """Check the answer to a dispatch and add an acceptable update to the mean.
@@ -151,7 +163,7 @@ class Coordinator:
         dispatch = self.state.in_flight.pop(plan_id, None)
         if dispatch is None:
             return self._answered(REPLAY)
-        opened = self._opened()
+        opened = self.opened()
         record = self.state.registry[dispatch.node]
         trip = RoundTrip(record.profile, self._stopwatch() - dispatch.handed_out_at, record.overhead_s)
         answer, update = judged(dispatch, payload, report, opened.bounds, self._base(dispatch), trip)
@@ -169,15 +181,13 @@ class Coordinator:
         given_up = list(self.state.in_flight if plan_ids is None else plan_ids)
         return [self.fail(plan_id, reason, message) for plan_id in given_up]
 
-    def expire(self, now_s: float) -> list[Answer]:
-        """Give up the devices that have been silent for too long."""
-        limit_s = self.settings.round_timeout_s
-        silent = [
+    def silent(self, now_s: float) -> list[int]:
+        """The plans whose devices have been silent for too long."""
+        return [
             plan_id
             for plan_id, dispatch in self.state.in_flight.items()
             if now_s >= pacing.gives_up_s(self.settings, dispatch.sent_s)
         ]
-        return self.give_up("timeout", f"silent for {limit_s:g} s", silent)
 
     def wanted(self) -> int:
         """How many devices should be given work now."""
@@ -247,6 +257,24 @@ class Coordinator:
         """The model to evaluate and ship."""
         return self.state.server.published()
 
+    def opened(self) -> OpenRound:
+        """The open round, which is opened where none is."""
+        return self._open_round(self._now_s(), self._stopwatch())
+
+    def instant(self) -> Instant:
+        """The present by both clocks; within `at` the moment that it names."""
+        return Instant(now_s=self._now_s(), at=self._stopwatch())
+
+    @contextmanager
+    def at(self, instant: Instant) -> Iterator[None]:
+        """Let `receive` and its like happen at `instant`, whenever they are called."""
+        before = self._now_s, self._stopwatch
+        self._now_s, self._stopwatch = (lambda: instant.now_s), (lambda: instant.at)
+        try:
+            yield
+        finally:
+            self._now_s, self._stopwatch = before
+
     def _open_round(self, now_s: float, began: float) -> OpenRound:
         state, settings = self.state, self.settings
         if state.open_round is None:
@@ -286,12 +314,9 @@ class Coordinator:
         typical = typical_norms(used) or opened.bounds.typical
         return shortened(mean, self.state.schema.moving, multiple(LONGEST_MEAN, typical))
 
-    def _opened(self) -> OpenRound:
-        return self._open_round(self.environment.now_s(), self._stopwatch())
-
     def _added(self, answer: Answer, dispatch: Dispatch, update: Tensors) -> Answer:
         """The answer to an acceptable update, once that is in the mean; or why it is not used."""
-        opened, settings = self._opened(), self.settings
+        opened, settings = self.opened(), self.settings
         staleness = opened.number - dispatch.version
         unused = pacing.too_late(settings, staleness, opened.mean.updates)
         if unused is not None:
@@ -310,23 +335,29 @@ class Coordinator:
         """The answer, now that its round is not applied."""
         if answer.verdict != "accepted":
             return answer
-        updates, least = self._opened().mean.updates, self.settings.pacing.least_updates
+        updates, least = self.opened().mean.updates, self.settings.pacing.least_updates
         message = f"the round has {updates} updates and needs {least}"
         return replace(answer, verdict="failed", reason="too_few", message=message)
 
     def _base(self, dispatch: Dispatch) -> Tensors:
         """The float buffers of the model that a device started from, and maybe more of it."""
-        opened = self._opened()
+        opened = self.opened()
         is_fresh = dispatch.version == opened.number
         return opened.downlink.tensors if is_fresh else self.state.bases.get(dispatch.version, {})
 
     def _times(self, dispatches: Sequence[Dispatch]) -> list[float]:
-        """How long devices are expected to take, corrected by what is known of them, s."""
+        """How long devices are expected to take, corrected by what is known of them, and their answers to come, s.
+
+        The way there and back counts as the median one, so that none that registered late holds up a round.
+        """
         state = self.state
-        classes = (state.registry.profile(each.node).device_class for each in dispatches)
+        records = [state.registry[each.node] for each in dispatches]
+        way_s = median(record.overhead_s or 0.0 for record in records) if records else 0.0
         return [
-            each.predicted.time_s * state.calibration.correction(str(each.node), name).time.value
-            for each, name in zip(dispatches, classes, strict=True)
+            way_s
+            + each.predicted.time_s
+            * state.calibration.correction(str(each.node), record.profile.device_class).time.value
+            for each, record in zip(dispatches, records, strict=True)
         ]
 
     def _answered(self, answer: Answer) -> Answer:
@@ -340,10 +371,10 @@ class Coordinator:
                 answer.message,
             )
             return answer
-        opened = self._opened()
+        opened = self.opened()
         opened.answers.append(answer)
         if answer.condition is not None:
-            record, now_s = self.state.registry[answer.dispatch.node], self.environment.now_s()
+            record, now_s = self.state.registry[answer.dispatch.node], self._now_s()
             record.hear(answer.condition, now_s, refused=answer.reason in POLICY_REASONS)
         if answer.verdict != "accepted":
             level = logging.WARNING if answer.verdict == "rejected" else logging.INFO

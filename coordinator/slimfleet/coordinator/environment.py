@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from slimfleet.compression import Condition, Cost
@@ -17,6 +18,16 @@ from slimfleet.coordinator.record import DeviceRecord
 from slimfleet.coordinator.registry import Nodes, Registry
 from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.settings import CONDITION_MAX_AGE_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instant:
+    """One moment by both clocks of a coordinator."""
+
+    now_s: float
+    """By its environment."""
+    at: float
+    """By its stopwatch."""
 
 
 class Environment(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 from types import MappingProxyType
@@ -67,7 +67,7 @@ VERSIONS = "versions"
 
 @dataclass(slots=True, kw_only=True)
 class OpenRound:
-    """The round under way. It does not outlast a restart."""
+    """The round under way. No checkpoint holds it: the journal tells how it came about."""
 
     number: int
     downlink: Downlink
@@ -118,6 +118,18 @@ class State:
     def next_round(self) -> int:
         """Number of the round that is open, or will be opened next; the first is 1."""
         return len(self.rows) + 1
+
+    def pause(self, later_s: float, later_at: float) -> None:
+        """Let a pause pass without counting, by the environment's time and by the stopwatch: what is under way is as
+        old as it was. When work that is sent again went out is not known any more."""
+        self.in_flight = InFlight(
+            replace(each, sent_s=each.sent_s + later_s, handed_out_at=inf) for each in self.in_flight.values()
+        )
+        if self.open_round is not None:
+            self.open_round.opened_s += later_s
+            self.open_round.closes_s += later_s
+            self.open_round.opened_at += later_at
+            self.open_round.handed_out_at += later_at
 
     def keep_bases(self) -> None:
         """Keep what work that outlasts the open round is judged by, and no more."""
@@ -180,8 +192,10 @@ def files_of(state: State, environment: Environment) -> Files:
     }
 
 
-def restore(state: State, environment: Environment, read: Callable[[str], bytes], rounds: int) -> None:
+def restore(state: State, environment: Environment, read: Callable[[str], bytes], rounds: int) -> float:
     """Restore a fresh state and its environment from what `files_of` returned after so many rounds.
+
+    Returns when that was, by the environment's time.
 
     `read` gives the content of a file by its name. Raises BadInput where the files belong to another model or
     optimiser; ValueError or PayloadError where they are damaged, of another round or another format, and what `read`
@@ -214,11 +228,10 @@ def restore(state: State, environment: Environment, read: Callable[[str], bytes]
         raise ValueError(f"{VALUES} and {SERVER} do not agree on whether there is a best model")
     try:
         environment.restore(plain["environment"])
-        # Wall-clock time has passed since; what is in flight is as old as it was.
-        later_s = environment.now_s() - plain["saved_s"]
+        saved_s = float(plain["saved_s"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the environment of {VALUES} does not fit: {error!r}") from error
-    in_flight = restored_dispatches(plain["in_flight"], read, state.blueprint, later_s)
+    in_flight = restored_dispatches(plain["in_flight"], read, state.blueprint)
     state.registry.restore(records, fleet)
     state.server.restore(arrays)
     state.versions.restore(versions)
@@ -227,6 +240,7 @@ def restore(state: State, environment: Environment, read: Callable[[str], bytes]
     state.best_model = best_model
     for name, value in values.items():
         setattr(state, name, value)
+    return saved_s
 
 
 def _bases(arrays: Tensors) -> dict[int, Tensors]:

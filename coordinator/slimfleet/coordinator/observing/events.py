@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimfleet.compression import Evaluation
+from slimfleet.coordinator.environment import Instant
 from slimfleet.coordinator.learning.row import RoundRow
 from slimfleet.coordinator.planning.skips import Skips
 from slimfleet.coordinator.receiving.answer import Answer
@@ -53,6 +54,8 @@ class Planned:
     """Nodes that could take work, in order."""
     seconds: float
     """Wall-clock time of selecting, planning and encoding."""
+    at: Instant
+    """When it was in flight."""
     settings: CoordinatorSettings
     state: State
 

@@ -51,6 +51,22 @@ class Downlink:
             return payload, cut.index_map, NOTHING
         return payload, cut.index_map, Holding(self.round_number, cut.channels.hex())
 
+    @property
+    def is_published(self) -> bool:
+        """Whether this round's version has been made: it has once any device is sent, or measured for, a change."""
+        return self._snapshot is not None
+
+    def publish(self) -> Snapshot:
+        """This round's version; made when first needed, since a round in plain float32 needs none.
+
+        Raises ValueError where models are sent in float32, of which there are no versions.
+        """
+        if self._bits == FLOAT32_BITS:
+            raise ValueError("models are sent in float32, and have no versions")
+        if self._snapshot is None:
+            self._snapshot = self.versions.publish(self.round_number, self.tensors)
+        return self._snapshot
+
     def size(self, width: float, held: Holding) -> int:
         """Bytes at this width for a device that holds `held`. Exact: it encodes, once a round and payload."""
         return len(self._payload(width, held))
@@ -80,7 +96,7 @@ class Downlink:
         """The change since what is held, where that is possible and smaller; else the whole model."""
         if self._bits == FLOAT32_BITS:
             return self._in_float32(width)
-        cut, now = self._cut(width), self._published()
+        cut, now = self._cut(width), self.publish()
         base = self.versions.get(held.version)
         if base is None or held.version is None or not held.covers(cut.channels):
             return self._whole(cut, now)
@@ -125,12 +141,6 @@ class Downlink:
                 envelope=Envelope(kind=PayloadKind.MODEL, base_version=self.round_number, side=cut.channels),
             ).payload
         return self._plain[width]
-
-    def _published(self) -> Snapshot:
-        """This round's version; made when first needed, since a round in plain float32 needs none."""
-        if self._snapshot is None:
-            self._snapshot = self.versions.publish(self.round_number, self.tensors)
-        return self._snapshot
 
     def _cut(self, width: float) -> Cut:
         if width not in self._cuts:

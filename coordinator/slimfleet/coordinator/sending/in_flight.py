@@ -14,7 +14,7 @@ import xxhash
 from pydantic import TypeAdapter
 
 from slimfleet.compression import Assignment, Budget, Cost, Payload
-from slimfleet.compression.pruning import unpack_channels
+from slimfleet.compression.pruning import IndexMap, unpack_channels
 from slimfleet.compression.pruning.blueprint import Blueprint
 from slimfleet.compression.wire import unseal
 from slimfleet.coordinator.sending.dispatch import Dispatch
@@ -48,25 +48,40 @@ def payload_name(payload: bytes) -> str:
 
 def kept_dispatches(dispatches: Iterable[Dispatch]) -> Any:
     """Dispatches as JSON values."""
-    kept = (
-        KeptDispatch(
-            node=each.node,
-            assignment=each.assignment,
-            payload=payload_name(each.payload),
-            limits=each.limits,
-            predicted=each.predicted,
-            holding_after=each.holding_after,
-            sent_s=each.sent_s,
-        )
-        for each in dispatches
+    return KEPT.dump_python(tuple(map(kept_dispatch, dispatches)))
+
+
+def kept_dispatch(dispatch: Dispatch) -> KeptDispatch:
+    """A dispatch without its payload."""
+    return KeptDispatch(
+        node=dispatch.node,
+        assignment=dispatch.assignment,
+        payload=payload_name(dispatch.payload),
+        limits=dispatch.limits,
+        predicted=dispatch.predicted,
+        holding_after=dispatch.holding_after,
+        sent_s=dispatch.sent_s,
     )
-    return KEPT.dump_python(tuple(kept))
+
+
+def restored_dispatch(kept: KeptDispatch, payload: Payload, index_map: IndexMap) -> Dispatch:
+    """The dispatch, with the payload that it names."""
+    return Dispatch(
+        node=kept.node,
+        assignment=kept.assignment,
+        payload=payload,
+        index_map=index_map,
+        limits=kept.limits,
+        predicted=kept.predicted,
+        holding_after=kept.holding_after,
+        sent_s=kept.sent_s,
+    )
 
 
 def restored_dispatches(
-    values: Any, read: Callable[[str], bytes], blueprint: Blueprint, later_s: float
+    values: Any, read: Callable[[str], bytes], blueprint: Blueprint
 ) -> Sequence[Dispatch]:
-    """The dispatches of `kept_dispatches`, as if they had been sent `later_s` later.
+    """The dispatches of `kept_dispatches`.
 
     `read` gives the content of a file by its name. Raises ValueError or PayloadError where something is damaged.
     """
@@ -77,18 +92,7 @@ def restored_dispatches(
             payloads[kept.payload] = _payload(kept.payload, read)
         payload = payloads[kept.payload]
         channels = unpack_channels(blueprint.groups, unseal(payload).header.side)
-        dispatches.append(
-            Dispatch(
-                node=kept.node,
-                assignment=kept.assignment,
-                payload=payload,
-                index_map=blueprint.index_map(channels),
-                limits=kept.limits,
-                predicted=kept.predicted,
-                holding_after=kept.holding_after,
-                sent_s=kept.sent_s + later_s,
-            )
-        )
+        dispatches.append(restored_dispatch(kept, payload, blueprint.index_map(channels)))
     return dispatches
 
 

@@ -13,8 +13,7 @@ from slimfleet.compression.errors import POLICY_REASONS
 from slimfleet.compression.foreign_text import foreign_text
 from slimfleet.compression.messages import Registration, Spent, parse, text_of
 from slimfleet.compression.wire import REASONS
-from slimfleet.coordinator.coordinator import Coordinator
-from slimfleet.coordinator.receiving.answer import Answer
+from slimfleet.coordinator.entries import Failed, Received
 from slimfleet.coordinator.receiving.checks import is_plausible
 from slimfleet.coordinator.sending.dispatch import Dispatch
 
@@ -105,21 +104,22 @@ class Reply:
         return cost.time_s if is_plausible(cost, self.said.startup) else None
 
 
-def deliver(coordinator: Coordinator, plan_id: int, reply: Reply) -> Answer:
-    """Pass the reply to one dispatch to the coordinator, as an answer or a failure."""
+def entry_of(plan_id: int, reply: Reply) -> Received | Failed:
+    """What the reply to one dispatch says: an answer, or that there is none and why."""
     message = reply.message
     if message.has_error():
         reason = TRANSPORT_ERRORS.get(message.error.code, "error")
-        return coordinator.fail(plan_id, reason, _said(message.error))
+        return Failed(plan_id=plan_id, reason=reason, message=_said(message.error))
     content = message.content
     try:
         if "refusal" in content.config_records:
-            return _refused(coordinator, plan_id, content.config_records["refusal"], reply.said)
+            return _refused(plan_id, content.config_records["refusal"], reply.said)
         payload = content.array_records["update"]["payload"].data
         text = str(content.config_records["report"]["json"])
     except KeyError as missing:
-        return coordinator.fail(plan_id, "incomplete", f"the answer has no {missing}")
-    return coordinator.receive(plan_id, payload, reply.said if isinstance(reply.said, Report) else text)
+        return Failed(plan_id=plan_id, reason="incomplete", message=f"the answer has no {missing}")
+    parsed = reply.said if isinstance(reply.said, Report) else None
+    return Received(plan_id=plan_id, report=text, payload=payload, parsed=parsed)
 
 
 def plain(text: str) -> str:
@@ -151,18 +151,17 @@ def _told(content: RecordDict) -> Report | Spent | None:
         return None
 
 
-def _refused(
-    coordinator: Coordinator, plan_id: int, refusal: ConfigRecord, said: Report | Spent | None
-) -> Answer:
+def _refused(plan_id: int, refusal: ConfigRecord, said: Report | Spent | None) -> Failed:
     reason, message = str(refusal["reason"]), plain(str(refusal["message"]))
     spent = said if isinstance(said, Spent) else None
     if "spent" in refusal:
         try:
             spent = spent or parse(Spent, str(refusal["spent"]))
         except PayloadError as error:
-            return coordinator.fail(plan_id, "refused", f"{message} ({plain(str(error))})")
+            return Failed(plan_id=plan_id, reason="refused", message=f"{message} ({plain(str(error))})")
         message += f" (by then {spent.cost.energy_j:.3g} J in {spent.cost.time_s:.3g} s)"
-    return coordinator.fail(plan_id, reason if reason in REFUSALS else "refused", message, spent)
+    known = reason if reason in REFUSALS else "refused"
+    return Failed(plan_id=plan_id, reason=known, message=message, spent=spent)
 
 
 def _record(payload: Payload) -> ArrayRecord:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from flwr.serverapp import Grid
 
 from slimfleet.compression import PayloadError
+from slimfleet.coordinator.entries import Registered
 from slimfleet.coordinator.registry import Registry
 from slimfleet.coordinator.transport.flower.messages import registration_in, registration_request
 from slimfleet.coordinator.transport.flower.pushing import push
@@ -46,11 +47,18 @@ class Registrar:
     """Takes the nodes of a grid into a registry. No call waits for an answer."""
 
     def __init__(
-        self, registry: Registry, grid: Grid, now_s: Callable[[], float], *, expires: bool = True
+        self,
+        registry: Registry,
+        grid: Grid,
+        now_s: Callable[[], float],
+        take: Callable[[Registered], object],
+        *,
+        expires: bool = True,
     ) -> None:
-        """`now_s` is the environment's time. With `expires`, which needs wall-clock time, the grid drops a question
-        that is no longer valid."""
+        """`now_s` is the environment's time; `take` adds a device to the registry. With `expires`, which needs
+        wall-clock time, the grid drops a question that is no longer valid."""
         self._registry, self._grid, self._now_s, self._expires = registry, grid, now_s, expires
+        self._take = take
         self._asked: dict[int, _Asked] = {}
         """By node: those that are connected and have not registered."""
         self._pending: dict[str, int] = {}
@@ -76,11 +84,12 @@ class Registrar:
         ]
         self._pending |= dict(zip(push(self._grid, requests), due, strict=True))
 
-    def listen(self) -> None:
-        """Take in what has come."""
+    def listen(self) -> bool:
+        """Take in what has come; whether there was anything."""
         if not self._pending:
-            return
-        for reply in self._grid.pull_messages(list(self._pending)):
+            return False
+        replies = list(self._grid.pull_messages(list(self._pending)))
+        for reply in replies:
             # An error that the link itself reports comes from no node: the message that it answers says whose it is.
             node = self._pending.pop(reply.metadata.reply_to_message_id, None)
             if node is None:
@@ -92,13 +101,12 @@ class Registrar:
                 log.warning("a device (node %d) could not register: %s", node, error)
                 continue
             self.problems.pop(node, None)
-            self._registry.register(node, said.profile, said.examples, said.startup)
-            now_s, record = self._now_s(), self._registry[node]
-            record.hear(said.condition, now_s)
-            asked = self._asked.pop(node, None)
+            asked, overhead_s = self._asked.pop(node, None), None
             if asked is not None:
-                record.overhead_s = max(now_s - asked.last_s - said.startup.time_s, 0.0)
+                overhead_s = max(self._now_s() - asked.last_s - said.startup.time_s, 0.0)
+            self._take(Registered(node=node, said=said, overhead_s=overhead_s))
             log.info("%s has registered, with %d examples", self._registry.label(node), said.examples)
+        return bool(replies)
 
     def awaits(self, nodes: Sequence[int], patience_s: float = PATIENCE_S) -> bool:
         """Whether a first answer of one of `nodes` may still come, first asked for less than `patience_s` ago.

@@ -11,10 +11,12 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from slimfleet.compression import SlimfleetError
-from slimfleet.coordinator.checkpoint import checkpoints, restore_checkpoint, save_checkpoint
 from slimfleet.coordinator.coordinator import Coordinator
+from slimfleet.coordinator.entries import GaveUp
+from slimfleet.coordinator.keeping import Keeper
 from slimfleet.coordinator.observing.events import Event, Observer, Planned, Waiting
-from slimfleet.coordinator.transport.flower.messages import deliver
+from slimfleet.coordinator.planning.skips import Skips
+from slimfleet.coordinator.transport.flower.messages import entry_of
 from slimfleet.coordinator.transport.flower.post import POLL_S, Post
 from slimfleet.coordinator.transport.flower.registering import PATIENCE_S, Registrar
 
@@ -31,15 +33,14 @@ def run(
 ) -> None:
     """Run the rounds that are left, and tell `observers` of every event.
 
-    A checkpoint in `folder/checkpoint` is taken up, and one is written after every round; None keeps nothing on disk.
-    A round begins once enough devices have registered; with `everyone`, once every node has answered, so that the
-    outcome does not depend on who was first. Raises SlimfleetError where no device can register, and what an observer
-    raises.
+    What `folder/checkpoint` holds is taken up, and kept up to date there (`keeping`); None keeps nothing on disk. A
+    round begins once enough devices have registered; with `everyone`, as in a simulation, once every node has answered,
+    so that the outcome does not depend on who was first, and a power cut may cost what has happened since the last
+    step. Raises SlimfleetError where no device can register, and what an observer raises.
     """
     settings, state, environment = coordinator.settings, coordinator.state, coordinator.environment
-    kept = None if folder is None else folder / "checkpoint"
-    if kept is not None and checkpoints(kept):
-        restore_checkpoint(kept, state, environment)
+    keeper = Keeper(coordinator, None if folder is None else folder / "checkpoint", durable=not everyone)
+    keeper.begin()
     log.info(
         "task %s, rounds %d to %d, %d devices a round, planner %s, selection %s",
         coordinator.task.name,
@@ -55,44 +56,62 @@ def run(
             observer(event)
 
     # Validity is counted in wall-clock time, and a run of everyone may be one in virtual time.
-    registrar = Registrar(state.registry, grid, environment.now_s, expires=not everyone)
+    registrar = Registrar(state.registry, grid, environment.now_s, keeper.take, expires=not everyone)
     post = Post(grid, environment, registrar.listen, None if everyone else settings.round_timeout_s)
     post.send(state.in_flight.values())  # of a run that was killed: devices do the same again
+    if state.open_round is not None:
+        tell(_going_on(coordinator, grid))
     while state.next_round <= settings.rounds:
-        for waiting in _gathering(coordinator, grid, registrar, everyone):
-            log.info("round %d is waiting: %s", state.next_round, waiting.text)
-            tell(waiting)
-        for event in _until_due(coordinator, grid, post):
+        if state.open_round is None:
+            for waiting in _gathering(coordinator, grid, registrar, everyone):
+                log.info("round %d is waiting: %s", state.next_round, waiting.text)
+                tell(waiting)
+        for event in _until_due(coordinator, grid, post, keeper):
             tell(event)
         closed = coordinator.step()
         post.forget({each.dispatch.plan_id for each in closed.answers if each.dispatch is not None})
         tell(closed)
-        if kept is not None:
-            tell(save_checkpoint(kept, state, environment))
+        if (saved := keeper.save()) is not None:
+            tell(saved)
 
 
-def _until_due(coordinator: Coordinator, grid: Grid, post: Post) -> Iterator[Event]:
+def _going_on(coordinator: Coordinator, grid: Grid) -> Planned:
+    """The event of a round that was open when its coordinator was killed. Whom it skipped has been told."""
+    return Planned(
+        round_number=coordinator.state.next_round,
+        dispatches=(),
+        skipped=Skips(),
+        reachable=coordinator.state.registry.registered(_connected(grid)),
+        seconds=0.0,
+        at=coordinator.instant(),
+        settings=coordinator.settings,
+        state=coordinator.state,
+    )
+
+
+def _until_due(coordinator: Coordinator, grid: Grid, post: Post, keeper: Keeper) -> Iterator[Event]:
     """Give out work and take answers until the open round is due, and tell of both."""
     state, environment = coordinator.state, coordinator.environment
     while True:
         if state.open_round is None or coordinator.wanted():
-            yield from _planned(coordinator, grid, post)
+            yield from _planned(coordinator, grid, post, keeper)
         if coordinator.is_due(environment.now_s()):
             return
         came = post.next_before(coordinator.next_alarm_s())
         if came is not None:
-            yield deliver(coordinator, *came)
-            continue
-        silent = coordinator.expire(environment.now_s())
-        post.forget({each.dispatch.plan_id for each in silent if each.dispatch is not None})
-        yield from silent
+            yield from keeper.take(entry_of(*came))
+        elif silent := coordinator.silent(environment.now_s()):
+            post.forget(silent)
+            message = f"silent for {coordinator.settings.round_timeout_s:g} s"
+            yield from keeper.take(GaveUp(plan_ids=tuple(silent), reason="timeout", message=message))
 
 
-def _planned(coordinator: Coordinator, grid: Grid, post: Post) -> Iterator[Planned]:
+def _planned(coordinator: Coordinator, grid: Grid, post: Post, keeper: Keeper) -> Iterator[Planned]:
     """Give as many devices work as should have some."""
     is_first = coordinator.state.open_round is None
     most, nodes = coordinator.wanted(), _connected(grid)
     planned = coordinator.plan(coordinator.environment.now_s(), most, nodes)
+    keeper.note(planned)
     post.send(planned.dispatches)
     if is_first and planned.skipped and not planned.dispatches:
         node, skip = next(iter(planned.skipped.items()))
@@ -107,7 +126,8 @@ def _gathering(
 ) -> Iterator[Waiting]:
     """Ends when a round can begin, or its time is up; tells how many devices there are whenever that changes.
 
-    Nodes that are connected but do not answer are waited for only once, and not for long.
+    Nodes that are connected but do not answer are waited for only once, and not for long; all of them, for as long as a
+    round may take.
     """
     settings, registry = coordinator.settings, coordinator.state.registry
     needed = settings.selection.min_devices
@@ -116,13 +136,13 @@ def _gathering(
     while True:
         nodes = _connected(grid)
         registrar.ask(nodes)
-        registrar.listen()
+        came = registrar.listen()
         ready = len(nodes) - len(registry.missing(nodes))
         awaited = registrar.awaits(nodes, inf if everyone else PATIENCE_S)
         if len(nodes) >= needed:
-            if not awaited and not len(registry):
+            if not len(registry) and registrar.problems.keys() >= set(nodes):
                 raise SlimfleetError(_nobody(registrar, len(nodes)))
-            if not awaited or (ready >= needed and not everyone):
+            if ready and (not awaited or (ready >= needed and not everyone)):
                 return
         if time.monotonic() >= until:
             if registrar.problems and not len(registry):
@@ -131,7 +151,8 @@ def _gathering(
         if ready != told and ready < needed:
             told = ready
             yield Waiting(ready=ready, needed=needed)
-        time.sleep(POLL_S)
+        if not came:
+            time.sleep(POLL_S)
 
 
 def _connected(grid: Grid) -> Sequence[int]:
