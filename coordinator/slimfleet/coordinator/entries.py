@@ -53,7 +53,7 @@ class Given:
     low: bytes
     """Devices of less charge than `floor`: their nodes (uint64), then their charges (float64), little-endian."""
     reasons: Mapping[int, str]
-    """Node -> what the registry says of why it got its plan, or none."""
+    """Node -> what the registry says of why it got its plan, or none; without those below the battery floor."""
     found_too_few: bool
     is_published: bool
     """Whether planning has made the round's model a version."""

@@ -17,7 +17,6 @@ from slimfleet.coordinator.keeping import Keeper
 from slimfleet.coordinator.observing.events import Event, Observer, Planned, Waiting
 from slimfleet.coordinator.planning.skips import Skips
 from slimfleet.coordinator.receiving.lot import Lot
-from slimfleet.coordinator.registry import nodes_of
 from slimfleet.coordinator.transport.flower.messages import entry_of
 from slimfleet.coordinator.transport.flower.packing import OneByOne, Packing
 from slimfleet.coordinator.transport.flower.post import POLL_S, Post
@@ -87,7 +86,7 @@ def _going_on(coordinator: Coordinator, grid: Grid) -> Planned:
         round_number=coordinator.state.next_round,
         dispatches=(),
         skipped=Skips(),
-        reachable=nodes_of(_connected(grid)),
+        reachable=coordinator.state.registry.registered(_connected(grid)),
         seconds=0.0,
         at=coordinator.instant(),
         settings=coordinator.settings,
