@@ -8,6 +8,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -115,7 +116,7 @@ def on_ray(workers: int) -> Execute:
             return
         with local_ray(workers):
             remote = ray.remote(num_cpus=1, max_retries=0)(work)
-            running = {remote.remote(cell): cell for cell in cells}
+            running = {remote.remote(replace(c, folder=c.folder.absolute())): c for c in cells}
             while running:
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=_TICK_S)
                 for reference in ready:
