@@ -63,6 +63,11 @@ bench-quickstart: $(VENV)/.installed-dev
 bench-rounds: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/rounds.py docs/results $(ARGS)
 
+# A Ray cluster of two network namespaces, one of them cut off in mid-run; needs root.
+.PHONY: bench-ray-hosts
+bench-ray-hosts: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/ray_hosts.py docs/results
+
 # A mute and a hanging node among twenty on a real SuperLink. ARGS="--blocks 1 --rounds 3" for a part.
 .PHONY: bench-silent
 bench-silent: $(VENV)/.installed-dev

@@ -10,7 +10,6 @@ from math import inf
 
 import pytest
 from flwr.app import Message, MessageType
-from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from hand_grid import Clock, Fleet, TimedGrid
 
 from slimfleet.coordinator import Closed, WallEnvironment
@@ -35,14 +34,10 @@ def fleet(federate, phone, monkeypatch):
 
     numbers = itertools.count()
 
-    def make(
-        *bad, rounds=1, count=20, per_round=10, timeout_s=20.0, everyone=False, pacing=None, observe=None
-    ):
+    def make(*bad, count=20, per_round=10, everyone=False, observe=None, registers_s=0.5, **settings):
+        tables = {"rounds": 1, "evaluate_every": 10, "round_timeout_s": 20.0, **settings}
         selection = {"per_round": per_round, "policy": "uniform"}
-        federation = federate(
-            rounds=rounds, evaluate_every=rounds, round_timeout_s=timeout_s, selection=selection, planner=NARROW,
-            pacing=pacing or {}, state=f"devices-{next(numbers)}",
-        )  # fmt: skip
+        federation = federate(state=f"devices-{next(numbers)}", selection=selection, planner=NARROW, **tables)
         clock, ends = Clock(1_000.0), []
         for name in ("post", "run"):
             monkeypatch.setattr(sys.modules[f"slimfleet.coordinator.transport.flower.{name}"], "time", clock)
@@ -57,7 +52,7 @@ def fleet(federate, phone, monkeypatch):
                 open_ledger=lambda a, profile=profile: SimulatedLedger(profile, a.budget.power_w, 0.5),
             )  # fmt: skip
         silent = {node: inf for node in bad if node == MUTE}
-        grid = TimedGrid(Fleet(devices), clock=clock, mute=set(bad), silent=silent)
+        grid = TimedGrid(Fleet(devices), clock=clock, mute=set(bad), silent=silent, registers_s=registers_s)
 
         def observed(event):
             if isinstance(event, Closed):
@@ -85,7 +80,7 @@ def test_one_mute_and_one_hanging_node_of_twenty_cost_a_tenth_of_the_time_at_mos
 
 def test_a_hanging_node_costs_no_round_more_than_its_deadline_and_is_asked_less(fleet):
     grid, state, _ = fleet(
-        HANGING, rounds=40, count=5, per_round=3, timeout_s=3.0, pacing={"deadline": "predicted"}
+        HANGING, rounds=40, count=5, per_round=3, round_timeout_s=3.0, pacing={"deadline": "predicted"}
     )
     asked = grid.rounds_sent()
     assert 0 < asked[HANGING] < 0.7 * min(asked[node] for node in asked if node != HANGING)
@@ -105,7 +100,7 @@ class Link:
     def push_messages(self, messages):
         self.pushed.append(list(messages))
         if len(self.pushed) <= self.unconfirmed:
-            raise ObjectPushError("object", 1, "session")
+            raise ConnectionError("not confirmed")
         return [f"{len(self.pushed)}/{number}" for number, _ in enumerate(self.pushed[-1])]
 
     def pull_messages(self, message_ids):
@@ -144,6 +139,13 @@ def test_a_mute_node_is_asked_ever_more_rarely_and_finds_one_question_when_it_wa
     assert link.questions()[:-1] == waits
 
 
+def test_a_fleet_that_is_slow_to_introduce_itself_is_waited_for(fleet):
+    """Twenty boards that start Python at once, or a busy SuperLink, may take minutes over it."""
+    _, state, (began, ended) = fleet(rounds=1, count=4, round_timeout_s=300.0, registers_s=200.0)
+    assert ended - began > 200.0
+    assert state.rows[0].completed == 4
+
+
 def test_a_node_that_comes_back_is_asked_at_once():
     _, moments = asked_over(days=0.5, connected=lambda hour: [] if 5.0 <= hour < 5.25 else [7])
     assert 5.25 * 3_600 in moments
@@ -161,7 +163,7 @@ def test_a_node_that_is_started_again_within_a_round_loses_that_round_alone(flee
         rounds=8,
         count=4,
         per_round=4,
-        timeout_s=2.0,
+        round_timeout_s=2.0,
         pacing={"deadline": "predicted"},
         observe=wakes,
     )
@@ -172,7 +174,7 @@ def test_a_node_that_is_started_again_within_a_round_loses_that_round_alone(flee
 
 def test_work_expires_when_it_is_given_up_and_nothing_does_where_time_is_virtual(fleet):
     for everyone, valid_s in ((False, {9.0}), (True, {LONGEST_VALID_S})):
-        grid, *_ = fleet(rounds=1, count=4, timeout_s=9.0, everyone=everyone)
+        grid, *_ = fleet(rounds=1, count=4, round_timeout_s=9.0, everyone=everyone)
         kinds = {
             kind: {m.metadata.ttl for m in grid.sent if m.metadata.message_type == kind} for kind in TYPES
         }
@@ -186,5 +188,15 @@ def test_what_a_busy_link_does_not_confirm_is_pushed_again_as_it_was(caplog):
     assert push(link, messages) == ["3/0", "3/1"]
     assert link.pushed == [messages] * 3
     assert caplog.text.count("pushed again") == 2
-    with pytest.raises(ObjectPushError):
+    with pytest.raises(ConnectionError):
         push(Link(unconfirmed=PUSHES), messages)
+
+
+def test_a_deadline_leaves_time_for_the_way_to_a_device_and_back(federate):
+    """A SuperNode looks for work now and then, and starts a process for it; registrations show how long that takes."""
+    near, far = (federate(pacing={"deadline": "predicted"}, state=name) for name in ("near", "far"))
+    for record in far.state.registry:
+        record.overhead_s = 40.0
+    far.state.registry[11].overhead_s = 4_000.0  # of one that slept
+    near_s, far_s = (each.plan().state.open_round.closes_s for each in (near, far))
+    assert far_s - near_s == pytest.approx(1.5 * 40.0)

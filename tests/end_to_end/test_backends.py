@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
-import ray
+from ray_workers import workers_alive
 
-from slimfleet.coordinator import Coordinator, Event, Planned
-from slimfleet.coordinator.transport.flower import run
-from slimfleet.simulations import Scenario, build_fleet, load_scenario, simulate
-from slimfleet.simulations.grids.flower import EngineGrid, fleet_app
-from slimfleet.simulations.grids.ray import RayEngine
-from slimfleet.simulations.scenario import build_task_of
-from slimfleet.simulations.world import VirtualWorld, node_of
+from slimfleet.coordinator import Event, Planned
+from slimfleet.simulations import Scenario, load_scenario, simulate
 
 OWN_TASK = Path(__file__).parents[2] / "docs" / "examples" / "own_task"
 
@@ -59,33 +55,33 @@ def test_workers_find_the_task_of_an_example_and_learn_the_same_bytes(
     assert local.rows[0].completed == spread.rows[0].completed > 0
 
 
-class KillsAnActor:
-    """Observer that kills the engine's first actor as soon as the work of the second round is given out."""
-
-    def __init__(self, engine: RayEngine) -> None:
-        self.engine = engine
-        self.killed = False
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Planned) and event.round_number == 2:
-            ray.kill(self.engine.workers[0])
-            self.killed = True
+MODES = {
+    "waiting": {},
+    "asynchronous": {"pacing__mode": "asynchronous", "pacing__buffer": "4", "pacing__concurrency": "8"},
+}
 
 
-def test_an_actor_killed_in_mid_round_costs_one_device_and_not_the_round(tmp_path: Path) -> None:
-    scenario = digits(fleet__dropout="0.0")
-    fleet = build_fleet(scenario.fleet, scenario.coordinator.seed)
-    coordinator = Coordinator(build_task_of(scenario), scenario.coordinator, VirtualWorld(fleet))
-    engine = RayEngine(partial(fleet_app, scenario, tmp_path), workers=2, device_timeout_s=60)
-    killer = KillsAnActor(engine)
-    try:
-        grid = EngineGrid([node_of(device.number) for device in fleet], engine)
-        run(coordinator, grid, None, [killer], everyone=True)
-    finally:
-        engine.close()
-    assert killer.killed
-    assert [row.completed for row in coordinator.state.rows] == [8, 7, 8]
-    assert coordinator.state.totals.failed == {"worker": 1}
+@pytest.mark.parametrize("mode", MODES)
+def test_a_worker_killed_in_every_round_costs_nothing(mode: str, tmp_path: Path) -> None:
+    """With 30% dropouts: every participation is accounted for, and the weights are those of an undisturbed run."""
+    scenario = digits(rounds="2", fleet__dropout="0.3", **MODES[mode])
+    killed = []
+
+    def kill(event: Event) -> None:
+        if isinstance(event, Planned) and event.round_number not in killed and event.dispatches:
+            os.kill(workers_alive()[0], signal.SIGKILL)
+            killed.append(event.round_number)
+
+    whole, _ = simulate(scenario, tmp_path / "whole")
+    disturbed, _ = simulate(scenario, tmp_path / "disturbed", backend="ray", observers=[kill])
+    assert killed == [1, 2]
+    assert disturbed.failed == whole.failed
+    assert "worker" not in disturbed.failed, "no work is lost"
+    assert [(row.selected, row.completed) for row in disturbed.rows] == [
+        (row.selected, row.completed) for row in whole.rows
+    ]
+    models = [(tmp_path / run / "model.safetensors").read_bytes() for run in ("whole", "disturbed")]
+    assert models[0] == models[1]
 
 
 def test_a_device_that_hangs_is_given_up_and_the_others_are_heard(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from slimfleet.simulations.scenario import baseline_settings
 BLIND_IN_A_RUN = {
     "task.import_from": "test_own_task.py",
     "run.workers": "test_backends.py",
+    "run.ray_address": "test_ray_cluster.py",
+    "run.attempts": "test_ray_engine.py",
     "run.device_timeout_s": "test_backends.py",
     "selection.condition_max_age_s": "test_conditions.py",
     "selection.min_devices": "test_run.py",

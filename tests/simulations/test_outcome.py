@@ -64,7 +64,7 @@ def test_joules_and_bytes_of_the_devices_are_those_of_the_run(tmp_path: Path) ->
 
 
 def test_a_finished_run_that_is_resumed_stays_as_it_is(tmp_path: Path) -> None:
-    simulate(small(), tmp_path, baseline=True)
+    simulate(small(run__baseline_rounds="3"), tmp_path, baseline=True)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     simulate(resumed_scenario(tmp_path), tmp_path, baseline=True, resume=True)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from statistics import median
 
 from torch import nn
 
@@ -352,12 +353,18 @@ class Coordinator:
         return opened.downlink.tensors if is_fresh else self.state.bases.get(dispatch.version, {})
 
     def _times(self, dispatches: Sequence[Dispatch]) -> list[float]:
-        """How long devices are expected to take, corrected by what is known of them, s."""
+        """How long devices are expected to take, corrected by what is known of them, and their answers to come, s.
+
+        The way there and back counts as the median one, so that none that registered late holds up a round.
+        """
         state = self.state
-        classes = (state.registry[each.node].profile.device_class for each in dispatches)
+        records = [state.registry[each.node] for each in dispatches]
+        way_s = median(record.overhead_s or 0.0 for record in records) if records else 0.0
         return [
-            each.predicted.time_s * state.calibration.correction(str(each.node), name).time.value
-            for each, name in zip(dispatches, classes, strict=True)
+            way_s
+            + each.predicted.time_s
+            * state.calibration.correction(str(each.node), record.profile.device_class).time.value
+            for each, record in zip(dispatches, records, strict=True)
         ]
 
     def _answered(self, answer: Answer) -> Answer:

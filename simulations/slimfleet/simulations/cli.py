@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -47,9 +49,19 @@ def run(
         typer.Option(help="The same seed gives the same model bytes.", show_default="the scenario's"),
     ] = None,
     backend: Annotated[
-        Literal["local", "ray"],
-        typer.Option(help="local: in this process. ray: on all cores, through Ray actors."),
-    ] = "local",
+        Literal["local", "ray"] | None,
+        typer.Option(
+            help="local: in this process. ray: on all cores, through Ray actors.",
+            show_default="local, and ray with an address of Ray",
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Run on the existing Ray cluster with this HOST:PORT; auto: the one of this machine.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the results, which must be empty.", show_default="slimfleet-out/NAME"),
@@ -86,6 +98,7 @@ def run(
       slimfleet-simulate fashion_mnist --baseline
       slimfleet-simulate digits --set budget.energy_j=3 --set fleet.dropout=0.1
       slimfleet-simulate --rounds 10 --json > summary.json
+      slimfleet-simulate digits --ray-address auto
 
     After an interruption:
       slimfleet-simulate --resume slimfleet-out/digits
@@ -101,17 +114,24 @@ def run(
         from slimfleet.simulations.run import resumed_scenario, simulate
 
     _log(verbose, quiet)
+    if backend == "local" and ray_address:
+        raise BadInput("--ray-address is for the Ray backend: leave out --backend local")
     if resume is None:
-        resolved = _scenario(
-            scenario, {"rounds": rounds, "fleet.devices": devices, "seed": seed}, settings or []
-        )
+        options = {
+            "rounds": rounds,
+            "fleet.devices": devices,
+            "seed": seed,
+            "run.ray_address": _quoted(ray_address),
+        }
+        resolved = _scenario(scenario, options, settings or [])
         folder = _folder(out, resolved.coordinator.name)
     else:
         if any(option is not None for option in (devices, seed, out, settings)):
             raise BadInput(
-                "--resume continues the scenario of its folder: give it without other settings than --rounds"
+                "--resume continues the scenario of its folder: give it without other settings than --rounds "
+                "and --ray-address"
             )
-        resolved, folder = resumed_scenario(resume, rounds), resume
+        resolved, folder = resumed_scenario(resume, rounds, ray_address), resume
         baseline = baseline or (resume / "baseline").is_dir()
     with ExitStack() as stack:
         observers: list[Observer] = []
@@ -124,7 +144,7 @@ def run(
             record, plain = simulate(
                 resolved,
                 folder,
-                backend=backend,
+                backend=backend or ("ray" if resolved.run.ray_address else "local"),
                 baseline=baseline,
                 resume=resume is not None,
                 observers=observers,
@@ -147,7 +167,7 @@ def run(
         )
 
 
-def _scenario(name: str, options: dict[str, int | None], settings: list[str]) -> Scenario:
+def _scenario(name: str, options: Mapping[str, int | str | None], settings: list[str]) -> Scenario:
     overrides = {key: str(value) for key, value in options.items() if value is not None}
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -157,6 +177,11 @@ def _scenario(name: str, options: dict[str, int | None], settings: list[str]) ->
             )
         overrides[key] = value
     return load_scenario(name, overrides)
+
+
+def _quoted(text: str | None) -> str | None:
+    """A TOML string."""
+    return None if text is None else json.dumps(text)
 
 
 def _folder(out: Path | None, name: str) -> Path:

@@ -19,7 +19,7 @@ __all__ = ["keep_scenario", "refuse_edited", "refuse_used", "results_folder"]
 
 _KEPT = Path("checkpoint") / "scenario.toml"
 """Beside the checkpoints: the scenario as the run began with it, or as it was last extended."""
-_MAY_CHANGE = frozenset({"rounds"})
+_MAY_CHANGE = frozenset({"rounds", "run.ray_address"})
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def keep_scenario(out: Path, scenario: Scenario) -> None:
 def refuse_edited(out: Path, scenario: Scenario) -> None:
     """Raise BadInput, which names the key, where `scenario` is not the one that the run in `out` began with.
 
-    Its rounds may be others.
+    Its rounds and the cluster that it runs on may be others.
     """
     with naming(out / _KEPT, "read"):
         there = (out / _KEPT).is_file()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -47,12 +48,13 @@ def simulate(
     it may be given other rounds than it began with. `observers` are told of the scenario's events, `progress` of the
     baseline's too.
 
-    Returns the run's record and the baseline's. Raises BadInput where the scenario or the folder cannot be used, or
-    another process runs in it; DiskError where the disk refuses, after which the run can be resumed; and
-    SlimfleetError, with a results folder without a model, where no update was ever used.
+    Returns the run's record and the baseline's. Raises BadInput where the scenario, the folder or the Ray cluster that
+    the scenario names cannot be used, or another process runs in the folder; DiskError where the disk refuses, after
+    which the run can be resumed; and SlimfleetError, with a results folder without a model, where no update was ever
+    used.
     """
     _check(scenario)
-    with results_folder(out, resume):
+    with _cluster(scenario, backend), results_folder(out, resume):
         _prepare(out, scenario, resume)
         watching = [] if progress is None else [progress]
         reference = None
@@ -69,14 +71,17 @@ def simulate(
     return record, reference
 
 
-def resumed_scenario(out: Path, rounds: int | None = None) -> Scenario:
-    """The scenario that a run in `out` was started with, to be run for `rounds` instead where they are given."""
+def resumed_scenario(out: Path, rounds: int | None = None, ray_address: str | None = None) -> Scenario:
+    """The scenario that a run in `out` was started with; of other rounds or on another cluster where they are given."""
     path = out / "scenario.toml"
     with naming(path, "read"):
         there = path.is_file()
     if not there:
         raise BadInput(f"{out} holds no scenario.toml: there is no run to resume in it")
-    return load_scenario(str(path), None if rounds is None else {"rounds": str(rounds)})
+    other = {"rounds": rounds, "run.ray_address": ray_address}
+    return load_scenario(
+        str(path), {key: json.dumps(value) for key, value in other.items() if value is not None}
+    )
 
 
 def _check(scenario: Scenario) -> None:
@@ -85,6 +90,15 @@ def _check(scenario: Scenario) -> None:
     build_fleet(scenario.fleet, seed)
     assign_faults(scenario.fleet.faults, scenario.fleet.devices, seed)
     build_task_of(scenario).rehearse(scenario.fleet.devices, seed)
+
+
+def _cluster(scenario: Scenario, backend: Backend) -> AbstractContextManager[None]:
+    """The Ray cluster that the scenario names, found fit before anything is written; a run's own Ray starts later."""
+    if backend == "local" or not scenario.run.ray_address:
+        return nullcontext()
+    from slimfleet.simulations.grids.ray_cluster import existing_ray
+
+    return existing_ray(scenario.run.ray_address)
 
 
 def _prepare(out: Path, scenario: Scenario, resume: bool) -> None:
@@ -137,5 +151,4 @@ def _engine(scenario: Scenario, devices: Path, backend: Backend) -> Engine:
         return LocalEngine(fleet_app(scenario, devices))
     from slimfleet.simulations.grids.ray import RayEngine  # only this backend needs Ray
 
-    workers = scenario.run.workers or os.cpu_count() or 1
-    return RayEngine(partial(fleet_app, scenario, devices.absolute()), workers, scenario.run.device_timeout_s)
+    return RayEngine(partial(fleet_app, scenario), devices.absolute(), scenario.run)

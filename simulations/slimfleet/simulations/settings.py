@@ -93,7 +93,13 @@ class RunSettings:
     """`[run]`: how the simulation itself is run."""
 
     workers: Annotated[int, Ge(0)] = 0
-    """Processes that train devices on the Ray backend; 0 starts one per processor core."""
+    """Processes that train devices on the Ray backend. 0 has one per processor core, also of machines that join an
+    existing cluster later."""
+    ray_address: str = ""
+    """Address `HOST:PORT` of an existing Ray cluster, or `auto` for the one that this machine belongs to; empty starts
+    Ray on this machine alone, for this run."""
+    attempts: Annotated[int, Ge(1), Le(100)] = 3
+    """Workers on the Ray backend that may die over one device's work before it is given up."""
     baseline_rounds: Annotated[int, Ge(1)] = 30
     """Rounds of plain float32 federated averaging that `--baseline` runs for comparison."""
     device_timeout_s: Positive = 120.0

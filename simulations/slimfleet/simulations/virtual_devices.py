@@ -9,12 +9,13 @@ from pathlib import Path
 
 from slimfleet.client.device import Device, Participant
 from slimfleet.client.ledger import Balance, Ledger
-from slimfleet.client.store import FolderStore, MemoryStore
+from slimfleet.client.store import DeviceStore, FolderStore, MemoryStore
 from slimfleet.client.watch import Watch
 from slimfleet.client.workbench import Workbench
 from slimfleet.compression import Assignment, Condition, SlimfleetError
 from slimfleet.compression.cost import RUNTIMES, CostModel
-from slimfleet.compression.pruning.blueprint import blueprint
+from slimfleet.compression.pruning.blueprint import Blueprint, blueprint
+from slimfleet.simulations.carried_states import CarriedStates, CarriedStore
 from slimfleet.simulations.faults import FaultyDevice, assign_faults
 from slimfleet.simulations.fleet import BEGIN, Moment, VirtualDevice, build_fleet
 from slimfleet.simulations.ledger import SimulatedLedger
@@ -31,15 +32,16 @@ class DeviceLost(SlimfleetError):
 class VirtualDevices:
     """Every device of a scenario's fleet. One task and one workbench serve them all.
 
-    `state` is the folder where devices keep what must outlast a round; None keeps it in memory.
+    `state` is where devices keep what must outlast a round: in a folder, or in files that travel with their work; None
+    keeps it in memory.
     """
 
-    def __init__(self, scenario: Scenario, state: Path | None) -> None:
+    def __init__(self, scenario: Scenario, state: Path | CarriedStates | None) -> None:
         task, seed = build_task_of(scenario), scenario.coordinator.seed
         architecture = blueprint(task, seed)
         self._fleet = build_fleet(scenario.fleet, seed)
         self._workbench = Workbench(task, architecture, RUNTIMES[scenario.coordinator.client.runtime])
-        self._store = MemoryStore() if state is None else FolderStore(state, architecture, durable=False)
+        self._store = _store(state, architecture)
         self._faults = assign_faults(scenario.fleet.faults, scenario.fleet.devices, seed)
 
     def device(self, number: int, moment: Callable[[], Moment] = lambda: BEGIN) -> Participant:
@@ -54,6 +56,14 @@ class VirtualDevices:
             watch=Watch(virtual.policy, partial(_sense, virtual, moment)),
         )
         return FaultyDevice(device, self._faults[number]) if number in self._faults else device
+
+
+def _store(state: Path | CarriedStates | None, architecture: Blueprint) -> DeviceStore:
+    if state is None:
+        return MemoryStore()
+    if isinstance(state, CarriedStates):
+        return CarriedStore(state, architecture)
+    return FolderStore(state, architecture, durable=False)
 
 
 def _sense(

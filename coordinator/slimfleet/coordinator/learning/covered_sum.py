@@ -99,7 +99,7 @@ class CoveredSum:
         if self.kinds[name] != "buffer":
             return values
         room = 0.999 * self._share / weight / 2.0**FRACTION_BITS
-        return np.asarray(np.clip(values, -room, room), values.dtype)
+        return np.asarray(np.clip(values.astype(np.float64), -room, room), values.dtype)
 
     def _check(self, name: str, values: NDArray[Any], weight: int) -> None:
         largest = float(np.max(np.abs(values.astype(np.float64)), initial=0.0))

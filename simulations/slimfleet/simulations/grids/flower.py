@@ -26,6 +26,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from slimfleet.client.app import client_app
 from slimfleet.client.device import Participant
 from slimfleet.compression import BadInput
+from slimfleet.simulations.carried_states import CarriedStates
 from slimfleet.simulations.fleet import BEGIN, Moment
 from slimfleet.simulations.settings import Scenario
 from slimfleet.simulations.virtual_devices import DeviceLost, VirtualDevices
@@ -41,6 +42,7 @@ __all__ = [
     "EngineGrid",
     "answer",
     "context_of",
+    "devices_of",
     "error_reply",
     "fleet_app",
     "give_id",
@@ -60,10 +62,10 @@ WORKER_CRASHED: int = ErrorCode.CLIENT_APP_CRASHED
 APP_RAISED: int = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 
 
-def fleet_app(scenario: Scenario, state: Path) -> ClientApp:
+def fleet_app(scenario: Scenario, state: Path | CarriedStates) -> ClientApp:
     """A ClientApp that answers for any device of the fleet, by the `partition-id` of its node's config.
 
-    `state` is the folder where devices keep what must outlast a round.
+    `state` is where devices keep what must outlast a round: a folder, or files that travel with their work.
     """
     devices = VirtualDevices(scenario, state)
 
@@ -130,6 +132,11 @@ def context_of(node: int, node_config: Mapping[str, int | str | float | bool]) -
     return Context(
         run_id=RUN_ID, node_id=node, node_config=dict(node_config), state=RecordDict(), run_config={}
     )
+
+
+def devices_of(message: Message) -> list[int]:
+    """The devices that a message gives work to, whose states it needs."""
+    return [message.metadata.dst_node_id - 1]
 
 
 class Engine(Protocol):

@@ -1,7 +1,8 @@
-"""Ray engine: a few actors, each doing many devices' work.
+"""Ray engine: a few workers, each doing many devices' work, on this machine or on a cluster.
 
 Work is handed over as a whole and models that devices share are stored once, so its cost does not depend on the size of
-the fleet (Flower's own engine polls every node for every message).
+the fleet (Flower's own engine polls every node for every message). Only what workers can soon do leaves the driver, so
+memory does not depend on the size of a round either.
 """
 
 from __future__ import annotations
@@ -11,227 +12,169 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
-from flwr.app import Context, Message, RecordDict
-from flwr.clientapp import ClientApp
-from ray.exceptions import RayActorError, RayTaskError
+from flwr.app import Message
 
-from slimfleet.simulations.grids.flower import (
-    NO_REPLY,
-    WORKER_CRASHED,
-    answer,
-    context_of,
-    error_reply,
-    identify_process,
-    rebuilt,
-)
+from slimfleet.client.store import StateFiles
+from slimfleet.simulations.grids.flower import NO_REPLY, WORKER_CRASHED, devices_of, error_reply
+from slimfleet.simulations.grids.ray_crew import LOST, Crew, Member, Task, Work, result
 from slimfleet.simulations.grids.ray_daemons import local_ray
+from slimfleet.simulations.grids.ray_shelf import Shelf
+from slimfleet.simulations.grids.ray_worker import Done, MakeApp, Parcel
+from slimfleet.simulations.settings import RunSettings
 
 __all__ = ["RayEngine"]
 
 log = logging.getLogger(__name__)
 
 _IN_FLIGHT = 2
-"""Devices that wait at an actor, the one it works on included, so that it never idles."""
-
-_Shared = dict[str, Any]
-_Parcel = tuple[Any, _Shared, dict[str, int]]
-"""Metadata of a message, its own records, and which stored records it shares with others."""
-
-_Line = tuple[str, int, str]
-"""Of a log: the logger's name, the level and the message."""
-
-
-class _Said(logging.Handler):
-    """Keeps errors that are logged in a worker, whose own output nobody sees."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self._lines: list[_Line] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._lines.append((record.name, record.levelno, record.getMessage()))
-
-    def taken(self) -> list[_Line]:
-        """The lines since the last look."""
-        lines, self._lines = self._lines, []
-        return lines
-
-
-@ray.remote(num_cpus=1)
-class _Worker:
-    """One process, many devices, one at a time."""
-
-    def __init__(self, make_app: Callable[[], ClientApp]) -> None:
-        identify_process()
-        self._make_app = make_app
-        self._contexts: dict[int, Context] = {}
-        self._said = _Said()
-        logging.getLogger("slimfleet").addHandler(self._said)
-
-    def ready(self) -> None:
-        """Make the app. Comes before any work; what it raises comes back as it is, unlike that of a constructor."""
-        self._app = self._make_app()
-
-    def work(self, shared: Sequence[Any], parcel: _Parcel) -> tuple[Message, list[_Line]]:
-        """Answer one message; with the errors that were logged on the way."""
-        metadata, own, keys = parcel
-        content = RecordDict({**own, **{name: shared[place] for name, place in keys.items()}})
-        node = metadata.dst_node_id
-        context = self._contexts.setdefault(node, context_of(node, {"partition-id": node - 1}))
-        reply = answer(self._app, rebuilt(metadata, content), context)
-        return reply, self._said.taken()
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """One device's work, as actors take it."""
-
-    message: Message
-    parcel: _Parcel
-    shared: Any
-    """Reference to the records in Ray's store."""
-
-
-@dataclass(slots=True)
-class _Task:
-    """One device's work at an actor."""
-
-    reference: Any
-    work: _Waiting
-    since_s: float
-    """When the actor could begin: a device is given its time from here."""
+"""Pieces of work that wait at a worker, the one it is at included, so that it never idles."""
+_SHARED = 8
+"""Records that lie in Ray's store for work that is to come."""
 
 
 class RayEngine:
-    """Keeps `workers` actors busy. Starts Ray on this machine alone, unless it already runs in this process.
+    """Keeps workers busy, on the Ray that this process is connected to, else on one of its own on this machine.
 
-    A device that works longer than `device_timeout_s` of real time is given up and its actor replaced; when an actor
-    dies, the device it worked on is lost. Devices that waited behind either are handed to an actor again.
+    What devices keep between rounds is in the folder `states` on this machine. Where a worker or its machine dies, its
+    work is done again elsewhere, from the same states and so to the same bytes; work over which
+    `settings.attempts` workers have died is given up. A device that works longer than `settings.device_timeout_s` of
+    real time is given up at once, and its worker replaced.
     """
 
-    def __init__(self, make_app: Callable[[], ClientApp], workers: int, device_timeout_s: float) -> None:
-        self._make_app = make_app
-        self._timeout_s = device_timeout_s
-        self._workers: list[Any] = []
+    def __init__(self, make_app: MakeApp, states: Path, settings: RunSettings) -> None:
+        self._settings = settings
+        self._files = StateFiles(states, durable=False)
+        self._shelf = Shelf(_SHARED)
+        self._line: deque[Work] = deque()
+        self._crew = Crew(make_app, states, settings.workers)
         self._daemons = ExitStack()
-        if not ray.is_initialized():
-            self._daemons.enter_context(local_ray(workers))
+        self._daemons.enter_context(local_ray(settings.workers))
         try:
-            self._workers += [self._start() for _ in range(workers)]
-            _result([worker.ready.remote() for worker in self._workers])
+            while not any(self._crew.working()):
+                self._crew.fill()
+                self._look(timeout_s=1.0)
         except BaseException:
             self.close()
             raise
-        self._queues: list[deque[_Task]] = [deque() for _ in range(workers)]
-        self._line: deque[_Waiting] = deque()
 
     @property
     def workers(self) -> list[Any]:
         """Handles of the actors."""
-        return list(self._workers)
+        return [member.actor for member in self._crew.members]
 
     def submit(self, messages: Sequence[Message]) -> None:
-        """Put messages in line; records that several of them hold go into Ray's store once."""
-        self._line.extend(_waiting(messages))
-        for _ in range(_IN_FLIGHT):
-            for worker, queue in enumerate(self._queues):
-                if len(queue) < _IN_FLIGHT:
-                    self._feed(worker)
+        """Put messages in line."""
+        uses = Counter(id(record) for message in messages for record in message.content.values())
+        for message in messages:
+            shared = tuple(name for name, record in message.content.items() if uses[id(record)] > 1)
+            self._line.append(Work(message, shared))
+        self._feed()
 
     def collect(self, timeout_s: float) -> list[Message]:
-        """Answers that are ready; errors for devices that were lost with their actor or took too long."""
-        running = {task.reference: worker for worker, queue in enumerate(self._queues) for task in queue}
-        if not running:
+        """Answers that are ready; errors for devices that took too long, or over which worker after worker died."""
+        if not self._line and not any(member.tasks for member in self._crew.members):
+            self._shelf.clear()
             return []
-        ready, _ = ray.wait(list(running), num_returns=1, timeout=timeout_s)
-        answers = [reply for reference in ready for reply in self._take(running[reference], reference)]
-        return answers + self._give_up_hanging()
+        self._crew.fill()
+        self._feed()
+        return self._look(timeout_s) + self._give_up_hanging()
 
     def close(self) -> None:
-        """End the actors, and Ray where it was started here."""
+        """End the workers, and Ray where it was started here; leave a cluster as it was."""
         with self._daemons:
-            for worker in self._workers:
-                ray.kill(worker, no_restart=True)
+            self._line.clear()
+            self._shelf.clear()
+            self._crew.dismiss_all()
 
-    def _take(self, worker: int, reference: Any) -> list[Message]:
-        queue = self._queues[worker]
-        task = next(task for task in queue if task.reference == reference)
+    def _look(self, timeout_s: float) -> list[Message]:
+        """Take what is ready, waiting for the first at most so long."""
+        awaited: dict[Any, Member] = {}
+        for member in self._crew.members:
+            if member.starting is not None:
+                awaited[member.starting] = member
+            awaited |= {task.reference: member for task in member.tasks}
+        if not awaited:
+            return []
+        ray.wait(list(awaited), num_returns=1, timeout=timeout_s)
+        ready, _ = ray.wait(list(awaited), num_returns=len(awaited), timeout=0)
+        return [reply for reference in ready for reply in self._take(awaited[reference], reference)]
+
+    def _take(self, member: Member, reference: Any) -> list[Message]:
+        if member not in self._crew.members:
+            return []  # dismissed a moment ago: its work is in line again
+        if reference == member.starting:
+            self._crew.started(member)
+            return []
+        task = next(task for task in member.tasks if task.reference == reference)
         try:
-            reply, said = _result(reference)
-        except RayActorError as death:
-            log.warning("worker %d died and is replaced: %s", worker, type(death).__name__)
-            self._replace(worker)
-            return [self._lose(worker, WORKER_CRASHED, "the worker died")]
-        for name, level, text in said:
+            done: Done = result(reference)
+        except LOST as death:
+            log.warning("a worker died and is replaced: %s", type(death).__name__)
+            return self._dismiss(member, self._after_death)
+        for name, level, text in done.said:
             logging.getLogger(name).log(level, "%s", text)
-        queue.remove(task)
-        if queue:
-            queue[0].since_s = time.monotonic()
-        self._feed(worker)
-        return [reply]
+        for device, content in done.states.items():
+            self._files.write(device, content)
+        member.tasks.remove(task)
+        if member.tasks:
+            member.tasks[0].since_s = time.monotonic()
+        self._feed()
+        return [done.reply]
 
     def _give_up_hanging(self) -> list[Message]:
-        late = time.monotonic() - self._timeout_s
-        answers = []
-        for worker, queue in enumerate(self._queues):
-            if queue and queue[0].since_s < late and not _is_done(queue[0]):
-                log.warning("worker %d hangs for more than %g s and is replaced", worker, self._timeout_s)
-                self._replace(worker)
-                reason = f"no answer within {self._timeout_s:g} s"
-                answers.append(self._lose(worker, NO_REPLY, reason))
+        answers, now = [], time.monotonic()
+        for member in list(self._crew.working()):
+            if not member.tasks:
+                continue
+            first = member.tasks[0]
+            allowed_s = self._settings.device_timeout_s * len(devices_of(first.work.message))
+            if first.since_s + allowed_s < now and not _is_done(first):
+                log.warning("a worker hangs for more than %g s and is replaced", allowed_s)
+                late = f"no answer within {allowed_s:g} s"
+                answers += self._dismiss(member, partial(_given_up, code=NO_REPLY, reason=late))
         return answers
 
-    def _lose(self, worker: int, code: int, reason: str) -> Message:
-        """Answer for the device that an actor worked on; the devices behind it go back to the head of the line."""
-        lost, *others = self._queues[worker]
-        self._queues[worker].clear()
-        self._line.extendleft(task.work for task in reversed(others))
-        for _ in range(_IN_FLIGHT):
-            self._feed(worker)
-        return error_reply(lost.work.message, code, reason)
+    def _dismiss(self, member: Member, judge: Callable[[Work], Message | None]) -> list[Message]:
+        """Replace a worker. `judge` answers for what it was at, or has it done again; the rest goes back in line."""
+        first, *others = (task.work for task in member.tasks)
+        self._crew.dismiss(member)
+        self._line.extendleft(reversed(others))
+        if (answer := judge(first)) is None:
+            self._line.appendleft(first)
+        self._feed()
+        return [] if answer is None else [answer]
 
-    def _replace(self, worker: int) -> None:
-        ray.kill(self._workers[worker], no_restart=True)
-        self._workers[worker] = self._start()
-        _result(self._workers[worker].ready.remote())  # a device's time begins when its actor can work
+    def _after_death(self, work: Work) -> Message | None:
+        work.deaths += 1
+        if work.deaths < self._settings.attempts:
+            return None
+        return _given_up(work, WORKER_CRASHED, f"{work.deaths} workers died over it")
 
-    def _start(self) -> Any:
-        return _Worker.remote(self._make_app)  # type: ignore[attr-defined]
+    def _feed(self) -> None:
+        for depth in range(1, _IN_FLIGHT + 1):
+            for member in self._crew.working():
+                if self._line and len(member.tasks) < depth:
+                    self._send(member, self._line.popleft())
 
-    def _feed(self, worker: int) -> None:
-        if self._line:
-            waiting = self._line.popleft()
-            reference = self._workers[worker].work.remote(waiting.shared, waiting.parcel)
-            self._queues[worker].append(_Task(reference, waiting, time.monotonic()))
-
-
-def _waiting(messages: Sequence[Message]) -> list[_Waiting]:
-    """Messages in line; records that several of them hold are put into Ray's store, once."""
-    records = {id(record): record for message in messages for record in message.content.values()}
-    uses = Counter(id(record) for message in messages for record in message.content.values())
-    common = [key for key, uses_of_it in uses.items() if uses_of_it > 1]
-    places = {key: place for place, key in enumerate(common)}
-    shared = ray.put([records[key] for key in common])
-
-    def parcel(message: Message) -> _Parcel:
-        own = {k: r for k, r in message.content.items() if id(r) not in places}
-        keys = {k: places[id(r)] for k, r in message.content.items() if id(r) in places}
-        return message.metadata, own, keys
-
-    return [_Waiting(message, parcel(message), shared) for message in messages]
+    def _send(self, member: Member, work: Work) -> None:
+        content = work.message.content
+        own = {name: record for name, record in content.items() if name not in work.shared}
+        files = {device: self._files.read(device) for device in devices_of(work.message)}
+        states = {device: file for device, file in files.items() if file is not None}
+        parcel = Parcel(work.message.metadata, own, work.shared, states)
+        records = [self._shelf.reference(content[name]) for name in work.shared]
+        reference = member.actor.work.remote(parcel, *records)
+        member.tasks.append(Task(reference, work, time.monotonic()))
 
 
-def _result(references: Any) -> Any:
-    """What actors return. What they raise must end the run, as it would in this process."""
-    try:
-        return ray.get(references)
-    except RayTaskError as failure:
-        raise failure.cause from None
+def _given_up(work: Work, code: int, reason: str) -> Message:
+    return error_reply(work.message, code, reason)
 
 
-def _is_done(task: _Task) -> bool:
+def _is_done(task: Task) -> bool:
     return bool(ray.wait([task.reference], timeout=0)[0])

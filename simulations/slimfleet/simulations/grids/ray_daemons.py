@@ -34,7 +34,9 @@ _BELOW = len("/slim-12345678/r/session_2026-01-01_00-00-00_000000_4194304/socket
 
 @contextmanager
 def local_ray(workers: int) -> Iterator[None]:
-    """Ray with so many worker processes, while the block lasts.
+    """Ray with so many worker processes, 0 for one per processor core, while the block lasts.
+
+    Where Ray runs in this process already, nothing happens.
 
     Its ports are open on the loopback address only, and to none who lack a token that is made afresh, unless
     `RAY_AUTH_MODE` says otherwise. SIGTERM ends this process by SystemExit, as Ctrl-C does by KeyboardInterrupt, unless
@@ -42,12 +44,15 @@ def local_ray(workers: int) -> Iterator[None]:
 
     Raises BadInput where no folder for temporary files has a path short enough.
     """
+    if ray.is_initialized():
+        yield
+        return
     with _private_folder() as folder, _environment(_settings(folder)), sigterm_ends():
         try:
             with sigterm_waits():
                 ray.init(
                     address="local",
-                    num_cpus=workers,
+                    num_cpus=workers or None,
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.WARNING,

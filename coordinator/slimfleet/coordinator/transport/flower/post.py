@@ -32,7 +32,7 @@ class Post:
         self,
         grid: Grid,
         environment: Environment,
-        meanwhile: Callable[[], None],
+        meanwhile: Callable[[], object],
         valid_s: float | None = None,
     ) -> None:
         """`meanwhile` is called at every look at the grid. Work that a node has not fetched within `valid_s` of

@@ -84,11 +84,12 @@ class Registrar:
         ]
         self._pending |= dict(zip(push(self._grid, requests), due, strict=True))
 
-    def listen(self) -> None:
-        """Take in what has come."""
+    def listen(self) -> bool:
+        """Take in what has come; whether there was anything."""
         if not self._pending:
-            return
-        for reply in self._grid.pull_messages(list(self._pending)):
+            return False
+        replies = list(self._grid.pull_messages(list(self._pending)))
+        for reply in replies:
             # An error that the link itself reports comes from no node: the message that it answers says whose it is.
             node = self._pending.pop(reply.metadata.reply_to_message_id, None)
             if node is None:
@@ -105,6 +106,7 @@ class Registrar:
                 overhead_s = max(self._now_s() - asked.last_s - said.startup.time_s, 0.0)
             self._take(Registered(node=node, said=said, overhead_s=overhead_s))
             log.info("%s has registered, with %d examples", self._registry.label(node), said.examples)
+        return bool(replies)
 
     def awaits(self, nodes: Sequence[int], patience_s: float = PATIENCE_S) -> bool:
         """Whether a first answer of one of `nodes` may still come, first asked for less than `patience_s` ago.

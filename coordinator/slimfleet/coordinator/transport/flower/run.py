@@ -125,7 +125,8 @@ def _gathering(
 ) -> Iterator[Waiting]:
     """Ends when a round can begin, or its time is up; tells how many devices there are whenever that changes.
 
-    Nodes that are connected but do not answer are waited for only once, and not for long.
+    Nodes that are connected but do not answer are waited for only once, and not for long; all of them, for as long as a
+    round may take.
     """
     settings, registry = coordinator.settings, coordinator.state.registry
     needed = settings.selection.min_devices
@@ -134,13 +135,13 @@ def _gathering(
     while True:
         nodes = list(grid.get_node_ids())
         registrar.ask(nodes)
-        registrar.listen()
+        came = registrar.listen()
         ready = sum(node in registry for node in nodes)
         awaited = registrar.awaits(nodes, inf if everyone else PATIENCE_S)
         if len(nodes) >= needed:
-            if not awaited and not len(registry):
+            if not len(registry) and registrar.problems.keys() >= set(nodes):
                 raise SlimfleetError(_nobody(registrar, len(nodes)))
-            if not awaited or (ready >= needed and not everyone):
+            if ready and (not awaited or (ready >= needed and not everyone)):
                 return
         if time.monotonic() >= until:
             if registrar.problems and not len(registry):
@@ -149,7 +150,8 @@ def _gathering(
         if ready != told and ready < needed:
             told = ready
             yield Waiting(ready=ready, needed=needed)
-        time.sleep(POLL_S)
+        if not came:
+            time.sleep(POLL_S)
 
 
 def _nobody(registrar: Registrar, nodes: int) -> str:
