@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -189,7 +190,11 @@ def page(runs: Sequence[Figures]) -> str:
         ]
         for run in runs
     ]
-    return INTRODUCTION.format(when=when()) + table(head, rows) + NOTES
+    return (
+        INTRODUCTION.format(when=when(), load=os.getloadavg()[1], cores=os.cpu_count())
+        + table(head, rows)
+        + NOTES
+    )
 
 
 def draw(runs: Sequence[Figures], path: Path) -> None:
@@ -222,7 +227,7 @@ Written by `make bench-population` ({when}). What the driver of a simulation spe
 choosing devices and planning their work (*planning*), their true costs and the order in which they finish (*clock*),
 draining batteries and learning from reports (*step*). The scenario is `digits` with more devices; its data is cut into
 100 parts that devices share. Medians over the rounds of one run, each run in a fresh process. CPU seconds leave out
-what other work on the machine took away; the clock does not.
+what other work on the machine took away; the clock does not: the load was {load:.0f} on {cores} cores at the end.
 
 ![CPU seconds of a round against the size of the fleet](population.png)
 
