@@ -211,14 +211,17 @@ def test_training_leaves_the_threads_of_torch_as_they_were(device, send):
             seen.append(torch.get_num_threads())
             return super().load(partition)
 
+    def watched(threads=1):
+        # Examples that have been loaded are kept, for a task.
+        return replace(device, workbench=replace(device.workbench, task=Watching()), threads=threads)
+
     before = torch.get_num_threads()
-    watched = replace(device, workbench=replace(device.workbench, task=Watching()))
     torch.set_num_threads(2)
     try:
-        watched.do_round(*send())
-        replace(watched, threads=3).do_round(*send(round_number=2))
+        watched().do_round(*send())
+        watched(threads=3).do_round(*send(round_number=2))
         with pytest.raises(BudgetExceeded):
-            watched.do_round(*send(budget=Budget(energy_j=0.1)))
+            watched().do_round(*send(budget=Budget(energy_j=0.1)))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

@@ -224,6 +224,8 @@ def test_one_hostile_device_in_200_does_not_cost_the_run_its_accuracy():
     honest = InProcess.of(load_scenario("digits"))
     federation.coordinator = honest.coordinator
     harness = InProcess(honest.coordinator, {**honest.devices, 23: Hostile(honest.devices[23], federation)})
+    claimed = harness.devices[23].registration()
+    honest.coordinator.state.registry.register(23, claimed.profile, claimed.examples)
     closed = [harness.round() for _ in range(20)]
     hostile = [a for each in closed for a in each.answers if a.dispatch is not None and a.dispatch.node == 23]
     assert [answer.verdict for answer in hostile].count("accepted") >= 3

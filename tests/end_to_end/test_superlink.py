@@ -108,7 +108,7 @@ def checkpointed(folder: Path, rounds: int) -> dict[str, Any]:
     state = json.loads((folder / "out" / "checkpoint" / f"round-{rounds:06d}" / "state.json").read_text())
     assert [row["completed"] for row in state["rows"]] == [DEVICES] * rounds, logs(folder)
     assert state["totals"]["rejected"] == state["totals"]["failed"] == {}
-    reasons = [device["last_reason"] for device in state["registry"]["records"].values()]
+    reasons = [device["last_reason"] for device in state["registry"]]
     assert all(reason.startswith("careful: 8 steps") for reason in reasons), reasons
     return state
 

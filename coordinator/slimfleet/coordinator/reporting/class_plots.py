@@ -87,5 +87,5 @@ def battery_by_class(axes: Axes, rows: Sequence[RoundRow]) -> None:
     axes.set_xlim(left=0)
     axes.yaxis.set_major_formatter(formatter(lambda value: units.percent(value).replace(".0", "")))
     look.seconds_axis(axes)
-    axes.set_xlabel("virtual time")
+    axes.set_xlabel("time since the run began")
     axes.legend(ncols=2, loc="lower left", bbox_to_anchor=(-0.1, 1), handlelength=1.2, columnspacing=1.2)
