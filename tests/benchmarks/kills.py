@@ -287,7 +287,7 @@ def page(results: Sequence[tuple[Moment, Found]], keep: Path) -> str:
             "# Killed runs",
             "",
             f"Written by `make bench-kills` ({when()}). A run of the scenario `digits` is killed by SIGKILL, it and",
-            f"its process group, at {len(results)} moments, each drawn uniformly (seed {SEED}) between the",
+            f"its process group, at {len(results)} of {MOMENTS} moments drawn uniformly (seed {SEED}) between the",
             "plan of the first round and the last checkpoint. `--resume` takes it up; every third is killed too.",
             "*The same*:",
             "the last and the best model are those of a run that was left alone, byte for byte, and so are "
