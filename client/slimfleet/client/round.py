@@ -88,9 +88,8 @@ class Round:
 
     def begun(self) -> Begun:
         """Enter the download, make sure that training fits the memory, and evaluate what was received."""
-        self.ledger.download(
-            self.sub.received_bytes
-        )  # after building the model, which is not part of any step
+        # After the model was built, which is not part of any step.
+        self.ledger.download(self.sub.received_bytes)
         memory_bytes = _memory_within(self.workbench, self.sub.work, self.assignment)
         found = _evaluate(self.workbench, self.sub, self.profile, self.data, self.assignment, self.ledger)
         return Begun(memory_bytes, found)

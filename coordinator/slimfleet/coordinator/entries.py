@@ -1,6 +1,6 @@
 """Entries: what changes a state between two steps, as data that a journal keeps and that can happen again.
 
-Each is bounded by what was asked for: a device is given work at most once a step, and answers each work at most once.
+They are bounded: a device is given work at most once a step, and answers each work at most once.
 """
 
 from __future__ import annotations

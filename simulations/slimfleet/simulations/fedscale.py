@@ -11,6 +11,7 @@ import json
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from math import isfinite
 from pathlib import Path
@@ -118,9 +119,15 @@ def _window(source: str, entry: Mapping[str, Any]) -> tuple[Floats, Floats, floa
 
 def _quantiles(name: str) -> tuple[Floats, Floats]:
     """Shares and values of a distribution that ships."""
-    text = files("slimfleet.simulations").joinpath("fedscale_like.json").read_text(encoding="utf-8")
-    points = json.loads(text)[name]
+    points = _shipped()[name]
     return np.array([float(share) for share in points]), np.array(list(points.values()), np.float64)
+
+
+@cache
+def _shipped() -> Mapping[str, Mapping[str, float]]:
+    text = files("slimfleet.simulations").joinpath("fedscale_like.json").read_text(encoding="utf-8")
+    tables: Mapping[str, Mapping[str, float]] = json.loads(text)
+    return tables
 
 
 def _entries(source: str, keys: Sequence[str]) -> list[Mapping[str, Any]]:

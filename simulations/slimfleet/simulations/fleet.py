@@ -12,8 +12,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
 from math import cos, exp, inf, log, pi
 from statistics import NormalDist
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slimfleet.client.policy import Policy
 from slimfleet.compression.profiles import ProfileRow
@@ -23,7 +25,9 @@ from slimfleet.simulations.fedscale import Capacity
 from slimfleet.simulations.heat import Case
 from slimfleet.simulations.settings import FleetSettings
 
-__all__ = ["BEGIN", "Conditions", "Moment", "VirtualDevice", "drawn"]
+__all__ = ["BEGIN", "Conditions", "Moment", "VirtualDevice", "between", "drawn"]
+
+Part = TypeVar("Part", float, NDArray[np.float64])
 
 SENSES = 1
 """Stream of the draws that a device's sensors see, apart from those of its speed and its link."""
@@ -149,10 +153,8 @@ class VirtualDevice:
         return replace(
             known,
             metered=None if share is None else metered < share,
-            temperature_c=None if warmth is None else _between(warmth, warm),
-            free_memory_bytes=None
-            if memory is None
-            else int(_between(memory, free) * self.profile.ram_bytes),
+            temperature_c=None if warmth is None else between(warmth, warm),
+            free_memory_bytes=None if memory is None else int(between(memory, free) * self.profile.ram_bytes),
         )
 
     def _battery(self, moment: Moment, seconds: float, joules: float) -> VirtualBattery | None:
@@ -212,7 +214,8 @@ def drawn(
     )
 
 
-def _between(limits: tuple[float, float], share: float) -> float:
+def between(limits: tuple[float, float], share: Part) -> Part:
+    """The value at a share, 0..1, of the way from the lower to the upper limit; a number or an array."""
     low, high = limits
     return low + (high - low) * share
 

@@ -7,8 +7,9 @@ from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, TaskID
 
+from slimfleet.compression.edge.terminal import live_line
 from slimfleet.compression.reporting import units
 from slimfleet.coordinator import Closed, Event, Planned, RoundRow, State
 from slimfleet.coordinator.reporting.words import own_budgets
@@ -24,15 +25,7 @@ class RoundProgress:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
-        self._live = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(compact=True),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
+        self._live = live_line(self._console, MofNCompleteColumn())
         self._task: TaskID | None = None
         self._state: State | None = None
         self._score = "not evaluated"

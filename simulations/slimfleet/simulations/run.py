@@ -25,7 +25,7 @@ from slimfleet.simulations.fleet import Moment
 from slimfleet.simulations.grids.cohort.packing import CohortPacking
 from slimfleet.simulations.grids.flower import Engine, EngineGrid, fleet_app
 from slimfleet.simulations.grids.local import LocalEngine
-from slimfleet.simulations.population import build_fleet, enrol
+from slimfleet.simulations.population import Population, build_fleet, enrol
 from slimfleet.simulations.results_folder import keep_scenario, refuse_edited, refuse_used, results_folder
 from slimfleet.simulations.scenario import baseline_settings, build_task_of, load_scenario
 from slimfleet.simulations.settings import Scenario
@@ -58,16 +58,16 @@ def simulate(
     which the run can be resumed; and SlimfleetError, with a results folder without a model, where no update was ever
     used.
     """
-    _check(scenario)
+    fleet = _checked(scenario)
     with _cluster(scenario, backend), results_folder(out, resume):
         _prepare(out, scenario, resume)
         watching = [] if progress is None else [progress]
         reference = None
         if baseline:
-            reference, _ = _run(scenario, baseline_settings(scenario), out / "baseline", backend, watching)
-        record, coordinator = _run(
-            scenario, scenario.coordinator, out, backend, [RoundsCsv(out), *observers, *watching]
-        )
+            settings = baseline_settings(scenario)
+            reference, _ = _run(scenario, settings, fleet, out / "baseline", backend, watching)
+        watching = [RoundsCsv(out), *observers, *watching]
+        record, coordinator = _run(scenario, scenario.coordinator, fleet, out, backend, watching)
         nothing = why_nothing_was_used(coordinator.state)
         model = coordinator.published() if nothing is None else None
         write_outputs(out, record, reference, scenario.to_toml(), model, coordinator.state.best_model)
@@ -89,12 +89,13 @@ def resumed_scenario(out: Path, rounds: int | None = None, ray_address: str | No
     )
 
 
-def _check(scenario: Scenario) -> None:
-    """Refuse what a scenario file cannot know before anything is written: data, task, fleet and faults."""
+def _checked(scenario: Scenario) -> Population:
+    """The fleet. Refuses what a scenario file cannot know before anything is written: data, task, fleet and faults."""
     seed = scenario.coordinator.seed
-    build_fleet(scenario.fleet, seed)
+    fleet = build_fleet(scenario.fleet, seed)
     assign_faults(scenario.fleet.faults, scenario.fleet.devices, seed)
     build_task_of(scenario).rehearse(scenario.partitions, seed)
+    return fleet
 
 
 def _cluster(scenario: Scenario, backend: Backend) -> AbstractContextManager[None]:
@@ -123,11 +124,11 @@ def _prepare(out: Path, scenario: Scenario, resume: bool) -> None:
 def _run(
     scenario: Scenario,
     settings: CoordinatorSettings,
+    fleet: Population,
     out: Path,
     backend: Backend,
     observers: Sequence[Observer],
 ) -> tuple[RunRecord, Coordinator]:
-    fleet = build_fleet(scenario.fleet, settings.seed)
     world = VirtualWorld(fleet)
     coordinator = Coordinator(build_task_of(scenario), settings, world)
     enrol(coordinator.state.registry, fleet, coordinator.task)

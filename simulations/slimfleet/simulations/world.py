@@ -16,7 +16,7 @@ from slimfleet.coordinator import Answer, Dispatch
 from slimfleet.coordinator.conditions import FleetConditions
 from slimfleet.coordinator.registry import Nodes, Registry
 from slimfleet.simulations.battery import charged
-from slimfleet.simulations.fleet import Moment
+from slimfleet.simulations.fleet import Moment, between
 from slimfleet.simulations.heat import heat_after
 from slimfleet.simulations.population import FIRST_NODE, Population
 
@@ -191,10 +191,9 @@ class VirtualWorld:
             if (share := settings.metered.get(name)) is not None:
                 found.metered[rows] = link < share
             if warmth := settings.temperature_c.get(name):
-                found.temperature_c[rows] = warmth[0] + (warmth[1] - warmth[0]) * warm
+                found.temperature_c[rows] = between(warmth, warm)
             if memory := settings.free_memory.get(name):
-                share_free = memory[0] + (memory[1] - memory[0]) * free
-                found.free_memory_bytes[rows] = share_free * profile.ram_bytes
+                found.free_memory_bytes[rows] = between(memory, free) * profile.ram_bytes
 
     def _until_lost(self, dispatch: Dispatch) -> Cost:
         """A lost device woke its radio, did a share of the predicted work and sent nothing."""

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.progress import ProgressColumn
+    from rich.console import Console
+    from rich.progress import Progress, ProgressColumn
     from rich.table import Table
 
-__all__ = ["byte_progress", "progress", "show"]
+__all__ = ["byte_progress", "live_line", "progress", "show"]
 
 Told = Callable[[str, int, int], None]
 """What is being done, how many parts of it are done, and of how many."""
@@ -47,6 +48,21 @@ def byte_progress(title: str, quiet: bool) -> Iterator[Callable[[int, int], None
     )
     with _bar(columns, quiet) as told:
         yield lambda done, of: told(title, done, of)
+
+
+def live_line(console: Console, count: ProgressColumn) -> Progress:
+    """A line that stays on a terminal: what is done, how much of it by `count`, and the field `state` of its task."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=28),
+        count,
+        TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        disable=not console.is_terminal,
+    )
 
 
 @contextmanager

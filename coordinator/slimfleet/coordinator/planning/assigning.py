@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import islice
@@ -97,9 +96,10 @@ class Assigner:
         planner = self.policies.planner
         choices: list[Plan | Skip] | None = None
         if isinstance(planner, BlockPlanner):
-            # A block that fails is planned one by one, where the device at fault shows.
-            with suppress(Exception):
+            try:
                 choices = planner.plan_all([each.request for each in asked])
+            except Exception:
+                log.debug("round %d: a block is planned one by one", self._round, exc_info=True)
         for place, each in enumerate(asked):
             record, request = each.record, each.request
             try:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from slimfleet.compression.cost import CostModel, Demand, Figures
 from slimfleet.compression.types import Budget, DeviceProfile, Plan, Skip
-from slimfleet.coordinator.planning.limits import LEAST_LIMIT, Margins, feasible, needs, used
+from slimfleet.coordinator.planning.limits import LEAST_LIMIT, Margins, column, feasible, needs, used
 from slimfleet.coordinator.planning.policy import History, Request
 from slimfleet.coordinator.settings import PlannerSettings
 
@@ -142,18 +142,18 @@ class _Search:
         grid, settings, requests = self.grid, self.settings, self.requests
         self._figures = Figures.of([each.profile for each in requests])
         self._margins = Margins.of([each.history.correction for each in requests], settings)
-        self._power_w = _column([inf if (w := each.budget.power_w) is None else w for each in requests])
+        self._power_w = column([inf if (w := each.budget.power_w) is None else w for each in requests])
         self._startup = (
-            _column([float(each.cost_model.startup_s) for each in requests]),
-            _column([float(each.cost_model.startup_j) for each in requests]),
+            column([float(each.cost_model.startup_s) for each in requests]),
+            column([float(each.cost_model.startup_j) for each in requests]),
         )
         limits = {name: [getattr(each.budget, name) for each in requests] for name in LIMIT_WORDS}
         self._limits = {
-            name: _column([inf if limit is None else max(limit, LEAST_LIMIT) for limit in values])
+            name: column([inf if limit is None else max(limit, LEAST_LIMIT) for limit in values])
             for name, values in limits.items()
             if any(limit is not None for limit in values)
         }
-        examples = _column([each.history.examples for each in requests])
+        examples = column([each.history.examples for each in requests])
         most = np.ceil(settings.max_epochs * examples / grid.batch_size).astype(np.int64)
         self._steps = np.maximum(np.minimum(grid.local_steps, most), 1)
         progress = -np.expm1(-self._steps * grid.batch_size / examples)
@@ -323,7 +323,3 @@ class _Search:
             uplink_bytes=sizes.overhead_bytes + parameters * per_parameter,
             downlink_bytes=self._bytes[devices][:, grid.width_index],
         )
-
-
-def _column(values: Sequence[float]) -> Floats:
-    return np.array(values, np.float64).reshape(-1, 1)

@@ -44,8 +44,8 @@ class Margins:
             quantity: [getattr(each, quantity) for each in corrections] for quantity in QUANTITIES
         }
         return cls(
-            {q: _column([each.value for each in known]) for q, known in factors.items()},
-            {q: _column([raised(q, each) for each in known]) for q, known in factors.items()},
+            {q: column([each.value for each in known]) for q, known in factors.items()},
+            {q: column([raised(q, each) for each in known]) for q, known in factors.items()},
         )
 
     def at(self, devices: NDArray[np.intp]) -> Margins:
@@ -96,5 +96,6 @@ def feasible(
     return fits
 
 
-def _column(values: Sequence[float]) -> Floats:
+def column(values: Sequence[float]) -> Floats:
+    """A value for each of d devices, (d, 1)."""
     return np.array(values, np.float64).reshape(-1, 1)

@@ -7,8 +7,9 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import TaskProgressColumn
 
+from slimfleet.compression.edge.terminal import live_line
 from slimfleet.simulations.sweeps.cells import Cell
 
 __all__ = ["CellProgress"]
@@ -19,15 +20,7 @@ class CellProgress:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
-        self._live = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=28),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(compact=True),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
+        self._live = live_line(self._console, TaskProgressColumn())
         self._task = self._live.add_task("cells", total=None, state="")
         self._at_work: list[Cell] = []
         self._count = self._ended = self._rounds = 0
