@@ -85,6 +85,7 @@ CHANGES: dict[str, tuple[str, dict[str, str]]] = {
     "pacing.staleness_exponent": ("2.0", BUFFERED),
     "pacing.largest_staleness": ("0", BUFFERED),
     "selection.policy": ('"uniform"', {}),
+    "selection.pool": ("7", {}),
     "selection.per_round": ("5", {}),
     "selection.energy_exponent": ("3.0", {}),
     "selection.utility_exponent": ("8.0", {}),

@@ -38,6 +38,7 @@ from slimfleet.coordinator.observing.events import Closed, Phase, Planned
 from slimfleet.coordinator.planning.assigning import Assigner
 from slimfleet.coordinator.planning.nominal import Nominal
 from slimfleet.coordinator.planning.own import Policies
+from slimfleet.coordinator.planning.pools import pools
 from slimfleet.coordinator.planning.skips import Skips
 from slimfleet.coordinator.receiving.answer import REPLAY, Answer, failed, judged
 from slimfleet.coordinator.receiving.bounds import (
@@ -111,8 +112,6 @@ class Coordinator:
         busy = {dispatch.node for dispatch in state.in_flight.values()}
         busy |= {answer.dispatch.node for answer in opened.answers if answer.dispatch is not None}
         known = state.registry.columns.node if nodes is None else state.registry.registered(nodes)
-        conditions = self.environment.conditions(state.registry, known, opened.number)
-        conditions.reached[np.isin(known, np.array(list(busy), np.uint64))] = False
         assigner = Assigner(
             settings=self.settings,
             registry=state.registry,
@@ -123,7 +122,14 @@ class Coordinator:
             nominal=self._nominal,
             now_s=now_s,
         )
-        assigner.assign(known, conditions, most)
+        reachable = []
+        for pool in pools(known, self.settings, opened.number):
+            conditions = self.environment.conditions(state.registry, pool, opened.number)
+            conditions.reached[np.isin(pool, np.array(list(busy), np.uint64))] = False
+            assigner.assign(pool, conditions, most)
+            reachable.append(pool[conditions.reached])
+            if len(assigner.dispatches) >= most:
+                break
         planned_at = self._stopwatch()
         dispatches = tuple(
             replace(each, sent_s=now_s, handed_out_at=planned_at) for each in assigner.dispatches
@@ -135,7 +141,7 @@ class Coordinator:
             round_number=opened.number,
             dispatches=dispatches,
             skipped=assigner.skipped,
-            reachable=known[conditions.reached],
+            reachable=np.concatenate(reachable),
             seconds=planned_at - began,
             at=at,
             settings=self.settings,

@@ -55,6 +55,10 @@ class SelectionSettings:
     averaging. For one of your own see docs/own-server-policy.md."""
     per_round: AtLeastOne = 20
     """Devices that a round plans for, at most."""
+    pool: AtLeastOne = 10_000
+    """Devices among which a round chooses first, drawn at random from a larger fleet: planning does not cost more the
+    larger the fleet is (power-of-choice, Cho et al. 2020, arXiv 2010.01243). The others are looked at where too few of
+    these can take work."""
     min_devices: AtLeastOne = 1
     """Devices that must be connected before a round is opened."""
     energy_exponent: NotNegative = 0.5

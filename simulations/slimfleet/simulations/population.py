@@ -75,10 +75,10 @@ class Population(Sequence[VirtualDevice]):
             return sessions(uniforms([self.seed], np.arange(len(self)), [0, _SESSIONS], [0, 1, 2]))
         return read_traces(presence, len(self))
 
-    def available(self, round_number: int) -> NDArray[np.bool_]:
-        """Which devices can be reached in a round."""
-        [draw] = uniforms([self.seed], np.arange(len(self)), [1 + round_number], [3])
-        return np.asarray(draw < self.availability)
+    def available(self, numbers: Numbers, round_number: int) -> NDArray[np.bool_]:
+        """Which of these devices can be reached in a round, (m,)."""
+        [draw] = uniforms([self.seed], numbers, [1 + round_number], [3])
+        return np.asarray(draw < self.availability[numbers])
 
     def senses(self, numbers: Numbers, round_number: int) -> Floats:
         """Draws of what the sensors of some devices see in a round: link, temperature, free memory; (3, m)."""

@@ -25,6 +25,8 @@ __all__ = ["BETWEEN_ROUNDS_S", "VirtualWorld", "node_of"]
 BETWEEN_ROUNDS_S = 60.0
 """Virtual time from the close of a round to the next: selection, aggregation, and devices going idle again."""
 
+_NOT_DRAWN = -1
+
 
 def node_of(device_number: int) -> int:
     """The node by which Flower reaches a device; node 0 is no node."""
@@ -52,8 +54,8 @@ class VirtualWorld:
         """Whether devices can be reached while they are on their chargers."""
         self._heat: dict[int, tuple[float, float]] = {}
         """Device -> its heat in watts, and when that was."""
-        self._reached: tuple[int, NDArray[np.bool_]] | None = None
-        """A round, and which devices it can reach."""
+        self._reached_in, self._reached = 0, np.full(len(fleet), _NOT_DRAWN, np.int8)
+        """A round, and whether it can reach each device, as far as that was looked at."""
 
     def now_s(self) -> float:
         """Virtual seconds since the run began."""
@@ -70,7 +72,7 @@ class VirtualWorld:
             FleetConditions.unknown(len(nodes)),
             reached=is_plugged | np.isnan(battery)
             if self._by_charger
-            else self._available(round_number)[numbers],
+            else self._available(numbers, round_number),
             battery=battery,
             charging=(is_plugged | np.isnan(battery)).astype(np.int8),
         )
@@ -143,10 +145,14 @@ class VirtualWorld:
             int(node) - FIRST_NODE: (heat_w, at_s) for node, (heat_w, at_s) in values["heat"].items()
         }
 
-    def _available(self, round_number: int) -> NDArray[np.bool_]:
-        if self._reached is None or self._reached[0] != round_number:
-            self._reached = round_number, self._fleet.available(round_number)
-        return self._reached[1]
+    def _available(self, numbers: NDArray[np.intp], round_number: int) -> NDArray[np.bool_]:
+        if round_number != self._reached_in:
+            self._reached_in = round_number
+            self._reached.fill(_NOT_DRAWN)
+        new = numbers[self._reached[numbers] == _NOT_DRAWN]
+        if len(new):
+            self._reached[new] = self._fleet.available(new, round_number)
+        return np.asarray(self._reached[numbers] == 1)
 
     def _stays_s(self, number: int, at_s: float) -> float:
         """How long a device can be reached from a moment on."""
