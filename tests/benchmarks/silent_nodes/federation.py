@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from flower_processes import APP, connects, eventually, free_ports, logs, running
@@ -87,7 +88,7 @@ class Federation:
             eventually(lambda: _rounds_of(out) == before + rounds, "the run ends", self.folder)
         return [
             Round(end - began, *(int(row[key]) for key in ("selected", "completed", "late", "dropped")))
-            for began, end, row in zip(ends, ends[1:], rows[before:], strict=True)
+            for (began, end), row in zip(pairwise(ends), rows[before:], strict=True)
         ]
 
     def _silence(self, number: int) -> Path:
