@@ -4,7 +4,8 @@
 
 writes `simulation.md` there. Every engine runs in a process of its own, one after the other, over and over; a figure
 is the median over all rounds but each run's first. `--peers` is the `bin` of an environment that has pfl and fedjax; a
-peer that is not there is missing from the page. `--rounds`, `--repeats` and `--models` for a part.
+peer that is not there is missing from the page. `--rounds`, `--repeats` and `--models` for a part. `--shapes [NAME]`
+prints the table of shapes alone, of all models or of those whose name holds NAME.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from statistics import median
 
 import numpy as np
 from page_parts import table, when
+from shapes import shapes
 from work import COHORT, DEVICES
 
 from slimfleet.compression.files import write_atomically
@@ -158,12 +160,16 @@ but a run's first. *Weights apart* is the largest difference of a last weight fr
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, nargs="?", default=Path("docs/results"))
     parser.add_argument("--peers", type=Path)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--models", nargs="+", default=["cnn", "mlp"])
+    parser.add_argument("--shapes", nargs="?", const="", metavar="NAME")
     given = parser.parse_args()
+    if given.shapes is not None:
+        print(shapes(given.repeats, given.shapes))
+        return
     found: dict[str, Mapping[str, Measured]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
