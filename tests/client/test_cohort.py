@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from slimfleet.client.cohort import rounds
-from slimfleet.client.cohort.forms import rehearsed
+from slimfleet.client.cohort.forms import CPU, rehearsed
 from slimfleet.client.cohort.rounds import CohortRounds, Job
 from slimfleet.client.cohort.rule import usual_group, vmap_pays
 from slimfleet.client.cohort.stacked import Stacked
-from slimfleet.client.cohort.training import CPU, torch_device
+from slimfleet.client.cohort.training import torch_device
 from slimfleet.client.cohort.vmapped import Vmapped
 from slimfleet.client.device import Device
 from slimfleet.client.ledger import Balance
@@ -254,9 +254,9 @@ def test_the_form_hangs_on_no_devices_data(phone, monkeypatch):
     """Whoever comes first: other workers meet the devices in another order."""
     tried = []
 
-    def noted(task, model, examples, *, vmaps):
+    def noted(task, model, examples, **options):
         tried.append((tensors_of(model)["0.weight"], examples))
-        return rehearsed(task, model, examples, vmaps=vmaps)
+        return rehearsed(task, model, examples, **options)
 
     monkeypatch.setattr(rounds, "rehearsed", noted)
     fleet = Fleet(phone, cnn())

@@ -29,6 +29,9 @@ from work import COHORT, DEVICES
 from slimfleet.compression.files import write_atomically
 
 HERE = Path(__file__).parent
+LARGE = 10_000
+"""Devices of a larger fleet."""
+
 TIMEOUT_S = 3_600.0
 NAMES = {
     "plain": "plain loop, one process",
@@ -57,15 +60,29 @@ class Measured:
         return COHORT / median(self.rounds_s)
 
 
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How much is measured."""
+
+    rounds: int
+    repeats: int
+    devices: int = DEVICES
+    """Of the fleet."""
+
+
 def commands(
-    model: str, rounds: int, cohorts: Path, folder: Path, peers: Path | None
+    model: str, amount: Amount, cohorts: Path, folder: Path, peers: Path | None
 ) -> Mapping[str, list[str]]:
     """How each engine is started."""
     told = [model, str(cohorts), str(folder)]
 
     def ours(engine: str, backend: str) -> list[str]:
-        words = [engine, model, backend, str(rounds), str(cohorts), str(folder)]
+        words = [engine, model, backend, str(amount.rounds), str(cohorts), str(folder), str(amount.devices)]
         return [sys.executable, str(HERE / "ours.py"), *words]
+
+    flower = [sys.executable, str(HERE / "flower_peer.py"), *told, str(amount.devices)]
+    if amount.devices > DEVICES:
+        return {"slimfleet-cohort-ray": ours("cohort", "ray"), "flower": flower}
 
     started = {
         f"slimfleet-{engine}-{backend}": ours(engine, backend)
@@ -75,20 +92,23 @@ def commands(
         )
     }
     started["plain"] = [sys.executable, str(HERE / "plain_loop.py"), *told]
-    started["flower"] = [sys.executable, str(HERE / "flower_peer.py"), *told]
+    started["flower"] = flower
     if peers is not None:
         started["pfl"] = [str(peers / "torchrun"), "--nproc-per-node", "2", str(HERE / "pfl_peer.py"), *told]
         started["fedjax"] = [str(peers / "python"), str(HERE / "fedjax_peer.py"), *told]
     return started
 
 
-def measured(model: str, rounds: int, repeats: int, peers: Path | None, folder: Path) -> dict[str, Measured]:
-    """Run all engines on one model, `repeats` times each, in turn."""
+def measured(model: str, amount: Amount, peers: Path | None, folder: Path) -> dict[str, Measured]:
+    """Run all engines on one model, one after the other, over and over; of a larger fleet two of them."""
     found: dict[str, Measured] = {}
+    folder.mkdir(exist_ok=True)
     cohorts = folder / f"cohorts-{model}.npz"
-    for repeat in range(repeats):
-        for engine, command in commands(model, rounds, cohorts, folder, peers).items():
-            print(f"{model}, {repeat + 1} of {repeats}: {engine}", flush=True)
+    for repeat in range(amount.repeats):
+        for engine, command in commands(model, amount, cohorts, folder, peers).items():
+            print(
+                f"{model}, {amount.devices} devices, {repeat + 1} of {amount.repeats}: {engine}", flush=True
+            )
             for old in folder.glob(f"{engine}/{model}"):
                 subprocess.run(["rm", "-r", str(old)], check=True)
             log = folder / f"{engine}-{model}.log"
@@ -134,17 +154,39 @@ def section(model: str, found: Mapping[str, Measured]) -> str:
     return table(head, rows)
 
 
-def page(found: Mapping[str, Mapping[str, Measured]], raw_s: float | None, arguments: Sequence[str]) -> str:
+@dataclass(slots=True)
+class Found:
+    """All that goes on the page."""
+
+    models: dict[str, Mapping[str, Measured]] = field(default_factory=dict)
+    large: Mapping[str, Measured] | None = None
+    shapes: str = ""
+    raw_s: float | None = None
+    """Of a device's convolutions alone."""
+
+
+def page(found: Found, arguments: Sequence[str]) -> str:
     """The whole page."""
-    sections = "\n\n".join(f"## {model}\n\n{section(model, each)}" for model, each in found.items())
-    share = ""
-    if raw_s is not None and "cnn" in found and "slimfleet-cohort-local" in found["cnn"]:
-        local = found["cnn"]["slimfleet-cohort-local"].devices_per_s
-        share = (
-            f"\n\nThe convolutions of a device alone, forwards and backwards, take {1e3 * raw_s:.2f} ms on one thread: "
-            f"{1 / raw_s:.1f} devices/s at most. The engine `cohort` in one process does {local * raw_s:.0%} of that, "
-            "with everything else that a round consists of; devices that are trained together may exceed it."
+    sections = [f"## {model}\n\n{section(model, each)}" for model, each in found.models.items()]
+    if found.raw_s is not None and "slimfleet-cohort-local" in found.models.get("cnn", {}):
+        local = found.models["cnn"]["slimfleet-cohort-local"].devices_per_s
+        sections.append(
+            f"The convolutions of a device alone, forwards and backwards, take {1e3 * found.raw_s:.2f} ms on one "
+            f"thread: {1 / found.raw_s:.1f} devices/s at most. The engine `cohort` in one process does "
+            f"{local * found.raw_s:.0%} of that, with everything else that a round consists of; devices that are "
+            "trained together may exceed it."
         )
+    if found.large is not None:
+        sections.append(
+            f"## A fleet of {LARGE:,} devices\n\n`mlp`, {COHORT} devices a round.\n\n"
+            f"{section('mlp', found.large)}"
+        )
+    if found.shapes:
+        sections.append(
+            "## Never slower than the loop\n\nProcessor time of one device's round by the engines `loop` and `cohort`, "
+            f"in turn in one process and thread, medians.\n\n{found.shapes}"
+        )
+    body = "\n\n".join(sections)
     return f"""# Speed of simulations
 
 Federated averaging over {DEVICES:,} devices of 60 Fashion-MNIST images, {COHORT} a round, three batches of 20 and plain
@@ -154,7 +196,9 @@ but a run's first. *Weights apart* is the largest difference of a last weight fr
 
 `python tests/benchmarks/simulation {" ".join(arguments)}`, {when()}, load {os.getloadavg()[1]:.1f} at the end.
 
-{sections}{share}
+{body}
+
+No GPU was used: training on one is not measured.
 """
 
 
@@ -170,14 +214,24 @@ def main() -> None:
     if given.shapes is not None:
         print(shapes(given.repeats, given.shapes))
         return
-    found: dict[str, Mapping[str, Measured]] = {}
+    found = Found()
+
+    def write() -> None:
+        write_atomically(given.out / "simulation.md", page(found, sys.argv[1:]).encode())
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for model in given.models:
-            found[model] = measured(model, given.rounds, given.repeats, given.peers, folder)
+            found.models[model] = measured(model, Amount(given.rounds, given.repeats), given.peers, folder)
             raw = folder / "raw.json"
-            raw_s = json.loads(raw.read_text()) if raw.exists() else None
-            write_atomically(given.out / "simulation.md", page(found, raw_s, sys.argv[1:]).encode())
+            found.raw_s = json.loads(raw.read_text()) if raw.exists() else None
+            write()
+        found.large = measured(
+            "mlp", Amount(max(given.rounds // 2, 2), 1, LARGE), given.peers, folder / "large"
+        )
+        write()
+    found.shapes = shapes(given.repeats, "")
+    write()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ from slimfleet.compression import Examples, Task, Tensors
 from slimfleet.compression.checked_task import CheckedTask
 from slimfleet.compression.tensors import load_tensors, tensors_of
 
-__all__ = ["Form", "rehearsed", "state_of", "trained_names"]
+__all__ = ["CPU", "Form", "rehearsed", "state_of", "trained_names"]
+
+CPU = torch.device("cpu")
 
 AGREES = 1e-4
 """How far losses, gradients and running statistics may be from the model's own, as a share of the largest value."""
@@ -46,8 +48,11 @@ def trained_names(model: nn.Module) -> list[str]:
     return [name for name, each in model.named_parameters() if each.requires_grad]
 
 
-def rehearsed(task: Task, model: nn.Module, examples: Examples, *, vmaps: bool) -> Form | None:
-    """A form of `model` that does what it does, in training, with a few examples: stacked, or with `vmaps` vmapped.
+def rehearsed(
+    task: Task, model: nn.Module, examples: Examples, *, vmaps: bool, where: torch.device = CPU
+) -> Form | None:
+    """A form of `model` that does `where` it is used what the model does in training, with a few examples: stacked, or
+    with `vmaps` vmapped.
 
     None where there is none. The model stays as it is.
     """
@@ -62,7 +67,9 @@ def rehearsed(task: Task, model: nn.Module, examples: Examples, *, vmaps: bool) 
         form: Form | None = Stacked.of(model, loss, few.arguments)
         if form is None and vmaps:
             form = Vmapped(model, loss)
-        return form if form is not None and _agrees(form, Vmapped(model, loss), start, few) else None
+        if form is None or not _agrees(form, where, Vmapped(model, loss), start, few):
+            return None
+        return form
     finally:
         load_tensors(model, start)
         model.train(training)
@@ -79,24 +86,22 @@ def _is_plain(model: nn.Module, tensors: Tensors) -> bool:
     )
 
 
-def _agrees(form: Form, model: Vmapped, start: Tensors, few: Examples) -> bool:
+def _agrees(form: Form, where: torch.device, model: Vmapped, start: Tensors, few: Examples) -> bool:
     """Whether losses, gradients and running statistics of a step agree, for each of several devices.
 
     In float64: what differs then is no rounding, which deep networks with batch normalisation make much of.
     """
     own = {name: _exact(torch.from_numpy(array)).clone() for name, array in start.items()}
-    state = {name: torch.stack([each] * DEVICES) for name, each in own.items()}
+    state = {name: torch.stack([each] * DEVICES).to(where) for name, each in own.items()}
     inputs, targets = tuple(map(_exact, few.arguments)), _exact(few.targets)
-    many = [torch.stack([each] * DEVICES) for each in inputs]
+    *many, answers = (torch.stack([each] * DEVICES).to(where) for each in (*inputs, targets))
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             # Of an operation without a batching rule, which torch would do for one device after the other.
             warnings.filterwarnings("error", message="There is a performance drop")
             names = trained_names(model.model)
             loss, expected = _step(lambda: model.loss_of_one(own, inputs, targets), own, names)
-            losses, found = _step(
-                lambda: form.losses(state, many, torch.stack([targets] * DEVICES)), state, names
-            )
+            losses, found = _step(lambda: form.losses(state, many, answers), state, names)
     except Exception:  # noqa: BLE001 - a foreign model or loss may not be one for several devices; the loop takes it
         return False
     largest = max(float(each.abs().max()) for each in expected.values())
@@ -127,4 +132,4 @@ def _near(found: Tensor, expected: Tensor, least: float = 0.0) -> bool:
     if not expected.numel():
         return True
     its = expected.double()
-    return bool((found.double() - its).abs().max() <= AGREES * max(float(its.abs().max()), least))
+    return bool((found.cpu().double() - its).abs().max() <= AGREES * max(float(its.abs().max()), least))

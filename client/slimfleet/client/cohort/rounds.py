@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from slimfleet.client.cohort.forms import Form, rehearsed, trained_names
+from slimfleet.client.cohort.forms import CPU, Form, rehearsed, trained_names
 from slimfleet.client.cohort.rule import FEWEST, vmap_pays
-from slimfleet.client.cohort.training import CPU, train_together
+from slimfleet.client.cohort.training import train_together
 from slimfleet.client.device import Device, Participant, TakenUp
 from slimfleet.client.round import Begun, Round
 from slimfleet.client.training import Trained, local_sgd
@@ -124,7 +124,9 @@ class CohortRounds:
         if shape not in self._forms:
             first = sub.index_map.shrink(tensors_of(workbench.blueprint.model))
             load_tensors(sub.model, first)
-            self._forms[shape] = rehearsed(workbench.task, sub.model, workbench.loaded.of(0), vmaps=vmaps)
+            self._forms[shape] = rehearsed(
+                workbench.task, sub.model, workbench.loaded.of(0), vmaps=vmaps, where=self._where
+            )
         return self._forms[shape]
 
 

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from slimfleet.client.cohort.forms import Form, state_of
+from slimfleet.client.cohort.forms import CPU, Form, state_of
 from slimfleet.compression import Examples, Tensors, Training
 
-__all__ = ["CPU", "Batches", "TrainedTogether", "torch_device", "train_together"]
+__all__ = ["Batches", "TrainedTogether", "torch_device", "train_together"]
 
 Batches = Sequence[Tensor]
 """Which of a device's examples each step takes, int64 [batch]."""
-
-CPU = torch.device("cpu")
 
 
 def torch_device(name: str) -> torch.device:
@@ -45,7 +43,7 @@ def train_together(
     """Train a copy of the model `start` for each device on its examples, by as many steps as it has batches.
 
     SGD with momentum over the weights `trained`, and FedProx's pull to the start, as `local_sgd` has them: the two
-    agree but for rounding. A step is computed `where` torch is told, at once for the devices whose batches have the
+    agree but for rounding. A step is computed `where` it is told, at once for the devices whose batches have the
     same size.
     """
     # Those with the most steps come first: the devices that are still at work are then a slice.
