@@ -181,7 +181,8 @@ def page(found: Found, arguments: Sequence[str]) -> str:
         )
     if found.large is not None:
         sections.append(
-            f"## A fleet of {LARGE:,} devices\n\n`mlp`, {COHORT} devices a round.\n\n"
+            f"## A fleet of {LARGE:,} devices\n\n`mlp`, {COHORT} devices a round. An engine that is missing took "
+            f"longer than {TIMEOUT_S:.0f} s over three rounds, or failed.\n\n"
             f"{section('mlp', found.large)}"
         )
     if found.shapes:
