@@ -218,15 +218,12 @@ def test_plots_are_no_wider_than_a_telephone(pair: tuple[RunRecord, RunRecord]) 
 
 
 def test_both_runs_are_in_the_plots_by_round(pair: tuple[RunRecord, RunRecord]) -> None:
-    for title in (
-        "Accuracy by bytes sent",
-        "Accuracy by bytes received",
-        "Accuracy by round",
-        "Loss by round",
-    ):
-        assert "FedAvg float32" in figure(report_html(*pair, ""), title)
-    assert "FedAvg float32" in figure(report_html(*pair, ""), "Joules by round (simulated)")
-    assert "FedAvg float32" not in figure(report_html(pair[0], None, ""), "Joules by round (simulated)")
+    both, alone = report_html(*pair, ""), report_html(pair[0], None, "")
+    joules = "Joules by round (simulated)"
+    by_bytes = ("Accuracy by bytes sent", "Accuracy by bytes received")
+    for title in (*by_bytes, "Accuracy by round", "Loss by round", joules):
+        assert "FedAvg float32" in figure(both, title)
+    assert "FedAvg float32" not in figure(alone, joules)
 
 
 def test_the_bold_line_is_the_round_and_the_thin_one_the_mean(pair: tuple[RunRecord, RunRecord]) -> None:
