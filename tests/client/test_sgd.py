@@ -31,10 +31,12 @@ def test_it_takes_the_steps_of_torchs_own_bit_for_bit(momentum: float) -> None:
     assert not any(map(torch.equal, ours, start))
 
 
-def test_local_training_does_not_import_torchs_compiler() -> None:
+def test_neither_local_training_nor_the_measure_of_its_work_imports_torchs_compiler() -> None:
     code = (
         "import sys, torch; from line_task import Line, line; from slimfleet.client.training import local_sgd;"
         "from slimfleet.compression import Examples, Plan, Training;"
+        "from slimfleet.compression.cost import measure_work;"
+        "measure_work(line(2.0), (torch.ones(1, 1),), Line().loss);"
         "plan = Plan(width=1.0, local_steps=2, batch_size=16, nmse=0.1);"
         "batches = iter([Examples(torch.ones(2, 1), torch.ones(2, 1))] * 2);"
         "done = local_sgd(line(2.0), Line(), batches, plan, Training(learning_rate=0.1), lambda: None, print);"
