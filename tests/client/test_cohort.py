@@ -5,8 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from slimfleet.client.cohort.rounds import CohortRounds, Job, rehearsed
+from slimfleet.client.cohort import rounds
+from slimfleet.client.cohort.forms import CPU, rehearsed
+from slimfleet.client.cohort.rounds import CohortRounds, Job
+from slimfleet.client.cohort.rule import usual_group, vmap_pays
 from slimfleet.client.cohort.stacked import Stacked
+from slimfleet.client.cohort.training import torch_device
+from slimfleet.client.cohort.vmapped import Vmapped
 from slimfleet.client.device import Device
 from slimfleet.client.ledger import Balance
 from slimfleet.client.policy import Policy
@@ -23,7 +28,7 @@ from slimfleet.compression import (
     Training,
 )
 from slimfleet.compression.codec import CodecSpec, decode, encode
-from slimfleet.compression.cost import RUNTIMES
+from slimfleet.compression.cost import RUNTIMES, Work
 from slimfleet.compression.pruning import pack_channels, select_channels
 from slimfleet.compression.pruning.blueprint import blueprint
 from slimfleet.compression.tensors import tensors_of
@@ -74,6 +79,56 @@ def cnn(*more: nn.Module) -> nn.Module:
         nn.ReLU(),
         nn.Linear(10, 3),
     )
+
+
+class Attention(nn.Module):
+    """Attention by hand over the rows of a picture, and a place embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places, self.norm = nn.Embedding(8, 8), nn.LayerNorm(8)
+        self.project, self.fc = nn.Linear(8, 24), nn.Linear(8, 3)
+
+    def forward(self, pictures):
+        rows = pictures[:, 0] + self.places(torch.arange(8))
+        query, key, value = self.project(self.norm(rows)).chunk(3, -1)
+        mixed = torch.softmax(query @ key.transpose(1, 2) / 8**0.5, -1) @ value
+        return self.fc((rows + mixed).mean(1))
+
+
+class Residual(nn.Module):
+    """Turned pictures, batch normalisation, a residual sum and a mean over places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(1, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.second, self.fc = nn.Conv2d(6, 6, 3, padding=1, bias=False), nn.Linear(6, 3)
+
+    def forward(self, pictures):
+        hidden = torch.relu(self.norm(self.first(pictures.transpose(2, 3))))
+        return self.fc((hidden + self.second(hidden)).mean(dim=(2, 3)))
+
+
+def flat(*more: nn.Module) -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 12), *more, nn.ReLU(), nn.Linear(12, 3))
+
+
+def seeded(make) -> nn.Module:
+    torch.manual_seed(3)
+    return make()
+
+
+MODELS = {
+    "plain": (cnn, Stacked),
+    "batch norm": (lambda: cnn(nn.BatchNorm2d(6)), Stacked),
+    "group norm": (lambda: cnn(nn.GroupNorm(3, 6)), Stacked),
+    "batch norm of vectors": (lambda: flat(nn.BatchNorm1d(12)), Stacked),
+    "layer norm": (lambda: flat(nn.LayerNorm(12)), Stacked),
+    "residual": (lambda: seeded(Residual), Stacked),
+    "attention": (lambda: seeded(Attention), Vmapped),
+    "vmapped batch norm": (lambda: flat(nn.Unflatten(1, (12, 1)), nn.BatchNorm1d(12), nn.Flatten()), Vmapped),
+}
 
 
 ALLOWS_ALL, UNLIMITED = Policy(), Budget()
@@ -131,11 +186,8 @@ def agree(mine, reference) -> bool:
     )
 
 
-@pytest.mark.parametrize("training", [{}, {"momentum": 0.0, "proximal": 0.5}])
-@pytest.mark.parametrize("width", [1.0, 0.5])
-def test_devices_trained_together_do_what_each_does_alone(phone, width, training):
-    fleet = Fleet(phone, cnn())
-    jobs = [Job(fleet.device(n), *fleet.work(20 + n, width=width, steps=3 + n, **training)) for n in range(6)]
+def compared(fleet: Fleet, jobs: list[Job], width: float = 1.0) -> None:
+    """Devices together do what each does alone."""
     together = CohortRounds().together([jobs])
     for job, (payload, report) in zip(jobs, together, strict=True):
         alone, said = job.device.do_round(job.assignment, job.payload)
@@ -144,12 +196,104 @@ def test_devices_trained_together_do_what_each_does_alone(phone, width, training
         assert (report.spent, report.phases, report.examples) == (said.spent, said.phases, said.examples)
 
 
+@pytest.mark.parametrize("training", [{}, {"momentum": 0.0, "proximal": 0.5}])
+@pytest.mark.parametrize("width", [1.0, 0.5])
+def test_devices_trained_together_do_what_each_does_alone(phone, width, training):
+    fleet = Fleet(phone, cnn())
+    compared(
+        fleet,
+        [Job(fleet.device(n), *fleet.work(20 + n, width=width, steps=3 + n, **training)) for n in range(6)],
+        width,
+    )
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_each_form_does_what_the_model_does(phone, kind):
+    make, form = MODELS[kind]
+    fleet = Fleet(phone, make())
+    found = rehearsed(fleet.task, fleet.task.build_model(), fleet.task.load(0), vmaps=True)
+    assert type(found) is form
+    assert form is Stacked or rehearsed(fleet.task, make(), fleet.task.load(0), vmaps=False) is None
+    compared(fleet, [Job(fleet.device(n), *fleet.work(20 + n, steps=5 + n)) for n in range(4)])
+
+
+@pytest.mark.parametrize("kind", ["batch norm of vectors", "vmapped batch norm"])
+def test_batches_of_one_leave_running_statistics_as_they_are(phone, kind):
+    """Among devices of larger batches, in one group."""
+    fleet = Fleet(phone, MODELS[kind][0]())
+    whole = fleet.task.load
+    fleet.task.load = lambda partition: whole(partition).take(slice(1 if partition % 2 else None))
+    jobs = [Job(fleet.device(n), *fleet.work(20 + n)) for n in range(6)]
+    compared(fleet, jobs)
+    names = [spec.name for spec in fleet.architecture.schema.moving.tensors if "running" in spec.name]
+    for n, (payload, _) in enumerate(CohortRounds().together([jobs])):
+        moved = any(np.abs(fleet.update(payload)[name]).max() > 0 for name in names)
+        assert moved == (n % 2 == 0)
+
+
+def test_a_form_with_other_gradients_is_not_used(phone, monkeypatch):
+    task = Pictures(cnn())
+    honest = Stacked.losses
+
+    def other(self, state, inputs, targets):
+        weight = state["0.weight"]
+        return honest(self, state, inputs, targets) + 0.01 * (weight - weight.detach()).sum((1, 2, 3, 4))
+
+    monkeypatch.setattr(Stacked, "losses", other)
+    assert rehearsed(task, task.build_model(), task.load(0), vmaps=False) is None
+
+
+def test_frozen_parameters_stay(phone):
+    model = cnn()
+    model[0].weight.requires_grad_(False)
+    fleet = Fleet(phone, model)
+    compared(fleet, [Job(fleet.device(n), *fleet.work(20 + n)) for n in range(3)])
+
+
+def test_the_form_hangs_on_no_devices_data(phone, monkeypatch):
+    """Whoever comes first: other workers meet the devices in another order."""
+    tried = []
+
+    def noted(task, model, examples, **options):
+        tried.append((tensors_of(model)["0.weight"], examples))
+        return rehearsed(task, model, examples, **options)
+
+    monkeypatch.setattr(rounds, "rehearsed", noted)
+    fleet = Fleet(phone, cnn())
+    CohortRounds().together([[Job(fleet.device(n), *fleet.work(n)) for n in (3, 5, 7)]])
+    ((weight, examples),) = tried
+    assert np.array_equal(weight, tensors_of(fleet.architecture.model)["0.weight"])
+    assert torch.equal(examples.targets, fleet.task.load(0).targets)
+
+
+def work(activation_bytes: float) -> Work:
+    return Work(
+        flops_per_example=1.0,
+        activation_bytes_per_example=activation_bytes,
+        parameter_bytes=4,
+        parameters=1,
+    )
+
+
+def test_groups_are_the_smaller_the_larger_activations_are():
+    sizes = [usual_group(work(each), 8, CPU) for each in (1e2, 3e5, 1e6, 1e9)]
+    assert sizes[0] > sizes[1] > sizes[2] == sizes[3]
+    assert usual_group(work(3e5), 16, CPU) < usual_group(work(3e5), 8, CPU)
+
+
+def test_vmap_is_for_small_models_without_convolutions():
+    assert vmap_pays(flat(), work(1e3), 8, CPU)
+    assert not vmap_pays(flat(), work(1e7), 8, CPU)
+    assert not vmap_pays(cnn(), work(1e3), 8, CPU)
+    assert torch_device("cpu") == CPU
+
+
 def test_a_device_sends_the_same_whoever_is_trained_beside_it(phone):
     fleet = Fleet(phone, cnn())
     jobs = [Job(fleet.device(n), *fleet.work(20 + n)) for n in (0, 2, 4, 6)]
     all_four = CohortRounds().together([jobs])
-    others = CohortRounds().together([jobs[2:]])
-    assert [sent[0] for sent in all_four[2:]] == [sent[0] for sent in others]
+    others = CohortRounds().together([jobs[1:]])
+    assert [sent[0] for sent in all_four[1:]] == [sent[0] for sent in others]
 
 
 def test_feedback_keeps_its_residual_per_device(phone):
@@ -199,13 +343,13 @@ def test_a_policy_forbids_a_device_among_others(phone):
     assert all(isinstance(each, PolicyRefusal) and each.spent is not None for each in outcomes)
 
 
-def test_what_cannot_be_stacked_is_trained_by_the_loop_to_the_same_bytes(phone):
-    for more in (nn.BatchNorm2d(6), nn.Dropout(0.5)):
-        fleet = Fleet(phone, cnn(more))
-        jobs = [Job(fleet.device(n), *fleet.work(20 + n)) for n in range(2)]
-        together = CohortRounds().together([jobs])
-        alone = [job.device.do_round(job.assignment, job.payload) for job in jobs]
-        assert [sent[0] for sent in together] == [sent[0] for sent in alone]
+@pytest.mark.parametrize("model", [cnn(nn.Dropout(0.5)), cnn(nn.InstanceNorm2d(6, track_running_stats=True))])
+def test_what_has_no_form_is_trained_by_the_loop_to_the_same_bytes(phone, model):
+    fleet = Fleet(phone, model)
+    jobs = [Job(fleet.device(n), *fleet.work(20 + n)) for n in range(4)]
+    together = CohortRounds().together([jobs[:3], jobs[3:]])
+    alone = [job.device.do_round(job.assignment, job.payload) for job in jobs]
+    assert [sent[0] for sent in together] == [sent[0] for sent in alone]
 
 
 def test_one_devices_fault_is_not_anothers(phone):
@@ -221,9 +365,9 @@ def test_one_devices_fault_is_not_anothers(phone):
 
 def test_a_loss_that_is_none_for_several_devices_leaves_them_to_the_loop():
     task = Pictures(cnn())
-    assert rehearsed(task, task.build_model(), task.load(0)) is not None
+    assert rehearsed(task, task.build_model(), task.load(0), vmaps=True) is not None
     task.loss = lambda outputs, targets: outputs.sum() * (1.0 if targets.sum() > 0 else 2.0)
-    assert rehearsed(task, task.build_model(), task.load(0)) is None
+    assert rehearsed(task, task.build_model(), task.load(0), vmaps=True) is None
 
 
 @pytest.mark.parametrize(
@@ -237,4 +381,4 @@ def test_a_loss_that_is_none_for_several_devices_leaves_them_to_the_loop():
     ],
 )
 def test_layers_that_are_not_known_are_not_stacked(model):
-    assert Stacked.of(model, (torch.zeros(2, 1, 8, 8),)) is None
+    assert Stacked.of(model, nn.functional.cross_entropy, (torch.zeros(2, 1, 8, 8),)) is None

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from driven import coordinator_of, driven, small
 from flwr.app import Message
 
 from slimfleet.coordinator import Answer, Coordinator
 from slimfleet.coordinator.transport.flower import run
 from slimfleet.simulations import Scenario
+from slimfleet.simulations.grids import flower
 from slimfleet.simulations.grids.cohort.packing import CohortPacking
 from slimfleet.simulations.grids.flower import (
     WORKER_CRASHED,
@@ -52,7 +54,7 @@ def played(
     world, answers = coordinator.environment, list[Answer]()
     engine = Counting(fleet_app(scenario, out), loses)
     out.mkdir(parents=True, exist_ok=True)
-    packing = CohortPacking(coordinator, lambda nodes: {}, group_size, workers)
+    packing = CohortPacking(coordinator, lambda nodes: {}, lambda plan: group_size, workers)
     grid = EngineGrid([node_of(number) for number in range(scenario.fleet.devices)], engine)
 
     def note(event: object) -> None:
@@ -167,3 +169,16 @@ def test_a_lot_with_an_answer_that_nobody_awaits_counts_for_nothing(tmp_path: Pa
     assert [each.verdict for each in answers] == ["failed", "rejected"]
     assert coordinator.state.open_round is not None
     assert coordinator.state.open_round.mean.updates == 0
+
+
+@pytest.mark.parametrize(
+    ("device", "there", "where"), [("cpu", True, "cpu"), ("auto", False, "cpu"), ("auto", True, "cuda")]
+)
+def test_a_gpu_is_used_where_it_is_asked_for_and_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, there: bool, where: str
+) -> None:
+    used: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    monkeypatch.setattr(flower, "CohortRounds", used.append)
+    fleet_app(small(run__device=f'"{device}"'), tmp_path)
+    assert used == [torch.device(where)]

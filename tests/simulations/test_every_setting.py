@@ -25,6 +25,7 @@ BLIND_IN_A_RUN = {
     "run.attempts": "test_ray_engine.py",
     "run.engine": "test_cohort.py",
     "run.group_size": "test_cohort.py",
+    "run.device": "test_cohort.py",
     "run.device_timeout_s": "test_backends.py",
     "selection.condition_max_age_s": "test_conditions.py",
     "selection.min_devices": "test_run.py",

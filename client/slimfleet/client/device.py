@@ -112,21 +112,19 @@ class Device:
         return TakenUp(self, assignment, payload, state, unsent, account, ledger)
 
     def _round(self, assignment: Assignment, payload: Payload) -> tuple[Payload, Report]:
-        with torch.random.fork_rng(devices=[]):
-            taken = self.take_up(assignment, payload)
-            with taken.charged():
-                torch.manual_seed((assignment.training.seed * 1_000_003 + assignment.plan_id) % 2**63)
-                taken.begin()
-                received = self.workbench.open(payload, taken.state.held)
-                encoded, report, leftover = run_round(
-                    self.workbench,
-                    self.profile,
-                    self.data(assignment.training),
-                    assignment,
-                    received,
-                    taken.unsent,
-                    taken.ledger,
-                )
+        taken = self.take_up(assignment, payload)
+        with taken.charged(), taken.drawing():
+            taken.begin()
+            received = self.workbench.open(payload, taken.state.held)
+            encoded, report, leftover = run_round(
+                self.workbench,
+                self.profile,
+                self.data(assignment.training),
+                assignment,
+                received,
+                taken.unsent,
+                taken.ledger,
+            )
         return encoded, taken.done(received, report, leftover)
 
 
@@ -156,6 +154,15 @@ class TakenUp:
         except BaseException:
             self.account.close()
             raise
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Let torch draw as it does in this round, and afterwards as before."""
+        with torch.random.fork_rng(devices=[]):
+            training = self.assignment.training
+            # Of the processor alone: `torch.manual_seed` notes the call stack for each kind of GPU that is not there.
+            torch.default_generator.manual_seed((training.seed * 1_000_003 + self.assignment.plan_id) % 2**63)
+            yield
 
     def begin(self) -> None:
         """Raise PolicyRefusal where the device's policy forbids the round. Its model has been received all the same."""

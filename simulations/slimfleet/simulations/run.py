@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from slimfleet.client.cohort.stacked import usual_group
-from slimfleet.compression import BadInput, SlimfleetError
+from slimfleet.client.cohort.rule import usual_group
+from slimfleet.client.cohort.training import torch_device
+from slimfleet.compression import BadInput, Plan, SlimfleetError
 from slimfleet.compression.files import naming
 from slimfleet.coordinator import Coordinator, CoordinatorSettings, Observer
 from slimfleet.coordinator.checkpoint import closed_rounds
@@ -135,7 +136,7 @@ def _run(
     engine = _engine(scenario, out / "devices", backend)
     try:
         grid = EngineGrid(range(node_of(0), node_of(len(fleet))), engine, partial(_begun, coordinator, world))
-        packing = _packing(scenario, coordinator, world, _workers(scenario, backend))
+        packing = _packing(scenario, coordinator, world, backend)
         run(coordinator, grid, out, observers, everyone=True, packing=packing)
     finally:
         engine.close()
@@ -166,10 +167,17 @@ def _workers(scenario: Scenario, backend: Backend) -> int:
 
 
 def _packing(
-    scenario: Scenario, coordinator: Coordinator, world: VirtualWorld, workers: int
+    scenario: Scenario, coordinator: Coordinator, world: VirtualWorld, backend: Backend
 ) -> Packing | None:
     """How work travels; None for a message a device."""
     if scenario.run.engine == "loop":
         return None
-    group_size = scenario.run.group_size or usual_group(coordinator.blueprint.model)
-    return CohortPacking(coordinator, partial(_begun, coordinator, world), group_size, workers)
+    # Ray hides the GPUs of a machine from its workers.
+    where = torch_device(scenario.run.device if backend == "local" else "cpu")
+
+    def group_size(plan: Plan) -> int:
+        work = coordinator.cost_model.works[plan.width]
+        return scenario.run.group_size or usual_group(work, plan.batch_size, where)
+
+    moments = partial(_begun, coordinator, world)
+    return CohortPacking(coordinator, moments, group_size, _workers(scenario, backend))

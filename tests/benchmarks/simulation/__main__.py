@@ -4,7 +4,8 @@
 
 writes `simulation.md` there. Every engine runs in a process of its own, one after the other, over and over; a figure
 is the median over all rounds but each run's first. `--peers` is the `bin` of an environment that has pfl and fedjax; a
-peer that is not there is missing from the page. `--rounds`, `--repeats` and `--models` for a part.
+peer that is not there is missing from the page. `--rounds`, `--repeats` and `--models` for a part. `--shapes [NAME]`
+prints the table of shapes alone, of all models or of those whose name holds NAME.
 """
 
 from __future__ import annotations
@@ -22,12 +23,17 @@ from statistics import median
 
 import numpy as np
 from page_parts import table, when
+from shapes import shapes
 from work import COHORT, DEVICES
 
 from slimfleet.compression.files import write_atomically
 
 HERE = Path(__file__).parent
-TIMEOUT_S = 3_600.0
+LARGE = 10_000
+"""Devices of a larger fleet."""
+
+TIMEOUT_S = 600.0
+"""Of one engine: Flower's, with a large fleet, may take longer than all others together."""
 NAMES = {
     "plain": "plain loop, one process",
     "flower": "Flower's simulation, 2 actors",
@@ -55,15 +61,29 @@ class Measured:
         return COHORT / median(self.rounds_s)
 
 
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How much is measured."""
+
+    rounds: int
+    repeats: int
+    devices: int = DEVICES
+    """Of the fleet."""
+
+
 def commands(
-    model: str, rounds: int, cohorts: Path, folder: Path, peers: Path | None
+    model: str, amount: Amount, cohorts: Path, folder: Path, peers: Path | None
 ) -> Mapping[str, list[str]]:
     """How each engine is started."""
     told = [model, str(cohorts), str(folder)]
 
     def ours(engine: str, backend: str) -> list[str]:
-        words = [engine, model, backend, str(rounds), str(cohorts), str(folder)]
+        words = [engine, model, backend, str(amount.rounds), str(cohorts), str(folder), str(amount.devices)]
         return [sys.executable, str(HERE / "ours.py"), *words]
+
+    flower = [sys.executable, str(HERE / "flower_peer.py"), *told, str(amount.devices)]
+    if amount.devices > DEVICES:
+        return {"slimfleet-cohort-ray": ours("cohort", "ray"), "flower": flower}
 
     started = {
         f"slimfleet-{engine}-{backend}": ours(engine, backend)
@@ -73,32 +93,37 @@ def commands(
         )
     }
     started["plain"] = [sys.executable, str(HERE / "plain_loop.py"), *told]
-    started["flower"] = [sys.executable, str(HERE / "flower_peer.py"), *told]
+    started["flower"] = flower
     if peers is not None:
         started["pfl"] = [str(peers / "torchrun"), "--nproc-per-node", "2", str(HERE / "pfl_peer.py"), *told]
         started["fedjax"] = [str(peers / "python"), str(HERE / "fedjax_peer.py"), *told]
     return started
 
 
-def measured(model: str, rounds: int, repeats: int, peers: Path | None, folder: Path) -> dict[str, Measured]:
-    """Run all engines on one model, `repeats` times each, in turn."""
+def measured(model: str, amount: Amount, peers: Path | None, folder: Path) -> dict[str, Measured]:
+    """Run all engines on one model, one after the other, over and over; of a larger fleet two of them."""
     found: dict[str, Measured] = {}
+    folder.mkdir(exist_ok=True)
     cohorts = folder / f"cohorts-{model}.npz"
-    for repeat in range(repeats):
-        for engine, command in commands(model, rounds, cohorts, folder, peers).items():
-            print(f"{model}, {repeat + 1} of {repeats}: {engine}", flush=True)
+    for repeat in range(amount.repeats):
+        for engine, command in commands(model, amount, cohorts, folder, peers).items():
+            print(
+                f"{model}, {amount.devices} devices, {repeat + 1} of {amount.repeats}: {engine}", flush=True
+            )
             for old in folder.glob(f"{engine}/{model}"):
                 subprocess.run(["rm", "-r", str(old)], check=True)
             log = folder / f"{engine}-{model}.log"
             began = os.times()
             with log.open("w") as output:
                 environment = os.environ | {"OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0"}
-                done = subprocess.run(
-                    command, env=environment, stdout=output, stderr=output, timeout=TIMEOUT_S, check=False
-                )
-            if done.returncode:
-                print(f"##### {engine} FAILED: {log.read_text()[-600:]} #####", file=sys.stderr)
-                continue
+                try:
+                    subprocess.run(
+                        command, env=environment, stdout=output, stderr=output, timeout=TIMEOUT_S, check=True
+                    )
+                except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as failed:
+                    why = f"{failed}"[-100:]
+                    print(f"##### {engine} FAILED: {why}: {log.read_text()[-600:]} #####", file=sys.stderr)
+                    continue
             ended = os.times()
             busy_s = sum(ended[2:4]) - sum(began[2:4])
             print(f"  {busy_s:.1f} s of processor time", flush=True)
@@ -132,17 +157,40 @@ def section(model: str, found: Mapping[str, Measured]) -> str:
     return table(head, rows)
 
 
-def page(found: Mapping[str, Mapping[str, Measured]], raw_s: float | None, arguments: Sequence[str]) -> str:
+@dataclass(slots=True)
+class Found:
+    """All that goes on the page."""
+
+    models: dict[str, Mapping[str, Measured]] = field(default_factory=dict)
+    large: Mapping[str, Measured] | None = None
+    shapes: str = ""
+    raw_s: float | None = None
+    """Of a device's convolutions alone."""
+
+
+def page(found: Found, arguments: Sequence[str]) -> str:
     """The whole page."""
-    sections = "\n\n".join(f"## {model}\n\n{section(model, each)}" for model, each in found.items())
-    share = ""
-    if raw_s is not None and "cnn" in found and "slimfleet-cohort-local" in found["cnn"]:
-        local = found["cnn"]["slimfleet-cohort-local"].devices_per_s
-        share = (
-            f"\n\nThe convolutions of a device alone, forwards and backwards, take {1e3 * raw_s:.2f} ms on one thread: "
-            f"{1 / raw_s:.1f} devices/s at most. The engine `cohort` in one process does {local * raw_s:.0%} of that, "
-            "with everything else that a round consists of; devices that are trained together may exceed it."
+    sections = [f"## {model}\n\n{section(model, each)}" for model, each in found.models.items()]
+    if found.raw_s is not None and "slimfleet-cohort-local" in found.models.get("cnn", {}):
+        local = found.models["cnn"]["slimfleet-cohort-local"].devices_per_s
+        sections.append(
+            f"The convolutions of a device alone, forwards and backwards, take {1e3 * found.raw_s:.2f} ms on one "
+            f"thread: {1 / found.raw_s:.1f} devices/s at most. The engine `cohort` in one process does "
+            f"{local * found.raw_s:.0%} of that, with everything else that a round consists of; devices that are "
+            "trained together may exceed it."
         )
+    if found.large is not None:
+        sections.append(
+            f"## A fleet of {LARGE:,} devices\n\n`mlp`, {COHORT} devices a round. An engine that is missing took "
+            f"longer than {TIMEOUT_S:.0f} s over three rounds, or failed.\n\n"
+            f"{section('mlp', found.large)}"
+        )
+    if found.shapes:
+        sections.append(
+            "## Never slower than the loop\n\nProcessor time of one device's round by the engines `loop` and `cohort`, "
+            f"in turn in one process and thread, medians.\n\n{found.shapes}"
+        )
+    body = "\n\n".join(sections)
     return f"""# Speed of simulations
 
 Federated averaging over {DEVICES:,} devices of 60 Fashion-MNIST images, {COHORT} a round, three batches of 20 and plain
@@ -152,26 +200,41 @@ but a run's first. *Weights apart* is the largest difference of a last weight fr
 
 `python tests/benchmarks/simulation {" ".join(arguments)}`, {when()}, load {os.getloadavg()[1]:.1f} at the end.
 
-{sections}{share}
+{body}
+
+No GPU was used: training on one is not measured.
 """
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, nargs="?", default=Path("docs/results"))
     parser.add_argument("--peers", type=Path)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--models", nargs="+", default=["cnn", "mlp"])
+    parser.add_argument("--shapes", nargs="?", const="", metavar="NAME")
     given = parser.parse_args()
-    found: dict[str, Mapping[str, Measured]] = {}
+    if given.shapes is not None:
+        print(shapes(given.repeats, given.shapes))
+        return
+    found = Found()
+
+    def write() -> None:
+        told = [".venv-peers/bin" if word == str(given.peers) else word for word in sys.argv[1:]]
+        write_atomically(given.out / "simulation.md", page(found, told).encode())
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for model in given.models:
-            found[model] = measured(model, given.rounds, given.repeats, given.peers, folder)
+            found.models[model] = measured(model, Amount(given.rounds, given.repeats), given.peers, folder)
             raw = folder / "raw.json"
-            raw_s = json.loads(raw.read_text()) if raw.exists() else None
-            write_atomically(given.out / "simulation.md", page(found, raw_s, sys.argv[1:]).encode())
+            found.raw_s = json.loads(raw.read_text()) if raw.exists() else None
+            write()
+        found.large = measured("mlp", Amount(min(given.rounds, 3), 1, LARGE), given.peers, folder / "large")
+        write()
+    found.shapes = shapes(given.repeats, "")
+    write()
 
 
 if __name__ == "__main__":

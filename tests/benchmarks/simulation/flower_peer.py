@@ -1,4 +1,4 @@
-"""Flower's own simulation on two Ray actors: `flower_peer.py MODEL COHORTS FOLDER`."""
+"""Flower's own simulation on two Ray actors: `flower_peer.py MODEL COHORTS FOLDER DEVICES`."""
 
 import sys
 import time
@@ -10,9 +10,9 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 from torch.nn import functional
-from work import BATCH, DEVICES, EXAMPLES, LEARNING_RATE, Cohorts, finish, first
+from work import BATCH, EXAMPLES, LEARNING_RATE, Cohorts, finish, first
 
-MODEL, COHORTS, FOLDER = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+MODEL, COHORTS, FOLDER, DEVICES = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 client, server = ClientApp(), ServerApp()
 
 

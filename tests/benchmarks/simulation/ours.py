@@ -1,4 +1,4 @@
-"""slimfleet: `ours.py ENGINE MODEL BACKEND ROUNDS COHORTS FOLDER`.
+"""slimfleet: `ours.py ENGINE MODEL BACKEND ROUNDS COHORTS FOLDER DEVICES`.
 
 It plays rounds of its own. The first time it writes down in COHORTS who took part, and in which order devices took
 their images, for its peers to do the same.
@@ -32,7 +32,7 @@ OURS = {
 """Budgets, the codec both ways, and error feedback."""
 
 
-def scenario(rounds: int, model: str, engine: str, more: dict[str, str]):
+def scenario(rounds: int, model: str, engine: str, more: dict[str, str], devices: int = DEVICES):
     here = str(Path(__file__).parent)
     return load_scenario(
         "digits",
@@ -43,7 +43,8 @@ def scenario(rounds: int, model: str, engine: str, more: dict[str, str]):
             "task.name": "work_task:Work",
             "task.import_from": json.dumps([here]),
             "task.options": f"{{model = '{model}'}}",
-            "fleet.devices": str(DEVICES),
+            "task.partitions": str(DEVICES),
+            "fleet.devices": str(devices),
             "fleet.availability": "1.0",
             "fleet.dropout": "0.0",
             "selection.per_round": str(COHORT),
@@ -63,7 +64,9 @@ def scenario(rounds: int, model: str, engine: str, more: dict[str, str]):
     )
 
 
-def main(engine: str, model: str, backend: str, rounds: int, cohorts: Path, folder: Path) -> None:
+def main(
+    engine: str, model: str, backend: str, rounds: int, cohorts: Path, folder: Path, devices: int
+) -> None:
     torch.set_num_threads(1)
     ends_s, planned = [], []
     name = f"slimfleet-{engine}-{backend}"
@@ -74,7 +77,8 @@ def main(engine: str, model: str, backend: str, rounds: int, cohorts: Path, fold
         if isinstance(event, Planned) and event.dispatches:
             planned.append(sorted((each.node, each.plan_id) for each in event.dispatches))
 
-    played = scenario(rounds, model, engine.removesuffix("+codec"), OURS if "+codec" in engine else PLAIN)
+    more = OURS if "+codec" in engine else PLAIN
+    played = scenario(rounds, model, engine.removesuffix("+codec"), more, devices)
     out = folder / name / model
     simulate(played, out, backend=backend, observers=[note])
     if not cohorts.exists():
@@ -89,5 +93,5 @@ def main(engine: str, model: str, backend: str, rounds: int, cohorts: Path, fold
 
 
 if __name__ == "__main__":
-    engine, model, backend, rounds, cohorts, folder = sys.argv[1:]
-    main(engine, model, backend, int(rounds), Path(cohorts), Path(folder))
+    engine, model, backend, rounds, cohorts, folder, devices = sys.argv[1:]
+    main(engine, model, backend, int(rounds), Path(cohorts), Path(folder), int(devices))

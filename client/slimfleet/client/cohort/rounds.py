@@ -9,26 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from math import isclose
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from slimfleet.client.cohort.stacked import Stacked
-from slimfleet.client.cohort.training import stacked_loss, train_together
+from slimfleet.client.cohort.forms import CPU, Form, rehearsed, trained_names
+from slimfleet.client.cohort.rule import FEWEST, vmap_pays
+from slimfleet.client.cohort.training import train_together
 from slimfleet.client.device import Device, Participant, TakenUp
 from slimfleet.client.round import Begun, Round
 from slimfleet.client.training import Trained, local_sgd
 from slimfleet.client.workbench import SubModel
-from slimfleet.compression import Assignment, BadInput, Examples, Payload, Report, Task, Tensors
+from slimfleet.compression import Assignment, BadInput, Payload, Report, Tensors
+from slimfleet.compression.checked_task import blamed, label_of
 from slimfleet.compression.tensors import load_tensors, tensors_of
 from slimfleet.compression.threads import torch_threads
+from slimfleet.compression.training import prepared
 
-__all__ = ["CohortRounds", "Job", "Outcome", "rehearsed"]
-
-AGREES = 1e-4
-"""How far the loss of a stacked model may be from the model's own, as a share."""
+__all__ = ["CohortRounds", "Job", "Outcome"]
 
 T = TypeVar("T")
 
@@ -59,17 +58,19 @@ class _Part:
 
 
 class CohortRounds:
-    """Does rounds of virtual devices. The form in which several are trained at once is kept, by shape of the model."""
+    """Does rounds of virtual devices, trained on `where`. Forms in which several are trained at once are kept, by shape
+    of the model."""
 
-    def __init__(self) -> None:
-        self._stacked: dict[bytes, Stacked | None] = {}
+    def __init__(self, where: torch.device = CPU) -> None:
+        self._where = where
+        self._forms: dict[tuple[bytes, bool], Form | None] = {}
 
     def together(self, groups: Sequence[Sequence[Job]]) -> list[Outcome]:
         """Do the rounds of devices whose ledgers are in virtual time; the outcomes in their order.
 
         Devices of a group that have received the same model are trained at once. One that cannot be is trained by the
-        plain loop, and so is one that stands in front of a `Device`, as a faulty one does. What a device does depends
-        on its group alone.
+        plain loop, and one that stands in front of a `Device`, as a faulty one does, does its round by itself. What a
+        device does depends on its group alone.
         """
         models = _Models()
         with torch_threads(1):
@@ -79,62 +80,54 @@ class CohortRounds:
         outcomes: dict[int, Outcome] = {}
         parts: dict[int, _Part] = {}
         for place, job in enumerate(jobs):
-            found = _caught(self._begun, job, models)
+            found = _caught(_begun, job, models)
             if isinstance(found, _Part):
                 parts[place] = found
             else:
                 outcomes[place] = _caught(_alone, job) if found is None else found
         for places in _alike(parts):
             outcomes |= zip(places, self._trained([parts[place] for place in places]), strict=True)
+        models.have_changed()
         return [outcomes[place] for place in range(len(jobs))]
 
-    def _begun(self, job: Job, models: _Models) -> _Part | None:
-        """The job, its account settled up to the end of training; None where the loop must do it."""
-        device, assignment = job.device, job.assignment
-        if not isinstance(device, Device) or device.threads != 1 or assignment.plan.precision != "float32":
-            return None
-        taken = device.take_up(assignment, job.payload)
-        with taken.charged():
-            taken.begin()
-            received = models.of(taken)
-            round_ = taken.round(received)
-            if self._stack(round_) is None:
-                return None
-            begun = round_.begun()
-            guard, batches, stopped_by = round_.guard(), list[Tensor](), None
-            for places in islice(round_.places(), assignment.plan.local_steps):
-                stopped_by = guard.binding()
-                if stopped_by is not None:
-                    break
-                round_.stepped(guard, len(places))
-                batches.append(places)
-        return _Part(taken, round_, begun, batches, stopped_by)
-
-    def _stack(self, round_: Round) -> Stacked | None:
-        shape = round_.sub.index_map.schema.digest
-        if shape not in self._stacked:
-            self._stacked[shape] = rehearsed(round_.workbench.task, round_.sub.model, round_.data.train)
-        return self._stacked[shape]
-
     def _trained(self, parts: Sequence[_Part]) -> list[Outcome]:
-        """What devices send that train the same model; one by itself is trained by the loop, which is then as fast."""
-        if len(parts) == 1:
-            return [_caught(_trained_alone, parts[0])]
-        first = parts[0].round_
-        stacked = self._stack(first)
-        assert stacked is not None
-        trained = train_together(
-            stacked,
-            first.workbench.task,
-            first.sub.tensors,
-            [part.round_.data.train for part in parts],
-            [part.batches for part in parts],
-            first.assignment.training,
-        )
+        """What devices send that train the same model."""
+        form = self._form(parts[0].round_) if len(parts) >= FEWEST else None
+        if form is None:
+            return [_caught(_trained_alone, part) for part in parts]
+        round_ = parts[0].round_
+        _prepare(round_)
+        with blamed(label_of(round_.workbench.task), "a step on what load gives"):
+            trained = train_together(
+                form,
+                round_.sub.tensors,
+                trained_names(round_.sub.model),
+                [(part.round_.data.train, part.batches) for part in parts],
+                round_.assignment.training,
+                self._where,
+            )
         return [
             _caught(_ended, part, loss, {name: array[place] for name, array in trained.tensors.items()})
             for place, (part, loss) in enumerate(zip(parts, trained.losses, strict=True))
         ]
+
+    def _form(self, round_: Round) -> Form | None:
+        """The form for devices that train the model of a round; None where the loop is faster, or none does the same.
+
+        It is tried with the first weights and the examples of the first device, wherever and whenever that is.
+        """
+        plan, sub, workbench = round_.assignment.plan, round_.sub, round_.workbench
+        if plan.precision != "float32":
+            return None
+        vmaps = vmap_pays(sub.model, sub.work, plan.batch_size, self._where)
+        shape = sub.index_map.schema.digest, vmaps
+        if shape not in self._forms:
+            first = sub.index_map.shrink(tensors_of(workbench.blueprint.model))
+            load_tensors(sub.model, first)
+            self._forms[shape] = rehearsed(
+                workbench.task, sub.model, workbench.loaded.of(0), vmaps=vmaps, where=self._where
+            )
+        return self._forms[shape]
 
 
 class _Models:
@@ -161,21 +154,35 @@ class _Models:
         self._last = key
         return self._opened[key]
 
+    def have_changed(self) -> None:
+        """Note that what is loaded has been trained."""
+        self._last = None
 
-def rehearsed(task: Task, model: nn.Module, examples: Examples) -> Stacked | None:
-    """The stacked form of `model`, where it gives the same loss of a few examples as the model itself."""
-    few = examples.take(slice(2))
-    stacked = Stacked.of(model, few.arguments)
-    if stacked is None:
+
+def _begun(job: Job, models: _Models) -> _Part | None:
+    """The job, its account settled up to the end of training; None where its device must do it by itself."""
+    device, assignment = job.device, job.assignment
+    if not isinstance(device, Device) or device.threads != 1:
         return None
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        expected = float(task.loss(model(*few.arguments), few.targets))
-        try:
-            outputs = stacked(stacked.weights(tensors_of(model), 2), torch.stack([few.arguments[0]] * 2))
-            losses = stacked_loss(task)(outputs, torch.stack([few.targets] * 2)).tolist()
-        except Exception:  # noqa: BLE001 - a foreign loss may not be one for several devices; the loop takes it
-            return None
-    return stacked if all(isclose(each, expected, rel_tol=AGREES) for each in losses) else None
+    taken = device.take_up(assignment, job.payload)
+    with taken.charged(), taken.drawing():
+        taken.begin()
+        round_ = taken.round(models.of(taken))
+        begun = round_.begun()
+        guard, batches, stopped_by = round_.guard(), list[Tensor](), None
+        for places in islice(round_.places(), assignment.plan.local_steps):
+            stopped_by = guard.binding()
+            if stopped_by is not None:
+                break
+            round_.stepped(guard, len(places))
+            batches.append(places)
+    return _Part(taken, round_, begun, batches, stopped_by)
+
+
+def _prepare(round_: Round) -> bool:
+    """Put the model of a round into the mode that it is trained in."""
+    model, task = round_.sub.model, round_.workbench.task
+    return prepared(model, task, round_.data.train, round_.assignment.plan.batch_size)
 
 
 def _trained_alone(part: _Part) -> Outcome:
@@ -183,15 +190,17 @@ def _trained_alone(part: _Part) -> Outcome:
     round_ = part.round_
     model, examples = round_.sub.model, round_.data.train
     load_tensors(model, round_.sub.tensors)
-    trained = local_sgd(
-        model,
-        round_.workbench.task,
-        map(examples.take, part.batches),
-        round_.assignment.plan,
-        round_.assignment.training,
-        may_step=lambda: None,
-        stepped=lambda examples: None,
-    )
+    _prepare(round_)
+    with part.taken.drawing():
+        trained = local_sgd(
+            model,
+            round_.workbench.task,
+            map(examples.take, part.batches),
+            round_.assignment.plan,
+            round_.assignment.training,
+            may_step=lambda: None,
+            stepped=lambda examples: None,
+        )
     return _ended(part, trained.loss, tensors_of(model))
 
 
@@ -211,14 +220,15 @@ def _alike(parts: Mapping[int, _Part]) -> list[list[int]]:
     """The parts that can be trained at once, in order of their first."""
     groups: dict[Hashable, list[int]] = {}
     for place, part in parts.items():
-        examples = part.round_.data.train
-        inputs = examples.arguments[0]
-        shapes = (inputs.shape[1:], inputs.dtype, examples.targets.shape[1:], examples.targets.dtype)
-        # One that takes no step is refused, and nobody waits for it.
+        examples, plan = part.round_.data.train, part.taken.assignment.plan
+        shapes = tuple((each.shape[1:], each.dtype) for each in (*examples.arguments, examples.targets))
         key = (
             id(part.round_.sub),
             part.taken.assignment.training,
             shapes,
+            # Batch normalisation has a mode of its own for batches of one.
+            (plan.precision, min(plan.batch_size, len(examples)) == 1),
+            # One that takes no step is refused, and nobody waits for it.
             place if not part.batches else None,
         )
         groups.setdefault(key, []).append(place)

@@ -1,21 +1,25 @@
-"""Training of several devices at once: the steps of `local_sgd`, on a stacked model."""
+"""Training of several devices at once: the steps of `local_sgd`, on a form of the model for several devices."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from slimfleet.client.cohort.stacked import Stacked
-from slimfleet.compression import Examples, Task, Tensors, Training
-from slimfleet.compression.checked_task import CheckedTask, blamed, label_of
+from slimfleet.client.cohort.forms import CPU, Form, state_of
+from slimfleet.compression import Examples, Tensors, Training
 
-__all__ = ["Batches", "TrainedTogether", "stacked_loss", "train_together"]
+__all__ = ["Batches", "TrainedTogether", "torch_device", "train_together"]
 
 Batches = Sequence[Tensor]
 """Which of a device's examples each step takes, int64 [batch]."""
+
+
+def torch_device(name: str) -> torch.device:
+    """Where torch computes: `cpu`, or with `auto` the GPU where there is one."""
+    return torch.device("cuda") if name == "auto" and torch.cuda.is_available() else CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,51 +33,68 @@ class TrainedTogether:
 
 
 def train_together(
-    stacked: Stacked,
-    task: Task,
+    form: Form,
     start: Tensors,
-    examples: Sequence[Examples],
-    batches: Sequence[Batches],
+    trained: Sequence[str],
+    work: Sequence[tuple[Examples, Batches]],
     training: Training,
+    where: torch.device = CPU,
 ) -> TrainedTogether:
-    """Train a copy of the model `start` for each device on its `examples`, each by as many steps as it has batches.
+    """Train a copy of the model `start` for each device on its examples, by as many steps as it has batches.
 
-    SGD with momentum, and FedProx's pull to the start, as `local_sgd` has them: the two agree but for rounding. A step
-    is computed at once for the devices whose batches have the same size.
+    SGD with momentum over the weights `trained`, and FedProx's pull to the start, as `local_sgd` has them: the two
+    agree but for rounding. A step is computed `where` it is told, at once for the devices whose batches have the
+    same size.
     """
     # Those with the most steps come first: the devices that are still at work are then a slice.
-    order = sorted(range(len(batches)), key=lambda place: -len(batches[place]))
-    taken = [_taken(examples[place], batches[place]) for place in order]
-    weights = stacked.weights(start, len(order))
-    descent = _Descent(weights, training)
-    losses = torch.zeros(len(order), dtype=torch.float64)
-    loss = stacked_loss(task)
-    with blamed(label_of(task), "a step on what load gives"):
-        for step in range(len(taken[0])):
-            working = sum(len(each) > step for each in taken)
-            leaves = {name: each[:working].detach().requires_grad_() for name, each in weights.items()}
-            total = torch.zeros(())
-            for same in _of_same_size([each[step] for each in taken[:working]]):
-                chosen = leaves if len(same) == working else {n: each[same] for n, each in leaves.items()}
-                inputs = torch.stack([taken[place][step].arguments[0] for place in same])
-                targets = torch.stack([taken[place][step].targets for place in same])
-                value = loss(stacked(chosen, inputs), targets)
-                losses[same] += value.detach()
-                total = total + value.sum()
-            descent.step(list(leaves.values()), list(torch.autograd.grad(total, list(leaves.values()))))
+    order = sorted(range(len(work)), key=lambda place: -len(work[place][1]))
+    taken = [_taken(*work[place], where) for place in order]
+    state = state_of(start, len(order), where)
+    descent = _Descent([state[name] for name in trained], training)
+    losses = torch.zeros(len(order), dtype=torch.float64, device=where)
+    for step in range(len(taken[0])):
+        working = sum(len(each) > step for each in taken)
+        now = {name: each[:working] for name, each in state.items()}
+        leaves = [now[name].detach().requires_grad_() for name in trained]
+        now |= zip(trained, leaves, strict=True)
+        total = torch.zeros((), device=where)
+        for same in _of_same_size([each[step] for each in taken[:working]]):
+            value = _losses(form, now, trained, same, [taken[place][step] for place in same])
+            losses[same] += value.detach()
+            total = total + value.sum()
+        descent.step(leaves, list(torch.autograd.grad(total, leaves)))
     steps = torch.tensor([len(each) for each in taken])
     back = torch.empty(len(order), dtype=torch.int64)
     back[order] = torch.arange(len(order))
-    means = (losses / steps.clamp(min=1))[back].tolist()
-    return TrainedTogether({name: each[back].numpy() for name, each in weights.items()}, means)
+    means = (losses.cpu() / steps.clamp(min=1))[back].tolist()
+    return TrainedTogether({name: each.cpu()[back].numpy() for name, each in state.items()}, means)
+
+
+def _losses(
+    form: Form,
+    now: Mapping[str, Tensor],
+    trained: Iterable[str],
+    same: list[int],
+    batches: Sequence[Examples],
+) -> Tensor:
+    """Losses [devices] of a step of the devices `same`, whose batches have one size."""
+    inputs = [torch.stack(each) for each in zip(*(batch.arguments for batch in batches), strict=True)]
+    targets = torch.stack([batch.targets for batch in batches])
+    if len(same) == len(next(iter(now.values()))):
+        return form.losses(now, inputs, targets)
+    some = {name: each[same] for name, each in now.items()}
+    losses = form.losses(some, inputs, targets)
+    for name in now.keys() - trained:
+        now[name][same] = some[name]
+    return losses
 
 
 class _Descent:
     """SGD with momentum over stacked weights, as torch's optimiser does it."""
 
-    def __init__(self, weights: Mapping[str, Tensor], training: Training) -> None:
+    def __init__(self, weights: Sequence[Tensor], training: Training) -> None:
         self._training = training
-        self._origins = [each.clone() for each in weights.values()] if training.proximal else []
+        self._origins = [each.clone() for each in weights] if training.proximal else []
         self._velocities: list[Tensor] = []
 
     def step(self, weights: list[Tensor], gradients: list[Tensor]) -> None:
@@ -94,12 +115,12 @@ class _Descent:
             torch._foreach_add_(weights, gradients, alpha=-training.learning_rate)
 
 
-def _taken(examples: Examples, batches: Batches) -> list[Examples]:
+def _taken(examples: Examples, batches: Batches, where: torch.device) -> list[Examples]:
     """The batches of one device."""
     ordered = examples.take(torch.cat(list(batches)))
     sizes = [len(places) for places in batches]
-    inputs, targets = torch.split(ordered.arguments[0], sizes), torch.split(ordered.targets, sizes)
-    return [Examples(*each) for each in zip(inputs, targets, strict=True)]
+    parts = [torch.split(each.to(where), sizes) for each in (*ordered.arguments, ordered.targets)]
+    return [Examples(tuple(each[:-1]), each[-1]) for each in zip(*parts, strict=True)]
 
 
 def _of_same_size(batches: Sequence[Examples]) -> list[list[int]]:
@@ -108,13 +129,3 @@ def _of_same_size(batches: Sequence[Examples]) -> list[list[int]]:
     for place, batch in enumerate(batches):
         sizes.setdefault(len(batch), []).append(place)
     return list(sizes.values())
-
-
-def stacked_loss(task: Task) -> Callable[[Tensor, Tensor], Tensor]:
-    """The losses [devices] of outputs and targets [devices, batch, ...].
-
-    The checks of a `CheckedTask` ask for values of one device: they have passed in the rehearsal.
-    """
-    own = task.wrapped if isinstance(task, CheckedTask) else task
-    loss: Callable[[Tensor, Tensor], Tensor] = torch.func.vmap(own.loss, randomness="error")
-    return loss

@@ -24,6 +24,8 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from slimfleet.client.app import client_app
+from slimfleet.client.cohort.rounds import CohortRounds
+from slimfleet.client.cohort.training import torch_device
 from slimfleet.client.device import Participant
 from slimfleet.compression import BadInput
 from slimfleet.simulations.carried_states import CarriedStates
@@ -75,7 +77,8 @@ def fleet_app(scenario: Scenario, state: Path | CarriedStates) -> ClientApp:
         return devices.device(int(context.node_config["partition-id"]), lambda: _moment_in(context))
 
     app = client_app(device_of)
-    worker = Worker(devices.blueprint, lambda node, moment: devices.device(node - 1, moment))
+    rounds = CohortRounds(torch_device(scenario.run.device))
+    worker = Worker(devices.blueprint, lambda node, moment: devices.device(node - 1, moment), rounds)
 
     @app.train("cohort")
     def cohort(message: Message, context: Context) -> Message:

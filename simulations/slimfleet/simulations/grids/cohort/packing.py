@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
+from slimfleet.compression import Plan
 from slimfleet.compression.messages import text_of
 from slimfleet.coordinator import Coordinator, Dispatch
 from slimfleet.coordinator.learning.covered_sum import PartialSum
@@ -33,13 +34,17 @@ PARCELS_A_WORKER = 2
 
 T = TypeVar("T")
 Moments = Callable[[Sequence[int]], Mapping[int, Moment]]
+GroupSize = Callable[[Plan], int]
+"""How many devices with a plan are trained at once, at most."""
 
 
 class CohortPacking:
     """Packs the work of many devices into a few messages, for `Worker.answer`."""
 
-    def __init__(self, coordinator: Coordinator, moments: Moments, group_size: int, workers: int) -> None:
-        """At most `group_size` devices are trained at once; there are messages for so many `workers`."""
+    def __init__(
+        self, coordinator: Coordinator, moments: Moments, group_size: GroupSize, workers: int
+    ) -> None:
+        """There are messages for so many `workers`."""
         self._coordinator, self._moments = coordinator, moments
         self._group_size, self._workers = group_size, workers
 
@@ -102,7 +107,11 @@ class CohortPacking:
             return min(registry[each.node].examples, plan.batch_size * plan.local_steps), plan.local_steps
 
         ordered = [sorted(same, key=by_size, reverse=True) for same in alike.values()]
-        return [group for same in ordered for group in _split(same, ceil(len(same) / self._group_size))]
+        return [group for same in ordered for group in _split(same, self._parts(same))]
+
+    def _parts(self, same: Sequence[Dispatch]) -> int:
+        """The fewest groups that none is too large in."""
+        return ceil(len(same) / self._group_size(same[0].assignment.plan))
 
 
 def _split(items: Sequence[T], parts: int) -> list[Sequence[T]]:

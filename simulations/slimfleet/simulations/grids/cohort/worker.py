@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
@@ -35,7 +35,7 @@ class Worker:
 
     blueprint: Blueprint
     device_of: DeviceOf
-    rounds: CohortRounds = field(default_factory=CohortRounds)
+    rounds: CohortRounds
 
     def answer(self, message: Message) -> Message:
         """Do the work of a message."""

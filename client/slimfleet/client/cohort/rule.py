@@ -1,0 +1,51 @@
+"""Rule: how many devices are trained at once, and in which form, by the shape of their work alone.
+
+It looks at no clock, so that a seed gives the same bytes everywhere. Its numbers were found by
+`python tests/benchmarks/simulation OUT --shapes` ([simulation-shapes.md](docs/results/simulation-shapes.md)).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from slimfleet.compression.cost import Work
+
+__all__ = ["FEWEST", "usual_group", "vmap_pays"]
+
+ACTIVATION_BYTES = 2**24
+"""Of all devices of a group together: what lies close to a core while it goes forwards and backwards."""
+
+FEWEST, MOST = 3, 16
+"""Devices of a group. Two gain nothing over the loop where layers are small; beyond sixteen little more is won."""
+
+LEAST = 4
+"""Devices that are trained at once however large their activations are."""
+
+ON_GPU = 64
+"""Devices of a group on a GPU, which waits for the processor as long as it is not full."""
+
+
+def usual_group(work: Work, batch_size: int, where: torch.device) -> int:
+    """How many devices are trained at once by default."""
+    if where.type != "cpu":
+        return ON_GPU
+    return min(max(_room(work, batch_size), LEAST), MOST)
+
+
+def vmap_pays(model: nn.Module, work: Work, batch_size: int, where: torch.device) -> bool:
+    """Whether a model that cannot be stacked is faster vmapped than in the loop.
+
+    It is while its activations are small, and never with convolutions: vmap lays their channels out as the loop does,
+    and grouped convolutions are slower in that layout.
+    """
+    if where.type != "cpu":
+        return True
+    convolves = any(isinstance(module, _ConvNd) for module in model.modules())
+    return not convolves and _room(work, batch_size) >= LEAST
+
+
+def _room(work: Work, batch_size: int) -> int:
+    """Devices whose activations fit."""
+    return int(ACTIVATION_BYTES // max(work.activation_bytes_per_example * batch_size, 1.0))
