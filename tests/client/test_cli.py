@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from slimfleet.client import cli
 from slimfleet.client.anatomy import at_width, whole_tensors
 from slimfleet.client.benchmark import measure_training, measured_power
 from slimfleet.client.figures import Figure, profile_figures, profile_like, profile_of
-from slimfleet.client.meters import Meter, NoMeter, PowerSupplyMeter, Reading
+from slimfleet.client.meters import Meter, NoMeter, Reading, SampledMeter
+from slimfleet.client.meters.power_supply import find_gauges
 from slimfleet.client.printing import benchmark_text
 from slimfleet.client.tasks import Digits
 from slimfleet.client.tasks.packaged import DataPackage
@@ -287,7 +289,7 @@ def test_power_of_training_is_what_the_meter_shows_above_idle(tmp_path: Path) ->
             sample()
         return lambda: None
 
-    meter = PowerSupplyMeter(tmp_path, clock=lambda: float(next(now)), sampler=at_once)
+    meter = SampledMeter(partial(find_gauges, tmp_path), clock=lambda: float(next(now)), sampler=at_once)
 
     def power(training: Reading | None, meter: Meter = meter) -> dict[str, float | None]:
         return measured_power(training, meter, 1.0, sleep=lambda _: None)
