@@ -17,7 +17,7 @@ from slimfleet.client.benchmark import measure_training, measured_power
 from slimfleet.client.figures import Figure, profile_figures, profile_like, profile_of
 from slimfleet.client.meters import Meter, NoMeter, Reading, SampledMeter
 from slimfleet.client.meters.power_supply import find_gauges
-from slimfleet.client.printing import benchmark_text
+from slimfleet.client.tables import benchmark_text
 from slimfleet.client.tasks import Digits
 from slimfleet.client.tasks.packaged import DataPackage
 from slimfleet.compression import BadInput, DeviceProfile
@@ -174,7 +174,7 @@ def test_meters_lists_the_real_ones(device: Run) -> None:
         (("inspect", "digits", "--option", "alpha"), "key=value"),
         (("inspect", "digits", "--option", "size=3"), "size"),
         (("inspect", "digits", "--runtime", "jax"), "jax"),
-        (("profile", "--meter", "rapl"), "rapl"),
+        (("profile", "--meter", "battery"), "battery"),
         (("profile", "--like", "pi_zero"), "pi_zero_2w"),
         (("profile", "--seconds", "soon"), "soon"),
         (
@@ -309,6 +309,7 @@ def test_what_is_given_comes_before_what_is_measured_and_that_before_what_is_ass
         "idle_w": "unknown", "train_w": "given", "uplink_bytes_per_s": "assumed",
         "downlink_bytes_per_s": "assumed", "radio_j_per_byte_up": "assumed", "radio_j_per_byte_down": "assumed",
         "radio_j_per_burst": "assumed", "battery_j": "assumed", "bfloat16": "assumed",
+        "runtime_base_bytes": "assumed", "runtime_fixed_bytes": "assumed", "runtime_activation_factor": "assumed",
     }  # fmt: skip
     assert figures["train_flops_per_s"].value == 2e9
     with pytest.raises(BadInput, match="idle_w could not be measured"):

@@ -64,6 +64,8 @@ class Replay:
 def write(folder: Path, **files: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, value in files.items():
+        # A file that is cut short and written again would have to reach the disk.
+        (folder / name).unlink(missing_ok=True)
         (folder / name).write_text(f"{value}\n")
 
 

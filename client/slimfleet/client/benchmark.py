@@ -8,14 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from slimfleet.client.meters import Meter, Reading, net_of_idle, peak_memory_bytes, reset_peak_memory
-from slimfleet.client.training import local_sgd
 from slimfleet.compression import BadInput, Plan, Task, Training
 from slimfleet.compression.cost import work_of
-from slimfleet.compression.threads import torch_threads
-from slimfleet.compression.training import shuffled
 
 WARM_UP_STEPS = 3
 """The first steps include the libraries' own initialisation."""
@@ -59,6 +55,12 @@ def measure_training(
     A step that takes longer than a stretch makes one of its own. Raises BadInput where nothing in the model can be
     counted as work.
     """
+    import torch
+
+    from slimfleet.client.training import local_sgd
+    from slimfleet.compression.threads import torch_threads
+    from slimfleet.compression.training import shuffled
+
     with torch_threads(threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = task.build_model()

@@ -157,7 +157,8 @@ def profile(
         from rich.console import Console
 
         from slimfleet.client.benchmark import measure_training, measured_power
-        from slimfleet.client.printing import benchmark_text, figures_table, toml_of
+        from slimfleet.client.printing import toml_of
+        from slimfleet.client.tables import benchmark_text, figures_table
 
     alike = None if like is None else profile_like(like)
     given = {

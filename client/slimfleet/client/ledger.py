@@ -164,7 +164,7 @@ class DeviceLedger:
     def upload(self, size_bytes: int) -> None:
         """Account for the update at nominal rates, and for encoding it, then pause as after a step."""
         self._work("encode", then="encode")
-        self._hold_power()
+        self._hold_power(at_once=True)
         self._transfers["upload"] = transfer(self._profile, up=size_bytes)
 
     def pause(self, seconds: float, reason: PauseReason) -> None:
@@ -226,10 +226,10 @@ class DeviceLedger:
         self._closed = balance, source
         return self._closed
 
-    def _hold_power(self) -> None:
+    def _hold_power(self, at_once: bool = False) -> None:
         """Pause where the governor says so."""
         elapsed_s = self._before.time_s + (self._clock() - self._began)
-        pause_s = self._governor.pause_s(self._before.energy_j + self._computed_j(), elapsed_s)
+        pause_s = self._governor.pause_s(self._before.energy_j + self._computed_j(), elapsed_s, at_once)
         if pause_s > 0:
             self.pause(pause_s, "power")
 

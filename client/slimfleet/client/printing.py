@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from rich.console import Group
 from rich.markup import escape
 
 from slimfleet.client.anatomy import AtWidth, tensors_of_group, whole_tensors
-from slimfleet.client.benchmark import Benchmark
-from slimfleet.client.figures import Figure
 from slimfleet.client.tables import table, titled
 from slimfleet.compression import DeviceProfile
 from slimfleet.compression.pruning.blueprint import Blueprint
@@ -83,57 +81,6 @@ def widths_table(rows: Sequence[AtWidth], runtime: str, batch_size: int) -> Grou
 def _short(value: float) -> str:
     """Three digits, never as a power of ten where there are more."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def benchmark_text(benchmark: Benchmark, cores: int) -> str:
-    """The result of a benchmark, in two lines."""
-    threads = "one thread" if benchmark.threads == 1 else f"{benchmark.threads} threads"
-    slowest, fastest = (speed / 1e9 for speed in (benchmark.speeds[0], benchmark.speeds[-1]))
-    return (
-        f"Trained {benchmark.steps:,} steps in {benchmark.seconds:.1f} s on {threads} ({cores} cores here), "
-        f"peak memory {benchmark.peak_bytes / 1e6:.0f} MB.\n"
-        f"Speed: {benchmark.flops_per_s / 1e9:.3g} GFLOP/s, the median of {len(benchmark.speeds)} stretches "
-        f"from {slowest:.3g} to {fastest:.3g} GFLOP/s."
-    )
-
-
-_UNITS: Mapping[str, tuple[float, str]] = {
-    "ram_bytes": (1e9, "GB"),
-    "train_flops_per_s": (1e9, "GFLOP/s"),
-    "idle_w": (1, "W"),
-    "train_w": (1, "W above idle"),
-    "uplink_bytes_per_s": (1e6, "MB/s"),
-    "downlink_bytes_per_s": (1e6, "MB/s"),
-    "radio_j_per_byte_up": (1e-6, "J/MB"),
-    "radio_j_per_byte_down": (1e-6, "J/MB"),
-    "radio_j_per_burst": (1, "J"),
-    "battery_j": (1e3, "kJ"),
-    "runtime_base_bytes": (1e6, "MB"),
-    "runtime_fixed_bytes": (1e6, "MB"),
-}
-"""Units in which people read the fields of a profile, and what one of each is in the unit of its name."""
-
-
-def figures_table(figures: Mapping[str, Figure]) -> Group:
-    """A device profile, field by field, with the origin of each."""
-    found = table("field", "value", "origin")
-    for name, figure in figures.items():
-        origin = "table of devices" if figure.origin == "table" else figure.origin
-        found.add_row(name, escape(_value(name, figure)), origin)
-    return titled("Device profile", found)
-
-
-def _value(name: str, figure: Figure) -> str:
-    if figure.origin == "unknown":
-        return f"give --{name.replace('_', '-')} or --like"
-    if name == "battery_j" and figure.value is None:
-        return "none: on mains"
-    if figure.value is None:
-        return "that of the runtime"
-    if isinstance(figure.value, bool):
-        return "yes" if figure.value else "no"
-    scale, unit = _UNITS.get(name, (None, ""))
-    return str(figure.value) if scale is None else f"{figure.value / scale:.4g} {unit}"
 
 
 def toml_of(profile: DeviceProfile) -> str:

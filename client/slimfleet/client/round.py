@@ -143,7 +143,7 @@ class Round:
             startup=balance.startup,
             phases=balance.phases,
             evaluated=begun.evaluated,
-            pauses=balance.pauses,
+            pauses=balance.pauses or None,
             gross_j=balance.gross_j,
         )
         return encoded, report, leftover

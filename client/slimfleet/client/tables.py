@@ -1,4 +1,4 @@
-"""Tables of `slimfleet-device` that need no torch: batteries, meters, the condition of a device."""
+"""Tables of `slimfleet-device` that need no torch: batteries, meters, the condition and the figures of a device."""
 
 from __future__ import annotations
 
@@ -10,11 +10,22 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from slimfleet.client.benchmark import Benchmark
+from slimfleet.client.figures import Figure
 from slimfleet.client.meters import Reading, net_of_idle
 from slimfleet.client.meters.battery import BatteryStatus
 from slimfleet.compression import Condition
 
-__all__ = ["batteries_table", "condition_table", "meters_table", "number", "table", "titled"]
+__all__ = [
+    "batteries_table",
+    "benchmark_text",
+    "condition_table",
+    "figures_table",
+    "meters_table",
+    "number",
+    "table",
+    "titled",
+]
 
 
 def batteries_table(batteries: Sequence[BatteryStatus]) -> Group:
@@ -62,6 +73,57 @@ def meters_table(readings: Mapping[str, Reading | None], idle_w: float | None = 
             str(reading.samples),
         )
     return titled("Meters", found)
+
+
+def benchmark_text(benchmark: Benchmark, cores: int) -> str:
+    """The result of a benchmark, in two lines."""
+    threads = "one thread" if benchmark.threads == 1 else f"{benchmark.threads} threads"
+    slowest, fastest = (speed / 1e9 for speed in (benchmark.speeds[0], benchmark.speeds[-1]))
+    return (
+        f"Trained {benchmark.steps:,} steps in {benchmark.seconds:.1f} s on {threads} ({cores} cores here), "
+        f"peak memory {benchmark.peak_bytes / 1e6:.0f} MB.\n"
+        f"Speed: {benchmark.flops_per_s / 1e9:.3g} GFLOP/s, the median of {len(benchmark.speeds)} stretches "
+        f"from {slowest:.3g} to {fastest:.3g} GFLOP/s."
+    )
+
+
+_UNITS: Mapping[str, tuple[float, str]] = {
+    "ram_bytes": (1e9, "GB"),
+    "train_flops_per_s": (1e9, "GFLOP/s"),
+    "idle_w": (1, "W"),
+    "train_w": (1, "W above idle"),
+    "uplink_bytes_per_s": (1e6, "MB/s"),
+    "downlink_bytes_per_s": (1e6, "MB/s"),
+    "radio_j_per_byte_up": (1e-6, "J/MB"),
+    "radio_j_per_byte_down": (1e-6, "J/MB"),
+    "radio_j_per_burst": (1, "J"),
+    "battery_j": (1e3, "kJ"),
+    "runtime_base_bytes": (1e6, "MB"),
+    "runtime_fixed_bytes": (1e6, "MB"),
+}
+"""Units in which people read the fields of a profile, and what one of each is in the unit of its name."""
+
+
+def figures_table(figures: Mapping[str, Figure]) -> Group:
+    """A device profile, field by field, with the origin of each."""
+    found = table("field", "value", "origin")
+    for name, figure in figures.items():
+        origin = "table of devices" if figure.origin == "table" else figure.origin
+        found.add_row(name, escape(_value(name, figure)), origin)
+    return titled("Device profile", found)
+
+
+def _value(name: str, figure: Figure) -> str:
+    if figure.origin == "unknown":
+        return f"give --{name.replace('_', '-')} or --like"
+    if name == "battery_j" and figure.value is None:
+        return "none: on mains"
+    if figure.value is None:
+        return "that of the runtime"
+    if isinstance(figure.value, bool):
+        return "yes" if figure.value else "no"
+    scale, unit = _UNITS.get(name, (None, ""))
+    return str(figure.value) if scale is None else f"{figure.value / scale:.4g} {unit}"
 
 
 def table(*words: str, numbers: Sequence[str] = ()) -> Table:

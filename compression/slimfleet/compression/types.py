@@ -227,8 +227,8 @@ class PhaseCost:
     energy_j: Joules = 0.0
     source: EnergySource = "estimated"
     uncertainty_j: Joules = 0.0
-    """How far `energy_j` may be off, either way: nominal power against true power, or where samples of a sensor
-    straddle two phases. The error of the sensor itself is not known here."""
+    """How far `energy_j` may be off, either way: nominal power against true power, or the error of the meter and the
+    samples that straddle two phases."""
 
 
 NO_COST = PhaseCost()
@@ -371,7 +371,7 @@ class Report:
     """`spent` by phase; None from a device that does not tell."""
     evaluated: Evaluated | None = None
     """What the received model made of examples that the device holds out; None where it evaluated none."""
-    pauses: Annotated[tuple[Pause, ...], MaxLen(len(get_args(PauseReason)))] = ()
-    """One for each reason that the device paused for."""
+    pauses: Annotated[tuple[Pause, ...], MinLen(1), MaxLen(len(get_args(PauseReason)))] | None = None
+    """One for each reason that the device paused for; None where it did not pause, or does not tell."""
     gross_j: Joules | None = None
     """Energy of the whole device over the round, idle power included, as its meter read it; None without a reading."""

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import sqrt
 
-from slimfleet.client.calibration.point import Peak, Point
-from slimfleet.compression import SlimfleetError
+from slimfleet.client.calibration.point import Peak
 from slimfleet.compression.cost import PARAMETER_COPIES, Runtime
 
-__all__ = ["MemoryFit", "fitted", "measured_peak", "plans_to_measure"]
-
-LONGEST_S = 600.0
-"""A round that takes longer is given up."""
+__all__ = ["MemoryFit", "fitted", "plans_to_measure"]
 
 LARGEST_ACTIVATIONS_BYTES = 48e6
 LEAST_SPAN_BYTES = 8e6
@@ -25,7 +18,6 @@ LEAST_SPAN_BYTES = 8e6
 
 LARGEST_BATCH = 1_024
 SMALLEST_BATCH = 8
-SHOWN = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,32 +38,10 @@ def plans_to_measure(activation_bytes: float, examples: int, room_bytes: float) 
     spend on activations.
     """
     most = min(LARGEST_ACTIVATIONS_BYTES, room_bytes) / max(activation_bytes, 1.0)
-    large = max(min(int(most), examples, LARGEST_BATCH), 1)
+    large = max(min(int(max(most, 0.0)), examples, LARGEST_BATCH), 1)
     small = min(SMALLEST_BATCH, large)
     batches = sorted({small, round(sqrt(small * large)), large})
     return [(1.0, batch) for batch in batches] + [(0.5, batch) for batch in {small, large}]
-
-
-def measured_peak(point: Point, wrap: Callable[[Sequence[str]], Sequence[str]] = tuple) -> Peak:
-    """Do the round of `point` in a new process, whose command `wrap` may put into another. Raises SlimfleetError with
-    the last line of what it said where it fails."""
-    command = wrap([sys.executable, "-m", "slimfleet.client.calibration.point"])
-    plan = f"width {point.width:g}, batch {point.batch_size}"
-    try:
-        ran = subprocess.run(
-            command,
-            input=json.dumps(asdict(point)),
-            capture_output=True,
-            text=True,
-            timeout=LONGEST_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise SlimfleetError(f"the round of {plan} took more than {LONGEST_S:.0f} s: give up") from error
-    if ran.returncode != 0:
-        said = (ran.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise SlimfleetError(f"the round of {plan} ended with {ran.returncode}: {said[-SHOWN:]}")
-    return Peak(**json.loads(ran.stdout.splitlines()[-1]))
 
 
 def fitted(peaks: Sequence[Peak], usual: Runtime) -> MemoryFit:

@@ -1,18 +1,19 @@
 """Point: one round of a deployed device in a process of its own, which tells what it took of memory.
 
-    python -m slimfleet.client.calibration.point < request.json
-
-A process that has trained before keeps what it was given then: only a new one shows what a plan takes.
+python -m slimfleet.client.calibration.point < request.json
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Peak", "Point", "do_round"]
+from slimfleet.client.calibration.child import Wrap, answer, asked
+
+__all__ = ["Peak", "Point", "measured_peak"]
+
+LONGEST_S = 600.0
+"""A round that takes longer is given up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,14 @@ class Peak:
     """Of one batch."""
 
 
-def do_round(point: Point) -> Peak:
+def measured_peak(point: Point, wrap: Wrap = tuple) -> Peak:
+    """Do the round of `point` in a new process, whose command `wrap` may change. Raises SlimfleetError where it
+    fails."""
+    what = f"the round of width {point.width:g} and batch {point.batch_size}"
+    return Peak(**asked("slimfleet.client.calibration.point", asdict(point), what, LONGEST_S, wrap))
+
+
+def _do_round(point: Point) -> Peak:
     """The round, in this process: the model goes out whole, in float32, and its update comes back coded."""
     from slimfleet.client.deployed import deployed_device
     from slimfleet.client.meters import peak_memory_bytes as peak_so_far
@@ -88,4 +96,4 @@ def do_round(point: Point) -> Peak:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(do_round(Point(**json.load(sys.stdin))))))
+    answer(lambda request: asdict(_do_round(Point(**request))))

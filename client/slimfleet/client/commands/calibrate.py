@@ -23,10 +23,9 @@ from slimfleet.client.commands.arguments import (
     Name,
     TaskName,
     TrainWatt,
-    task_of,
 )
 from slimfleet.client.figures import cores, profile_figures, profile_like, profile_of, ram_bytes
-from slimfleet.client.governor.memory import free_memory_bytes
+from slimfleet.client.governor.memory import MEMORY_RESERVE_BYTES, free_memory_bytes
 from slimfleet.client.meters import build_meter
 from slimfleet.compression import DeviceProfile
 from slimfleet.compression.cost import RUNTIMES
@@ -37,23 +36,25 @@ from slimfleet.compression.edge.command_line import (
     interruptible,
     json_text,
     keyword_arguments,
-    stdout_kept_clean,
 )
 from slimfleet.compression.edge.output_files import refuse_folder
+from slimfleet.compression.edge.task_loader import existing_folders
 from slimfleet.compression.edge.terminal import Told, progress
 from slimfleet.compression.files import write_atomically
 
 if TYPE_CHECKING:
     from slimfleet.client.calibration.memory import MemoryFit
     from slimfleet.client.calibration.point import Point
+    from slimfleet.client.calibration.speed import Speed
 
 __all__ = ["calibrate"]
 
 SHARES = 10
 """Shares that a task's data are cut into, as on a deployed device."""
 
-ACTIVATIONS_SHARE = 0.1
-"""Of the free memory, what the rounds that are measured may keep as activations: training takes three times that."""
+ROOM_SHARE = 0.6
+"""Of what is predicted to be left for activations, what the rounds that are measured may take: the prediction is that
+of another machine."""
 
 
 def calibrate(
@@ -96,14 +97,14 @@ def calibrate(
       slimfleet-device calibrate digits --meter hwmon --out device.json
     """
     refuse_folder(out)
-    sensor, alike = build_meter(meter), None if like is None else profile_like(like)
+    build_meter(meter)  # refused here, where there is none of that name
+    alike = None if like is None else profile_like(like)
     with interruptible():
         from rich.console import Console
 
-        from slimfleet.client.benchmark import measure_training, measured_power
         from slimfleet.client.calibration.link import downlink_bytes_per_s, uplink_bytes_per_s
-        from slimfleet.client.printing import benchmark_text, figures_table
-        from slimfleet.compression.cost import work_of
+        from slimfleet.client.calibration.speed import measured_speed
+        from slimfleet.client.tables import benchmark_text, figures_table
 
     count = threads or cores()
     given = {
@@ -113,7 +114,12 @@ def calibrate(
         "train_w": train_watt,
         "battery_j": battery_j,
     }
-    with stdout_kept_clean(), progress(quiet) as told:
+    about = {
+        "task": task,
+        "options": keyword_arguments(option),
+        "import_from": existing_folders(import_from or [Path()]),
+    }
+    with progress(quiet) as told:
         told("link", 0, 4)
         measured: dict[str, Any] = {
             "name": platform.node() or "device",
@@ -122,18 +128,13 @@ def calibrate(
             "uplink_bytes_per_s": None if upload_to is None else uplink_bytes_per_s(upload_to),
         }
         told(f"speed and power, {2 * seconds:.0f} s", 1, 4)
-        loaded = task_of(task, option, import_from, SHARES)
-        model = loaded.build_model()
-        loaded.rehearse_model(model)
-        loaded.rehearse_training(model, partitions=1)
-        benchmark = measure_training(loaded, batch_size, seconds, sensor, threads=count)
-        power = measured_power(benchmark.reading, sensor, seconds)
-        measured |= {"train_flops_per_s": benchmark.flops_per_s, **power}
+        asked = {"shares": SHARES, "batch_size": batch_size, "seconds": seconds, "threads": count}
+        speed = measured_speed(about | asked | {"meter": meter})
+        measured |= {"train_flops_per_s": speed.benchmark.flops_per_s, **speed.power}
         # What is neither measured nor given is refused before the minutes that memory takes.
         profile = profile_of(profile_figures(given, measured, alike))
-        work, examples = work_of(loaded, model), len(loaded.load(0))
-        with _rounds(profile, task, option, import_from, count) as point:
-            fit = _memory(point, work.activation_bytes_per_example, examples, told)
+        with _rounds(profile, about, count) as point:
+            fit = _memory(point, speed, told)
     runtime = fit.runtime
     measured |= {
         "runtime_base_bytes": runtime.base_bytes,
@@ -144,18 +145,16 @@ def calibrate(
     text = json_text(asdict(profile_of(figures))) + "\n"
     write_atomically(out, text.encode())
     console = Console()
-    console.print(benchmark_text(benchmark, cores()), highlight=False)
+    console.print(benchmark_text(speed.benchmark, cores()), highlight=False)
     console.print(figures_table(figures))
     if not quiet:
-        remarks = _remarks(fit, meter, power, download_from, upload_to)
+        remarks = _remarks(fit, meter, speed.power, download_from, upload_to)
         console.print("\n".join(remarks), markup=False, highlight=False, soft_wrap=True)
     console.print(f"Written to {out}.", markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def _rounds(
-    profile: DeviceProfile, task: str, option: list[str] | None, folders: list[Path] | None, threads: int
-) -> Iterator[Point]:
+def _rounds(profile: DeviceProfile, about: Mapping[str, Any], threads: int) -> Iterator[Point]:
     """A round of this device to measure, whose state lasts as long as the context."""
     from slimfleet.client.calibration.point import Point
 
@@ -163,9 +162,7 @@ def _rounds(
         file = Path(folder) / "profile.json"
         file.write_text(json.dumps(asdict(profile)), encoding="utf-8")
         yield Point(
-            task=task,
-            options=keyword_arguments(option),
-            import_from=tuple(str(each.resolve()) for each in folders or [Path()]),
+            **about,
             node_config={
                 "partition-id": 0,
                 "profile": str(file),
@@ -178,17 +175,20 @@ def _rounds(
         )
 
 
-def _memory(point: Point, activation_bytes: float, examples: int, told: Told) -> MemoryFit:
+def _memory(point: Point, speed: Speed, told: Told) -> MemoryFit:
     """The memory model, by rounds that the memory of this device has room for."""
-    from slimfleet.client.calibration.memory import fitted, measured_peak, plans_to_measure
+    from slimfleet.client.calibration.memory import fitted, plans_to_measure
+    from slimfleet.client.calibration.point import measured_peak
 
-    room = ACTIVATIONS_SHARE * (free_memory_bytes() or 2**30)
-    plans = plans_to_measure(activation_bytes, examples, room)
+    usual = RUNTIMES["torch"]
+    free = free_memory_bytes(reserve_bytes=MEMORY_RESERVE_BYTES) or 2**30
+    room = ROOM_SHARE * (free - usual.base_bytes - usual.fixed_bytes) / usual.activation_factor
+    plans = plans_to_measure(speed.activation_bytes, speed.examples, room)
     peaks = []
     for place, (width, batch) in enumerate(plans):
         told(f"memory of width {width:g}, batch {batch}", 2 + place, 2 + len(plans))
         peaks.append(measured_peak(replace(point, width=width, batch_size=batch)))
-    return fitted(peaks, RUNTIMES["torch"])
+    return fitted(peaks, usual)
 
 
 def _remarks(
