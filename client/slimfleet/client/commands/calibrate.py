@@ -204,7 +204,7 @@ def _remarks(
         yield "Not measured: k, since the activations of this task are too small to show it; a larger task does."
     if power:
         yield f"Watts are those of the meter {meter}: name it in the node-config, meter={meter}."
-    else:
+    elif meter != "none":
         yield f"Not measured: watts, since the meter {meter} gave no reading (slimfleet-device meters)."
     missing = {"downlink, without --download-from": download_from, "uplink, without --upload-to": upload_to}
     yield from (f"Not measured: the {what}." for what, url in missing.items() if url is None)
