@@ -26,6 +26,7 @@ from slimfleet.coordinator.reporting import record_of, write_outputs
 from slimfleet.coordinator.reporting.outputs import BEST_MODEL, LAST_MODEL
 from slimfleet.coordinator.reporting.words import best_of, own_budgets
 from slimfleet.coordinator.settings import read_settings
+from slimfleet.coordinator.transport.flower.link import PatientLink
 from slimfleet.coordinator.transport.flower.run import run
 
 log = logging.getLogger("slimfleet")
@@ -71,7 +72,7 @@ def deployed_server_app(beside: Path) -> ServerApp:
         with naming(out):
             out.mkdir(parents=True, exist_ok=True)
         with locked(out), _metrics(config, settings.name) as metrics:
-            run(coordinator, grid, out, [log_rounds, RoundsCsv(out), *metrics])
+            run(coordinator, PatientLink(grid), out, [log_rounds, RoundsCsv(out), *metrics])
             nothing = why_nothing_was_used(coordinator.state)
             model = coordinator.published() if nothing is None else None
             record = record_of(coordinator, settings.name, "deployed")

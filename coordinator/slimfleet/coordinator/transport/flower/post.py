@@ -7,14 +7,12 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from itertools import count
 
-from flwr.serverapp import Grid
-
 from slimfleet.coordinator.environment import Environment
 from slimfleet.coordinator.receiving.lot import Lot
 from slimfleet.coordinator.sending.dispatch import Dispatch
+from slimfleet.coordinator.transport.flower.link import Link
 from slimfleet.coordinator.transport.flower.messages import Reply
 from slimfleet.coordinator.transport.flower.packing import Packing, Parcel
-from slimfleet.coordinator.transport.flower.pushing import push
 
 POLL_S = 0.05
 """Pause between two looks for answers, where none had come."""
@@ -28,7 +26,7 @@ class Post:
     """
 
     def __init__(
-        self, grid: Grid, environment: Environment, meanwhile: Callable[[], object], packing: Packing
+        self, grid: Link, environment: Environment, meanwhile: Callable[[], object], packing: Packing
     ) -> None:
         """`meanwhile` is called at every look at the grid; `packing` says how work travels over it."""
         self._grid, self._environment, self._meanwhile = grid, environment, meanwhile
@@ -44,7 +42,7 @@ class Post:
         batch = tuple(dispatches)
         if batch:
             parcels = self._packing.parcels(batch)
-            ids = push(self._grid, [parcel.message for parcel in parcels])
+            ids = self._grid.push_messages([parcel.message for parcel in parcels])
             self._waiting |= dict(zip(ids, parcels, strict=True))
 
     def next_before(self, until_s: float) -> tuple[int, Reply | Lot] | None:

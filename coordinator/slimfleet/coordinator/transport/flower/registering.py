@@ -10,13 +10,11 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from flwr.serverapp import Grid
-
 from slimfleet.compression import PayloadError
 from slimfleet.coordinator.entries import Registered
 from slimfleet.coordinator.registry import Registry
+from slimfleet.coordinator.transport.flower.link import Link
 from slimfleet.coordinator.transport.flower.messages import registration_in, registration_request
-from slimfleet.coordinator.transport.flower.pushing import push
 
 REASK_S = 300.0
 """A node that has not registered is asked again after this time, and then after twice as long as before."""
@@ -49,7 +47,7 @@ class Registrar:
     def __init__(
         self,
         registry: Registry,
-        grid: Grid,
+        grid: Link,
         now_s: Callable[[], float],
         take: Callable[[Registered], object],
         *,
@@ -82,7 +80,7 @@ class Registrar:
         requests = [
             registration_request(node, self._asked[node].valid_s if self._expires else None) for node in due
         ]
-        self._pending |= dict(zip(push(self._grid, requests), due, strict=True))
+        self._pending |= dict(zip(self._grid.push_messages(requests), due, strict=True))
 
     def listen(self) -> bool:
         """Take in what has come; whether there was anything."""

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from math import inf
 from pathlib import Path
 
-from flwr.serverapp import Grid
-
 from slimfleet.compression import SlimfleetError
 from slimfleet.coordinator.coordinator import Coordinator
 from slimfleet.coordinator.entries import GaveUp
@@ -17,6 +15,7 @@ from slimfleet.coordinator.keeping import Keeper
 from slimfleet.coordinator.observing.events import Event, Observer, Planned, Waiting
 from slimfleet.coordinator.planning.skips import Skips
 from slimfleet.coordinator.receiving.lot import Lot
+from slimfleet.coordinator.transport.flower.link import Link
 from slimfleet.coordinator.transport.flower.messages import entry_of
 from slimfleet.coordinator.transport.flower.packing import OneByOne, Packing
 from slimfleet.coordinator.transport.flower.post import POLL_S, Post
@@ -27,7 +26,7 @@ log = logging.getLogger(__name__)
 
 def run(
     coordinator: Coordinator,
-    grid: Grid,
+    grid: Link,
     folder: Path | None,
     observers: Sequence[Observer] = (),
     *,
@@ -80,7 +79,7 @@ def run(
             tell(saved)
 
 
-def _going_on(coordinator: Coordinator, grid: Grid) -> Planned:
+def _going_on(coordinator: Coordinator, grid: Link) -> Planned:
     """The event of a round that was open when its coordinator was killed. Whom it skipped has been told."""
     return Planned(
         round_number=coordinator.state.next_round,
@@ -94,7 +93,7 @@ def _going_on(coordinator: Coordinator, grid: Grid) -> Planned:
     )
 
 
-def _until_due(coordinator: Coordinator, grid: Grid, post: Post, keeper: Keeper) -> Iterator[Event]:
+def _until_due(coordinator: Coordinator, grid: Link, post: Post, keeper: Keeper) -> Iterator[Event]:
     """Give out work and take answers until the open round is due, and tell of both."""
     state, environment = coordinator.state, coordinator.environment
     while True:
@@ -116,7 +115,7 @@ def _until_due(coordinator: Coordinator, grid: Grid, post: Post, keeper: Keeper)
             yield from keeper.take(GaveUp(plan_ids=tuple(silent), reason="timeout", message=message))
 
 
-def _planned(coordinator: Coordinator, grid: Grid, post: Post, keeper: Keeper) -> Iterator[Planned]:
+def _planned(coordinator: Coordinator, grid: Link, post: Post, keeper: Keeper) -> Iterator[Planned]:
     """Give as many devices work as should have some."""
     is_first = coordinator.state.open_round is None
     most, nodes = coordinator.wanted(), _connected(grid)
@@ -132,7 +131,7 @@ def _planned(coordinator: Coordinator, grid: Grid, post: Post, keeper: Keeper) -
 
 
 def _gathering(
-    coordinator: Coordinator, grid: Grid, registrar: Registrar, everyone: bool
+    coordinator: Coordinator, grid: Link, registrar: Registrar, everyone: bool
 ) -> Iterator[Waiting]:
     """Ends when a round can begin, or its time is up; tells how many devices there are whenever that changes.
 
@@ -165,7 +164,7 @@ def _gathering(
             time.sleep(POLL_S)
 
 
-def _connected(grid: Grid) -> Sequence[int]:
+def _connected(grid: Link) -> Sequence[int]:
     """The nodes that a grid has now. A simulated one gives a range, which takes no memory for its nodes."""
     nodes = grid.get_node_ids()
     return nodes if isinstance(nodes, range) else list(nodes)
