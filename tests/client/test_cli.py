@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from slimfleet.client import cli
 from slimfleet.client.anatomy import at_width, whole_tensors
 from slimfleet.client.benchmark import measure_training, measured_power
 from slimfleet.client.figures import Figure, profile_figures, profile_like, profile_of
-from slimfleet.client.meters import Meter, NoMeter, PowerSupplyMeter, Reading
-from slimfleet.client.printing import benchmark_text
+from slimfleet.client.meters import Meter, NoMeter, Reading, SampledMeter
+from slimfleet.client.meters.power_supply import find_gauges
+from slimfleet.client.tables import benchmark_text
 from slimfleet.client.tasks import Digits
 from slimfleet.client.tasks.packaged import DataPackage
 from slimfleet.compression import BadInput, DeviceProfile
@@ -172,7 +174,7 @@ def test_meters_lists_the_real_ones(device: Run) -> None:
         (("inspect", "digits", "--option", "alpha"), "key=value"),
         (("inspect", "digits", "--option", "size=3"), "size"),
         (("inspect", "digits", "--runtime", "jax"), "jax"),
-        (("profile", "--meter", "rapl"), "rapl"),
+        (("profile", "--meter", "battery"), "battery"),
         (("profile", "--like", "pi_zero"), "pi_zero_2w"),
         (("profile", "--seconds", "soon"), "soon"),
         (
@@ -287,7 +289,7 @@ def test_power_of_training_is_what_the_meter_shows_above_idle(tmp_path: Path) ->
             sample()
         return lambda: None
 
-    meter = PowerSupplyMeter(tmp_path, clock=lambda: float(next(now)), sampler=at_once)
+    meter = SampledMeter(partial(find_gauges, tmp_path), clock=lambda: float(next(now)), sampler=at_once)
 
     def power(training: Reading | None, meter: Meter = meter) -> dict[str, float | None]:
         return measured_power(training, meter, 1.0, sleep=lambda _: None)
@@ -307,6 +309,7 @@ def test_what_is_given_comes_before_what_is_measured_and_that_before_what_is_ass
         "idle_w": "unknown", "train_w": "given", "uplink_bytes_per_s": "assumed",
         "downlink_bytes_per_s": "assumed", "radio_j_per_byte_up": "assumed", "radio_j_per_byte_down": "assumed",
         "radio_j_per_burst": "assumed", "battery_j": "assumed", "bfloat16": "assumed",
+        "runtime_base_bytes": "assumed", "runtime_fixed_bytes": "assumed", "runtime_activation_factor": "assumed",
     }  # fmt: skip
     assert figures["train_flops_per_s"].value == 2e9
     with pytest.raises(BadInput, match="idle_w could not be measured"):

@@ -8,6 +8,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Rec
 
 from slimfleet.client.app import client_app
 from slimfleet.client.device import Device
+from slimfleet.client.governor import PowerGovernor
 from slimfleet.client.ledger import DeviceLedger
 from slimfleet.client.meters import NoMeter
 from slimfleet.client.state import residual_at
@@ -184,7 +185,7 @@ def test_the_meter_is_stopped_whatever_happens(device, send, phone):
             self.seen.append("stop")
 
     meter = Watched()
-    open_ledger = lambda a: DeviceLedger(phone, None, meter, lambda: 0.0, lambda s: None)  # noqa: E731
+    open_ledger = lambda a: DeviceLedger(phone, PowerGovernor(), meter, lambda: 0.0, lambda s: None)  # noqa: E731
     assignment, payload = send()
     with pytest.raises(PayloadError):
         replace(device, open_ledger=open_ledger).do_round(assignment, payload[:-1])

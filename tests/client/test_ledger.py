@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from slimfleet.client.governor import PowerGovernor
 from slimfleet.client.ledger import DeviceLedger, transfer
 from slimfleet.client.meters import NoMeter, Reading
 
@@ -32,7 +33,7 @@ def test_transfers_go_by_the_nominal_rates(phone):
 
 
 def test_without_a_meter_energy_is_power_times_time_and_called_estimated(phone, time):
-    ledger = DeviceLedger(phone, None, NoMeter(), time.clock, time.sleep)
+    ledger = DeviceLedger(phone, PowerGovernor(), NoMeter(), time.clock, time.sleep)
     time.now += 2.0  # building the model
     ledger.download(4_000)
     time.now += 3.0
@@ -48,7 +49,7 @@ def test_without_a_meter_energy_is_power_times_time_and_called_estimated(phone, 
 
 
 def test_building_the_model_is_no_part_of_the_first_step(phone, time):
-    ledger = DeviceLedger(phone, None, NoMeter(), time.clock, time.sleep)
+    ledger = DeviceLedger(phone, PowerGovernor(), NoMeter(), time.clock, time.sleep)
     time.now += 50.0
     ledger.download(0)
     before = ledger.balance()
@@ -58,7 +59,7 @@ def test_building_the_model_is_no_part_of_the_first_step(phone, time):
 
 
 def test_pauses_hold_mean_power_and_cost_no_energy(phone, time):
-    ledger = DeviceLedger(phone, 1.0, NoMeter(), time.clock, time.sleep)
+    ledger = DeviceLedger(phone, PowerGovernor(1.0), NoMeter(), time.clock, time.sleep)
     ledger.download(0)
     for _ in range(3):
         time.now += 2.0
@@ -71,7 +72,7 @@ def test_pauses_hold_mean_power_and_cost_no_energy(phone, time):
 
 
 def test_a_device_below_the_power_limit_never_pauses(phone, time):
-    ledger = DeviceLedger(phone, 4.0, NoMeter(), time.clock, time.sleep)
+    ledger = DeviceLedger(phone, PowerGovernor(4.0), NoMeter(), time.clock, time.sleep)
     time.now += 2.0
     ledger.train(1e6)
     assert time.slept == 0.0
@@ -84,7 +85,7 @@ def test_a_reading_is_charged_above_idle(phone, time):
         def stop(self):
             return Reading(20.0, 10.0, "measured", 100)
 
-    ledger = DeviceLedger(phone, None, Fixed(), time.clock, time.sleep)
+    ledger = DeviceLedger(phone, PowerGovernor(), Fixed(), time.clock, time.sleep)
     ledger.download(4_000)
     balance, source = ledger.close()
     assert source == "measured"
@@ -94,6 +95,6 @@ def test_a_reading_is_charged_above_idle(phone, time):
 def test_memory_is_that_of_the_process(phone, time, tmp_path: Path):
     (tmp_path / "self").mkdir()
     (tmp_path / "self" / "status").write_text("VmHWM:\t  2000 kB\n")
-    ledger = DeviceLedger(phone, None, NoMeter(), time.clock, time.sleep, tmp_path)
+    ledger = DeviceLedger(phone, PowerGovernor(), NoMeter(), time.clock, time.sleep, tmp_path)
     assert ledger.peak_memory_bytes(predicted=7) == 2_048_000
     assert (tmp_path / "self" / "clear_refs").read_text() == "5"

@@ -1,9 +1,13 @@
 """Phases of a round on a device with a meter: canned power, read at 10 Hz, against the power that was drawn."""
 
+from functools import partial
+
 import pytest
 
+from slimfleet.client.governor import PowerGovernor
 from slimfleet.client.ledger import DeviceLedger
-from slimfleet.client.meters import ChargeCounterMeter, NoMeter, PowerSupplyMeter, Reading
+from slimfleet.client.meters import ChargeCounterMeter, NoMeter, Reading, SampledMeter
+from slimfleet.client.meters.power_supply import find_gauges
 from slimfleet.client.phases import POWER_SPREAD
 from slimfleet.client.round import run_round
 from slimfleet.compression.held_out import LocalData
@@ -56,7 +60,7 @@ class Replay:
 
 def round_of(replay, phone, meter, power_w=None):
     """A round of known phases; returns the ledger and what each phase truly drew above idle."""
-    ledger = DeviceLedger(phone, power_w, meter, replay.clock, replay.sleep)
+    ledger = DeviceLedger(phone, PowerGovernor(power_w), meter, replay.clock, replay.sleep)
     replay.runs(8.03, 3.0)
     ledger.download(4_000)
     replay.runs(3.11, 5.0)
@@ -74,7 +78,7 @@ def round_of(replay, phone, meter, power_w=None):
 @pytest.mark.parametrize("power_w", [None, 2.0])
 def test_phases_of_a_replayed_trace_are_what_each_drew_and_sum_to_the_total(phone, tmp_path, power_w):
     replay = Replay(tmp_path, 0.1)
-    meter = PowerSupplyMeter(tmp_path, clock=replay.clock, sampler=replay.sampler)
+    meter = SampledMeter(partial(find_gauges, tmp_path), clock=replay.clock, sampler=replay.sampler)
     ledger, drawn = round_of(replay, phone, meter, power_w)
     balance, source = ledger.close()
     phases = dict(balance.phases)
@@ -134,8 +138,8 @@ def test_a_sum_without_a_trace_is_shared_out_by_the_profile(phone, tmp_path):
 
 def test_a_phase_below_idle_power_gets_nothing_and_the_sum_holds(phone, tmp_path):
     replay = Replay(tmp_path, 0.1)
-    meter = PowerSupplyMeter(tmp_path, clock=replay.clock, sampler=replay.sampler)
-    ledger = DeviceLedger(phone, None, meter, replay.clock, replay.sleep)
+    meter = SampledMeter(partial(find_gauges, tmp_path), clock=replay.clock, sampler=replay.sampler)
+    ledger = DeviceLedger(phone, PowerGovernor(), meter, replay.clock, replay.sleep)
     replay.runs(10.0, 0.1)  # waits for its disk
     ledger.download(0)
     replay.runs(10.0, 6.0)
@@ -150,7 +154,7 @@ def test_a_phase_below_idle_power_gets_nothing_and_the_sum_holds(phone, tmp_path
 def test_a_report_holds_the_phases_of_its_round(workbench, task, send, phone, no_residual, tmp_path):
     replay = Replay(tmp_path, 0.1)
     assignment, payload = send()
-    ledger = DeviceLedger(phone, None, NoMeter(), replay.clock, replay.sleep)
+    ledger = DeviceLedger(phone, PowerGovernor(), NoMeter(), replay.clock, replay.sleep)
     replay.sample = lambda: None
     replay.runs(3.0, 3.0)
     _, report, _ = run_round(

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from slimfleet.client.governor import PowerGovernor
 from slimfleet.client.ledger import DeviceLedger
 from slimfleet.client.meters import NoMeter, Reading
 from slimfleet.client.round import run_round
@@ -36,7 +37,12 @@ class Machine:
 
 def ledger_of(machine, phone, power_w=None, meter=None):
     return DeviceLedger(
-        phone, power_w, meter or NoMeter(), lambda: machine.now, machine.sleep, began=machine.began()
+        phone,
+        PowerGovernor(power_w),
+        meter or NoMeter(),
+        lambda: machine.now,
+        machine.sleep,
+        began=machine.began(),
     )
 
 

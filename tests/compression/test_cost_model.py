@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from slimfleet.compression.cost import RUNTIMES, CostModel, Demand, Runtime, Work, peak_memory_bytes
+from slimfleet.compression.cost import RUNTIMES, CostModel, Demand, Figures, Runtime, Work, peak_memory_bytes
 from slimfleet.compression.types import DeviceProfile, Plan
 
 DEVICE = DeviceProfile(
@@ -60,6 +60,32 @@ def test_peak_memory_is_that_of_the_prediction() -> None:
     for runtime in RUNTIMES.values():
         cost = replace(MODEL, runtime=runtime).predict(DEVICE, PLAN, WORK, 0, 0)
         assert peak_memory_bytes(runtime, WORK, PLAN.batch_size) == cost.memory_bytes
+
+
+MEASURED = replace(
+    DEVICE, runtime_base_bytes=20_000_000, runtime_fixed_bytes=0, runtime_activation_factor=2.0
+)
+
+
+def test_memory_is_that_of_the_runtime_as_the_device_measured_it() -> None:
+    cost = MODEL.predict(MEASURED, PLAN, WORK, 0, 0)
+    assert cost.memory_bytes == 20_000_000 + 3 * 400_000 + 2 * 1_000_000
+    assert peak_memory_bytes(MODEL.runtime.on(MEASURED), WORK, PLAN.batch_size) == cost.memory_bytes
+    assert MODEL.runtime.on(DEVICE) == MODEL.runtime
+    # What a device does not state is the runtime's own.
+    base = replace(DEVICE, runtime_base_bytes=20_000_000)
+    assert (
+        MODEL.predict(base, PLAN, WORK, 0, 0).memory_bytes == 20_000_000 + 1_000_000 + 1_200_000 + 3_000_000
+    )
+
+
+def test_devices_that_measured_their_runtime_and_those_that_did_not_are_weighed_together() -> None:
+    devices = [DEVICE, MEASURED, replace(DEVICE, runtime_activation_factor=1.5)]
+    demand = Demand.of(PLAN, WORK, 0, 0)
+    together = MODEL.costs(Figures.of(devices), demand)
+    alone = [MODEL.predict(each, PLAN, WORK, 0, 0).memory_bytes for each in devices]
+    assert together.memory_bytes.ravel().tolist() == alone
+    assert MODEL.costs(Figures.of([DEVICE, DEVICE]), demand).memory_bytes.size == 1
 
 
 def test_the_torch_runtime_covers_measured_peaks() -> None:

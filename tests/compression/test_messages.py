@@ -22,7 +22,7 @@ from slimfleet.compression.messages import (
     parse,
     text_of,
 )
-from slimfleet.compression.types import Evaluated, PhaseCost, Phases
+from slimfleet.compression.types import Evaluated, Pause, PhaseCost, Phases
 
 PROFILE = DeviceProfile(
     name="pi 4",
@@ -67,6 +67,8 @@ REPORT = Report(
     accuracy=0.5,
     phases=Phases.of({"train": PhaseCost(time_s=3.0, energy_j=3.0, source="measured", uncertainty_j=0.5)}),
     evaluated=Evaluated(examples=4, loss_sum=9, correct=3, score_sum=2, by_class=((3, 2), (1, 1))),
+    pauses=(Pause(reason="heat", times=2, time_s=40.0),),
+    gross_j=9.0,
 )
 MESSAGES = (REGISTRATION, ASSIGNMENT, REPORT)
 

@@ -20,6 +20,9 @@ EXTREMES = {
     "downlink_bytes_per_s": (1e-2, 9e11),
     "ram_bytes": (0, 2**50),
     "battery_j": (1e-3, 9e8),
+    "runtime_base_bytes": (0, 2**50),
+    "runtime_fixed_bytes": (0, 2**50),
+    "runtime_activation_factor": (0.0, 1e3),
 }
 
 
@@ -36,6 +39,9 @@ def registration_of(profile: DeviceProfile, **claims: object) -> str:
         {"radio_j_per_byte_up": 1e300},
         {"battery_j": 1e308},
         {"ram_bytes": 2**53},
+        {"runtime_base_bytes": 2**53},
+        {"runtime_fixed_bytes": -1},
+        {"runtime_activation_factor": 1e300},
     ],
 )
 def test_a_quantity_that_no_device_has_is_refused(claims, phone) -> None:

@@ -114,9 +114,14 @@ def _line(assignment: Assignment, payload: Payload, report: Report) -> str:
         for name, cost in report.phases or ()
         if cost.time_s
     ]
+    phases += [
+        f"paused {pause.times} times for {pause.reason}, {pause.time_s:.3g} s"
+        for pause in report.pauses or ()
+    ]
+    gross = "" if report.gross_j is None else f" of {report.gross_j:.3g} J gross"
     early = f" (stopped by {report.stopped_by})" if report.stopped_by else ""
     return (
         f"{report.steps} of {assignment.plan.local_steps} steps{early}, loss {report.loss:.4g}, "
-        f"{len(payload):,} bytes up, {spent.energy_j:.3g} J ({report.source}) in {spent.time_s:.3g} s: "
+        f"{len(payload):,} bytes up, {spent.energy_j:.3g} J ({report.source}){gross} in {spent.time_s:.3g} s: "
         + ", ".join(phases)
     )

@@ -8,14 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from slimfleet.client.meters import Meter, Reading, net_of_idle, peak_memory_bytes, reset_peak_memory
-from slimfleet.client.training import local_sgd
 from slimfleet.compression import BadInput, Plan, Task, Training
 from slimfleet.compression.cost import work_of
-from slimfleet.compression.threads import torch_threads
-from slimfleet.compression.training import shuffled
 
 WARM_UP_STEPS = 3
 """The first steps include the libraries' own initialisation."""
@@ -38,6 +34,7 @@ class Benchmark:
     """Of this process while it trained; since its start where the kernel cannot reset the peak."""
     reading: Reading | None
     """Energy of the whole device; None without a meter's reading."""
+    threads: int = 1
 
     @property
     def flops_per_s(self) -> float:
@@ -51,13 +48,20 @@ def measure_training(
     seconds: float,
     meter: Meter,
     clock: Callable[[], float] = time.perf_counter,
+    threads: int = 1,
 ) -> Benchmark:
-    """Train the task's full model on partition 0 for about `seconds` in all, on one thread; several cores are faster.
+    """Train the task's full model on partition 0 for about `seconds` in all.
 
     A step that takes longer than a stretch makes one of its own. Raises BadInput where nothing in the model can be
     counted as work.
     """
-    with torch_threads(1), torch.random.fork_rng(devices=[]):
+    import torch
+
+    from slimfleet.client.training import local_sgd
+    from slimfleet.compression.threads import torch_threads
+    from slimfleet.compression.training import shuffled
+
+    with torch_threads(threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = task.build_model()
         work = work_of(task, model)
@@ -97,6 +101,7 @@ def measure_training(
             seconds=now - began,
             peak_bytes=peak_memory_bytes(),
             reading=meter.stop(),
+            threads=threads,
         )
 
 

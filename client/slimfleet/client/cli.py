@@ -14,13 +14,26 @@ from typing import Annotated
 
 import typer
 
+from slimfleet.client.commands.arguments import (
+    AsJson,
+    Batch,
+    Battery,
+    DeviceClass,
+    IdleWatt,
+    Like,
+    MeterName,
+    Name,
+    TaskName,
+    TrainWatt,
+    task_of,
+)
+from slimfleet.client.commands.calibrate import calibrate
+from slimfleet.client.commands.meters import meters
 from slimfleet.client.condition import read_condition
 from slimfleet.client.figures import cores, profile_figures, profile_like, profile_of, ram_bytes
-from slimfleet.client.meters import METERS, build_meter, read_all
-from slimfleet.client.meters.battery import read_batteries
+from slimfleet.client.meters import build_meter
 from slimfleet.client.policy import read_policy, reason_in_words, refusal
 from slimfleet.compression import BadInput
-from slimfleet.compression.checked_task import CheckedTask
 from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.edge.command_line import (
     ImportFrom,
@@ -31,26 +44,11 @@ from slimfleet.compression.edge.command_line import (
     command_app,
     interruptible,
     json_text,
-    keyword_arguments,
     run_app,
     stdout_kept_clean,
 )
-from slimfleet.compression.edge.task_loader import BUILT_IN, existing_folders, load_task, make_importable
-from slimfleet.compression.profiles import load_profiles
 
 app = command_app(no_args_is_help=True)
-
-TaskName = Annotated[
-    str,
-    typer.Argument(metavar="TASK", help=f"{', '.join(BUILT_IN)}, or module:object for your own task."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Batch = Annotated[int, typer.Option(metavar="N", min=1, help="Examples in one step of training.")]
-
-
-def _devices_from(incomplete: str) -> list[str]:
-    """Completions of a device's name in the table."""
-    return [row.name for row in load_profiles() if row.name.startswith(incomplete)]
 
 
 @app.callback()
@@ -92,7 +90,7 @@ def inspect(
         from slimfleet.compression.pruning.blueprint import blueprint
 
     with stdout_kept_clean():
-        loaded = _task(task, option, import_from)
+        loaded = task_of(task, option, import_from)
         name, architecture = loaded.name, blueprint(loaded, seed=0)
         rows = [
             at_width(loaded, architecture, each, RUNTIMES[runtime], batch_size)
@@ -115,34 +113,12 @@ def profile(
     task: Annotated[str, typer.Argument(metavar="TASK", help="What to train, as for inspect.")] = "digits",
     seconds: Annotated[float, typer.Option(metavar="S", min=0.1, max=600, help="How long to train.")] = 5.0,
     batch_size: Batch = 16,
-    meter: Annotated[
-        str, typer.Option(help=f"Where joules come from: {', '.join(METERS)}.")
-    ] = "power-supply",
-    like: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DEVICE",
-            help="Take what is neither measured nor given from this device of slimfleet's table, "
-            "for example pi_zero_2w.",
-            autocompletion=_devices_from,
-        ),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the device.", show_default="this computer's")
-    ] = None,
-    device_class: Annotated[
-        str | None,
-        typer.Option(
-            help="Shared by similar devices: budgets and calibration go by class.", show_default="device"
-        ),
-    ] = None,
-    idle_watt: Annotated[
-        float | None,
-        typer.Option("--idle-w", metavar="W", min=0, help="Power at rest, where no meter reads it."),
-    ] = None,
-    train_watt: Annotated[
-        float | None, typer.Option("--train-w", metavar="W", min=0, help="Power of training, above idle.")
-    ] = None,
+    meter: MeterName = "power-supply",
+    like: Like = None,
+    name: Name = None,
+    device_class: DeviceClass = None,
+    idle_watt: IdleWatt = None,
+    train_watt: TrainWatt = None,
     uplink_bytes_per_s: Annotated[
         float | None, typer.Option(metavar="B/S", min=0, help="Speed of sending.")
     ] = None,
@@ -158,9 +134,7 @@ def profile(
     radio_j_per_burst: Annotated[
         float | None, typer.Option(metavar="J", min=0, help="Energy of waking the radio.")
     ] = None,
-    battery_j: Annotated[
-        float | None, typer.Option(metavar="J", min=0, help="Capacity.", show_default="on mains")
-    ] = None,
+    battery_j: Battery = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the profile as JSON.")] = False,
     as_toml: Annotated[bool, typer.Option("--toml", help="Print the profile as TOML.")] = False,
     quiet: Quiet = False,
@@ -183,7 +157,8 @@ def profile(
         from rich.console import Console
 
         from slimfleet.client.benchmark import measure_training, measured_power
-        from slimfleet.client.printing import benchmark_text, figures_table, toml_of
+        from slimfleet.client.printing import toml_of
+        from slimfleet.client.tables import benchmark_text, figures_table
 
     alike = None if like is None else profile_like(like)
     given = {
@@ -199,7 +174,7 @@ def profile(
         "name": name,
     }
     with stdout_kept_clean():
-        loaded = _task(task, option, import_from)
+        loaded = task_of(task, option, import_from)
         model = loaded.build_model()
         loaded.rehearse_model(model)
         loaded.rehearse_training(model, partitions=1)
@@ -223,29 +198,8 @@ def profile(
         console.print(figures_table(figures))
 
 
-@app.command()
-def meters(
-    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="How long to measure.")] = 2.0,
-    as_json: AsJson = False,
-) -> None:
-    """Show which meters give a reading on this machine, and what they read.
-
-    A meter without a reading is not an error: a machine on mains has no battery to measure.
-    Its joules are then estimated from its profile, and reported as estimated.
-    """
-    with interruptible():
-        from rich.console import Console
-
-        from slimfleet.client.printing import batteries_table, meters_table
-
-    batteries, readings = read_batteries(), read_all(seconds)
-    if as_json:
-        found = {name: None if reading is None else asdict(reading) for name, reading in readings.items()}
-        print(json_text({"batteries": [asdict(each) for each in batteries], "meters": found}))
-        return
-    console = Console()
-    console.print(batteries_table(batteries))
-    console.print(meters_table(readings))
+app.command()(calibrate)
+app.command()(meters)
 
 
 @app.command()
@@ -286,19 +240,12 @@ def policy(
     with interruptible():
         from rich.console import Console
 
-        from slimfleet.client.printing import condition_table
+        from slimfleet.client.tables import condition_table
     console = Console()
     console.print(condition_table(condition))
     if own is not None:
         verdict = "allows work now" if reason is None else f"forbids work now ({reason}): {message}"
         console.print(f"{file} {verdict}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _task(name: str, options: list[str] | None, folders: list[Path] | None) -> CheckedTask:
-    from slimfleet.client.tasks import TASKS
-
-    make_importable(existing_folders(folders or [Path()]))
-    return load_task(name, TASKS, partitions=1, seed=0, options=keyword_arguments(options))
 
 
 def main() -> None:

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from slimfleet.client.governor.memory import free_memory_bytes
 from slimfleet.client.meters.battery import BatteryStatus, read_batteries, read_chargers
-from slimfleet.client.meters.memory import free_memory_bytes
 from slimfleet.client.meters.sysfs import read_number
 from slimfleet.compression.types import Condition
 
@@ -20,11 +20,13 @@ COLDEST_C, WARMEST_C = -60.0, 200.0
 """Readings outside are those of a broken or disabled sensor."""
 
 
-def read_condition(root: Path = Path("/"), metered: bool | None = None) -> Condition:
+def read_condition(
+    root: Path = Path("/"), metered: bool | None = None, memory_reserve_bytes: int = 0
+) -> Condition:
     """The condition now, from the files under `root`.
 
     Of several batteries, the lowest charge counts; of several temperatures, the highest. No file says whether a link is
-    metered: `metered` is what the owner says.
+    metered: `metered` is what the owner says. Of the free memory `memory_reserve_bytes` are left to the system.
     """
     supplies = root / "sys" / "class" / "power_supply"
     batteries = read_batteries(supplies)
@@ -33,7 +35,7 @@ def read_condition(root: Path = Path("/"), metered: bool | None = None) -> Condi
         charging=_charging(batteries, read_chargers(supplies)),
         metered=metered,
         temperature_c=_temperature_c(batteries, root / "sys" / "class" / "thermal"),
-        free_memory_bytes=free_memory_bytes(root / "proc"),
+        free_memory_bytes=free_memory_bytes(root, memory_reserve_bytes),
     )
 
 

@@ -11,11 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from annotated_types import Ge, Le, MinLen
 
 from slimfleet.client.condition import looking, read_condition
 from slimfleet.client.device import Device
 from slimfleet.client.figures import cores
+from slimfleet.client.governor import MEMORY_RESERVE_BYTES, PowerGovernor
 from slimfleet.client.ledger import Balance, DeviceLedger
 from slimfleet.client.meters import build_meter
 from slimfleet.client.policy import Policy, read_policy
@@ -49,17 +51,20 @@ class NodeConfig:
     """Shares that the task's data are cut into, whatever the number of devices: a device keeps its share when others
     join. Numbers past the last share begin again with the first. By default `task.partitions`, else `SHARES`."""
     profile: Text
-    """JSON file, as `slimfleet-device profile --json` writes it."""
+    """JSON file, as `slimfleet-device calibrate` or `profile --json` writes it."""
     state: Text
     """Folder of the file that this device keeps between rounds: its residual, and the models that it holds."""
     meter: str = "power-supply"
-    """A name of `METERS`; without its sensor on this machine, energy is estimated from the profile."""
+    """A name of `METERS`: the one that the profile's watts were measured with. Without its sensor energy is estimated
+    from the profile."""
     threads: Annotated[int, Ge(1), Le(1_024)] | None = None
     """Threads to train on; by default as many as there are cores."""
     policy: Text | None = None
     """File with the policy of this device, which no coordinator can override; without one everything is allowed."""
     metered: bool | None = None
     """Whether the bytes of its link cost its owner money; unknown where it is not said."""
+    memory_reserve_bytes: Count = MEMORY_RESERVE_BYTES
+    """Free memory that rounds leave to the system."""
 
 
 def deployed_device(
@@ -90,14 +95,16 @@ def deployed_device(
     # The first message, a registration, counts the work of the full model, so that no round has to.
     work_of(loaded, architecture.model, examined)
 
+    threads = node.threads or cores()
+
     def startup() -> Startup:
         return since.startup(profile.train_w)
 
     def open_ledger(assignment: Assignment) -> DeviceLedger:
-        power_w = assignment.budget.power_w
-        return DeviceLedger(profile, power_w, meter, clock, time.sleep, began=since)
+        governor = PowerGovernor(assignment.budget.power_w, threads, torch.set_num_threads)
+        return DeviceLedger(profile, governor, meter, clock, time.sleep, began=since)
 
-    condition = looking(partial(read_condition, root, node.metered), clock)
+    condition = looking(partial(read_condition, root, node.metered, node.memory_reserve_bytes), clock)
 
     def sense(round_number: int, spent: Balance) -> tuple[Condition, clock_time]:
         return condition(), datetime.now().time()
@@ -105,11 +112,11 @@ def deployed_device(
     return Device(
         node.partition_id,
         profile,
-        Workbench(loaded, architecture, RUNTIMES["torch"], examined),
+        Workbench(loaded, architecture, RUNTIMES["torch"].on(profile), examined),
         FolderStore(state, architecture),
         open_ledger,
         startup=startup,
-        threads=node.threads or cores(),
+        threads=threads,
         share=node.partition_id % shares,
         watch=Watch(policy, sense),
     )

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import torch
 
+from slimfleet.client.governor.memory import within_memory
 from slimfleet.client.ledger import Balance, Ledger
 from slimfleet.client.round import Round, run_round
 from slimfleet.client.state import DeviceState, Held, Residual, held_with, is_behind, residual_at
@@ -97,7 +98,10 @@ class Device:
         return self.number if self.share is None else self.share
 
     def take_up(self, assignment: Assignment, payload: Payload) -> TakenUp:
-        """Open the account of a round and look up what is kept from earlier ones. Nothing has been trained yet."""
+        """Open the account of a round and look up what is kept from earlier ones. Nothing has been trained yet.
+
+        Its memory is what the budget allows and what the device has left.
+        """
         state = self.store.load(self.number)
         if is_behind(assignment, state.residual):
             log.error(
@@ -108,12 +112,15 @@ class Device:
             )
         unsent = residual_at(assignment, state.residual, self.workbench.blueprint.schema.moving)
         account = self.open_ledger(assignment)
-        ledger = WatchedLedger(account, self.watch, assignment.round_number)
+        free_bytes = self.watch.condition(assignment.round_number, account.balance()).free_memory_bytes
+        assignment = replace(assignment, budget=within_memory(assignment.budget, free_bytes))
+        ledger = WatchedLedger(account, self.watch, assignment.round_number, assignment.budget.deadline_s)
         return TakenUp(self, assignment, payload, state, unsent, account, ledger)
 
     def _round(self, assignment: Assignment, payload: Payload) -> tuple[Payload, Report]:
         taken = self.take_up(assignment, payload)
         with taken.charged(), taken.drawing():
+            assignment = taken.assignment
             taken.begin()
             received = self.workbench.open(payload, taken.state.held)
             encoded, report, leftover = run_round(

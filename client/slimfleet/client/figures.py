@@ -33,9 +33,13 @@ ASSUMED: Mapping[str, float | bool | str | None] = MappingProxyType(
         "radio_j_per_burst": 0.5,
         "battery_j": None,
         "bfloat16": False,
+        "runtime_base_bytes": None,
+        "runtime_fixed_bytes": None,
+        "runtime_activation_factor": None,
     }
 )
-"""Assumed where not given: slow wifi of 20 Mbit/s, as of a Raspberry Pi Zero 2 W; mains; float32."""
+"""Assumed where not given: slow wifi of 20 Mbit/s, as of a Raspberry Pi Zero 2 W; mains; float32; the memory of the
+runtime itself."""
 
 
 def profile_figures(

@@ -35,9 +35,10 @@ class BudgetGuard:
         self._dearest_j = self._dearest_s = 0.0
 
     def stepped(self, spent: Balance) -> None:
-        """A step is done, and `spent` is the balance now."""
+        """A step is done, and `spent` is the balance now. What a device waited to cool down is no part of a step."""
         self._dearest_j = max(self._dearest_j, spent.energy_j - self._spent.energy_j)
-        self._dearest_s = max(self._dearest_s, spent.time_s - self._spent.time_s)
+        cooling_s = spent.paused_s("heat") - self._spent.paused_s("heat")
+        self._dearest_s = max(self._dearest_s, spent.time_s - self._spent.time_s - cooling_s)
         self._next_j, self._next_s = STEP_SLACK * self._dearest_j, STEP_SLACK * self._dearest_s
         self._spent = spent
 

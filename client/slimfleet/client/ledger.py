@@ -12,12 +12,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from slimfleet.client.governor.power import PowerGovernor
 from slimfleet.client.meters import Meter, peak_memory_bytes, reset_peak_memory
 from slimfleet.client.meters.memory import PROC
 from slimfleet.client.phases import POWER_SPREAD, Span, Spans, computing, measured
 from slimfleet.client.startup import Began
 from slimfleet.compression import DeviceProfile
-from slimfleet.compression.types import EnergySource, PhaseCost, PhaseName, Phases, Startup
+from slimfleet.compression.types import (
+    EnergySource,
+    Pause,
+    PauseReason,
+    PhaseCost,
+    PhaseName,
+    Phases,
+    Startup,
+)
 
 NOTHING_YET = Startup(time_s=0.0, energy_j=0.0)
 """The start-up of a round that began when its ledger was opened."""
@@ -40,6 +49,14 @@ class Balance:
     """The part that went before the first step, transfers and evaluation left out."""
     phases: Phases = NO_PHASES
     """The same by phase, once the ledger is closed."""
+    pauses: tuple[Pause, ...] = ()
+    """How often and how long the device has paused, by reason."""
+    gross_j: float | None = None
+    """What the meter read, idle power included, once the ledger is closed; None without a reading."""
+
+    def paused_s(self, reason: PauseReason) -> float:
+        """Seconds paused for one reason."""
+        return sum(pause.time_s for pause in self.pauses if pause.reason == reason)
 
 
 class Ledger(Protocol):
@@ -59,6 +76,10 @@ class Ledger(Protocol):
 
     def upload(self, size_bytes: int) -> None:
         """The encoded update of this size is about to be sent."""
+        ...
+
+    def pause(self, seconds: float, reason: PauseReason) -> None:
+        """Rest between two pieces of work."""
         ...
 
     def balance(self) -> Balance:
@@ -91,26 +112,28 @@ class DeviceLedger:
     always the profile's estimate: the transfer happens outside this process. `clock`, which must be the meter's, and
     `sleep` are in seconds; `proc` is the proc file system. `began` is when the work on this round began: what it took
     until the ledger was opened no meter has read, so it is added. With it, time that other processes took from this one
-    costs no energy.
+    costs no energy. After each piece of work the governor says how long to pause.
     """
 
     def __init__(
         self,
         profile: DeviceProfile,
-        power_w: float | None,
+        governor: PowerGovernor,
         meter: Meter,
         clock: Callable[[], float],
         sleep: Callable[[float], None],
         proc: Path = PROC,
         began: Began | None = None,
     ) -> None:
-        self._profile, self._power_w = profile, power_w
+        self._profile, self._governor = profile, governor
         self._before = self._startup = NOTHING_YET if began is None else began.startup(profile.train_w)
         self._cpu = clock if began is None else began.cpu
         self._meter, self._clock, self._sleep, self._proc = meter, clock, sleep, proc
         self._transfers: dict[PhaseName, tuple[float, float]] = {}
         self._spans, self._busy_s = Spans(), 0.0
         self._under_way: PhaseName = "startup"
+        self._pauses: dict[PauseReason, Pause] = {}
+        self._resting: PauseReason | None = None
         self._closed: tuple[Balance, EnergySource] | None = None
         self._began = self._resumed = clock()
         self._resumed_cpu = self._cpu()
@@ -122,7 +145,7 @@ class DeviceLedger:
         what went before it, that is the start-up. The pause that mean power may need is a part of it."""
         self._transfers["download"] = transfer(self._profile, down=size_bytes, burst=True)
         self._work("startup", then="train")
-        self._rest(self._before.energy_j / self._profile.train_w + self._busy_s)
+        self._hold_power()
         self._startup = Startup.cut(
             time_s=self._before.time_s + (self._clock() - self._began),
             energy_j=self._before.energy_j + self._profile.train_w * self._busy_s,
@@ -130,23 +153,46 @@ class DeviceLedger:
 
     def evaluate(self, flops: float) -> None:
         """Account for evaluating by the clock, then pause so that mean power stays within the budget."""
-        self._rest(self._work("evaluate", then="train"))
+        self._work("evaluate", then="train")
+        self._hold_power()
 
     def train(self, flops: float) -> None:
         """Account for one step by the clock, then pause so that mean power stays within the budget."""
-        self._rest(self._work("train", then="train"))
+        self._work("train", then="train")
+        self._hold_power()
 
     def upload(self, size_bytes: int) -> None:
-        """Account for the update at nominal rates, and for encoding it."""
+        """Account for the update at nominal rates, and for encoding it, then pause as after a step."""
         self._work("encode", then="encode")
+        self._hold_power(at_once=True)
         self._transfers["upload"] = transfer(self._profile, up=size_bytes)
+
+    def pause(self, seconds: float, reason: PauseReason) -> None:
+        """Sleep. Pauses for one reason without work between them count as one."""
+        began_s = self._clock()
+        self._sleep(seconds)
+        self._resumed, self._resumed_cpu = self._clock(), self._cpu()
+        self._spans.add(Span("idle", began_s, self._resumed, 0.0))
+        before = self._pauses.get(reason, Pause(reason=reason, times=0, time_s=0.0))
+        self._pauses[reason] = Pause(
+            reason=reason,
+            times=before.times + (self._resting != reason),
+            time_s=before.time_s + self._resumed - began_s,
+        )
+        self._resting = reason
 
     def balance(self) -> Balance:
         """Elapsed time, and energy by the profile's power until the meter is read."""
         radio_s, radio_j = self._radio()
         energy_j = self._before.energy_j + self._profile.train_w * self._busy_s + radio_j
         time_s = self._before.time_s + (self._clock() - self._began) + radio_s
-        return Balance(energy_j=energy_j, radio_j=radio_j, time_s=time_s, startup=self._startup)
+        return Balance(
+            energy_j=energy_j,
+            radio_j=radio_j,
+            time_s=time_s,
+            startup=self._startup,
+            pauses=tuple(self._pauses.values()),
+        )
 
     def peak_memory_bytes(self, predicted: int) -> int:
         """The largest resident set of this process since the ledger was opened."""
@@ -174,26 +220,35 @@ class DeviceLedger:
             time_s=phases.time_s,
             startup=replace(self._startup, energy_j=max(startup_j, 0.0)),
             phases=phases,
+            pauses=tuple(self._pauses.values()),
+            gross_j=None if reading is None else reading.energy_j,
         )
         self._closed = balance, source
         return self._closed
 
-    def _rest(self, busy_s: float) -> None:
-        """Pause after so many seconds of work, so that mean power stays within the budget."""
-        if self._power_w is not None and self._profile.train_w > self._power_w:
-            self._sleep(busy_s * (self._profile.train_w / self._power_w - 1.0))
-            paused_s, self._resumed, self._resumed_cpu = self._resumed, self._clock(), self._cpu()
-            self._spans.add(Span("idle", paused_s, self._resumed, 0.0))
+    def _hold_power(self, at_once: bool = False) -> None:
+        """Pause where the governor says so."""
+        elapsed_s = self._before.time_s + (self._clock() - self._began)
+        pause_s = self._governor.pause_s(self._before.energy_j + self._computed_j(), elapsed_s, at_once)
+        if pause_s > 0:
+            self.pause(pause_s, "power")
 
-    def _work(self, phase: PhaseName, *, then: PhaseName) -> float:
+    def _computed_j(self) -> float:
+        """Energy above idle since the ledger was opened: as the meter has it so far, else by the profile's power."""
+        gross_j = self._meter.so_far()
+        if gross_j is None:
+            return self._profile.train_w * self._busy_s
+        return max(gross_j - self._profile.idle_w * (self._clock() - self._began), 0.0)
+
+    def _work(self, phase: PhaseName, *, then: PhaseName) -> None:
         """Count the time since the device last resumed as one of `phase`, and what this process has worked in it as
-        busy; returns that in seconds. The phase `then` is under way from now on."""
+        busy. The phase `then` is under way from now on."""
         now, cpu = self._clock(), self._cpu()
         busy_s = min(now - self._resumed, cpu - self._resumed_cpu)
         self._spans.add(Span(phase, self._resumed, now, busy_s))
         self._resumed, self._resumed_cpu, self._under_way = now, cpu, then
         self._busy_s += busy_s
-        return busy_s
+        self._resting = None
 
     def _radio(self) -> tuple[float, float]:
         """Seconds and joules of the transfers so far."""

@@ -69,9 +69,9 @@ def computing(spans: Spans, train_w: float) -> dict[PhaseName, PhaseCost]:
 def measured(spans: Spans, reading: Reading, idle_w: float, train_w: float) -> dict[PhaseName, PhaseCost]:
     """The reading, less idle power, shared out over the phases.
 
-    By time where the reading has a trace, whose clock is that of the spans; the uncertainty is then the energy of the
-    samples that straddle two phases. Otherwise in proportion to the profile's estimate, and called estimated. A phase
-    that drew less than idle gets nothing, and the others accordingly less.
+    By time where the reading has a trace, whose clock is that of the spans; the uncertainty is then the reading's
+    own, and the energy of the samples that straddle two phases. Otherwise in proportion to the profile's estimate,
+    and called estimated. A phase that drew less than idle gets nothing, and the others accordingly less.
     """
     total_j = net_of_idle(reading, idle_w).energy_j
     guess = computing(spans, train_w)
@@ -85,7 +85,9 @@ def measured(spans: Spans, reading: Reading, idle_w: float, train_w: float) -> d
             time_s=guess[phase].time_s,
             energy_j=factor * max(net[phase], 0.0),
             source=reading.source,
-            uncertainty_j=doubt[phase] + abs(factor * max(net[phase], 0.0) - net[phase]),
+            uncertainty_j=doubt[phase]
+            + abs(factor * max(net[phase], 0.0) - net[phase])
+            + reading.error * max(net[phase], 0.0),
         )
         for phase in PHASES
     }

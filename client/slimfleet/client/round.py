@@ -143,6 +143,8 @@ class Round:
             startup=balance.startup,
             phases=balance.phases,
             evaluated=begun.evaluated,
+            pauses=balance.pauses or None,
+            gross_j=balance.gross_j,
         )
         return encoded, report, leftover
 
@@ -153,7 +155,8 @@ def _memory_within(workbench: Workbench, work: Work, assignment: Assignment) -> 
     limit = assignment.budget.memory_bytes
     if limit is not None and needed > limit:
         raise BudgetExceeded(
-            "memory_bytes", f"training needs {needed} bytes of memory, the budget is {limit}"
+            "memory_bytes",
+            f"training needs {needed} bytes of memory, the budget and the device allow {limit}: plan a narrower model",
         )
     return needed
 

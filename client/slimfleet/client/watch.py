@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import time
+from math import inf
 
 from slimfleet.client.ledger import Balance, Ledger
 from slimfleet.client.policy import Policy, reason_in_words, refusal
 from slimfleet.compression import PolicyRefusal
-from slimfleet.compression.types import UNKNOWN, Condition, EnergySource
+from slimfleet.compression.types import UNKNOWN, Condition, EnergySource, PauseReason
 
 __all__ = ["UNWATCHED", "Sense", "Watch", "WatchedLedger"]
 
@@ -18,6 +19,15 @@ Sense = Callable[[int, Balance], tuple[Condition, time]]
 has spent so far. A real device looks at its sensors and its clock, a virtual one computes both."""
 
 ALLOWS_ALL = Policy()
+
+HYSTERESIS_C = 5.0
+"""A device that got too warm in mid-round goes on once it is so much below the limit."""
+
+COOLING_LOOK_S = 2.0
+"""How often it looks."""
+
+LONGEST_COOLING_S = 600.0
+"""What has not helped by then will not: the round is given up."""
 
 
 def unknown(round_number: int, spent: Balance) -> tuple[Condition, time]:
@@ -46,6 +56,10 @@ class Watch:
             words = reason_in_words(reason, self.policy, condition)
             raise PolicyRefusal(reason, f"by its own policy: {words}")
 
+    def cooler(self) -> Watch:
+        """The watch of a device that waits until it has cooled down."""
+        return replace(self, policy=replace(self.policy, warmest_c=self.policy.warmest_c - HYSTERESIS_C))
+
 
 UNWATCHED = Watch()
 """No policy and no senses."""
@@ -53,10 +67,17 @@ UNWATCHED = Watch()
 
 class WatchedLedger:
     """A ledger that lets nothing go on which the watch forbids: every method that enters work raises PolicyRefusal once
-    the work is entered, so that the next step does not begin, or the update is not sent."""
+    the work is entered, so that the next step does not begin, or the update is not sent.
 
-    def __init__(self, ledger: Ledger, watch: Watch, round_number: int) -> None:
+    Heat alone is waited out: a device that got too warm pauses until it is `HYSTERESIS_C` below the limit of its
+    policy, and gives the round up only where that takes too long, or longer than `deadline_s`.
+    """
+
+    def __init__(
+        self, ledger: Ledger, watch: Watch, round_number: int, deadline_s: float | None = None
+    ) -> None:
         self._ledger, self._watch, self._round = ledger, watch, round_number
+        self._deadline_s = inf if deadline_s is None else deadline_s
 
     def download(self, size_bytes: int) -> None:
         """Enter the download; the first step is next."""
@@ -78,6 +99,10 @@ class WatchedLedger:
         self._check()
         self._ledger.upload(size_bytes)
 
+    def pause(self, seconds: float, reason: PauseReason) -> None:
+        """Rest between two pieces of work."""
+        self._ledger.pause(seconds, reason)
+
     def balance(self) -> Balance:
         """What has been spent so far."""
         return self._ledger.balance()
@@ -91,4 +116,16 @@ class WatchedLedger:
         return self._ledger.close()
 
     def _check(self) -> None:
-        self._watch.check(self._round, self._ledger.balance())
+        spent = self._ledger.balance()
+        watch, until_s = self._watch, min(spent.time_s + LONGEST_COOLING_S, self._deadline_s)
+        while spent.time_s + COOLING_LOOK_S <= until_s:
+            try:
+                watch.check(self._round, spent)
+            except PolicyRefusal as refusal:
+                if refusal.reason != "too_warm":
+                    raise
+            else:
+                return
+            self._ledger.pause(COOLING_LOOK_S, "heat")
+            watch, spent = self._watch.cooler(), self._ledger.balance()
+        self._watch.check(self._round, spent)

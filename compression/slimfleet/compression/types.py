@@ -121,6 +121,12 @@ class DeviceProfile:
     """Capacity of the battery; None on mains."""
     bfloat16: bool = False
     """Whether this device trains faster in bfloat16 than in float32."""
+    runtime_base_bytes: MemoryBytes | None = None
+    """R0 of the memory model on this device; None where it was not measured, here and below: the runtime's own then."""
+    runtime_fixed_bytes: MemoryBytes | None = None
+    """c of the memory model."""
+    runtime_activation_factor: Annotated[float, Ge(0), Le(1e3)] | None = None
+    """k of the memory model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,8 +227,8 @@ class PhaseCost:
     energy_j: Joules = 0.0
     source: EnergySource = "estimated"
     uncertainty_j: Joules = 0.0
-    """How far `energy_j` may be off, either way: nominal power against true power, or where samples of a sensor
-    straddle two phases. The error of the sensor itself is not known here."""
+    """How far `energy_j` may be off, either way: nominal power against true power, or the error of the meter and the
+    samples that straddle two phases."""
 
 
 NO_COST = PhaseCost()
@@ -264,6 +270,19 @@ class Phases:
     def time_s(self) -> float:
         """The sum over the phases."""
         return fsum(cost.time_s for _, cost in self)
+
+
+PauseReason = Literal["power", "heat"]
+"""Why a device pauses between two steps: to hold its mean power, or to cool down."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """All pauses of a round for one reason. Their time is that of the phase `idle`."""
+
+    reason: PauseReason
+    times: Count
+    time_s: Annotated[float, Ge(0), Le(LARGEST_SECONDS)]
 
 
 UNIT = 2**16
@@ -352,3 +371,7 @@ class Report:
     """`spent` by phase; None from a device that does not tell."""
     evaluated: Evaluated | None = None
     """What the received model made of examples that the device holds out; None where it evaluated none."""
+    pauses: Annotated[tuple[Pause, ...], MinLen(1), MaxLen(len(get_args(PauseReason)))] | None = None
+    """One for each reason that the device paused for; None where it did not pause, or does not tell."""
+    gross_j: Joules | None = None
+    """Energy of the whole device over the round, idle power included, as its meter read it; None without a reading."""

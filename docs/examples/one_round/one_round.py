@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from slimfleet.client import Device, DeviceLedger, MemoryStore, Workbench
+from slimfleet.client.governor import PowerGovernor
 from slimfleet.client.meters import NoMeter
 from slimfleet.client.tasks import Digits
 from slimfleet.compression import Assignment, Budget, DeviceProfile
@@ -30,7 +31,8 @@ SETTINGS = CoordinatorSettings(rounds=1, budget=BUDGETS, planner=PlannerSettings
 
 def ledger(profile: DeviceProfile, assignment: Assignment) -> DeviceLedger:
     """The account of a round on this machine; without a meter its joules are estimated from the profile."""
-    return DeviceLedger(profile, assignment.budget.power_w, NoMeter(), time.monotonic, time.sleep)
+    governor = PowerGovernor(assignment.budget.power_w)
+    return DeviceLedger(profile, governor, NoMeter(), time.monotonic, time.sleep)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from math import inf
 
 from slimfleet.client.ledger import Balance, transfer
 from slimfleet.compression import DeviceProfile, SlimfleetError
-from slimfleet.compression.types import EnergySource, PhaseCost, PhaseName, Phases, Startup
+from slimfleet.compression.types import EnergySource, PauseReason, PhaseCost, PhaseName, Phases, Startup
 from slimfleet.simulations.heat import Case
 
 
@@ -49,6 +49,11 @@ class SimulatedLedger:
     def upload(self, size_bytes: int) -> None:
         """Send at the true rate."""
         self._transfer("upload", *transfer(self._truth, up=size_bytes))
+
+    def pause(self, seconds: float, reason: PauseReason) -> None:
+        """Let virtual time pass."""
+        self._pass(seconds)
+        self._note("idle", seconds, 0.0)
 
     def balance(self) -> Balance:
         """What has been spent so far, exactly."""

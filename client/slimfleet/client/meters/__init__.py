@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 
 from slimfleet.client.meters.charge_counter import ChargeCounterMeter
+from slimfleet.client.meters.hwmon import find_rails
 from slimfleet.client.meters.memory import peak_memory_bytes, reset_peak_memory
-from slimfleet.client.meters.power_supply import PowerSupplyMeter
+from slimfleet.client.meters.pmic import find_pmic
+from slimfleet.client.meters.power_supply import find_gauges
 from slimfleet.client.meters.protocol import Meter, NoMeter, Reading, net_of_idle
+from slimfleet.client.meters.rapl import find_domains
+from slimfleet.client.meters.sampled import SampledMeter, Sensor
+from slimfleet.client.meters.termux import find_termux_battery
 from slimfleet.compression.errors import BadInput
 
 __all__ = [
@@ -17,8 +23,9 @@ __all__ = [
     "ChargeCounterMeter",
     "Meter",
     "NoMeter",
-    "PowerSupplyMeter",
     "Reading",
+    "SampledMeter",
+    "Sensor",
     "build_meter",
     "net_of_idle",
     "peak_memory_bytes",
@@ -30,8 +37,13 @@ __all__ = [
 METERS: Mapping[str, Callable[[], Meter]] = MappingProxyType(
     {
         "none": NoMeter,
-        "power-supply": PowerSupplyMeter,
+        "hwmon": partial(SampledMeter, find_rails),
+        "pmic": partial(SampledMeter, find_pmic),
+        "power-supply": partial(SampledMeter, find_gauges),
         "charge-counter": ChargeCounterMeter,
+        # The app takes up to a second to answer.
+        "termux": partial(SampledMeter, find_termux_battery, rate_hz=1.0),
+        "rapl": partial(SampledMeter, find_domains),
     }
 )
 

@@ -7,6 +7,7 @@ microwatt, microwatt-hour, microampere-hour, percent and tenths of a degree Cels
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import copysign
 from pathlib import Path
 
 from slimfleet.client.meters.sysfs import read_number, read_word
@@ -22,6 +23,8 @@ class BatteryStatus:
     discharging: bool
     power_w: float | None
     """Magnitude of the power: drivers disagree about the sign; the direction is in `discharging`."""
+    flow_w: float | None
+    """The same with the driver's own sign."""
     stored_j: float | None
     charge_c: float | None
     voltage_v: float | None
@@ -60,10 +63,12 @@ def _read(folder: Path) -> BatteryStatus:
     voltage = read_number(folder / "voltage_now", 1e-6)
     stored = read_number(folder / "energy_now", 3600e-6)
     state = read_word(folder / "status")
+    flow = _flow_w(folder, voltage)
     return BatteryStatus(
         name=folder.name,
         discharging=state == "Discharging",
-        power_w=_power_w(folder, voltage),
+        power_w=None if flow is None else abs(flow),
+        flow_w=flow,
         stored_j=stored,
         charge_c=read_number(folder / "charge_now", 3600e-6),
         voltage_v=voltage,
@@ -84,9 +89,10 @@ def _level(folder: Path) -> float | None:
     return level if level is not None and 0 <= level <= 1 else None
 
 
-def _power_w(folder: Path, voltage: float | None) -> float | None:
+def _flow_w(folder: Path, voltage: float | None) -> float | None:
+    """Power with the sign of the current, where there is one; a driver's power often has none."""
     power = read_number(folder / "power_now", 1e-6)
-    if power is not None:
-        return abs(power)
     current = read_number(folder / "current_now", 1e-6)
-    return None if current is None or voltage is None else abs(current) * voltage
+    if power is not None:
+        return copysign(power, current) if current else power
+    return None if current is None or voltage is None else current * voltage

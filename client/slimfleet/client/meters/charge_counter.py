@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
 
 from slimfleet.client.meters.battery import POWER_SUPPLY, BatteryStatus, read_batteries
 from slimfleet.client.meters.protocol import Reading
-from slimfleet.client.meters.sampling import Sampler, open_window, sample_in_thread
+from slimfleet.client.meters.sampling import Sampler, Window, bridged, sample_in_thread
 
 FEWEST_STEPS = 10
 
@@ -30,20 +31,23 @@ class ChargeCounterMeter:
         sampler: Sampler = sample_in_thread,
     ) -> None:
         self._root, self._interval_s, self._clock, self._sampler = root, 1.0 / rate_hz, clock, sampler
-        self._close: Callable[[], list[tuple[float, BatteryStatus]] | None] | None = None
+        self._window: Window[BatteryStatus] | None = None
 
     def start(self) -> None:
         """Begin a window with a first sample of the counter."""
         self.stop()
-        root = self._root
-        self._close = open_window(lambda: _discharging(root), self._interval_s, self._clock, self._sampler)
+        self._window = Window(partial(_discharging, self._root), self._interval_s, self._clock, self._sampler)
+
+    def so_far(self) -> float | None:
+        """Nothing: between two of its steps a counter tells nothing."""
+        return None
 
     def stop(self) -> Reading | None:
         """End the window with a last sample; None unless the counter took ten steps, all of them down."""
-        if self._close is None:
+        if self._window is None:
             return None
-        close, self._close = self._close, None
-        looks = close()
+        window, self._window = self._window, None
+        looks = bridged(window.close(), longest_s=0.0)
         if looks is None:
             return None
         falls = [_fall_j(earlier, later) for (_, earlier), (_, later) in pairwise(looks)]
@@ -56,7 +60,9 @@ class ChargeCounterMeter:
         trace = tuple(zip([begin, *moved], accumulate(steps, initial=0.0), strict=True))
         if moved[-1] < end:
             trace += ((end, trace[-1][1]),)
-        return Reading(trace[-1][1], end - begin, "measured", len(steps), trace)
+        energy_j = trace[-1][1]
+        sensor = f"charge counter of {looks[0][1].name}"
+        return Reading(energy_j, end - begin, "measured", len(steps), sensor, energy_j / len(steps), trace)
 
 
 def _discharging(root: Path) -> BatteryStatus | None:

@@ -1,4 +1,4 @@
-"""Memory: the peak of this process and its reset, and what is free for it."""
+"""Memory: the peak of this process, and its reset."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def peak_memory_bytes(proc: Path = PROC) -> int:
 
     Linux has it as VmHWM in /proc/self/status, since the last reset; elsewhere getrusage has it, since the start.
     """
-    kibibytes = _kibibytes(proc / "self" / "status", "VmHWM:")
-    return _rusage_peak() if kibibytes is None else kibibytes * 1024
+    peak = kibibytes(proc / "self" / "status", "VmHWM:")
+    return _rusage_peak() if peak is None else peak * 1024
 
 
 def reset_peak_memory(proc: Path = PROC) -> bool:
@@ -29,17 +29,7 @@ def reset_peak_memory(proc: Path = PROC) -> bool:
     return True
 
 
-def free_memory_bytes(proc: Path = PROC) -> int | None:
-    """Memory that this process can have, in bytes: what the system has to give, and what the process holds already.
-
-    Linux has them as MemAvailable in /proc/meminfo and RssAnon in /proc/self/status; None elsewhere.
-    """
-    available = _kibibytes(proc / "meminfo", "MemAvailable:")
-    held = _kibibytes(proc / "self" / "status", "RssAnon:")
-    return None if available is None else 1024 * (available + (held or 0))
-
-
-def _kibibytes(path: Path, name: str) -> int | None:
+def kibibytes(path: Path, name: str) -> int | None:
     """The value of a line `name  1234 kB`."""
     try:
         lines = path.read_text(encoding="ascii", errors="replace").splitlines()

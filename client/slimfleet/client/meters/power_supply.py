@@ -1,59 +1,52 @@
-"""Power supply: a meter on the battery's own gauge, whose power is sampled in the background and integrated."""
+"""Power supply: the battery's own gauge, whose power is sampled and integrated.
+
+Drivers follow three conventions for the sign of a current: negative while the battery gives (the kernel's ABI),
+positive while it gives, or a magnitude without a sign. `status` tells the direction; a sign that turns in mid-window
+tells that the direction did, before the status does.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from itertools import accumulate, pairwise
+from functools import partial
+from math import copysign
 from pathlib import Path
 
-from slimfleet.client.meters.battery import POWER_SUPPLY, read_batteries
-from slimfleet.client.meters.protocol import Reading
-from slimfleet.client.meters.sampling import Sampler, open_window, sample_in_thread
+from slimfleet.client.meters.battery import POWER_SUPPLY, BatteryStatus, read_batteries
+from slimfleet.client.meters.sampled import Sensor, trapezoid
 
-FEWEST_SAMPLES = 10
+__all__ = ["find_gauges"]
 
-
-class PowerSupplyMeter:
-    """Energy that the batteries gave, by the trapezoid rule over `rate_hz` samples of their power a second.
-
-    It reads the whole device, idle power included (see `net_of_idle`). There is no reading where, at any moment of the
-    window, a battery charges, is full or does not report its state, since its power is then not that of the device; nor
-    with fewer than ten samples.
-    """
-
-    def __init__(
-        self,
-        root: Path = POWER_SUPPLY,
-        rate_hz: float = 10.0,
-        clock: Callable[[], float] = time.monotonic,
-        sampler: Sampler = sample_in_thread,
-    ) -> None:
-        self._root, self._interval_s, self._clock, self._sampler = root, 1.0 / rate_hz, clock, sampler
-        self._close: Callable[[], list[tuple[float, float]] | None] | None = None
-
-    def start(self) -> None:
-        """Begin a window with a first sample."""
-        self.stop()
-        root = self._root
-        self._close = open_window(lambda: discharge_w(root), self._interval_s, self._clock, self._sampler)
-
-    def stop(self) -> Reading | None:
-        """End the window with a last sample; None unless every sample has a value and there are ten."""
-        if self._close is None:
-            return None
-        close, self._close = self._close, None
-        points = close()
-        if points is None or len(points) < FEWEST_SAMPLES:
-            return None
-        parts = [(later - earlier) * (p + q) / 2 for (earlier, p), (later, q) in pairwise(points)]
-        times = [moment for moment, _ in points]
-        trace = tuple(zip(times, accumulate(parts, initial=0.0), strict=True))
-        return Reading(trace[-1][1], times[-1] - times[0], "measured", len(points), trace)
+ERROR = 0.1
+"""Of fuel gauges, whose drivers average over times that they do not tell."""
 
 
-def discharge_w(root: Path = POWER_SUPPLY) -> float | None:
-    """Watts that all batteries together give; None unless there is one, and each discharges and reports its power."""
-    watts = [battery.power_w if battery.discharging else None for battery in read_batteries(root)]
-    known = [power for power in watts if power is not None]
-    return sum(known) if known and len(known) == len(watts) else None
+def find_gauges(root: Path = POWER_SUPPLY) -> Sensor[float] | None:
+    """All batteries together. There is no value where one charges, is full or does not report its state, since its
+    power is then not that of the device: a window in which that happens has no reading."""
+    batteries = read_batteries(root)
+    if not batteries:
+        return None
+    names = [battery.name for battery in batteries]
+    look = partial(_given_w, root, names, {})
+    return Sensor(f"power supply {' + '.join(names)}", look, trapezoid, ERROR, bridged_s=0.0)
+
+
+def _given_w(root: Path, names: list[str], signs: dict[str, float]) -> float | None:
+    """Watts that these batteries together give; None unless each discharges and reports its power. `signs` are those
+    that their drivers have shown, and are kept."""
+    batteries = read_batteries(root)
+    watts = [
+        battery.power_w
+        for battery in batteries
+        if battery.discharging and battery.power_w is not None and not _turned(battery, signs)
+    ]
+    there = [battery.name for battery in batteries] == names and len(watts) == len(names)
+    return sum(watts) if there else None
+
+
+def _turned(battery: BatteryStatus, signs: dict[str, float]) -> bool:
+    """Whether its current flows the other way than before."""
+    if not battery.flow_w:
+        return False
+    sign = copysign(1.0, battery.flow_w)
+    return signs.setdefault(battery.name, sign) != sign

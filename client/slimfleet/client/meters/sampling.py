@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TypeVar
+import time
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -15,51 +16,72 @@ LONGEST_WINDOW_S = 6 * 3600.0
 """A window that is never closed ends by itself."""
 
 
-def open_window(
-    look: Callable[[], T | None], interval_s: float, clock: Callable[[], float], sampler: Sampler
-) -> Callable[[], list[tuple[float, T]] | None]:
-    """Sample a sensor now and every `interval_s` seconds; return the function that closes the window.
+class Window(Generic[T]):
+    """Samples of a sensor from now on, one every `interval_s` seconds, each at the middle of the look that took it.
 
-    Closing takes a last sample and returns all of them with their times, or None if any had no value. Where the first
-    has none, no more are taken: a device without the sensor pays for no thread.
+    A sample may have no value. Where the first has none, no more are taken: a device without the sensor pays for no
+    thread.
     """
-    looks: list[tuple[float, T]] = []
-    blind = False
 
-    def sample() -> None:
-        nonlocal blind
-        seen = look()
-        if seen is None:
-            blind = True
-        else:
-            looks.append((clock(), seen))
+    def __init__(
+        self,
+        look: Callable[[], T | None],
+        interval_s: float,
+        clock: Callable[[], float],
+        sampler: Sampler,
+    ) -> None:
+        self._look, self._clock = look, clock
+        self.looks: list[tuple[float, T | None]] = []
+        """(seconds, value) in order of time; None for a look that found no value."""
+        self._sample()
+        self._end = sampler(self._sample, interval_s) if self.looks[0][1] is not None else None
 
-    sample()
-    if blind:
-        return lambda: None
-    end = sampler(sample, interval_s)
+    def close(self) -> list[tuple[float, T | None]]:
+        """Take a last sample, and return all of them."""
+        if self._end is not None:
+            self._end()
+            self._sample()
+        return self.looks
 
-    def close() -> list[tuple[float, T]] | None:
-        end()
-        sample()
-        return None if blind else looks
+    def _sample(self) -> None:
+        before_s = self._clock()
+        value = self._look()
+        self.looks.append(((before_s + self._clock()) / 2, value))
 
-    return close
+
+def bridged(looks: Iterable[tuple[float, T | None]], longest_s: float) -> list[tuple[float, T]] | None:
+    """The samples that have a value. None where the first or the last has none, or where the two samples around a
+    missing one are more than `longest_s` apart."""
+    found: list[tuple[float, T]] = []
+    missing = False
+    for moment, value in looks:
+        if value is None:
+            missing = True
+            continue
+        if missing and (not found or moment - found[-1][0] > longest_s):
+            return None
+        found.append((moment, value))
+        missing = False
+    return None if missing else found
 
 
 def sample_in_thread(sample: Callable[[], None], interval_s: float) -> Callable[[], None]:
     """Call `sample` every `interval_s` seconds in a daemon thread; return what ends and joins it.
 
-    The thread also ends when `sample` raises (the returned function raises the error again), when the
-    process ends, and after six hours.
+    A call that is late does not delay the next ones; calls that fall into a longer one are left out. The thread also
+    ends when `sample` raises (the returned function raises the error again), when the process ends, and after six
+    hours.
     """
     over = threading.Event()
     errors: list[Exception] = []
 
     def work() -> None:
+        due_s = time.monotonic()
+        last_s = due_s + LONGEST_WINDOW_S
         try:
-            for _ in range(int(LONGEST_WINDOW_S / interval_s)):
-                if over.wait(interval_s):
+            while due_s < last_s:
+                due_s = max(due_s + interval_s, time.monotonic())
+                if over.wait(due_s - time.monotonic()):
                     return
                 sample()
         except Exception as error:  # noqa: BLE001 - raised again by `end`

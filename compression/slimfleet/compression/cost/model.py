@@ -54,7 +54,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the cost model needs of the profiles of d devices, (d, 1) each."""
+    """What the cost model needs of the profiles of d devices, (d, 1) each; NaN where a profile says nothing."""
 
     train_flops_per_s: Floats
     train_w: Floats
@@ -63,6 +63,9 @@ class Figures:
     radio_j_per_byte_up: Floats
     radio_j_per_byte_down: Floats
     radio_j_per_burst: Floats
+    runtime_base_bytes: Floats
+    runtime_fixed_bytes: Floats
+    runtime_activation_factor: Floats
 
     @classmethod
     def of(cls, profiles: Sequence[DeviceProfile]) -> Figures:
@@ -154,20 +157,41 @@ class CostModel:
             radio_j=radio_j,
             startup_j=self.startup_j,
             time_s=self.startup_s + training_s + transfer_s,
-            memory_bytes=_memory(self.runtime, demand.parameter_bytes, demand.activation_bytes),
+            memory_bytes=self._memory(profile, demand),
+        )
+
+    def _memory(self, profile: DeviceProfile | Figures, demand: Demand) -> Floats:
+        runtime = self.runtime
+        return _memory(
+            _stated(profile.runtime_base_bytes, runtime.base_bytes)
+            + _stated(profile.runtime_fixed_bytes, runtime.fixed_bytes),
+            _stated(profile.runtime_activation_factor, runtime.activation_factor),
+            demand.parameter_bytes,
+            demand.activation_bytes,
         )
 
 
 def peak_memory_bytes(runtime: Runtime, work: Work, batch_size: int) -> int:
     """Predicted peak memory of training at one batch size, without margin."""
-    return ceil(_memory(runtime, work.parameter_bytes, work.activation_bytes_per_example * batch_size))
+    activation_bytes = work.activation_bytes_per_example * batch_size
+    unchanging_bytes = runtime.base_bytes + runtime.fixed_bytes
+    return ceil(_memory(unchanging_bytes, runtime.activation_factor, work.parameter_bytes, activation_bytes))
 
 
-def _memory(runtime: Runtime, parameter_bytes: Floats | float, activation_bytes: Floats | float) -> Floats:
+def _stated(figure: Floats | float | None, usual: float) -> Floats | float:
+    """A figure of the runtime as profiles state it, the usual one where they do not."""
+    if figure is None:
+        return usual
+    unknown = np.isnan(figure)
+    # One number for all devices, where none states its own, is weighed once instead of once a device.
+    return usual if unknown.all() else np.where(unknown, usual, figure)
+
+
+def _memory(
+    unchanging_bytes: Floats | float,
+    activation_factor: Floats | float,
+    parameter_bytes: Floats | float,
+    activation_bytes: Floats | float,
+) -> Floats:
     kept = PARAMETER_COPIES * np.asarray(parameter_bytes, np.float64)
-    return np.asarray(
-        runtime.base_bytes
-        + runtime.fixed_bytes
-        + kept
-        + runtime.activation_factor * np.asarray(activation_bytes)
-    )
+    return np.asarray(unchanging_bytes + kept + activation_factor * np.asarray(activation_bytes))

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from slimfleet.compression.types import DeviceProfile
+
 MB = 1_000_000
 
 
@@ -23,6 +25,17 @@ class Runtime:
     """c: what training adds whatever the model (library work space, allocator, thread stacks)."""
     activation_factor: float
     """k: peak bytes per byte of saved activations (gradients of activations, temporaries, fragmentation)."""
+
+    def on(self, profile: DeviceProfile) -> Runtime:
+        """This runtime as it was measured on a device."""
+        base, fixed = profile.runtime_base_bytes, profile.runtime_fixed_bytes
+        factor = profile.runtime_activation_factor
+        return Runtime(
+            self.name,
+            self.base_bytes if base is None else base,
+            self.fixed_bytes if fixed is None else fixed,
+            self.activation_factor if factor is None else factor,
+        )
 
 
 RUNTIMES: Mapping[str, Runtime] = MappingProxyType(

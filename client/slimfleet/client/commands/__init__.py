@@ -1,0 +1,1 @@
+"""Commands of `slimfleet-device`, one file each."""
