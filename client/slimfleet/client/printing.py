@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group
@@ -12,13 +13,15 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from slimfleet.client.anatomy import AtWidth, tensors_of_group, whole_tensors
-from slimfleet.client.benchmark import Benchmark
 from slimfleet.client.figures import Figure
 from slimfleet.client.meters import Reading
 from slimfleet.client.meters.battery import BatteryStatus
 from slimfleet.compression import Condition, DeviceProfile
-from slimfleet.compression.pruning.blueprint import Blueprint
+
+if TYPE_CHECKING:  # they load torch, which meters and policies do without
+    from slimfleet.client.anatomy import AtWidth
+    from slimfleet.client.benchmark import Benchmark
+    from slimfleet.compression.pruning.blueprint import Blueprint
 
 NAME_WIDTH = 46
 """Characters of a group's name that are shown, the last ones: a line holds 80."""
@@ -37,6 +40,8 @@ def groups_table(name: str, architecture: Blueprint) -> Group:
 
 def reach_text(architecture: Blueprint) -> str:
     """The tensors that each group reaches into, a line each."""
+    from slimfleet.client.anatomy import tensors_of_group
+
     lines = [
         line
         for group in architecture.groups
@@ -52,6 +57,8 @@ def _ending(name: str) -> str:
 
 def whole_text(architecture: Blueprint, verbose: bool = False) -> str:
     """The tensors that do not shrink, and why; with `verbose` all of them."""
+    from slimfleet.client.anatomy import whole_tensors
+
     most = None if verbose else MOST_NAMES
     lines = [f"Whole at every width: {_listed(whole_tensors(architecture), most)}"]
     reasons: dict[str, list[str]] = {}
