@@ -106,7 +106,7 @@ def run(environments: Callable[[str], Path], tmp_path: Path) -> Run:
             env=os.environ | {"COLUMNS": "80"},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=280,
             check=False,
         )
 
