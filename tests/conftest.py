@@ -89,7 +89,7 @@ def make_devices() -> tuple[DeviceRow, ...]:
     return plain, phone, old
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_record() -> MakeRecord:
     """Make a record of rounds with the given accuracies; every field can be given."""
 

@@ -26,6 +26,8 @@ APPS = {
     "slimfleet-simulate": "slimfleet.simulations.cli",
 }
 
+SMALL = ["--rounds", "1", "--devices", "20", "--set", "selection.per_round=5"]
+
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -267,16 +269,7 @@ def test_what_a_terminal_cannot_show_is_replaced(encoding: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["cp437", "koi8-r"])
 def test_a_run_does_not_fail_at_its_end_for_want_of_a_character(encoding: str, tmp_path: Path) -> None:
-    small = (
-        "--rounds",
-        "1",
-        "--devices",
-        "20",
-        "--set",
-        "selection.per_round=5",
-        "--out",
-        str(tmp_path / "out"),
-    )
+    small = [*SMALL, "--out", str(tmp_path / "out")]
     done = subprocess.run(
         [sys.executable, "-m", "slimfleet", "simulate", *small],
         env=os.environ | {"PYTHONIOENCODING": encoding},
@@ -289,7 +282,7 @@ def test_a_run_does_not_fail_at_its_end_for_want_of_a_character(encoding: str, t
 
 
 def simulate_without(module: str, out: Path) -> subprocess.CompletedProcess[str]:
-    small = ["--rounds", "1", "--devices", "20", "--set", "selection.per_round=5", "--out", str(out)]
+    small = [*SMALL, "--out", str(out)]
     code = (
         f"import sys; sys.modules[{module!r}] = None; sys.argv = ['x', *{small!r}];"
         "from slimfleet.__main__ import simulate; simulate()"

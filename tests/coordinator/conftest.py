@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -219,39 +220,48 @@ def task() -> Blobs:
     return Blobs()
 
 
+@pytest.fixture(scope="session")
+def federate_in(task: Blobs) -> Callable[[Path], Federate]:
+    """Make the function `federate` of a folder, in which the devices keep their state."""
+    return lambda folder: partial(make_federation, folder, task)
+
+
 @pytest.fixture
-def federate(task: Blobs, tmp_path: Path) -> Federate:
+def federate(federate_in: Callable[[Path], Federate], tmp_path: Path) -> Federate:
+    """Make a federation; the arguments are those of `make_federation`."""
+    return federate_in(tmp_path)
+
+
+def make_federation(
+    folder: Path,
+    task: Blobs,
+    *,
+    state: str = "devices",
+    trained: Blobs | None = None,
+    profiles: dict[int, DeviceProfile] | None = None,
+    observers: Sequence[Observer] = (),
+    **changes: Any,
+) -> Federation:
     """Make a federation.
 
     `state` names the folder of its devices, `trained` may replace the task and `profiles` PHONE by node; whatever else
     is given are tables or values of the settings, over those of TABLES.
     """
-
-    def make(
-        *,
-        state: str = "devices",
-        trained: Blobs = task,
-        profiles: dict[int, DeviceProfile] | None = None,
-        observers: Sequence[Observer] = (),
-        **changes: Any,
-    ) -> Federation:
-        world = World()
-        tables = {**TABLES}
-        for key, value in changes.items():
-            tables[key] = {**tables.get(key, {}), **value} if isinstance(value, dict) else value
-        coordinator = Coordinator(trained, settings_of(tables, "the test"), world)
-        workbench = Workbench(trained, coordinator.blueprint, RUNTIMES["lite"])
-        store = FolderStore(tmp_path / state, coordinator.blueprint, durable=False)
-        devices = {}
-        for number, node in enumerate(NODES):
-            profile = (profiles or {}).get(node, PHONE)
-            devices[node] = Device(
-                number,
-                profile,
-                workbench,
-                store,
-                lambda a, profile=profile: SimulatedLedger(profile, a.budget.power_w, 0.5),
-            )
-        return Federation(InProcess(coordinator, devices), world, observers)
-
-    return make
+    world, trained = World(), trained or task
+    tables = {**TABLES}
+    for key, value in changes.items():
+        tables[key] = {**tables.get(key, {}), **value} if isinstance(value, dict) else value
+    coordinator = Coordinator(trained, settings_of(tables, "the test"), world)
+    workbench = Workbench(trained, coordinator.blueprint, RUNTIMES["lite"])
+    store = FolderStore(folder / state, coordinator.blueprint, durable=False)
+    devices = {}
+    for number, node in enumerate(NODES):
+        profile = (profiles or {}).get(node, PHONE)
+        devices[node] = Device(
+            number,
+            profile,
+            workbench,
+            store,
+            lambda a, profile=profile: SimulatedLedger(profile, a.budget.power_w, 0.5),
+        )
+    return Federation(InProcess(coordinator, devices), world, observers)

@@ -39,15 +39,24 @@ def test_a_resumed_run_ends_with_the_same_bytes(federate, tmp_path, server):
         assert getattr(resumed.state, attribute) == getattr(whole.state, attribute)
 
 
-@pytest.fixture
-def saved(federate, tmp_path):
-    """Checkpoints of three rounds, and what the state was after each."""
-    root, federation, states = tmp_path / "checkpoint", federate(), []
+@pytest.fixture(scope="module")
+def three_rounds(federate_in, tmp_path_factory):
+    """A folder of devices and checkpoints of three rounds, and what the state was after each."""
+    folder, states = tmp_path_factory.mktemp("three"), []
+    federation = federate_in(folder)()
     for _ in range(3):
         federation.run()
-        federation.save(root)
+        federation.save(folder / "checkpoint")
         states.append(federation.state_bytes())
-    return root, states
+    return folder, states
+
+
+@pytest.fixture
+def saved(three_rounds, tmp_path):
+    """Checkpoints of three rounds, to be spoiled, and what the state was after each."""
+    folder, states = three_rounds
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "checkpoint", states
 
 
 def test_only_the_last_two_are_kept(saved):

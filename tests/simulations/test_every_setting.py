@@ -37,7 +37,7 @@ BUFFERED = UNEVEN | {"pacing.mode": "asynchronous", "pacing.buffer": "3", "pacin
 
 CHANGES: dict[str, tuple[str, dict[str, str]]] = {
     "name": ('"other"', {}),
-    "rounds": ("2", {}),
+    "rounds": ("3", {}),
     "seed": ("1", {}),
     "evaluate_every": ("2", {}),
     "task.name": ('"points:Points"', {"task.name": "digits", "fleet.devices": "8"}),
@@ -87,7 +87,7 @@ CHANGES: dict[str, tuple[str, dict[str, str]]] = {
     "selection.policy": ('"uniform"', {}),
     "selection.pool": ("7", {}),
     "selection.per_round": ("5", {}),
-    "selection.energy_exponent": ("3.0", {}),
+    "selection.energy_exponent": ("3.0", {"rounds": "3"}),
     "selection.utility_exponent": ("8.0", {}),
     "selection.battery_floor": ("0.9", {}),
     "selection.condition_factor": ("1000.0", {"fleet.metered": "{phone-mid = 0.5}"}),
@@ -161,8 +161,8 @@ KEYS = [*keys_of(Scenario), *(f"budget.class.phone-mid.{limit}" for limit in LIM
 
 @cache
 def trace_of(**overrides: str) -> str:
-    """All that a run shows: what devices were told to do, the rounds, the devices and the model."""
-    scenario, told = load_scenario(str(PLAIN), {**SMALL, **overrides}), []
+    """All that a run of two rounds shows: what devices were told to do, the rounds, the devices and the model."""
+    scenario, told = load_scenario(str(PLAIN), {**SMALL, "rounds": "2", **overrides}), []
 
     def tell(event: Event) -> None:
         if isinstance(event, Planned):

@@ -10,6 +10,7 @@ from itertools import islice
 import torch
 from torch import nn
 
+from slimfleet.client.sgd import Sgd
 from slimfleet.compression import Examples, Plan, Task, Training
 from slimfleet.compression.training import train_step
 
@@ -42,7 +43,7 @@ def local_sgd(
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     start = [p.detach().clone() for p in parameters] if training.proximal else []
-    optimizer = torch.optim.SGD(parameters, lr=training.learning_rate, momentum=training.momentum)
+    optimizer = Sgd(parameters, training.learning_rate, training.momentum)
     adjust = partial(_draw_to, start, parameters, training.proximal) if training.proximal else None
     total, steps, stopped_by = 0.0, 0, None
     for batch in islice(batches, plan.local_steps):

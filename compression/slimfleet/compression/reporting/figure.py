@@ -128,9 +128,12 @@ def svg(figure: Figure, name: str) -> str:
     """
     text = io.StringIO()
     with rc_context({"svg.hashsalt": name}):
-        FigureCanvasSVG(figure)
-        nothing: Any = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(text, format="svg", metadata=nothing)
+        canvas: Any = FigureCanvasSVG(figure)
+        layout = figure.get_layout_engine()
+        if layout is not None:  # `savefig` would draw everything twice for its sake
+            layout.execute(figure)
+            figure.set_layout_engine("none")
+        canvas.print_svg(text, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     element = text.getvalue()[text.getvalue().index("<svg") :]
     element = re.sub(r"<svg [^>]*?viewBox", '<svg role="img" viewBox', element, count=1)
     # Fonts are the page's; ids of groups would repeat from plot to plot.

@@ -76,12 +76,15 @@ class _OwnPlanner:
             raise NoPlan(f"planner {self.reference!r}, plan: {what}") from error
 
 
+_PLAN, _SKIP = TypeAdapter(Plan), TypeAdapter(Skip)
+
+
 def _checked(choice: object, cost_model: CostModel) -> Plan | Skip:
     """What a planner returned, in Python's own numbers. Raises TypeError or ValueError where it cannot be used."""
     if not isinstance(choice, Plan | Skip):
         raise TypeError(f"it gives a {type(choice).__name__}, must be a Plan or a Skip")
     text = json.dumps(asdict(choice), default=np.generic.item)
-    plan = TypeAdapter(Plan if isinstance(choice, Plan) else Skip).validate_json(text, strict=True)
+    plan = (_PLAN if isinstance(choice, Plan) else _SKIP).validate_json(text, strict=True)
     if isinstance(plan, Plan) and plan.width not in cost_model.works:
         widths = ", ".join(f"{width:g}" for width in sorted(cost_model.works))
         raise ValueError(f"width = {plan.width:g}: must be one of {widths} (planner.widths, and 1)")
