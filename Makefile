@@ -60,6 +60,11 @@ $(BIN)/pip:
 bench-quickstart: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/quickstart.py docs/results
 
+# Megabytes of an installation for each role, in environments that are made and removed. ARGS="--only light" for a part.
+.PHONY: sizes
+sizes: $(VENV)/.installed-dev
+	PYTHONPATH=tests/benchmarks $(BIN)/python tests/benchmarks/install_sizes.py $(ARGS)
+
 # Waiting, deadlines, over-selection and asynchronous updates beside each other. ARGS="--seeds 0 --only waiting" for a part.
 bench-rounds: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/rounds.py docs/results $(ARGS)

@@ -1,6 +1,7 @@
 """What all commands have in common: their help, their version, and what they make of terminals and installations."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import click
 import pytest
 import typer
 
-from slimfleet.compression.edge.command_line import SIMULATION_ONLY, command_app, run_app
+from slimfleet.compression.edge.command_line import command_app, run_app
+from slimfleet.compression.edge.logs import LEVELS
 
 ROOT = Path(__file__).parent.parent
 APPS = {
@@ -47,15 +49,17 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 def commands() -> Iterator[tuple[str, str, click.Command]]:
     """Every command: its application, the arguments that lead to it, and itself."""
     for name, module in APPS.items():
-        top = typer.main.get_command(import_module(module).app)
-        yield name, "", top
-        for sub, own in getattr(
-            import_module(module), "COMMANDS", {}
-        ).items():  # beside a command without a name
-            yield name, sub, typer.main.get_command(import_module(own).app)
-        if isinstance(top, click.Group):
-            for sub, command in top.commands.items():
-                yield name, sub, command
+        home = import_module(module)
+        yield from within(name, "", typer.main.get_command(home.app))
+        for sub, own in getattr(home, "COMMANDS", {}).items():  # beside a command without a name
+            yield from within(name, sub, typer.main.get_command(import_module(own).app))
+
+
+def within(name: str, words: str, command: click.Command) -> Iterator[tuple[str, str, click.Command]]:
+    """A command and all that are in it."""
+    yield name, words, command
+    for sub, inner in command.commands.items() if isinstance(command, click.Group) else ():
+        yield from within(name, f"{words} {sub}".strip(), inner)
 
 
 ALL = list(commands())
@@ -65,7 +69,7 @@ ALL = list(commands())
 def test_the_help_tells_every_argument_and_option_in_full(
     name: str, sub: str, command: click.Command, run: Run
 ) -> None:
-    code, said, _ = run(name, *filter(None, [sub]), "-h")
+    code, said, _ = run(name, *sub.split(), "-h")
     assert code == 0
     assert f"Usage: {name}" in said
     assert max(len(line) for line in said.splitlines()) <= 80
@@ -86,7 +90,7 @@ def test_the_help_tells_every_argument_and_option_in_full(
 
 @pytest.mark.parametrize(("name", "sub", "command"), ALL, ids=[f"{name} {sub}" for name, sub, _ in ALL])
 def test_examples_stand_on_lines_of_their_own(name: str, sub: str, command: click.Command, run: Run) -> None:
-    _, said, _ = run(name, *filter(None, [sub]), "--help")
+    _, said, _ = run(name, *sub.split(), "--help")
     examples = [
         line.strip() for line in (command.help or "").splitlines() if line.strip().startswith(f"{name} ")
     ]
@@ -94,10 +98,43 @@ def test_examples_stand_on_lines_of_their_own(name: str, sub: str, command: clic
     assert [line for line in examples if line not in lines] == []
 
 
-@pytest.mark.parametrize("name", APPS)
-def test_the_version(name: str, run: Run) -> None:
+SINGLE = [(name, sub, command) for name, sub, command in ALL if not isinstance(command, click.Group)]
+
+
+@pytest.mark.parametrize(("name", "sub", "command"), SINGLE, ids=[f"{name} {sub}" for name, sub, _ in SINGLE])
+def test_every_command_has_the_options_of_every_command(
+    name: str, sub: str, command: click.Command, run: Run
+) -> None:
+    options = {option for each in command.params for option in each.opts}
+    assert {"--quiet", "-q", "--verbose", "-v", "--log-level", "--log-json", "--version"} <= options
+    code, _, said = run(name, *sub.split(), "--log-level", "loud")
+    assert code == 2
+    assert said.splitlines() == [
+        "error: Invalid value for '--log-level': 'loud' is not one of " + ", ".join(map(repr, LEVELS)) + "."
+    ]
+
+
+@pytest.mark.parametrize(("name", "sub", "command"), ALL, ids=[f"{name} {sub}" for name, sub, _ in ALL])
+def test_no_color_is_respected(
+    name: str, sub: str, command: click.Command, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("typer.rich_utils.FORCE_TERMINAL", True)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    _, coloured, _ = run(name, *sub.split(), "--help")
+    monkeypatch.setenv("NO_COLOR", "1")
+    _, plain, _ = run(name, *sub.split(), "--help")
+    assert COLOUR.search(coloured)
+    assert not COLOUR.search(plain)
+
+
+COLOUR = re.compile(r"\x1b\[(\d+;)*(3[0-8]|4[0-8]|9[0-7])(;\d+)*m")
+
+
+@pytest.mark.parametrize(("name", "sub", "command"), ALL, ids=[f"{name} {sub}" for name, sub, _ in ALL])
+def test_the_version(name: str, sub: str, command: click.Command, run: Run) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    code, out, _ = run(name, "--version")
+    code, out, _ = run(name, *sub.split(), "--version")
     assert (code, out.split()[:1]) == (0, ["slimfleet"])
     assert version in out or "not installed" in out
 
@@ -159,17 +196,46 @@ def test_ctrl_c_during_imports_ends_with_130_and_without_a_traceback(tmp_path: P
     assert (process.returncode, said) == (130, "interrupted\n")
 
 
-def test_completion_knows_the_options_and_the_scenarios() -> None:
-    def complete(words: str) -> str:
-        asked = {
-            "_SLIMFLEET_SIMULATE_COMPLETE": "complete_bash",
-            "COMP_WORDS": words,
-            "COMP_CWORD": str(len(words.split(" ")) - 1),
-        }
-        return python("-m", "slimfleet.simulations.cli", **asked).stdout
+def complete(name: str, words: str, shell: str = "bash") -> list[str]:
+    """What a shell would offer for the last of `words`."""
+    short = name.removeprefix("slimfleet-")
+    asked = {
+        f"_SLIMFLEET_{short.upper()}_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+        "_TYPER_COMPLETE_ARGS": words,
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    return python("-m", "slimfleet", short, **asked).stdout.split()
 
-    assert complete("slimfleet-simulate fash").split() == ["fashion_mnist"]
-    assert complete("slimfleet-simulate --backend r").split() == ["ray"]
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("slimfleet-simulate fash", ["fashion_mnist"]),
+        ("slimfleet-simulate --backend r", ["ray"]),
+        ("slimfleet-simulate sw", ["sweep"]),
+        ("slimfleet-simulate sweep --jo", ["--jobs"]),
+        ("slimfleet-device pol", ["policy"]),
+        ("slimfleet-coordinator plan --log-level w", ["warning"]),
+        ("slimfleet-compress pack --preset f", ["fast"]),
+    ],
+)
+def test_completion_knows_commands_options_and_their_values(words: str, offered: list[str]) -> None:
+    assert complete(words.split(" ")[0], words) == offered
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_complete_alike(shell: str) -> None:
+    assert "--jobs" in "".join(complete("slimfleet-simulate", "slimfleet-simulate sweep --jo", shell))
+
+
+def test_bash_takes_the_script_of_a_completion() -> None:
+    script = python("-m", "slimfleet", "device", _SLIMFLEET_DEVICE_COMPLETE="source_bash").stdout
+    told = subprocess.run(
+        ["bash", "-c", f"{script}\ncomplete -p slimfleet-device"], capture_output=True, text=True, check=True
+    )
+    assert told.stdout.startswith("complete ")
 
 
 ODD_TEXT = '"57× less – “done” … ▇ ж"'
@@ -185,7 +251,7 @@ def test_what_a_terminal_cannot_show_is_replaced(encoding: str) -> None:
         "@app.command()\ndef go():\n"
         f" table = Table(title={ODD_TEXT}); table.add_column('×'); table.add_row({ODD_TEXT})\n"
         f" Console().print(table); print({ODD_TEXT}); raise BadInput({ODD_TEXT})\n"
-        "run_app(app, 'x')"
+        "run_app(app, 'x', 'device')"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -224,7 +290,7 @@ def simulate_without(module: str, out: Path) -> subprocess.CompletedProcess[str]
     return python("-c", code)
 
 
-@pytest.mark.parametrize("module", ["flwr", "tomli_w", "sklearn"])
+@pytest.mark.parametrize("module", ["flwr", "sklearn"])
 def test_a_missing_package_is_named_with_the_extra_that_has_it(module: str, tmp_path: Path) -> None:
     done = simulate_without(module, tmp_path / "out")
     assert (done.returncode, done.stdout) == (2, "")
@@ -241,23 +307,6 @@ def test_a_run_without_matplotlib_says_why_its_report_has_no_plots(tmp_path: Pat
     assert (tmp_path / "out" / "report.html").exists()
 
 
-def test_the_help_needs_nothing_of_an_extra() -> None:
-    block = "import sys; " + "".join(f"sys.modules[{name!r}] = None; " for name in SIMULATION_ONLY)
-    for name in APPS:
-        short = name.removeprefix("slimfleet-")
-        code = f"{block} sys.argv = ['x', '--help']; from slimfleet.__main__ import {short}; {short}()"
-        done = python("-c", code)
-        assert done.returncode == 0, done.stderr
-        assert "Usage" in done.stdout
-
-
-def test_the_extra_has_what_the_message_says() -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    modules = {"prometheus-client": "prometheus_client", "scikit-learn": "sklearn", "tomli-w": "tomli_w"}
-    names = [each.split(">")[0].split("[")[0] for each in declared["simulation"]]
-    assert {modules.get(name, name) for name in names} | {"ray"} == set(SIMULATION_ONLY)
-
-
 def fails(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
     app = command_app()
 
@@ -267,16 +316,27 @@ def fails(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
 
     monkeypatch.setattr(sys, "argv", ["x"])
     with pytest.raises(SystemExit) as caught:
-        run_app(app, "x")
+        run_app(app, "x", extra="device")
     return int(caught.value.code or 0)
 
 
-@pytest.mark.parametrize("name", SIMULATION_ONLY)
-def test_every_package_of_the_extra_is_known(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [
+        ("torch", "device"),
+        ("flwr", "flower"),
+        ("prometheus_client", "coordinator"),
+        ("optuna", "model"),
+        ("ray", "simulation"),
+    ],
+)
+def test_the_smallest_extra_that_brings_a_package_is_named(
+    module: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert fails(ModuleNotFoundError(name=f"{name}.deeper"), monkeypatch) == 2
-    assert capsys.readouterr().err.startswith(f"error: {name} is not installed")
+    assert fails(ModuleNotFoundError(name=f"{module}.deeper"), monkeypatch) == 2
+    assert capsys.readouterr().err == (
+        f"error: {module} is not installed, which this needs: pip install 'slimfleet[{extra}]'\n"
+    )
 
 
 def test_a_module_that_ought_to_be_there_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:

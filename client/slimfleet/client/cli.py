@@ -6,7 +6,6 @@ Whatever loads torch is imported inside the commands, so that help appears at on
 from __future__ import annotations
 
 import platform
-import sys
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -40,19 +39,19 @@ from slimfleet.compression.edge.command_line import (
     Quiet,
     TaskArguments,
     Verbose,
-    Version,
     command_app,
     interruptible,
     json_text,
     run_app,
     stdout_kept_clean,
 )
+from slimfleet.compression.edge.logs import say
 
 app = command_app(no_args_is_help=True)
 
 
 @app.callback()
-def _commands(version: Version = False) -> None:
+def _commands() -> None:
     """What this machine can do for a fleet, and what a task needs of it."""
 
 
@@ -140,7 +139,6 @@ def profile(
     quiet: Quiet = False,
     option: TaskArguments = None,
     import_from: ImportFrom = None,
-    verbose: Verbose = False,
 ) -> None:
     """Measure this machine by training a task for some seconds, and print its device profile.
 
@@ -191,7 +189,7 @@ def profile(
         print(json_text(asdict(found)) if as_json else toml_of(found))
         assumed = [name for name, figure in figures.items() if figure.origin == "assumed"]
         if assumed and not quiet:
-            print(f"assumed, as neither measured nor given: {', '.join(assumed)}", file=sys.stderr)
+            say(f"assumed, as neither measured nor given: {', '.join(assumed)}")
     else:
         console = Console()
         console.print(benchmark_text(benchmark, cores()), highlight=False)
@@ -250,7 +248,7 @@ def policy(
 
 def main() -> None:
     """Entry point of `slimfleet-device`."""
-    run_app(app, "slimfleet-device")
+    run_app(app, "slimfleet-device", extra="device")
 
 
 if __name__ == "__main__":

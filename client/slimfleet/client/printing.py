@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.markup import escape
 
-from slimfleet.client.anatomy import AtWidth, tensors_of_group, whole_tensors
 from slimfleet.client.tables import table, titled
 from slimfleet.compression import DeviceProfile
-from slimfleet.compression.pruning.blueprint import Blueprint
+
+if TYPE_CHECKING:  # they load torch
+    from slimfleet.client.anatomy import AtWidth
+    from slimfleet.compression.pruning.blueprint import Blueprint
 
 NAME_WIDTH = 46
 """Characters of a group's name that are shown, the last ones: a line holds 80."""
@@ -31,6 +34,8 @@ def groups_table(name: str, architecture: Blueprint) -> Group:
 
 def reach_text(architecture: Blueprint) -> str:
     """The tensors that each group reaches into, a line each."""
+    from slimfleet.client.anatomy import tensors_of_group
+
     lines = [
         line
         for group in architecture.groups
@@ -46,6 +51,8 @@ def _ending(name: str) -> str:
 
 def whole_text(architecture: Blueprint, verbose: bool = False) -> str:
     """The tensors that do not shrink, and why; with `verbose` all of them."""
+    from slimfleet.client.anatomy import whole_tensors
+
     most = None if verbose else MOST_NAMES
     lines = [f"Whole at every width: {_listed(whole_tensors(architecture), most)}"]
     reasons: dict[str, list[str]] = {}

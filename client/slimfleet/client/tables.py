@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group
@@ -10,11 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from slimfleet.client.benchmark import Benchmark
 from slimfleet.client.figures import Figure
 from slimfleet.client.meters import Reading, net_of_idle
 from slimfleet.client.meters.battery import BatteryStatus
 from slimfleet.compression import Condition
+
+if TYPE_CHECKING:  # it loads torch
+    from slimfleet.client.benchmark import Benchmark
 
 __all__ = [
     "batteries_table",

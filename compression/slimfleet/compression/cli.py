@@ -10,7 +10,7 @@ import typer
 from slimfleet.compression.commands.checkpoints import inspect_slim, pack, unpack
 from slimfleet.compression.commands.models import model, techniques
 from slimfleet.compression.commands.payloads import decode, inspect_payload, update
-from slimfleet.compression.edge.command_line import Version, command_app, run_app
+from slimfleet.compression.edge.command_line import command_app, run_app
 
 app = command_app(no_args_is_help=True)
 app.command()(model)
@@ -21,7 +21,7 @@ app.command()(unpack)
 
 
 @app.callback()
-def _commands(version: Version = False) -> None:
+def _commands() -> None:
     """Compress updates and checkpoints of models, look into what was made, and turn it into tensors again."""
 
 
@@ -47,7 +47,7 @@ app.command()(decode)
 
 def main() -> None:
     """Entry point of `slimfleet-compress`."""
-    run_app(app, "slimfleet-compress")
+    run_app(app, "slimfleet-compress", extra="model")
 
 
 if __name__ == "__main__":

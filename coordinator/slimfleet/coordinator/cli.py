@@ -18,8 +18,6 @@ from slimfleet.compression.edge.checked import checked
 from slimfleet.compression.edge.command_line import (
     ImportFrom,
     TaskArguments,
-    Verbose,
-    Version,
     command_app,
     interruptible,
     json_text,
@@ -46,7 +44,7 @@ Downlink = Annotated[int | None, typer.Option(min=0, help="Most bytes received."
 
 
 @app.callback()
-def _commands(version: Version = False) -> None:
+def _commands() -> None:
     """What the coordinator would plan for devices, and why."""
 
 
@@ -69,7 +67,6 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of plans as JSON.")] = False,
     option: TaskArguments = None,
     import_from: ImportFrom = None,
-    verbose: Verbose = False,
 ) -> None:
     """Show the plan that each device would get in its first round under a budget, or why it would be skipped.
 
@@ -158,7 +155,7 @@ def _cells(each: Explanation) -> list[str]:
 
 def main() -> None:
     """Entry point of `slimfleet-coordinator`."""
-    run_app(app, "slimfleet-coordinator")
+    run_app(app, "slimfleet-coordinator", extra="coordinator")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from slimfleet.compression.edge.command_line import Version, command_app, interruptible, run_app
+from slimfleet.compression.edge.command_line import command_app, interruptible, run_app
+from slimfleet.compression.edge.logs import say
 from slimfleet.compression.errors import BadInput
 from slimfleet.simulations.scenario import DEFAULT, folder_name, load_scenario, scenario_lines, scenario_names
 
@@ -28,8 +30,8 @@ _OUTPUT_ROOT = Path("slimfleet-out")
 
 
 def _scenarios_from(incomplete: str) -> list[str]:
-    """Completions of a scenario's name."""
-    return [name for name in scenario_names() if name.startswith(incomplete)]
+    """Completions of a scenario's name, and of a command's, which may stand in its place."""
+    return [name for name in (*scenario_names(), *COMMANDS) if name.startswith(incomplete)]
 
 
 _LIST = "\n".join(f"  {name:<14} {line}" for name, line in scenario_lines().items())
@@ -108,8 +110,6 @@ def run(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Show neither progress nor tables, only errors.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Name every device that fails.")] = False,
-    version: Version = False,
 ) -> None:
     """Run a scenario; `_HELP` is what people read."""
     # Imported here: torch and Flower take seconds to load, and neither --help nor a mistyped option needs them.
@@ -122,7 +122,7 @@ def run(
         from slimfleet.simulations.progress import RoundProgress
         from slimfleet.simulations.run import resumed_scenario, simulate
 
-    _log(verbose, quiet)
+    _tell_of_devices_if_asked()
     if backend == "local" and ray_address:
         raise BadInput("--ray-address is for the Ray backend: leave out --backend local")
     if resume is None:
@@ -160,7 +160,7 @@ def run(
                 progress=progress,
             )
         except KeyboardInterrupt:
-            print(f"to continue: slimfleet-simulate --resume {folder}", file=sys.stderr)
+            say(f"to continue: slimfleet-simulate --resume {folder}")
             raise
     if as_json:
         print((folder / "summary.json").read_text(encoding="utf-8"), end="")
@@ -210,12 +210,14 @@ _ROUND_BY_ROUND = ("slimfleet.coordinator.coordinator", "slimfleet.coordinator.t
 """Loggers that speak of single devices and rounds, whose sums the closing table has."""
 
 
-def _log(verbose: bool, quiet: bool) -> None:
-    level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(format="%(message)s", level=level)
-    logging.getLogger("flwr").setLevel(logging.WARNING)
+def _tell_of_devices_if_asked() -> None:
+    """Hold back what is said of single devices and rounds, unless more is asked for; Flower's log becomes ours."""
+    more = logging.getLogger("slimfleet").isEnabledFor(logging.INFO)
     for name in _ROUND_BY_ROUND:
-        logging.getLogger(name).setLevel(logging.NOTSET if verbose else logging.ERROR)
+        logging.getLogger(name).setLevel(logging.NOTSET if more else logging.ERROR)
+    flower = logging.getLogger("flwr")
+    flower.setLevel(logging.WARNING)
+    flower.handlers.clear()
 
 
 COMMANDS = {
@@ -225,13 +227,26 @@ COMMANDS = {
 """What else the first argument may be: no scenario has these names, and a path has a suffix or a slash."""
 
 
+def _command_completed() -> str | None:
+    """The command whose options a shell wants to complete; its name is taken out of the shell's words."""
+    for variable in ("COMP_WORDS", "_TYPER_COMPLETE_ARGS"):  # Typer's: of bash, and of the others
+        words = re.fullmatch(r"(\S+)\s+(\S+)(\s.*)", os.environ.get(variable, ""), re.DOTALL)
+        if words is not None and words[2] in COMMANDS and "_SLIMFLEET_SIMULATE_COMPLETE" in os.environ:
+            os.environ[variable] = words[1] + words[3]
+            os.environ["COMP_CWORD"] = str(int(os.environ.get("COMP_CWORD", "1")) - 1)
+            return words[2]
+    return None
+
+
 def main() -> None:
     """Entry point of the command."""
+    if (completed := _command_completed()) is not None:
+        run_app(import_module(COMMANDS[completed]).app, "slimfleet-simulate", extra="simulation")
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name in COMMANDS:
         del sys.argv[1]
-        run_app(import_module(COMMANDS[name]).app, f"slimfleet-simulate {name}")
-    run_app(app, "slimfleet-simulate")
+        run_app(import_module(COMMANDS[name]).app, f"slimfleet-simulate {name}", extra="simulation")
+    run_app(app, "slimfleet-simulate", extra="simulation")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import MofNCompleteColumn, TaskID
 
-from slimfleet.compression.edge.terminal import live_line
+from slimfleet.compression.edge.terminal import error_console, live_line
 from slimfleet.compression.reporting import units
 from slimfleet.coordinator import Closed, Event, Planned, RoundRow, State
 from slimfleet.coordinator.reporting.words import own_budgets
@@ -24,7 +24,7 @@ class RoundProgress:
     """Observer that shows the rounds of one run after another; a context manager, so that the terminal is restored."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or error_console()
         self._live = live_line(self._console, MofNCompleteColumn())
         self._task: TaskID | None = None
         self._state: State | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from slimfleet.compression.edge.command_line import Quiet
+from slimfleet.compression.edge.logs import say
 from slimfleet.compression.edge.output_files import refuse_folder, writing
 from slimfleet.compression.edge.terminal import progress, show
 from slimfleet.compression.errors import BadInput, PayloadError
@@ -98,7 +98,7 @@ def update(
             write_atomically(save, made[-1][1])
     if not quiet:
         for remark in loaded.remarks:
-            print(f"{file.name}: {remark}", file=sys.stderr)
+            say(f"{file.name}: {remark}")
     if as_json:
         print(json.dumps([point.as_dict() for point in points], indent=2))
     else:

@@ -12,16 +12,17 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from importlib.metadata import PackageNotFoundError, version
-from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO
 
 import click
 import typer
 
+from slimfleet.compression.edge.every_command import EveryCommand, EveryGroup
+from slimfleet.compression.edge.extras import what_to_install
+from slimfleet.compression.edge.logs import finite, say
 from slimfleet.compression.errors import BadInput, SlimfleetError
 from slimfleet.compression.foreign_text import foreign_text
 
@@ -34,16 +35,22 @@ INTERRUPTED = 130
 LONGEST_COMPLAINT = 2_000
 """Characters of an error that are printed."""
 
-SIMULATION_ONLY = ("flwr", "matplotlib", "prometheus_client", "ray", "sklearn", "tomli_w")
-"""Modules that come with `slimfleet[simulation]` and that a plain installation lacks."""
+
+class _App(typer.Typer):
+    """Typer, of which every command has the options that all have."""
+
+    def command(self, *arguments: Any, **settings: Any) -> Any:
+        return super().command(*arguments, cls=EveryCommand, **settings)
 
 
 def command_app(**settings: Any) -> typer.Typer:
     """A command line application as slimfleet has them: `-h`, completion, plain tracebacks; `settings` are Typer's.
 
-    Help texts are rich markup: a `[` in them needs a backslash. Paragraphs after the first keep their line breaks.
+    Every command of it has the options of `every_command`. Help texts are rich markup: a `[` in them needs a
+    backslash. Paragraphs after the first keep their line breaks.
     """
-    return typer.Typer(
+    return _App(
+        cls=EveryGroup,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -51,10 +58,10 @@ def command_app(**settings: Any) -> typer.Typer:
     )
 
 
-def run_app(app: typer.Typer, name: str) -> NoReturn:
-    """Run a command line application, called `name`, over `sys.argv` and exit.
+def run_app(app: typer.Typer, name: str, extra: str) -> NoReturn:
+    """Run a command line application, called `name`, over `sys.argv` and exit; `extra` brings what it may lack.
 
-    Bad input (BadInput, an option that does not parse, a package that a plain installation lacks) becomes one line on
+    Bad input (BadInput, an option that does not parse, a package of an extra that is not installed) becomes one line on
     stderr and exit code 2, any other SlimfleetError one line and exit code 1; their cause is logged with its traceback,
     for people who ask for more, as are warnings of libraries. Ctrl-C becomes exit code 130, output that finds no room
     or no reader 1.
@@ -72,9 +79,10 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
         sys.exit(BAD_INPUT if isinstance(error, BadInput) else FAILURE)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in SIMULATION_ONLY:
+        wanted = what_to_install(package, extra)
+        if wanted is None:
             raise
-        complain(f"{package} is not installed, which this needs: pip install 'slimfleet[simulation]'")
+        complain(f"{package} is not installed, which this needs: pip install 'slimfleet[{wanted}]'")
         sys.exit(BAD_INPUT)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EPIPE):
@@ -90,13 +98,13 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         status = INTERRUPTED
     if status == INTERRUPTED:  # which is also what Typer makes of Ctrl-C
-        print("interrupted", file=sys.stderr)
+        say("interrupted")
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def complain(message: str) -> None:
     """Print `message` as one line on stderr, whatever it repeats of a file or an argument."""
-    print("error:", foreign_text(" ".join(message.split()), LONGEST_COMPLAINT), file=sys.stderr)
+    say(foreign_text(" ".join(message.split()), LONGEST_COMPLAINT), "error")
 
 
 @contextmanager
@@ -108,15 +116,7 @@ def stdout_kept_clean() -> Iterator[None]:
 
 def json_text(value: object) -> str:
     """`value` as indented JSON that every reader takes: a number that is not finite becomes null."""
-    return json.dumps(_finite(value), indent=2, allow_nan=False)
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float):
-        return value if isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+    return json.dumps(finite(value), indent=2, allow_nan=False)
 
 
 @contextmanager
@@ -175,34 +175,12 @@ def _nearest(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(_NEAREST, _nearest)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        try:
-            print("slimfleet", version("slimfleet"))
-        except PackageNotFoundError:
-            print("slimfleet, not installed but run from its sources")
-        raise typer.Exit
-
-
-def _log_causes(wanted: bool) -> bool:
-    if wanted:
-        logging.basicConfig(format="%(message)s")
-        logging.getLogger("slimfleet").setLevel(logging.INFO)
-    return wanted
-
-
-Version = Annotated[
-    bool,
-    typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
-]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Show neither progress nor remarks, only results and errors.")
 ]
 Verbose = Annotated[
     bool,
-    typer.Option(
-        "--verbose", "-v", callback=_log_causes, help="Show more, and the traceback of what a task raises."
-    ),
+    typer.Option("--verbose", "-v", help="Show more, and the traceback of what a task raises."),
 ]
 TaskArguments = Annotated[
     list[str] | None,

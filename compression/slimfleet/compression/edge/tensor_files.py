@@ -195,7 +195,9 @@ def _read_torch(path: Path) -> dict[str, Stored]:
     try:
         import torch
     except ModuleNotFoundError as error:
-        raise BadInput(f"{path} is a file of torch, which is not installed here: give .npz") from error
+        raise BadInput(
+            f"{path} is a file of torch, which is not installed here: give .npz, or pip install 'slimfleet[device]'"
+        ) from error
 
     with refusing(path, ".pt"):
         try:

@@ -6,15 +6,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from slimfleet.compression.edge.logs import logs_are_json
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, ProgressColumn
     from rich.table import Table
 
-__all__ = ["byte_progress", "live_line", "progress", "show"]
+__all__ = ["byte_progress", "error_console", "live_line", "progress", "show"]
 
 Told = Callable[[str, int, int], None]
 """What is being done, how many parts of it are done, and of how many."""
+
+
+def error_console() -> Console:
+    """Where progress is shown: stderr, unless that is for JSON objects alone."""
+    from rich.console import Console
+
+    return Console(stderr=True, quiet=logs_are_json())
 
 
 def show(table: Table) -> None:
@@ -61,17 +70,20 @@ def live_line(console: Console, count: ProgressColumn) -> Progress:
         TextColumn("{task.fields[state]}"),
         TimeRemainingColumn(compact=True),
         console=console,
-        disable=not console.is_terminal,
+        disable=not _is_live(console),
     )
+
+
+def _is_live(console: Console) -> bool:
+    return console.is_terminal and not console.quiet
 
 
 @contextmanager
 def _bar(columns: tuple[ProgressColumn, ...], quiet: bool) -> Iterator[Told]:
-    from rich.console import Console
     from rich.markup import escape
     from rich.progress import Progress
 
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+    console = error_console()
+    with Progress(*columns, console=console, transient=True, disable=quiet or not _is_live(console)) as bar:
         task = bar.add_task("", total=None)
         yield lambda what, done, of: bar.update(task, description=escape(what), completed=done, total=of)

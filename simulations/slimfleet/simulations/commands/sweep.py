@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from slimfleet.compression.edge.command_line import Quiet, command_app, interruptible
+from slimfleet.compression.edge.logs import say
 from slimfleet.compression.errors import SlimfleetError
 from slimfleet.simulations.scenario import folder_name
 from slimfleet.simulations.sweeps.sweep_file import load_sweep
@@ -81,7 +81,7 @@ def sweep(
                 progress=progress,
             )
         except KeyboardInterrupt:
-            print(f"to continue: slimfleet-simulate sweep {file} --out {folder}", file=sys.stderr)
+            say(f"to continue: slimfleet-simulate sweep {file} --out {folder}")
             raise
     if not quiet:
         console = Console()

@@ -9,7 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import TaskProgressColumn
 
-from slimfleet.compression.edge.terminal import live_line
+from slimfleet.compression.edge.terminal import error_console, live_line
 from slimfleet.simulations.sweeps.cells import Cell
 
 __all__ = ["CellProgress"]
@@ -19,7 +19,7 @@ class CellProgress:
     """Shows the cells that have ended and the rounds that are closed; a context manager, as a live line needs."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or error_console()
         self._live = live_line(self._console, TaskProgressColumn())
         self._task = self._live.add_task("cells", total=None, state="")
         self._at_work: list[Cell] = []
