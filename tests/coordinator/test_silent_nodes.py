@@ -17,7 +17,8 @@ from slimfleet.coordinator.registry import Registry
 from slimfleet.coordinator.transport.flower import run
 from slimfleet.coordinator.transport.flower.messages import LONGEST_VALID_S, registration_request
 from slimfleet.coordinator.transport.flower.pushing import PUSHES, push
-from slimfleet.coordinator.transport.flower.registering import RAREST_S, REASK_S, Registrar
+from slimfleet.coordinator.transport.flower.run import FlowerLink
+from slimfleet.coordinator.transport.registering import RAREST_S, REASK_S, Registrar
 from slimfleet.simulations.grids.flower import identify_process
 from slimfleet.simulations.ledger import SimulatedLedger
 
@@ -39,8 +40,8 @@ def fleet(federate, phone, monkeypatch):
         selection = {"per_round": per_round, "policy": "uniform"}
         federation = federate(state=f"devices-{next(numbers)}", selection=selection, planner=NARROW, **tables)
         clock, ends = Clock(1_000.0), []
-        for name in ("post", "run"):
-            monkeypatch.setattr(sys.modules[f"slimfleet.coordinator.transport.flower.{name}"], "time", clock)
+        for name in ("post", "driving"):
+            monkeypatch.setattr(sys.modules[f"slimfleet.coordinator.transport.{name}"], "time", clock)
         federation.state.registry = type(federation.state.registry)()
         federation.coordinator.environment = WallEnvironment(lambda: clock.now_s)
         some = federation.devices[11]
@@ -119,7 +120,7 @@ def _process():
 def asked_over(days: float, connected=lambda hour: [7]) -> tuple[Link, list[float]]:
     """A node that never answers, looked at every minute; the questions, and when they were put."""
     link, clock, moments = Link(), Clock(), []
-    registrar = Registrar(Registry(), link, clock.monotonic, lambda entry: None)
+    registrar = Registrar(Registry(), FlowerLink(link), clock.monotonic, lambda entry: None)
     while clock.now_s < days * 86_400:
         before = len(link.pushed)
         registrar.ask(connected(clock.now_s / 3_600))

@@ -16,6 +16,7 @@ from slimfleet.compression.wire import REASONS
 from slimfleet.coordinator.entries import Failed, Received
 from slimfleet.coordinator.receiving.checks import is_plausible
 from slimfleet.coordinator.sending.dispatch import Dispatch
+from slimfleet.coordinator.transport.link import Came
 
 TRANSPORT_ERRORS: Mapping[int, str] = {3: "timeout", 4: "timeout", 5: "dropout", 8: "worker"}
 """Flower's codes for a message that is no longer valid, a reply that never came, a node that is gone, a worker that
@@ -120,6 +121,11 @@ def entry_of(plan_id: int, reply: Reply) -> Received | Failed:
         return Failed(plan_id=plan_id, reason="incomplete", message=f"the answer has no {missing}")
     parsed = reply.said if isinstance(reply.said, Report) else None
     return Received(plan_id=plan_id, report=text, payload=payload, parsed=parsed)
+
+
+def came_of(dispatch: Dispatch, plan_id: int, reply: Reply) -> Came:
+    """The reply to one dispatch as an answer to `plan_id`."""
+    return Came(dispatch, plan_id, reply.time_s, entry_of(plan_id, reply))
 
 
 def plain(text: str) -> str:
