@@ -101,7 +101,9 @@ def test_a_node_that_is_asked_again_is_not_waited_for_again(unregistered):
     """Also where the round would like to have it: it had its time when it was asked first."""
     federation, now = unregistered(), [0.0]
     grid = HandGrid(federation, silent={12: inf})
-    registrar = registering.Registrar(federation.state.registry, FlowerLink(grid), lambda: now[0], federation.take)
+    registrar = registering.Registrar(
+        federation.state.registry, FlowerLink(grid), lambda: now[0], federation.take
+    )
     registrar.ask([11, 12])
     registrar.listen()
     now[0] = 50.0

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from slimfleet.client.commands.run import run
 from slimfleet.client.condition import read_condition
 from slimfleet.client.figures import cores, profile_figures, profile_like, profile_of, ram_bytes
 from slimfleet.client.meters import METERS, build_meter, read_all
@@ -39,6 +40,7 @@ from slimfleet.compression.edge.task_loader import BUILT_IN, existing_folders, l
 from slimfleet.compression.profiles import load_profiles
 
 app = command_app(no_args_is_help=True)
+app.command()(run)
 
 TaskName = Annotated[
     str,

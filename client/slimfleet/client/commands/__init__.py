@@ -1,0 +1,3 @@
+"""Commands of `slimfleet-device`, apart from those in its `cli`."""
+
+__all__: list[str] = []
