@@ -22,7 +22,6 @@ from slimfleet.client.meters.battery import read_batteries
 from slimfleet.client.policy import read_policy, reason_in_words, refusal
 from slimfleet.compression import BadInput
 from slimfleet.compression.checked_task import CheckedTask
-from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.edge.command_line import (
     ImportFrom,
     Quiet,
@@ -68,7 +67,7 @@ def inspect(
         typer.Option(help="A width to measure; repeatable.", show_default="1.0 0.75 0.5 0.25"),
     ] = None,
     batch_size: Batch = 16,
-    runtime: Annotated[str, typer.Option(help=f"Whose memory model: {' or '.join(RUNTIMES)}.")] = "torch",
+    runtime: Annotated[str, typer.Option(help="Whose memory model: torch or lite.")] = "torch",
     as_json: AsJson = False,
     option: TaskArguments = None,
     import_from: ImportFrom = None,
@@ -84,6 +83,8 @@ def inspect(
       slimfleet-device inspect digits
       slimfleet-device inspect keyboard:Keyboard --import-from own_task
     """
+    with interruptible():
+        from slimfleet.compression.cost import RUNTIMES  # loads numpy, which `run` does without
     if runtime not in RUNTIMES:
         raise BadInput(f"no runtime is called {runtime!r}; there are {', '.join(RUNTIMES)}")
     with interruptible():

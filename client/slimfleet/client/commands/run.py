@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable
-from datetime import datetime
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from slimfleet.client.condition import read_condition
-from slimfleet.client.policy import Policy, read_policy, reason_in_words, refusal
 from slimfleet.compression.edge.app_config import log_to_stderr
 from slimfleet.compression.edge.command_line import ImportFrom, TaskArguments, keyword_arguments
-from slimfleet.compression.edge.task_loader import existing_folders, make_importable
+from slimfleet.compression.edge.task_loader import existing_folders
 from slimfleet.compression.files import locked, naming
-from slimfleet.compression.types import Condition
-
-if TYPE_CHECKING:
-    from slimfleet.client.device import Device
-    from slimfleet.client.gateway.introducing import Described
 
 
 def run(
@@ -66,23 +54,18 @@ def run(
       slimfleet-device profile digits --json > device.json
       slimfleet-device run digits --gateway 192.0.2.7:8443 --keys pi-1 --profile device.json --state state
     """
-    from slimfleet.client.gateway.backoff import Backoff
-    from slimfleet.client.gateway.connection import Connection
-    from slimfleet.client.gateway.introducing import Described, introduction
-    from slimfleet.client.gateway.outbox import Outbox
-    from slimfleet.client.gateway.resident import Resident
+    from slimfleet.client.gateway.described import Described, resident
+    from slimfleet.client.gateway.introducing import introduction
 
     log_to_stderr("%(asctime)s %(message)s")
-    own = Policy() if policy is None else read_policy(policy)
-    connection = Connection(gateway, keys / "ca.crt", keys / "device.crt", keys / "device.key")
     node = {
         "partition_id": partition_id,
         "num_partitions": num_partitions,
-        "profile": str(profile),
-        "state": str(state),
+        "profile": str(profile.absolute()),
+        "state": str(state.absolute()),
         "meter": meter,
         "threads": threads,
-        "policy": None if policy is None else str(policy),
+        "policy": None if policy is None else str(policy.absolute()),
         "metered": metered,
     }
     described = Described(
@@ -90,46 +73,12 @@ def run(
         task=task,
         options=keyword_arguments(option),
         import_from=existing_folders(import_from or [Path()]),
+        gateway=gateway,
+        keys=str(keys.absolute()),
     )
+    described.policy()
+    described.connection()
     with naming(state):
         state.mkdir(parents=True, exist_ok=True)
     with locked(state):
-        resident = Resident(
-            connection,
-            introduction(described),
-            Outbox(state),
-            _ready(described),
-            _looking(own, metered),
-            Backoff(random.Random()),
-            time.sleep,
-        )
-        resident.stay()
-
-
-def _ready(described: Described) -> Callable[[], Device]:
-    """Makes the device ready for a plan that has just come; the first time, it is built."""
-    from slimfleet.client.startup import Began
-
-    moments: list[Began] = []
-
-    @cache
-    def built() -> Device:
-        from slimfleet.client.deployed import deployed_device
-
-        make_importable(described.import_from)
-        return deployed_device(described.node, described.task, described.options, lambda: moments[-1])
-
-    def ready() -> Device:
-        moments[:] = [Began.now()]
-        return built()
-
-    return ready
-
-
-def _looking(policy: Policy, metered: bool | None) -> Callable[[], tuple[Condition, str | None]]:
-    def look() -> tuple[Condition, str | None]:
-        condition = read_condition(metered=metered)
-        reason = refusal(policy, condition, datetime.now().time())
-        return condition, None if reason is None else reason_in_words(reason, policy, condition)
-
-    return look
+        resident(described, introduction(described)).stay()

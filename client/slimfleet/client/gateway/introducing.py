@@ -11,28 +11,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
 
+from slimfleet.client.gateway.described import Described
 from slimfleet.compression import BadInput, SlimfleetError
 from slimfleet.compression.edge.command_line import stdout_kept_clean
 from slimfleet.compression.edge.task_loader import make_importable
 
-__all__ = ["Described", "introduction"]
+__all__ = ["introduction"]
 
 LONGEST_S = 600.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Described:
-    """A device as its owner describes it: all that `deployed_device` needs."""
-
-    node: Mapping[str, Any]
-    """As a node-config has it."""
-    task: str
-    options: Mapping[str, Any]
-    import_from: tuple[str, ...]
 
 
 def introduction(described: Described) -> str:
