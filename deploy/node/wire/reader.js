@@ -73,8 +73,8 @@ export function fromHalf(bits) {
 export function roundedToHalf(value) {
   const size = Math.abs(value);
   if (!(size > 0) || size === Infinity) return value;
-  const exponent = Math.max(Math.floor(Math.log2(size)), -14);
-  const step = 2 ** ((2 ** exponent > size ? exponent - 1 : exponent) - 10);
+  const near = Math.floor(Math.log2(size)); // one too large at times, just below a power of two
+  const step = 2 ** (Math.max(2 ** near > size ? near - 1 : near, -14) - 10);
   const steps = size / step; // a power of two divides without rounding
   let whole = Math.floor(steps);
   if (steps - whole > 0.5 || (steps - whole === 0.5 && whole % 2)) whole += 1;

@@ -4,6 +4,7 @@
 
 import { AnsWriter, SIGNS, quantilesOf, weightOf } from './ans.js';
 import { BUFFERS, FLOAT32, INTEGERS, TABLES, WEIGHTS, sealUpdate } from './envelope.js';
+import { roundedToHalf } from './reader.js';
 import { Refused } from './refused.js';
 
 const LARGEST_LEVEL = 1024;
@@ -26,11 +27,12 @@ export function encodeUpdate(tensors, schema, { nmse, limitBytes, baseVersion, p
     return sealUpdate({ coder, sections: sections | (section ? WEIGHTS : 0), body, baseVersion, planId }, schema);
   };
   const weights = schema.weights.map(({ name }) => tensors.get(name));
+  const dtypes = schema.weights.map(({ dtype }) => dtype);
   if (!weights.some((values) => values.some((value) => value !== 0))) return seal(FLOAT32, null);
   const whole = seal(FLOAT32, Buffer.concat(weights.map(bytesOf)));
   if (nmse === 0 && whole.length <= limitBytes) return whole;
   for (let aim = nmse || 1e-6; aim < COARSEST; aim = Math.min(1.5 * aim, aim + 0.1)) {
-    const step = stepFor(weights, aim);
+    const step = stepFor(weights, dtypes, aim);
     const coded = step === null ? whole : seal(TABLES, tablesSection(weights, step));
     if (coded.length <= limitBytes) return coded.length < whole.length ? coded : whole;
   }
@@ -38,7 +40,7 @@ export function encodeUpdate(tensors, schema, { nmse, limitBytes, baseVersion, p
 }
 
 /** The widest step at which rounding to the nearest stays within an error; null where 1024 levels do not reach it. */
-function stepFor(weights, nmse) {
+function stepFor(weights, dtypes, nmse) {
   let [energy, largest] = [0, 0];
   for (const values of weights) {
     for (const value of values) {
@@ -48,9 +50,10 @@ function stepFor(weights, nmse) {
   }
   const errorAt = (step) => {
     let error = 0;
-    for (const values of weights) {
-      for (const value of values) error += (value - Math.fround(256 * level(value, step) * unitOf(step))) ** 2;
-    }
+    weights.forEach((values, i) => {
+      const read = dtypes[i] === 'float16' ? roundedToHalf : Math.fround; // as the decoder will have it
+      for (const value of values) error += (value - read(256 * level(value, step) * unitOf(step))) ** 2;
+    });
     return error / energy;
   };
   let low = Math.max(largest / LARGEST_LEVEL, 256 * LEAST_UNIT);
