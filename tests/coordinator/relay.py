@@ -29,6 +29,10 @@ class Relay:
         with self._lock:
             self._left[direction] = count
 
+    def turn_to(self, port: int) -> None:
+        """Pass new connections on to another port."""
+        self._to = port
+
     def close(self) -> None:
         # A blocked accept() ends with its socket only where that is shut down first.
         with contextlib.suppress(OSError):
@@ -43,7 +47,11 @@ class Relay:
                 near, _ = self._listener.accept()
             except OSError:
                 return
-            far = socket.create_connection(("127.0.0.1", self._to))
+            try:
+                far = socket.create_connection(("127.0.0.1", self._to))
+            except OSError:
+                near.close()
+                continue
             with self._lock:
                 self._open += [near, far]
             for source, target, direction in ((near, far, "up"), (far, near, "down")):
