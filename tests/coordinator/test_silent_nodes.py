@@ -16,7 +16,7 @@ from slimfleet.coordinator import Closed, WallEnvironment
 from slimfleet.coordinator.registry import Registry
 from slimfleet.coordinator.transport.flower import run
 from slimfleet.coordinator.transport.flower.messages import LONGEST_VALID_S, registration_request
-from slimfleet.coordinator.transport.flower.pushing import PUSHES, push
+from slimfleet.coordinator.transport.flower.patient import PAUSES_S, PatientGrid
 from slimfleet.coordinator.transport.flower.run import FlowerLink
 from slimfleet.coordinator.transport.registering import RAREST_S, REASK_S, Registrar
 from slimfleet.simulations.grids.flower import identify_process
@@ -93,19 +93,30 @@ def test_a_hanging_node_costs_no_round_more_than_its_deadline_and_is_asked_less(
 
 @dataclass
 class Link:
-    """A SuperLink that keeps what is pushed, and has no answers; it fails to confirm the first pushes."""
+    """A SuperLink that keeps what is pushed, and has no answers and no nodes; it fails at first."""
 
-    unconfirmed: int = 0
+    busy: int = 0
+    """Calls that fail."""
     pushed: list[list[Message]] = field(default_factory=list)
 
     def push_messages(self, messages):
         self.pushed.append(list(messages))
-        if len(self.pushed) <= self.unconfirmed:
-            raise ConnectionError("not confirmed")
+        self._answer()
         return [f"{len(self.pushed)}/{number}" for number, _ in enumerate(self.pushed[-1])]
 
     def pull_messages(self, message_ids):
+        assert isinstance(message_ids, list)
+        self._answer()
         return []
+
+    def get_node_ids(self):
+        self._answer()
+        return []
+
+    def _answer(self):
+        self.busy -= 1
+        if self.busy >= 0:
+            raise ConnectionError("database is locked")
 
     def questions(self) -> list[float]:
         """For how long each question is valid."""
@@ -183,14 +194,22 @@ def test_work_expires_when_it_is_given_up_and_nothing_does_where_time_is_virtual
         assert kinds[MessageType.QUERY] == ({LONGEST_VALID_S} if everyone else {REASK_S})
 
 
-def test_what_a_busy_link_does_not_confirm_is_pushed_again_as_it_was(caplog):
-    messages = [registration_request(node) for node in (7, 8)]
-    link = Link(unconfirmed=2)
-    assert push(link, messages) == ["3/0", "3/1"]
+def test_a_busy_link_is_asked_again_for_the_same(caplog):
+    messages, pauses = [registration_request(node) for node in (7, 8)], []
+    link = Link(busy=2)
+    patient = PatientGrid(link, pauses.append)
+    assert patient.push_messages(messages) == ["3/0", "3/1"]
     assert link.pushed == [messages] * 3
-    assert caplog.text.count("pushed again") == 2
+    assert pauses == list(PAUSES_S[:2])
+    assert caplog.text.count("asked again") == 2
+    for ask in (lambda each: each.pull_messages(iter(["3/0"])), lambda each: each.get_node_ids()):
+        assert ask(PatientGrid(Link(busy=2), pauses.append)) == []
+
+
+@pytest.mark.parametrize("ask", [lambda link: link.get_node_ids(), lambda link: link.pull_messages([])])
+def test_a_link_that_stays_busy_ends_the_run(ask):
     with pytest.raises(ConnectionError):
-        push(Link(unconfirmed=PUSHES), messages)
+        ask(PatientGrid(Link(busy=len(PAUSES_S) + 1), lambda pause_s: None))
 
 
 def test_a_deadline_leaves_time_for_the_way_to_a_device_and_back(federate):

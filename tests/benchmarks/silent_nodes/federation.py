@@ -74,17 +74,19 @@ class Federation:
         ends = [time.monotonic()]
         with running(
             "flwr", self.folder, "flwr", "run", app, self.superlink, "--stream", "--run-config", says
-        ):
+        ) as log:
             while len(ends) <= rounds:
                 if len(rows := _rows(out)) >= before + len(ends):
                     ends.append(time.monotonic())
                     print(
                         f"{name}: round {before + len(ends) - 1} took {ends[-1] - ends[-2]:.1f} s", flush=True
                     )
+                elif "Exit Code" in log.read_text(errors="replace"):
+                    raise SystemExit(f"{name}: the run has failed\n{logs(self.folder)}")
                 elif time.monotonic() - ends[-1] > PATIENCE_S:
                     raise SystemExit(f"{name}: no round has ended for {PATIENCE_S:g} s\n{logs(self.folder)}")
                 else:
-                    time.sleep(0.1)
+                    time.sleep(0.5)
             eventually(lambda: _rounds_of(out) == before + rounds, "the run ends", self.folder)
         return [
             Round(end - began, *(int(row[key]) for key in ("selected", "completed", "late", "dropped")))

@@ -140,7 +140,7 @@ class Exchange:
             if condition is not None:
                 self._conditions[node] = condition
             if registration is not None and (desk.is_asked or now_s - desk.introduced_s >= INTRODUCTIONS_S):
-                desk.introduced_s = now_s
+                desk.introduced_s, desk.is_asked = now_s, False
                 self._said.append(Said(node, registration))
 
     def still_there(self, node: int) -> None:

@@ -7,9 +7,11 @@ import threading
 from types import TracebackType
 
 from slimfleet.coordinator.gateway.admission import Admission
+from slimfleet.coordinator.gateway.door import Door
 from slimfleet.coordinator.gateway.exchange import Exchange
 from slimfleet.coordinator.gateway.grpc_server import start_grpc
 from slimfleet.coordinator.gateway.handler import Handler
+from slimfleet.coordinator.gateway.reception import Reception
 from slimfleet.coordinator.gateway.refusal import Refusals
 from slimfleet.coordinator.gateway.settings import GatewaySettings
 from slimfleet.coordinator.pki import PkiFolder, Revocations
@@ -65,10 +67,14 @@ class Gateway:
 
     async def _serve(self) -> None:
         self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
+        ports: dict[str, int] = {}
+        door = Door(self._settings, self.refusals, ports)
         handler = Handler(self.link, self._settings)
-        server, self.port = await start_grpc(
-            handler, self._admission, self.refusals, self._pki, self._settings
-        )
+        reception = Reception(handler, self._admission, self.refusals, door.greet)
+        server, ports["h2"] = await start_grpc(reception, self._pki, self._settings)
+        ports[""] = ports["h2"]
+        self.port = await door.open()
         self._ready.set()
         await self._closing.wait()
         await server.stop(GRACE_S)
+        await door.close()

@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import logging
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
-from slimfleet.compression import BadInput
 from slimfleet.compression.device_api import MAX_MESSAGE_BYTES, METHODS
-from slimfleet.coordinator.gateway.admission import Admission
-from slimfleet.coordinator.gateway.handler import Handler
-from slimfleet.coordinator.gateway.refusal import Refusals, Refused
+from slimfleet.coordinator.gateway.reception import Reception
+from slimfleet.coordinator.gateway.refusal import Refused
 from slimfleet.coordinator.gateway.settings import GatewaySettings
 from slimfleet.coordinator.pki import PkiFolder
 
-__all__ = ["start_grpc"]
+__all__ = ["Server", "start_grpc"]
+
+Server: TypeAlias = grpc.aio.Server
 
 STREAMS = 8
 """Calls at a time on one connection."""
 
-log = logging.getLogger(__name__)
 
-
-async def start_grpc(
-    handler: Handler, admission: Admission, refusals: Refusals, pki: PkiFolder, settings: GatewaySettings
-) -> tuple[grpc.aio.Server, int]:
-    """Start serving on the address of `settings`; the server, and the port that it listens on.
-
-    Raises BadInput where the address cannot be listened on.
-    """
+async def start_grpc(reception: Reception, pki: PkiFolder, settings: GatewaySettings) -> tuple[Server, int]:
+    """Start serving behind the door; the server, and the port on loopback that it listens on."""
     server = grpc.aio.server(options=_options(settings))
-    handlers = {name: _served(name, handler, admission, refusals) for name in METHODS}
+    handlers = {name: _served(name, reception) for name in METHODS}
     service = next(iter(METHODS.values())).path.split("/")[1]
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     servicer = health.HealthServicer()
@@ -46,11 +38,7 @@ async def start_grpc(
         root_certificates=pki.ca_crt.read_bytes(),
         require_client_auth=True,
     )
-    address = f"{settings.host}:{settings.port}"
-    try:
-        port = server.add_secure_port(address, credentials)
-    except RuntimeError as error:
-        raise BadInput(f"cannot listen on {address}: choose another gateway.host or gateway.port") from error
+    port = server.add_secure_port("127.0.0.1:0", credentials)
     await server.start()
     return server, port
 
@@ -88,23 +76,15 @@ class _Wire:
         await self._context.write(message)
 
 
-def _served(name: str, handler: Handler, admission: Admission, refusals: Refusals) -> Any:
+def _served(name: str, reception: Reception) -> Any:
     """A method as gRPC wants it. A call of one message is a stream of one."""
 
     async def serve(requests: object, context: Any) -> None:
+        certificates = context.auth_context().get("x509_pem_cert", ())
+        caller = int(context.peer().rpartition(":")[2])
         try:
-            certificates = context.auth_context().get("x509_pem_cert", ())
-            identity = admission.admit(certificates[0] if certificates else None)
-            await handler.serve(name, identity.node, _Wire(context))
+            await reception.serve(name, certificates[0] if certificates else None, caller, _Wire(context))
         except Refused as refused:
-            refusals.count(refused.reason)
             await context.abort(getattr(grpc.StatusCode, refused.status), f"{refused.reason}: {refused}")
-        except grpc.aio.AbortError:
-            raise
-        except Exception:
-            # A defect of ours ends this call, not the service.
-            log.exception("%s could not be served", name)
-            refusals.count("error")
-            await context.abort(grpc.StatusCode.INTERNAL, "error: the gateway failed")
 
     return grpc.stream_stream_rpc_method_handler(serve)

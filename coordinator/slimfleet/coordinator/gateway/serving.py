@@ -44,5 +44,9 @@ def serve(
     with held(out), metrics as measuring, at_work:
         log.info("devices connect to %s:%d", gateway.host, at_work.port)
         listening(at_work)
-        drive(coordinator, at_work.link, out, [log_rounds, RoundsCsv(out), *measuring, *observers])
+        try:
+            drive(coordinator, at_work.link, out, [log_rounds, RoundsCsv(out), *measuring, *observers])
+        finally:
+            if refused := at_work.refusals.counts():
+                log.info("refused: %s", ", ".join(f"{n} {reason}" for reason, n in sorted(refused.items())))
         publish(coordinator, out, served.text)

@@ -13,6 +13,7 @@ from slimfleet.compression.edge.task_loader import BUILT_IN, load_task
 from slimfleet.coordinator.observing.rounds import RoundsCsv, log_rounds
 from slimfleet.coordinator.settings import read_settings
 from slimfleet.coordinator.transport.deployment import deployed_coordinator, held, metrics_on, publish
+from slimfleet.coordinator.transport.flower.patient import PatientGrid
 from slimfleet.coordinator.transport.flower.run import run
 
 
@@ -51,7 +52,7 @@ def deployed_server_app(beside: Path) -> ServerApp:
         coordinator = deployed_coordinator(task, settings)
         metrics = metrics_on(config.metrics_port, config.metrics_host, config.metrics_linger_s, settings.name)
         with held(out), metrics as observers:
-            run(coordinator, grid, out, [log_rounds, RoundsCsv(out), *observers])
+            run(coordinator, PatientGrid(grid), out, [log_rounds, RoundsCsv(out), *observers])
             publish(coordinator, out, settings_toml)
 
     return app

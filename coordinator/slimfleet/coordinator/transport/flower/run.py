@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from flwr.serverapp import Grid
-
 from slimfleet.compression import PayloadError
 from slimfleet.coordinator.coordinator import Coordinator
 from slimfleet.coordinator.observing.events import Observer
@@ -14,13 +12,13 @@ from slimfleet.coordinator.sending.dispatch import Dispatch
 from slimfleet.coordinator.transport.driving import drive
 from slimfleet.coordinator.transport.flower.messages import registration_in, registration_request
 from slimfleet.coordinator.transport.flower.packing import OneByOne, Packing, Parcel
-from slimfleet.coordinator.transport.flower.pushing import push
+from slimfleet.coordinator.transport.flower.patient import MessageGrid
 from slimfleet.coordinator.transport.link import Came, Said
 
 
 def run(
     coordinator: Coordinator,
-    grid: Grid,
+    grid: MessageGrid,
     folder: Path | None,
     observers: Sequence[Observer] = (),
     *,
@@ -36,7 +34,7 @@ def run(
 class FlowerLink:
     """A Flower grid as a link: messages out, replies in."""
 
-    def __init__(self, grid: Grid, packing: Packing | None = None) -> None:
+    def __init__(self, grid: MessageGrid, packing: Packing | None = None) -> None:
         self._grid, self._packing = grid, packing or OneByOne()
         self._asked: dict[str, int] = {}
         """Message id -> the node whose introduction is awaited."""
@@ -52,7 +50,7 @@ class FlowerLink:
         """Put the question to each node; an earlier one is not listened for any more."""
         self._asked = {id_: node for id_, node in self._asked.items() if node not in nodes}
         requests = [registration_request(node, valid_s) for node, valid_s in nodes.items()]
-        self._asked |= dict(zip(push(self._grid, requests), nodes, strict=True))
+        self._asked |= dict(zip(self._grid.push_messages(requests), nodes, strict=True))
 
     def said(self) -> Sequence[Said]:
         """The introductions that have come."""
@@ -73,7 +71,7 @@ class FlowerLink:
     def send(self, dispatches: Sequence[Dispatch]) -> None:
         """Push the work."""
         parcels = self._packing.parcels(dispatches)
-        ids = push(self._grid, [parcel.message for parcel in parcels])
+        ids = self._grid.push_messages([parcel.message for parcel in parcels])
         self._waiting |= dict(zip(ids, parcels, strict=True))
 
     def came(self) -> Sequence[Came]:
