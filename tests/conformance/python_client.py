@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from making.decoding import tensors_of
 from making.models import SCHEMAS
-from making.writing import float_bytes, integers_json, schema_json
+from making.writing import float_bytes, integers_json
 from numpy.typing import NDArray
 
+from slimfleet.client.anatomy import schema_record
 from slimfleet.client.training import local_sgd
 from slimfleet.compression import Assignment, Examples, PayloadError, Plan, Training
 from slimfleet.compression.codec import Aim, decode, encode_to
@@ -31,7 +32,7 @@ VECTORS = Path(__file__).parent / "vectors"
 
 def decoding(document: Document) -> Iterator[str]:
     for name, tensors in document["schemas"].items():
-        if tensors != schema_json(SCHEMAS[name]):
+        if tensors != schema_record(SCHEMAS[name]):
             yield f"schema {name}"
     for case in document["cases"]:
         payload = (VECTORS / case["payload"]).read_bytes()
@@ -110,7 +111,9 @@ def training(document: Document) -> Iterator[str]:
         if apart > case["ulps"]:
             yield f"sgd {number}: {apart} units in the last place"
     for number, case in enumerate(document["differences"]):
-        before, after, expected = (_array(case[key], case["dtype"]) for key in ("before", "after", "expected"))
+        before, after, expected = (
+            _array(case[key], case["dtype"]) for key in ("before", "after", "expected")
+        )
         if changed(after, before, case["kind"]).tobytes() != expected.tobytes():
             yield f"difference {number}"
     for number, case in enumerate(document["levels"]):

@@ -26,7 +26,7 @@ const word = (...known) => (sent) => {
   return sent;
 };
 const text = (longest) => (sent) => {
-  if (typeof sent !== 'string' || [...sent].length > longest || /[\p{C}\p{Zl}\p{Zp}]/u.test(sent)) {
+  if (typeof sent !== 'string' || [...sent].length > longest || /[\p{C}\p{Z}]/u.test(sent.replaceAll(' ', ''))) {
     throw new RangeError(`printable text of at most ${longest} characters`);
   }
   return sent;

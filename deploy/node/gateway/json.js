@@ -2,7 +2,7 @@
 
 import { Refused } from '../wire/refused.js';
 
-const TOKEN = /\s*(?:([{}[\],:])|("(?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*")|(-?(?:0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?)|(true|false|null))/y;
+const TOKEN = /[ \t\n\r]*(?:([{}[\],:])|("(?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*")|(-?(?:0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?)|(true|false|null))/y;
 const DEEPEST = 16;
 
 /** Parse a text. Whole numbers are BigInt, all others numbers; both are finite. */
@@ -55,6 +55,6 @@ export function parseJson(text) {
     }
   };
   const result = value(next(), 0);
-  if (text.slice(at).trim()) fail();
+  if (!/^[ \t\n\r]*$/.test(text.slice(at))) fail();
   return result;
 }

@@ -55,6 +55,10 @@ export function doRound({ assignment, payload, held, examples, profile, now }) {
   const trained = examples.slice(0, Math.max(examples.length - Math.floor(examples.length * training.held_out), 1));
   const radioJ = profile.radio_j_per_burst + profile.radio_j_per_byte_down * payload.length;
   const spentJ = () => (now() - began) * profile.train_w + radioJ;
+  const memory = process.memoryUsage().rss;
+  if (budget.memory_bytes !== null && memory > budget.memory_bytes) {
+    throw new Refused('memory_bytes', `${memory} bytes are in use, the budget is ${budget.memory_bytes}`);
+  }
   const network = new Network(schema);
   const sgd = new Sgd(training);
   let [steps, loss, stoppedBy] = [0, 0, null];

@@ -1,6 +1,6 @@
 // Channels: a device may get a narrower model. The side section of a model says which channels of each group are in it.
 //
-// A group is {name, size, min_channels, members}; a member is {tensor, dim, positions}, where `positions` has, for each
+// A group is {name, size, least, members}; a member is {tensor, dim, positions}, where `positions` has, for each
 // channel, its positions along that dimension of that tensor.
 
 import { Refused } from './refused.js';
@@ -18,7 +18,7 @@ export function unpackChannels(groups, side) {
   }
   const channels = {};
   let start = 0;
-  for (const { name, size, min_channels: least } of groups) {
+  for (const { name, size, least } of groups) {
     const kept = Array.from({ length: size }, (_, i) => i).filter((i) => bit(start + i));
     if (kept.length < least) throw new Refused('channels', `group ${name} keeps ${kept.length}, the least is ${least}`);
     channels[name] = kept;

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+
 from making.models import (
     GOLDEN_FOLDER,
     GROUPS,
@@ -15,8 +16,8 @@ from making.models import (
     wide_tensors,
 )
 from making.text import text_of
-from making.writing import Document, Files, float_bytes, groups_json, integers_json, schema_json
-
+from making.writing import Document, Files, float_bytes, groups_json, integers_json
+from slimfleet.client.anatomy import schema_record
 from slimfleet.compression import PayloadError
 from slimfleet.compression.codec import (
     CodecSpec,
@@ -64,7 +65,7 @@ def decoding() -> Files:
             {**case, "payload": f"bytes/{name}.payload", "expected_float32": f"bytes/{name}.float32"}
         )
     document: Document = {
-        "schemas": {name: schema_json(schema) for name, schema in SCHEMAS.items()},
+        "schemas": {name: schema_record(schema) for name, schema in SCHEMAS.items()},
         "groups": {name: groups_json(groups) for name, groups in GROUPS.items()},
         "cases": cases,
     }
@@ -123,7 +124,9 @@ def held_payload(name: str) -> bytes:
 
 
 def _map(payload: bytes) -> IndexMap:
-    return index_map(wide_schema(), wide_groups(), unpack_channels(wide_groups(), unseal(payload).header.side))
+    return index_map(
+        wide_schema(), wide_groups(), unpack_channels(wide_groups(), unseal(payload).header.side)
+    )
 
 
 Made = dict[str, tuple[str, str, bytes, str | None]]
@@ -186,4 +189,3 @@ def _wide() -> Made:
 def _published(tensors: Tensors, before: Snapshot | None) -> Snapshot:
     schema = wide_schema()
     return replace(publish(tensors, schema, 6, before), plain=carried(tensors, schema))
-

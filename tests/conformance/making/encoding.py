@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+
 from making.models import SCHEMAS, noise, odd_tensors, wide_tensors
 from making.text import text_of
 from making.writing import Document, Files, float_bytes, integers_json
-
 from slimfleet.compression.types import Tensors
 
 AIMS = (0.0, 0.001, 0.03, 0.3)

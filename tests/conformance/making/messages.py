@@ -9,7 +9,6 @@ from typing import Any
 
 from making.text import text_of
 from making.writing import Document, Files
-
 from slimfleet.compression import Assignment
 from slimfleet.compression.messages import MAX_TEXT, parse
 
@@ -46,8 +45,9 @@ WRONG: list[tuple[str, Any]] = [
     ("plan", None), ("plan", []), ("plan.width", 0.0), ("plan.width", 1.01), ("plan.width", "1"), ("plan.width", True),
     ("plan.local_steps", 0), ("plan.local_steps", 10**6 + 1), ("plan.local_steps", 2.5), ("plan.batch_size", 0),
     ("plan.nmse", 1.0), ("plan.nmse", -0.1), ("plan.precision", "float64"), ("plan.reason", "a\nb"),
-    ("plan.reason", "a" * 501), ("plan.more", 1),
-    ("budget", 5), ("budget.energy_j", -1.0), ("budget.power_w", 0.0), ("budget.uplink_bytes", 1.5), ("budget.joules", 1),
+    ("plan.reason", "a" * 501), ("plan.reason", "a\u2003b"), ("plan.more", 1),
+    ("budget", 5), ("budget.energy_j", -1.0), ("budget.power_w", 0.0), ("budget.uplink_bytes", 1.5),
+    ("budget.joules", 1),
     ("training.learning_rate", 0), ("training.momentum", 1.0), ("training.proximal", -0.5),
     ("training.rounding", "nearest"), ("training.feedback", 1), ("training.feedback_decay", 1.5),
     ("training.feedback_max_norm", 0.0), ("training.held_out", 1.0), ("training.seed", -3),
@@ -65,6 +65,7 @@ TEXTS = {
     "NaN": json.dumps(LEAST).replace('"nmse": 0.0', '"nmse": NaN'),
     "a number beyond float64": json.dumps(LEAST).replace('"width": 1.0', '"width": 1e999'),
     "infinity": json.dumps(LEAST).replace("0.1", "Infinity"),
+    "a space that JSON does not know": "\u00a0" + json.dumps(LEAST),
     "nested without end": "[" * 2_000,
     "too long": json.dumps(LEAST) + " " * MAX_TEXT,
 }
@@ -77,7 +78,9 @@ def messages() -> Files:
     ]
     refused = [{"name": name, "text": text, "reason": "message"} for name, text in TEXTS.items()]
     for field, value in WRONG:
-        refused.append({"name": f"{field}: {str(value)[:40]}", "text": _spoiled(field, value), "reason": "message"})
+        refused.append(
+            {"name": f"{field}: {str(value)[:40]}", "text": _spoiled(field, value), "reason": "message"}
+        )
     for missing in LEAST:
         less = {key: value for key, value in LEAST.items() if key != missing}
         refused.append({"name": f"no {missing}", "text": json.dumps(less), "reason": "message"})

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import xxhash
+
 from making.decoding import held_payload
 from making.models import SCHEMAS, wide_schema, wide_tensors
 from making.text import text_of
 from making.writing import Document, Files
-
 from slimfleet.compression.codec import CodecSpec, Coding, encode, largest_payload
 from slimfleet.compression.types import Preset
 from slimfleet.compression.wire import Envelope, PayloadKind
@@ -83,7 +83,11 @@ def _sections() -> Iterator[Case]:
         spoiled[40] = value
         yield case(f"{name} among the weights", _body(head, spoiled.tobytes()), "nonfinite")
     statistics = _head(sections=2, coder=0)
-    yield case("NaN among the buffers of an update", _body(statistics, b"\1" + bytes(20) + b"\0\0\xc0\x7f"), "nonfinite")
+    yield case(
+        "NaN among the buffers of an update",
+        _body(statistics, b"\1" + bytes(20) + b"\0\0\xc0\x7f"),
+        "nonfinite",
+    )
     yield case("a flag beyond the last buffer", _body(statistics, b"\3" + bytes(24)), "counts")
     integers = _head(sections=4, coder=0)
     yield case("integers of 3 bytes", _body(integers, b"\3\1\0\0"), "counts")
@@ -92,10 +96,21 @@ def _sections() -> Iterator[Case]:
     payload = _body(_head(sections=4, coder=0, of="odd update"), values)
     yield "128 in an int8", "odd update", "update", payload, "counts"
     values = struct.pack("<B3b2b2b3b", 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0)
-    yield "2 in a bool", "odd update", "update", _body(_head(sections=4, coder=0, of="odd update"), values), "counts"
+    yield (
+        "2 in a bool",
+        "odd update",
+        "update",
+        _body(_head(sections=4, coder=0, of="odd update"), values),
+        "counts",
+    )
     assert odd.elements
     partial = _head(sections=8, coder=0, kind=PayloadKind.MODEL)
-    yield case("a whole model that leaves a tensor out", _with_side(_body(partial, b"\1"), b"\x3f"), "header", "model")
+    yield case(
+        "a whole model that leaves a tensor out",
+        _with_side(_body(partial, b"\1"), b"\x3f"),
+        "header",
+        "model",
+    )
     yield case("a mask bit beyond the last tensor", _body(_head(sections=8, coder=0), b"\7"), "counts")
 
 
@@ -174,9 +189,7 @@ def _update(preset: Preset) -> bytes:
     return encode(wide_tensors(), schema, spec, envelope=envelope, coding=Coding(preset)).payload
 
 
-def _head(
-    *, sections: int, coder: int, kind: PayloadKind = PayloadKind.UPDATE, of: str = "wide"
-) -> bytes:
+def _head(*, sections: int, coder: int, kind: PayloadKind = PayloadKind.UPDATE, of: str = "wide") -> bytes:
     """The first 37 bytes of a payload without a side section."""
     schema = SCHEMAS[of]
     counts = len(schema.tensors), schema.elements

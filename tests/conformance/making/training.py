@@ -1,19 +1,19 @@
 """Training: steps with momentum, differences and roundings, to the bit.
 
-The expected numbers are computed here in float32, one operation at a time. Where a product of the step is exact, as with
-a learning rate that is a power of two, a machine that fuses it with the sum gets the same; elsewhere it may be one unit
-in the last place off with every step, which `ulps` allows.
+The expected numbers are computed here in float32, one operation at a time. Where a product of the step is exact, as
+with a learning rate that is a power of two, a machine that fuses it with the sum gets the same; elsewhere it may be one
+unit in the last place off with every step, which `ulps` allows.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
+
 from making.models import noise
 from making.text import text_of
 from making.writing import Document, Files, bits
-from numpy.typing import NDArray
-
-from slimfleet.compression.codec.quantise.grid import Grid, dequantise, Quantised
+from slimfleet.compression.codec.quantise.grid import Grid, Quantised, dequantise
 from slimfleet.compression.difference import changed
 from slimfleet.compression.schema import ModelSchema, TensorKind, TensorSpec
 
@@ -87,7 +87,11 @@ def _differences() -> list[Document]:
             "dtype": before.dtype.name,
             **{
                 key: bits(a) if a.dtype.kind == "f" else [str(int(v)) for v in a]
-                for key, a in (("before", before), ("after", after), ("expected", changed(after, before, kind)))
+                for key, a in (
+                    ("before", before),
+                    ("after", after),
+                    ("expected", changed(after, before, kind)),
+                )
             },
         }
         for kind, before, after in made
@@ -102,7 +106,9 @@ def _levels() -> list[Document]:
             for offsets in ((), (37,), (-100, 5, 90)):
                 spec = TensorSpec("w", (len(levels), 1), dtype, "weight")
                 grid = Grid((float(unit),), offsets, 0)
-                values = dequantise(Quantised({"w": levels.reshape(-1, 1)}, grid, {}), ModelSchema((spec,)))["w"]
+                values = dequantise(Quantised({"w": levels.reshape(-1, 1)}, grid, {}), ModelSchema((spec,)))[
+                    "w"
+                ]
                 cases.append(
                     {
                         "dtype": dtype,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slimfleet.client.anatomy import members_record
 from slimfleet.compression.pruning.groups import ChannelGroup
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Tensors
@@ -18,23 +19,11 @@ Files = dict[str, bytes]
 Document = dict[str, Any]
 
 
-def schema_json(schema: ModelSchema) -> list[Document]:
-    return [
-        {"name": t.name, "shape": list(t.shape), "dtype": t.dtype, "kind": t.kind} for t in schema.tensors
-    ]
-
-
 def groups_json(groups: Sequence[ChannelGroup]) -> list[Document]:
+    """As `slimfleet-device inspect --json` prints them."""
     return [
-        {
-            "name": group.name,
-            "size": group.size,
-            "min_channels": group.min_channels,
-            "members": [
-                {"tensor": m.tensor, "dim": m.dim, "positions": m.positions.tolist()} for m in group.members
-            ],
-        }
-        for group in groups
+        {"name": g.name, "size": g.size, "least": g.min_channels, "members": members_record(g)}
+        for g in groups
     ]
 
 
