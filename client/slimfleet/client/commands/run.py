@@ -20,9 +20,11 @@ def run(
         Path, typer.Option(help="Folder with ca.crt, device.crt and device.key, as pki makes it.")
     ],
     profile: Annotated[
-        Path, typer.Option(help="Profile of this machine, as profile --json or calibrate writes it.")
-    ],
-    state: Annotated[Path, typer.Option(help="Folder of what lasts from one round to the next.")],
+        Path, typer.Option(help="Profile of this machine, as profile --json writes it.")
+    ] = Path("device.json"),
+    state: Annotated[Path, typer.Option(help="Folder of what lasts from one round to the next.")] = Path(
+        "slimfleet-state"
+    ),
     partition_id: Annotated[
         int, typer.Option(metavar="N", min=0, help="Number of this device's share of the task's data.")
     ] = 0,
@@ -52,7 +54,7 @@ def run(
 
     For example:
       slimfleet-device profile digits --json > device.json
-      slimfleet-device run digits --gateway 192.0.2.7:8443 --keys pi-1 --profile device.json --state state
+      slimfleet-device run digits --gateway 192.0.2.7:8443 --keys pi-1
     """
     from slimfleet.client.gateway.described import Described, resident
     from slimfleet.client.gateway.introducing import introduction

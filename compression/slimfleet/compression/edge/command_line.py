@@ -37,6 +37,9 @@ LONGEST_COMPLAINT = 2_000
 SIMULATION_ONLY = ("flwr", "matplotlib", "prometheus_client", "ray", "sklearn", "tomli_w")
 """Modules that come with `slimfleet[simulation]` and that a plain installation lacks."""
 
+OF_THE_GATEWAY = ("cryptography", "google", "grpc", "grpc_health")
+"""Modules that come with `slimfleet[coordinator]`; some of them with `slimfleet[device]`."""
+
 
 def command_app(**settings: Any) -> typer.Typer:
     """A command line application as slimfleet has them: `-h`, completion, plain tracebacks; `settings` are Typer's.
@@ -72,9 +75,11 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
         sys.exit(BAD_INPUT if isinstance(error, BadInput) else FAILURE)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in SIMULATION_ONLY:
+        if package not in (*SIMULATION_ONLY, *OF_THE_GATEWAY):
             raise
-        complain(f"{package} is not installed, which this needs: pip install 'slimfleet[simulation]'")
+        own = "device" if name == "slimfleet-device" else "coordinator"
+        extra = own if package in OF_THE_GATEWAY else "simulation"
+        complain(f"{package} is not installed, which this needs: pip install 'slimfleet[{extra}]'")
         sys.exit(BAD_INPUT)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EPIPE):

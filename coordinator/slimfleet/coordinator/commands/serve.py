@@ -37,7 +37,7 @@ def serve(
       slimfleet-coordinator serve federation.toml
 
     On each device:
-      slimfleet-device run digits --gateway 192.0.2.7:8443 --keys pi-1 --profile device.json --state state
+      slimfleet-device run digits --gateway 192.0.2.7:8443 --keys pi-1
     """
     with interruptible():
         from slimfleet.coordinator.gateway import read_served

@@ -25,7 +25,7 @@ from slimfleet.coordinator.transport.refused import device_refusal, worked_s
 __all__ = ["Exchange", "Job"]
 
 INTRODUCTIONS_S = 60.0
-"""A device is listened to again after this time when it introduces itself unasked."""
+"""A device is listened to again after this time when it introduces itself unasked, or says what makes no sense."""
 
 
 @dataclass(slots=True)
@@ -126,22 +126,23 @@ class Exchange:
 
     def check_in(self, node: int, registration_json: str, condition_json: str) -> None:
         """A device is there. Raises Refused where it says what cannot be understood."""
+        problem: PayloadError | None = None
         try:
             condition = parse(Condition, condition_json) if condition_json else None
-            registration = parse(Registration, registration_json) if registration_json else None
+            introduction = parse(Registration, registration_json) if registration_json else None
         except PayloadError as error:
-            with self._lock:
-                self._said.append(Said(node, str(error)))
-            raise Refused("message", str(error)) from error
-        now_s = self._clock()
+            condition, introduction, problem = None, None, error
+        now_s, said = self._clock(), introduction if problem is None else str(problem)
         with self._lock:
             desk = self._desk(node)
-            desk.heard_s = now_s
+            desk.heard_s = now_s if problem is None else desk.heard_s
             if condition is not None:
                 self._conditions[node] = condition
-            if registration is not None and (desk.is_asked or now_s - desk.introduced_s >= INTRODUCTIONS_S):
+            if said is not None and (desk.is_asked or now_s - desk.introduced_s >= INTRODUCTIONS_S):
                 desk.introduced_s, desk.is_asked = now_s, False
-                self._said.append(Said(node, registration))
+                self._said.append(Said(node, said))
+        if problem is not None:
+            raise Refused("message", str(problem)) from problem
 
     def still_there(self, node: int) -> None:
         """A device that waits for work is heard all the time."""
