@@ -50,7 +50,13 @@ function* decode() {
     const payload = bytesAt(each.payload);
     const { baseVersion, planId, side } = unseal(payload);
     const header = { base_version: baseVersion, plan_id: String(planId), side: Buffer.from(side).toString('hex') };
-    const { tensors, schema } = decoded(each, payload);
+    let found;
+    const reason = reasonOf(() => (found = decoded(each, payload)));
+    if (reason) {
+      yield [`${each.name}: refused, ${reason}`, false];
+      continue;
+    }
+    const { tensors, schema } = found;
     const of = (isInteger) => schema.tensors.filter(({ kind }) => (kind === 'integer') === isInteger);
     const values = of(false).flatMap(({ name }) => [...tensors.get(name)]);
     const integers = Object.fromEntries(of(true).map(({ name }) => [name, Array.from(tensors.get(name), String)]));

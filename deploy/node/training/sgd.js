@@ -1,4 +1,4 @@
-// Stochastic gradient descent with momentum in float32, as docs/wire-format.md, section Training, has it.
+// Stochastic gradient descent with momentum in float32, as docs/wire-format.md, section What a device computes, has it.
 
 /** Momentum buffers of one round; a round begins without. */
 export class Sgd {

@@ -28,14 +28,16 @@ def training() -> Files:
 def _sgd() -> list[Document]:
     cases = []
     for rate, momentum, proximal, ulps in (
-        (2.0**-4, 0.0, 0.0, 0),
-        (2.0**-4, 0.9, 0.0, 0),
+        (0.25, 0.0, 0.0, 0),
+        (0.25, 0.9, 0.0, 0),
         (0.5, 0.5, 0.125, 0),
         (0.1, 0.9, 0.0, STEPS),
         (0.05, 0.9, 0.01, STEPS),
     ):
         start = np.abs(noise(24)) + np.float32(1)  # far from 0, where units in the last place shrink
-        gradients = [noise(24, 50 * (1 + step)) / np.float32(8) for step in range(STEPS)]
+        # Where every bit counts, gradients are so large that a bit of the momentum is one of the weights.
+        scale = np.float32(0.125 if ulps else 8)
+        gradients = [noise(24, 50 * (1 + step)) * scale for step in range(STEPS)]
         after = _steps(start, gradients, *map(np.float32, (rate, momentum, proximal)))
         cases.append(
             {
