@@ -159,7 +159,7 @@ def test_a_message_that_is_too_long_is_refused_before_it_is_read(opened):
 
 
 def test_two_thousand_retries_cost_the_others_nothing(opened):
-    hall = opened(calls_per_s=50.0)
+    hall = opened(calls_per_s=1.0)
     request = CheckInRequest().SerializeToString()
     with raw(hall, "pi-1") as channel:
         path = METHODS["Report"].path
