@@ -24,6 +24,7 @@ run: $(VENV)/.installed-simulation
 
 test: $(VENV)/.installed-dev $(VENV)/.installed-data
 	@bash tests/setup-debian.sh
+	@bash tests/setup-node.sh
 	@bash tests/setup-aarch64.sh $(BIN)/python || true
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -22,6 +22,7 @@ import pytest
 from slimfleet.client.policy import Policy
 from slimfleet.compression import Budget
 from slimfleet.compression.edge.named import Named
+from slimfleet.coordinator.gateway.settings import GatewaySettings, ServedTask
 from slimfleet.coordinator.settings import NO_LIMIT, RENAMED, CoordinatorSettings
 from slimfleet.simulations import FleetSettings, RunSettings, Scenario, TaskSettings
 
@@ -36,8 +37,9 @@ INTRODUCTION = """\
 Written by `python tests/test_docs.py` from the dataclasses that check a file; a test holds the two together.
 
 A scenario (`slimfleet-simulate FILE`) and a deployment (`federation.toml`) are TOML files with the same tables and
-keys. A scenario also has `[task]`, `[fleet]` and `[run]`; without these three it is a `federation.toml`. A key that is
-left out has its default. One that is unknown, of the wrong type or out of bounds is refused in one line that names it.
+keys. A scenario also has `[task]`, `[fleet]` and `[run]`; without these three it is a SuperLink's `federation.toml`.
+That of `slimfleet-coordinator serve` has a `[task]` and a `[gateway]` of its own. A key that is left out has its
+default. One that is unknown, of the wrong type or out of bounds is refused in one line that names it.
 
     slimfleet-simulate digits --set budget.energy_j=0.6 --set selection.policy=uniform
 
@@ -71,6 +73,8 @@ def page() -> str:
         ("[codec]", type(CoordinatorSettings().codec)),
         ("[server]", type(CoordinatorSettings().server)),
         ("[evaluation]", type(CoordinatorSettings().evaluation)),
+        ("[task], in a federation that is served", ServedTask),
+        ("[gateway], in a federation that is served", GatewaySettings),
         ("[task], in scenarios only", TaskSettings),
         ("[fleet], in scenarios only", FleetSettings),
         ("[fleet.policy], in scenarios only", Policy),
@@ -232,7 +236,8 @@ def test_pages_link_to_what_is_there() -> None:
         ROOT / "README.md",
         ROOT / "CONTRIBUTING.md",
         *(ROOT / "docs").rglob("*.md"),
-        *(ROOT / "deploy").rglob("*.md"),
+        *(path for path in (ROOT / "deploy").rglob("*.md") if "node_modules" not in path.parts),
+        ROOT / "tests" / "conformance" / "README.md",
     ]
     broken = [
         f"{each.relative_to(ROOT)}: {target}"

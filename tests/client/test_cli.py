@@ -392,12 +392,18 @@ def test_inspects_json_has_plain_numbers_for_every_width(device: Run, own: Path)
     code, out, err = device("inspect", "sums_task:Sums", "--import-from", own, "--width", 0.5, "--json")
     found = json.loads(out)
     assert (code, err) == (0, "")
-    assert found["groups"][0] == {
+    group, tensors = found["groups"][0], found["tensors"]
+    members = group.pop("members")
+    assert group == {
         "name": "gru",
         "size": 8,
         "least": 1,
         "tensors": ["gru.weight_ih_l0", "gru.weight_hh_l0", "gru.bias_ih_l0", "gru.bias_hh_l0", "out.weight"],
     }
+    rows = [[k, k + 8, k + 16] for k in range(8)]
+    assert members[0] == {"tensor": "gru.weight_ih_l0", "dim": 0, "positions": rows}
+    assert [tensor["name"] for tensor in tensors] == [*group["tensors"], "out.bias"]
+    assert {(tensor["dtype"], tensor["kind"]) for tensor in tensors} == {("float32", "weight")}
     assert found["whole_tensors"] == ["out.bias"]
     assert {"name", "size", "reason"} >= {key for whole in found["whole"] for key in whole}
     (width,) = found["widths"]

@@ -23,7 +23,9 @@ from slimfleet.coordinator import Answer, Closed, Planned, Saved, WallEnvironmen
 from slimfleet.coordinator.checkpoint import checkpoints
 from slimfleet.coordinator.observing.events import Waiting
 from slimfleet.coordinator.observing.prometheus.exporter import FleetMetrics
-from slimfleet.coordinator.transport.flower import deployed_server_app, registering, run
+from slimfleet.coordinator.transport import registering
+from slimfleet.coordinator.transport.flower import deployed_server_app, run
+from slimfleet.coordinator.transport.flower.run import FlowerLink
 from slimfleet.simulations.grids.flower import context_of
 
 
@@ -99,7 +101,9 @@ def test_a_node_that_is_asked_again_is_not_waited_for_again(unregistered):
     """Also where the round would like to have it: it had its time when it was asked first."""
     federation, now = unregistered(), [0.0]
     grid = HandGrid(federation, silent={12: inf})
-    registrar = registering.Registrar(federation.state.registry, grid, lambda: now[0], federation.take)
+    registrar = registering.Registrar(
+        federation.state.registry, FlowerLink(grid), lambda: now[0], federation.take
+    )
     registrar.ask([11, 12])
     registrar.listen()
     now[0] = 50.0

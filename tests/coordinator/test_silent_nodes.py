@@ -15,9 +15,10 @@ from hand_grid import Clock, Fleet, TimedGrid
 from slimfleet.coordinator import Closed, WallEnvironment
 from slimfleet.coordinator.registry import Registry
 from slimfleet.coordinator.transport.flower import run
-from slimfleet.coordinator.transport.flower.link import PAUSES_S, PatientLink
 from slimfleet.coordinator.transport.flower.messages import LONGEST_VALID_S, registration_request
-from slimfleet.coordinator.transport.flower.registering import RAREST_S, REASK_S, Registrar
+from slimfleet.coordinator.transport.flower.patient import PAUSES_S, PatientGrid
+from slimfleet.coordinator.transport.flower.run import FlowerLink
+from slimfleet.coordinator.transport.registering import RAREST_S, REASK_S, Registrar
 from slimfleet.simulations.grids.flower import identify_process
 from slimfleet.simulations.ledger import SimulatedLedger
 
@@ -39,8 +40,8 @@ def fleet(federate, phone, monkeypatch):
         selection = {"per_round": per_round, "policy": "uniform"}
         federation = federate(state=f"devices-{next(numbers)}", selection=selection, planner=NARROW, **tables)
         clock, ends = Clock(1_000.0), []
-        for name in ("post", "run"):
-            monkeypatch.setattr(sys.modules[f"slimfleet.coordinator.transport.flower.{name}"], "time", clock)
+        for name in ("post", "driving"):
+            monkeypatch.setattr(sys.modules[f"slimfleet.coordinator.transport.{name}"], "time", clock)
         federation.state.registry = type(federation.state.registry)()
         federation.coordinator.environment = WallEnvironment(lambda: clock.now_s)
         some = federation.devices[11]
@@ -130,7 +131,7 @@ def _process():
 def asked_over(days: float, connected=lambda hour: [7]) -> tuple[Link, list[float]]:
     """A node that never answers, looked at every minute; the questions, and when they were put."""
     link, clock, moments = Link(), Clock(), []
-    registrar = Registrar(Registry(), link, clock.monotonic, lambda entry: None)
+    registrar = Registrar(Registry(), FlowerLink(link), clock.monotonic, lambda entry: None)
     while clock.now_s < days * 86_400:
         before = len(link.pushed)
         registrar.ask(connected(clock.now_s / 3_600))
@@ -196,19 +197,19 @@ def test_work_expires_when_it_is_given_up_and_nothing_does_where_time_is_virtual
 def test_a_busy_link_is_asked_again_for_the_same(caplog):
     messages, pauses = [registration_request(node) for node in (7, 8)], []
     link = Link(busy=2)
-    patient = PatientLink(link, pauses.append)
+    patient = PatientGrid(link, pauses.append)
     assert patient.push_messages(messages) == ["3/0", "3/1"]
     assert link.pushed == [messages] * 3
     assert pauses == list(PAUSES_S[:2])
     assert caplog.text.count("asked again") == 2
     for ask in (lambda each: each.pull_messages(iter(["3/0"])), lambda each: each.get_node_ids()):
-        assert ask(PatientLink(Link(busy=2), pauses.append)) == []
+        assert ask(PatientGrid(Link(busy=2), pauses.append)) == []
 
 
 @pytest.mark.parametrize("ask", [lambda link: link.get_node_ids(), lambda link: link.pull_messages([])])
 def test_a_link_that_stays_busy_ends_the_run(ask):
     with pytest.raises(ConnectionError):
-        ask(PatientLink(Link(busy=len(PAUSES_S) + 1), lambda pause_s: None))
+        ask(PatientGrid(Link(busy=len(PAUSES_S) + 1), lambda pause_s: None))
 
 
 def test_a_deadline_leaves_time_for_the_way_to_a_device_and_back(federate):

@@ -10,6 +10,7 @@ from slimfleet.compression import Task
 from slimfleet.compression.cost import Runtime, Work, peak_memory_bytes, work_of
 from slimfleet.compression.pruning import ChannelGroup, select_channels
 from slimfleet.compression.pruning.blueprint import Blueprint
+from slimfleet.compression.schema import ModelSchema
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,27 @@ def anatomy(
                 "size": group.size,
                 "least": group.min_channels,
                 "tensors": tensors_of_group(group),
+                "members": members_record(group),
             }
             for group in architecture.groups
         ],
+        "tensors": schema_record(architecture.schema),
         "whole": [asdict(each) for each in architecture.whole],
         "whole_tensors": list(whole_tensors(architecture)),
         "widths": [row.record() for row in rows],
     }
+
+
+def schema_record(schema: ModelSchema) -> list[dict[str, Any]]:
+    """A schema as JSON has it: what a client in another language needs to know of the model (docs/wire-format.md)."""
+    return [
+        {"name": t.name, "shape": list(t.shape), "dtype": t.dtype, "kind": t.kind} for t in schema.tensors
+    ]
+
+
+def members_record(group: ChannelGroup) -> list[dict[str, Any]]:
+    """What the channels of a group own, as JSON has it: for each channel its positions along a tensor's dimension."""
+    return [{"tensor": m.tensor, "dim": m.dim, "positions": m.positions.tolist()} for m in group.members]
 
 
 def tensors_of_group(group: ChannelGroup) -> list[str]:

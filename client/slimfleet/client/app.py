@@ -10,25 +10,13 @@ from flwr.clientapp import ClientApp
 
 from slimfleet.client.deployed import deployed_device
 from slimfleet.client.device import Device, Participant
+from slimfleet.client.refusing import LONGEST_MESSAGE, REFUSALS, Refusal, reason_of, round_line
 from slimfleet.client.startup import Began
-from slimfleet.compression import (
-    Assignment,
-    BadInput,
-    BudgetExceeded,
-    Payload,
-    PayloadError,
-    PolicyRefusal,
-    Report,
-)
+from slimfleet.compression import Assignment, BadInput, Payload
 from slimfleet.compression.edge.app_config import log_to_stderr, task_reference
 from slimfleet.compression.messages import parse, text_of
 
-LONGEST_MESSAGE = 500
-
 log = logging.getLogger("slimfleet")
-
-Refusal = BadInput | BudgetExceeded | PayloadError | PolicyRefusal
-REFUSALS: tuple[type[Refusal], ...] = (BudgetExceeded, PayloadError, PolicyRefusal)
 
 
 def client_app(
@@ -66,9 +54,9 @@ def client_app(
             received = content.array_records["model"]["payload"].data
             payload, report = device_of(context).do_round(assignment, Payload(received))
         except refused as refusal:
-            tell(f"{what} is refused ({_reason(refusal)}): {refusal}")
+            tell(f"{what} is refused ({reason_of(refusal)}): {refusal}")
             return _refused(message, refusal)
-        tell(f"{what}: {_line(assignment, payload, report)}")
+        tell(f"{what}: {round_line(assignment, payload, report)}")
         array = Array(dtype="uint8", shape=(len(payload),), stype="slimfleet.payload", data=payload)
         answer = RecordDict({"update": ArrayRecord({"payload": array})})
         answer["report"] = ConfigRecord({"json": text_of(report)})
@@ -89,39 +77,14 @@ def deployed_client_app() -> ClientApp:
 
     def device_of(context: Context) -> Device:
         name, arguments = task_reference(context.run_config)
-        return deployed_device(context.node_config, name, arguments, began.pop() if began else Began.now())
+        moment = began.pop() if began else Began.now()
+        return deployed_device(context.node_config, name, arguments, lambda: moment)
 
     return client_app(device_of, log.info, refused=(BadInput, *REFUSALS))
 
 
 def _refused(message: Message, refusal: Refusal) -> Message:
-    text = {"reason": _reason(refusal), "message": str(refusal)[:LONGEST_MESSAGE]}
+    text = {"reason": reason_of(refusal), "message": str(refusal)[:LONGEST_MESSAGE]}
     if refusal.spent is not None:
         text["spent"] = text_of(refusal.spent)
     return Message(RecordDict({"refusal": ConfigRecord({**text})}), reply_to=message)
-
-
-def _reason(refusal: Refusal) -> str:
-    if isinstance(refusal, BadInput):
-        return "refused"
-    return refusal.constraint if isinstance(refusal, BudgetExceeded) else refusal.reason
-
-
-def _line(assignment: Assignment, payload: Payload, report: Report) -> str:
-    spent = report.spent
-    phases = [
-        f"{name} {cost.energy_j:.3g} J in {cost.time_s:.3g} s"
-        for name, cost in report.phases or ()
-        if cost.time_s
-    ]
-    phases += [
-        f"paused {pause.times} times for {pause.reason}, {pause.time_s:.3g} s"
-        for pause in report.pauses or ()
-    ]
-    gross = "" if report.gross_j is None else f" of {report.gross_j:.3g} J gross"
-    early = f" (stopped by {report.stopped_by})" if report.stopped_by else ""
-    return (
-        f"{report.steps} of {assignment.plan.local_steps} steps{early}, loss {report.loss:.4g}, "
-        f"{len(payload):,} bytes up, {spent.energy_j:.3g} J ({report.source}){gross} in {spent.time_s:.3g} s: "
-        + ", ".join(phases)
-    )

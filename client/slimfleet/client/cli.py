@@ -28,12 +28,12 @@ from slimfleet.client.commands.arguments import (
 )
 from slimfleet.client.commands.calibrate import calibrate
 from slimfleet.client.commands.meters import meters
+from slimfleet.client.commands.run import run
 from slimfleet.client.condition import read_condition
 from slimfleet.client.figures import cores, profile_figures, profile_like, profile_of, ram_bytes
 from slimfleet.client.meters import build_meter
 from slimfleet.client.policy import read_policy, reason_in_words, refusal
 from slimfleet.compression import BadInput
-from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.edge.command_line import (
     ImportFrom,
     Quiet,
@@ -48,6 +48,7 @@ from slimfleet.compression.edge.command_line import (
 from slimfleet.compression.edge.logs import say
 
 app = command_app(no_args_is_help=True)
+app.command()(run)
 
 
 @app.callback()
@@ -63,7 +64,7 @@ def inspect(
         typer.Option(help="A width to measure; repeatable.", show_default="1.0 0.75 0.5 0.25"),
     ] = None,
     batch_size: Batch = 16,
-    runtime: Annotated[str, typer.Option(help=f"Whose memory model: {' or '.join(RUNTIMES)}.")] = "torch",
+    runtime: Annotated[str, typer.Option(help="Whose memory model: torch or lite.")] = "torch",
     as_json: AsJson = False,
     option: TaskArguments = None,
     import_from: ImportFrom = None,
@@ -79,6 +80,8 @@ def inspect(
       slimfleet-device inspect digits
       slimfleet-device inspect keyboard:Keyboard --import-from own_task
     """
+    with interruptible():
+        from slimfleet.compression.cost import RUNTIMES  # loads numpy, which `run` does without
     if runtime not in RUNTIMES:
         raise BadInput(f"no runtime is called {runtime!r}; there are {', '.join(RUNTIMES)}")
     with interruptible():

@@ -71,17 +71,19 @@ def deployed_device(
     node_config: Config,
     task: str,
     arguments: Mapping[str, Any],
-    began: Began | None = None,
+    began: Callable[[], Began] | None = None,
     root: Path = Path("/"),
     clock: Callable[[], float] = time.monotonic,
 ) -> Device:
     """The device of this node, for a task by name or `module:object` and its arguments.
 
-    `began` is when the work on a message began; its round is charged from there on, by default from now. Under `root`
+    `began` tells when the work on the message at hand began; its round is charged from there on, by default from now.
+    Under `root`
     are the files that show the device's condition; `clock` is in seconds. What is found out about the model is kept in
     the state folder. Raises BadInput, in one line that says what to put right.
     """
-    since = Began.now() if began is None else began
+    moment = Began.now()
+    since = began or (lambda: moment)
     node = config_as(NodeConfig, node_config, "node-config")
     meter = build_meter(node.meter)
     policy = Policy() if node.policy is None else read_policy(Path(node.policy))
@@ -98,11 +100,11 @@ def deployed_device(
     threads = node.threads or cores()
 
     def startup() -> Startup:
-        return since.startup(profile.train_w)
+        return since().startup(profile.train_w)
 
     def open_ledger(assignment: Assignment) -> DeviceLedger:
         governor = PowerGovernor(assignment.budget.power_w, threads, torch.set_num_threads)
-        return DeviceLedger(profile, governor, meter, clock, time.sleep, began=since)
+        return DeviceLedger(profile, governor, meter, clock, time.sleep, began=since())
 
     condition = looking(partial(read_condition, root, node.metered, node.memory_reserve_bytes), clock)
 

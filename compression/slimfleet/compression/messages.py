@@ -123,11 +123,11 @@ class Assignment:
         return schema.nbytes + WRAPPING_BYTES if limit is None else limit
 
 
-Message = Registration | Assignment | Report | Spent
-M = TypeVar("M", Registration, Assignment, Report, Spent)
+Message = Registration | Assignment | Report | Spent | Condition
+M = TypeVar("M", Registration, Assignment, Report, Spent, Condition)
 
 _ADAPTERS: Mapping[type[Message], TypeAdapter[Any]] = {
-    kind: TypeAdapter(kind) for kind in (Registration, Assignment, Report, Spent)
+    kind: TypeAdapter(kind) for kind in (Registration, Assignment, Report, Spent, Condition)
 }
 
 

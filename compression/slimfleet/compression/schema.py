@@ -7,13 +7,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal
 
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.types import Tensors
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 TensorKind = Literal["weight", "buffer", "integer", "frozen"]
 """A trained float tensor; a float tensor that training only observes (batch-norm statistics); a counter or flag; a
@@ -37,6 +37,8 @@ class TensorSpec:
     @property
     def nbytes(self) -> int:
         """Bytes of the plain array."""
+        import numpy as np  # not before there is a model: a device that waits for one stays small
+
         return self.size * np.dtype(self.dtype).itemsize
 
 

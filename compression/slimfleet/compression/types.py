@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import fsum
-from typing import Annotated, Any, Literal, NewType, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NewType, get_args
 
-import numpy as np
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, Predicate
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # a device that waits for work needs no arrays yet
+    import numpy as np
+    from numpy.typing import NDArray
 
 Precision = Literal["float32", "bfloat16"]
 EnergySource = Literal["measured", "estimated", "simulated"]
@@ -72,10 +74,10 @@ Printable = Predicate(str.isprintable)
 
 Label = Annotated[str, MaxLen(64), Printable]
 
-Tensors = dict[str, NDArray[Any]]
+Tensors = dict[str, "NDArray[Any]"]
 """A model, or a change of one: name -> array, in the order of its `ModelSchema`."""
 
-Channels = Mapping[str, NDArray[np.intp]]
+Channels = Mapping[str, "NDArray[np.intp]"]
 """Which channels of each channel group are kept: group name -> sorted channel numbers."""
 
 Payload = NewType("Payload", bytes)

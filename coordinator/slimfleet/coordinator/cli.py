@@ -1,4 +1,4 @@
-"""Command line `slimfleet-coordinator`: what the coordinator would plan for devices, and why."""
+"""Command line `slimfleet-coordinator`: federations served, their keys, and what would be planned for devices."""
 
 from __future__ import annotations
 
@@ -28,12 +28,16 @@ from slimfleet.compression.edge.command_line import (
 from slimfleet.compression.edge.input_files import read_profiles
 from slimfleet.compression.edge.task_loader import BUILT_IN, existing_folders, load_task, make_importable
 from slimfleet.compression.types import Budget, Skip
+from slimfleet.coordinator.commands.pki import pki_app
+from slimfleet.coordinator.commands.serve import serve
 from slimfleet.coordinator.settings import Budgets, ClientSettings, CoordinatorSettings, SelectionSettings
 
 if TYPE_CHECKING:
     from slimfleet.coordinator.planning.explain import Explanation
 
 app = command_app(no_args_is_help=True)
+app.command()(serve)
+app.add_typer(pki_app, name="pki")
 
 Joules = Annotated[float | None, typer.Option(min=0, help="Most joules above idle, radio included.")]
 Watts = Annotated[float | None, typer.Option(min=1e-6, help="Most mean watts while training, above idle.")]
@@ -45,7 +49,7 @@ Downlink = Annotated[int | None, typer.Option(min=0, help="Most bytes received."
 
 @app.callback()
 def _commands() -> None:
-    """What the coordinator would plan for devices, and why."""
+    """Serve a federation, make its keys, and see what would be planned for devices, and why."""
 
 
 @app.command()

@@ -206,7 +206,7 @@ def _folder(out: Path | None, name: str) -> Path:
     return next(folder for folder in tries if not os.path.lexists(folder))
 
 
-_ROUND_BY_ROUND = ("slimfleet.coordinator.coordinator", "slimfleet.coordinator.transport.flower.run")
+_ROUND_BY_ROUND = ("slimfleet.coordinator.coordinator", "slimfleet.coordinator.transport.driving")
 """Loggers that speak of single devices and rounds, whose sums the closing table has."""
 
 

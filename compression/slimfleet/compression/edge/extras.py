@@ -9,9 +9,12 @@ __all__ = ["EXTRAS", "what_to_install"]
 
 EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "device": ("torch",),
-        "flower": ("torch", "flwr"),
-        "coordinator": ("torch", "prometheus_client", "matplotlib"),
+        "device": ("torch", "grpc", "google"),
+        "flower": ("torch", "flwr", "grpc", "google"),
+        "coordinator": (
+            *("torch", "prometheus_client", "matplotlib"),
+            *("grpc", "google", "grpc_health", "cryptography"),
+        ),
         "model": ("torch", "optuna", "matplotlib"),
         "simulation": ("torch", "flwr", "ray", "prometheus_client", "matplotlib", "sklearn", "tomli_w"),
     }

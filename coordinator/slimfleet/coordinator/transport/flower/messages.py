@@ -9,33 +9,18 @@ from dataclasses import dataclass
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
 
 from slimfleet.compression import Payload, PayloadError, Report
-from slimfleet.compression.errors import POLICY_REASONS
-from slimfleet.compression.foreign_text import foreign_text
 from slimfleet.compression.messages import Registration, Spent, parse, text_of
-from slimfleet.compression.wire import REASONS
 from slimfleet.coordinator.entries import Failed, Received
-from slimfleet.coordinator.receiving.checks import is_plausible
 from slimfleet.coordinator.sending.dispatch import Dispatch
+from slimfleet.coordinator.transport.link import Came
+from slimfleet.coordinator.transport.refused import device_refusal, one_line, worked_s
 
 TRANSPORT_ERRORS: Mapping[int, str] = {3: "timeout", 4: "timeout", 5: "dropout", 8: "worker"}
 """Flower's codes for a message that is no longer valid, a reply that never came, a node that is gone, a worker that
 crashed; others count as `error`."""
 
-REFUSALS = REASONS | {
-    "energy_j",
-    "deadline_s",
-    "memory_bytes",
-    "uplink_bytes",
-    "local_steps",
-    *POLICY_REASONS,
-}
-"""Reasons a device may give for not doing a round; any other word is counted as `refused`."""
-
 LONGEST_VALID_S = 365 * 86_400.0
 """Validity of a message for which no shorter one is asked; Flower's own default is 12 hours."""
-
-LONGEST_REASON = 500
-"""Characters of a text from outside that are kept."""
 
 RAISED = re.compile(r"<class '(?:.*\.)?(?P<name>\w+)'>:<'(?P<text>.*)'>", re.DOTALL)
 
@@ -98,10 +83,7 @@ class Reply:
     @property
     def time_s(self) -> float | None:
         """How long the device says that it worked; None where it does not, or no device can have."""
-        if self.said is None:
-            return None
-        cost = self.said.spent if isinstance(self.said, Report) else self.said.cost
-        return cost.time_s if is_plausible(cost, self.said.startup) else None
+        return worked_s(self.said)
 
 
 def entry_of(plan_id: int, reply: Reply) -> Received | Failed:
@@ -122,6 +104,11 @@ def entry_of(plan_id: int, reply: Reply) -> Received | Failed:
     return Received(plan_id=plan_id, report=text, payload=payload, parsed=parsed)
 
 
+def came_of(dispatch: Dispatch, plan_id: int, reply: Reply) -> Came:
+    """The reply to one dispatch as an answer to `plan_id`."""
+    return Came(dispatch, plan_id, reply.time_s, entry_of(plan_id, reply))
+
+
 def plain(text: str) -> str:
     """A foreign text in one line that prints, cut to `LONGEST_REASON`.
 
@@ -130,7 +117,7 @@ def plain(text: str) -> str:
     raised = RAISED.fullmatch(text)
     if raised is not None:
         text = f"{raised['name']}: {raised['text']}"
-    return foreign_text(" ".join(text.split()), LONGEST_REASON)
+    return one_line(text)
 
 
 def _time_to_live(valid_s: float | None) -> float:
@@ -152,16 +139,9 @@ def _told(content: RecordDict) -> Report | Spent | None:
 
 
 def _refused(plan_id: int, refusal: ConfigRecord, said: Report | Spent | None) -> Failed:
-    reason, message = str(refusal["reason"]), plain(str(refusal["message"]))
-    spent = said if isinstance(said, Spent) else None
-    if "spent" in refusal:
-        try:
-            spent = spent or parse(Spent, str(refusal["spent"]))
-        except PayloadError as error:
-            return Failed(plan_id=plan_id, reason="refused", message=f"{message} ({plain(str(error))})")
-        message += f" (by then {spent.cost.energy_j:.3g} J in {spent.cost.time_s:.3g} s)"
-    known = reason if reason in REFUSALS else "refused"
-    return Failed(plan_id=plan_id, reason=known, message=message, spent=spent)
+    spent = said if isinstance(said, Spent) else refusal.get("spent")
+    told = str(spent) if spent is not None and not isinstance(spent, Spent) else spent
+    return device_refusal(plan_id, str(refusal["reason"]), plain(str(refusal["message"])), told)
 
 
 def _record(payload: Payload) -> ArrayRecord:

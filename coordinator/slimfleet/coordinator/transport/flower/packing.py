@@ -8,14 +8,11 @@ from typing import Protocol
 
 from flwr.app import Message
 
-from slimfleet.coordinator.receiving.lot import Lot
 from slimfleet.coordinator.sending.dispatch import Dispatch
-from slimfleet.coordinator.transport.flower.messages import Reply, train_messages
+from slimfleet.coordinator.transport.flower.messages import Reply, came_of, train_messages
+from slimfleet.coordinator.transport.link import NO_PLAN, Came
 
-__all__ = ["NO_PLAN", "Came", "OneByOne", "Packing", "Parcel"]
-
-NO_PLAN = -1
-"""Plan that a reply answers which does not come from the node that was given the work: it counts as a replay."""
+__all__ = ["OneByOne", "Packing", "Parcel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +25,6 @@ class Parcel:
     def without(self, plan_ids: Collection[int]) -> Parcel:
         """The parcel, of which answers to these plans are not awaited any more."""
         return replace(self, dispatches=[each for each in self.dispatches if each.plan_id not in plan_ids])
-
-
-@dataclass(frozen=True, slots=True)
-class Came:
-    """An answer out of a reply."""
-
-    dispatch: Dispatch
-    """Of the device, or of the first of several."""
-    plan_id: int
-    took_s: float | None
-    """How long the device says that it worked; None where it says nothing that can be understood."""
-    reply: Reply | Lot
 
 
 class Packing(Protocol):
@@ -71,5 +56,4 @@ class OneByOne:
         (dispatch,) = parcel.dispatches
         # The link answers, under a number of its own, for nodes that are gone.
         fits = reply.has_error() or reply.metadata.src_node_id == dispatch.node
-        parsed = Reply.of(reply)
-        return [Came(dispatch, dispatch.plan_id if fits else NO_PLAN, parsed.time_s, parsed)]
+        return [came_of(dispatch, dispatch.plan_id if fits else NO_PLAN, Reply.of(reply))]

@@ -2,174 +2,94 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Iterator, Sequence
-from math import inf
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from slimfleet.compression import SlimfleetError
+from slimfleet.compression import PayloadError
 from slimfleet.coordinator.coordinator import Coordinator
-from slimfleet.coordinator.entries import GaveUp
-from slimfleet.coordinator.keeping import Keeper
-from slimfleet.coordinator.observing.events import Event, Observer, Planned, Waiting
-from slimfleet.coordinator.planning.skips import Skips
-from slimfleet.coordinator.receiving.lot import Lot
-from slimfleet.coordinator.transport.flower.link import Link
-from slimfleet.coordinator.transport.flower.messages import entry_of
-from slimfleet.coordinator.transport.flower.packing import OneByOne, Packing
-from slimfleet.coordinator.transport.flower.post import POLL_S, Post
-from slimfleet.coordinator.transport.flower.registering import PATIENCE_S, Registrar
-
-log = logging.getLogger(__name__)
+from slimfleet.coordinator.observing.events import Observer
+from slimfleet.coordinator.sending.dispatch import Dispatch
+from slimfleet.coordinator.transport.driving import drive
+from slimfleet.coordinator.transport.flower.messages import registration_in, registration_request
+from slimfleet.coordinator.transport.flower.packing import OneByOne, Packing, Parcel
+from slimfleet.coordinator.transport.flower.patient import MessageGrid
+from slimfleet.coordinator.transport.link import Came, Said
 
 
 def run(
     coordinator: Coordinator,
-    grid: Link,
+    grid: MessageGrid,
     folder: Path | None,
     observers: Sequence[Observer] = (),
     *,
     everyone: bool = False,
     packing: Packing | None = None,
 ) -> None:
-    """Run the rounds that are left, and tell `observers` of every event.
-
-    What `folder/checkpoint` holds is taken up, and kept up to date there (`keeping`); None keeps nothing on disk. A
-    round begins once enough devices have registered; with `everyone`, as in a simulation, once every node has answered,
-    so that the outcome does not depend on who was first, and a power cut may cost what has happened since the last
-    step. `packing` says how work travels, by default in a message for each device. Raises SlimfleetError where no
-    device can register, and what an observer raises.
-    """
-    settings, state, environment = coordinator.settings, coordinator.state, coordinator.environment
-    keeper = Keeper(coordinator, None if folder is None else folder / "checkpoint", durable=not everyone)
-    keeper.begin()
-    log.info(
-        "task %s, rounds %d to %d, %d devices a round, planner %s, selection %s",
-        coordinator.task.name,
-        state.next_round,
-        settings.rounds,
-        settings.selection.per_round,
-        settings.planner.policy,
-        settings.selection.policy,
-    )
-
-    def tell(event: Event) -> None:
-        for observer in observers:
-            observer(event)
-
-    # Validity is counted in wall-clock time, and a run of everyone may be one in virtual time.
-    registrar = Registrar(state.registry, grid, environment.now_s, keeper.take, expires=not everyone)
-    packing = packing or OneByOne(None if everyone else settings.round_timeout_s)
-    post = Post(grid, environment, registrar.listen, packing)
-    post.send(state.in_flight.values())  # of a run that was killed: devices do the same again
-    if state.open_round is not None:
-        tell(_going_on(coordinator, grid))
-    while state.next_round <= settings.rounds:
-        if state.open_round is None:
-            for waiting in _gathering(coordinator, grid, registrar, everyone):
-                log.info("round %d is waiting: %s", state.next_round, waiting.text)
-                tell(waiting)
-        for event in _until_due(coordinator, grid, post, keeper):
-            tell(event)
-        closed = coordinator.step()
-        post.forget({each.dispatch.plan_id for each in closed.answers if each.dispatch is not None})
-        tell(closed)
-        if (saved := keeper.save()) is not None:
-            tell(saved)
+    """Run the rounds that are left over a grid, as `drive` does. `packing` says how work travels, by default in a
+    message for each device."""
+    packing = packing or OneByOne(None if everyone else coordinator.settings.round_timeout_s)
+    drive(coordinator, FlowerLink(grid, packing), folder, observers, everyone=everyone)
 
 
-def _going_on(coordinator: Coordinator, grid: Link) -> Planned:
-    """The event of a round that was open when its coordinator was killed. Whom it skipped has been told."""
-    return Planned(
-        round_number=coordinator.state.next_round,
-        dispatches=(),
-        skipped=Skips(),
-        reachable=coordinator.state.registry.registered(_connected(grid)),
-        seconds=0.0,
-        at=coordinator.instant(),
-        settings=coordinator.settings,
-        state=coordinator.state,
-    )
+class FlowerLink:
+    """A Flower grid as a link: messages out, replies in."""
 
+    def __init__(self, grid: MessageGrid, packing: Packing | None = None) -> None:
+        self._grid, self._packing = grid, packing or OneByOne()
+        self._asked: dict[str, int] = {}
+        """Message id -> the node whose introduction is awaited."""
+        self._waiting: dict[str, Parcel] = {}
+        """Message id -> the work that the grid has brought no reply to."""
 
-def _until_due(coordinator: Coordinator, grid: Link, post: Post, keeper: Keeper) -> Iterator[Event]:
-    """Give out work and take answers until the open round is due, and tell of both."""
-    state, environment = coordinator.state, coordinator.environment
-    while True:
-        if state.open_round is None or coordinator.wanted():
-            yield from _planned(coordinator, grid, post, keeper)
-        if coordinator.is_due(environment.now_s()):
-            return
-        came = post.next_before(coordinator.next_alarm_s())
-        if came is not None:
-            plan_id, reply = came
-            if isinstance(reply, Lot):
-                # Not kept: after a crash its devices do their work again, in the same groups and so to the same bytes.
-                yield from coordinator.receive_lot(reply)
-            else:
-                yield from keeper.take(entry_of(plan_id, reply))
-        elif silent := coordinator.silent(environment.now_s()):
-            post.forget(silent)
-            message = f"silent for {coordinator.settings.round_timeout_s:g} s"
-            yield from keeper.take(GaveUp(plan_ids=tuple(silent), reason="timeout", message=message))
+    def nodes(self) -> Sequence[int]:
+        """The nodes that the grid has now."""
+        nodes = self._grid.get_node_ids()
+        return nodes if isinstance(nodes, range) else list(nodes)
 
+    def ask(self, nodes: Mapping[int, float | None]) -> None:
+        """Put the question to each node; an earlier one is not listened for any more."""
+        self._asked = {id_: node for id_, node in self._asked.items() if node not in nodes}
+        requests = [registration_request(node, valid_s) for node, valid_s in nodes.items()]
+        self._asked |= dict(zip(self._grid.push_messages(requests), nodes, strict=True))
 
-def _planned(coordinator: Coordinator, grid: Link, post: Post, keeper: Keeper) -> Iterator[Planned]:
-    """Give as many devices work as should have some."""
-    is_first = coordinator.state.open_round is None
-    most, nodes = coordinator.wanted(), _connected(grid)
-    planned = coordinator.plan(coordinator.environment.now_s(), most, nodes)
-    keeper.note(planned)
-    post.send(planned.dispatches)
-    if is_first and planned.skipped and not planned.dispatches:
-        node, skip = next(iter(planned.skipped.items()))
-        label = coordinator.state.registry.label(node)
-        log.warning("round %d: no plan fits any device; %s: %s", planned.round_number, label, skip.reason)
-    if is_first or planned.dispatches:
-        yield planned
+    def said(self) -> Sequence[Said]:
+        """The introductions that have come."""
+        said: list[Said] = []
+        if not self._asked:
+            return said
+        for reply in self._grid.pull_messages(list(self._asked)):
+            # An error that the link itself reports comes from no node: the message that it answers says whose it is.
+            node = self._asked.pop(reply.metadata.reply_to_message_id, None)
+            if node is None:
+                continue
+            try:
+                said.append(Said(node, registration_in(reply)))
+            except PayloadError as error:
+                said.append(Said(node, str(error)))
+        return said
 
+    def send(self, dispatches: Sequence[Dispatch]) -> None:
+        """Push the work."""
+        parcels = self._packing.parcels(dispatches)
+        ids = self._grid.push_messages([parcel.message for parcel in parcels])
+        self._waiting |= dict(zip(ids, parcels, strict=True))
 
-def _gathering(
-    coordinator: Coordinator, grid: Link, registrar: Registrar, everyone: bool
-) -> Iterator[Waiting]:
-    """Ends when a round can begin, or its time is up; tells how many devices there are whenever that changes.
+    def came(self) -> Sequence[Came]:
+        """The answers in the replies that have come."""
+        came: list[Came] = []
+        if not self._waiting:
+            return came
+        for message in self._grid.pull_messages(list(self._waiting)):
+            parcel = self._waiting.pop(message.metadata.reply_to_message_id, None)
+            if parcel is not None:
+                came += self._packing.opened(parcel, message)
+        return came
 
-    Nodes that are connected but do not answer are waited for only once, and not for long; all of them, for as long as a
-    round may take.
-    """
-    settings, registry = coordinator.settings, coordinator.state.registry
-    needed = settings.selection.min_devices
-    until = time.monotonic() + settings.round_timeout_s
-    told = -1
-    while True:
-        nodes = _connected(grid)
-        registrar.ask(nodes)
-        came = registrar.listen()
-        ready = len(nodes) - len(registry.missing(nodes))
-        awaited = registrar.awaits(nodes, inf if everyone else PATIENCE_S)
-        if len(nodes) >= needed:
-            if not len(registry) and registrar.problems.keys() >= set(nodes):
-                raise SlimfleetError(_nobody(registrar, len(nodes)))
-            if ready and (not awaited or (ready >= needed and not everyone)):
-                return
-        if time.monotonic() >= until:
-            if registrar.problems and not len(registry):
-                raise SlimfleetError(_nobody(registrar, len(nodes)))
-            return
-        if ready != told and ready < needed:
-            told = ready
-            yield Waiting(ready=ready, needed=needed)
-        if not came:
-            time.sleep(POLL_S)
+    def is_waiting(self) -> bool:
+        """Whether a reply is still awaited."""
+        return bool(self._waiting)
 
-
-def _connected(grid: Link) -> Sequence[int]:
-    """The nodes that a grid has now. A simulated one gives a range, which takes no memory for its nodes."""
-    nodes = grid.get_node_ids()
-    return nodes if isinstance(nodes, range) else list(nodes)
-
-
-def _nobody(registrar: Registrar, nodes: int) -> str:
-    problem = list(registrar.problems.values())[-1] if registrar.problems else "nothing"
-    return f"none of {nodes} devices could register; the last one said: {problem}"
+    def forget(self, plan_ids: Collection[int]) -> None:
+        """Leave these plans out of their parcels; a parcel of none of them is not waited for."""
+        left = {id_: parcel.without(plan_ids) for id_, parcel in self._waiting.items()}
+        self._waiting = {id_: parcel for id_, parcel in left.items() if parcel.dispatches}

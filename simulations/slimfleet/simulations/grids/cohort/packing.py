@@ -18,8 +18,9 @@ from slimfleet.compression.messages import text_of
 from slimfleet.coordinator import Coordinator, Dispatch
 from slimfleet.coordinator.learning.covered_sum import PartialSum
 from slimfleet.coordinator.receiving.lot import Lot, verdicts_in
-from slimfleet.coordinator.transport.flower.messages import Reply, train_messages
-from slimfleet.coordinator.transport.flower.packing import Came, Parcel
+from slimfleet.coordinator.transport.flower.messages import Reply, came_of, train_messages
+from slimfleet.coordinator.transport.flower.packing import Parcel
+from slimfleet.coordinator.transport.link import Came
 from slimfleet.simulations.fleet import BEGIN, Moment
 from slimfleet.simulations.grids.cohort.orders import ANSWERED, GROUPS, Answered, Order
 from slimfleet.simulations.grids.flower import APP_RAISED, NODE_GONE, error_reply
@@ -75,7 +76,7 @@ class CohortPacking:
         """The answers of devices, and the lot of those whose updates have been added up."""
         awaited = {each.plan_id: each for each in parcel.dispatches}
         if reply.has_error():
-            return [Came(each, each.plan_id, None, Reply.of(reply)) for each in parcel.dispatches]
+            return [came_of(each, each.plan_id, Reply.of(reply)) for each in parcel.dispatches]
         records = reply.content
         payloads = iter(records.array_records["updates"].values())
         answered: tuple[Answered, ...] = ANSWERED.validate_json(
@@ -85,7 +86,7 @@ class CohortPacking:
         for each in answered:
             single = Reply.of(_message(parcel.message, each, payloads))
             if each.plan_id in awaited:
-                came.append(Came(awaited[each.plan_id], each.plan_id, single.time_s, single))
+                came.append(came_of(awaited[each.plan_id], each.plan_id, single))
         if "lot" in records.config_records:
             lot = _lot(records)
             # A lot comes when the last of its devices is done.

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
-from slimfleet.client.app import LONGEST_MESSAGE
 from slimfleet.client.cohort.rounds import CohortRounds, Job
 from slimfleet.client.device import Participant
+from slimfleet.client.refusing import LONGEST_MESSAGE
 from slimfleet.compression import BudgetExceeded, Cost, Payload, PayloadError, PolicyRefusal, Report
 from slimfleet.compression.messages import as_received, text_of
 from slimfleet.compression.pruning import IndexMap, unpack_channels

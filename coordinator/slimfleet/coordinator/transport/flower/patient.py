@@ -1,4 +1,4 @@
-"""Link: what a run asks of the grid that carries its messages, and one that is asked again while it is too busy."""
+"""Patience: what a run asks of a Flower grid, and a grid that is asked again while its SuperLink is too busy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from flwr.app import Message
 
-__all__ = ["Link", "PatientLink"]
+__all__ = ["MessageGrid", "PatientGrid"]
 
 PAUSES_S = (0.5, 2.0, 8.0, 30.0)
 """Before each further attempt."""
@@ -19,7 +19,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class Link(Protocol):
+class MessageGrid(Protocol):
     """Carries messages to nodes and back. Flower's `Grid` is one."""
 
     def get_node_ids(self) -> Iterable[int]:
@@ -35,7 +35,7 @@ class Link(Protocol):
         ...
 
 
-class PatientLink:
+class PatientGrid:
     """A SuperLink's grid that is asked again where it raises; the last attempt raises what the grid does.
 
     A SuperLink whose database is locked by too many others answers that it has failed, and Flower raises. One that has
@@ -43,7 +43,7 @@ class PatientLink:
     awaited. A message is known by its content: to push it again adds only what is missing.
     """
 
-    def __init__(self, grid: Link, pause: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, grid: MessageGrid, pause: Callable[[float], None] = time.sleep) -> None:
         self._grid, self._pause = grid, pause
 
     def get_node_ids(self) -> list[int]:

@@ -10,11 +10,11 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from slimfleet.compression import PayloadError
+from slimfleet.compression import Condition
+from slimfleet.compression.messages import Registration
 from slimfleet.coordinator.entries import Registered
 from slimfleet.coordinator.registry import Registry
-from slimfleet.coordinator.transport.flower.link import Link
-from slimfleet.coordinator.transport.flower.messages import registration_in, registration_request
+from slimfleet.coordinator.transport.link import Link
 
 REASK_S = 300.0
 """A node that has not registered is asked again after this time, and then after twice as long as before."""
@@ -42,25 +42,25 @@ class _Asked:
 
 
 class Registrar:
-    """Takes the nodes of a grid into a registry. No call waits for an answer."""
+    """Takes the nodes of a link into a registry. No call waits for an answer."""
 
     def __init__(
         self,
         registry: Registry,
-        grid: Link,
+        link: Link,
         now_s: Callable[[], float],
         take: Callable[[Registered], object],
         *,
         expires: bool = True,
     ) -> None:
         """`now_s` is the environment's time; `take` adds a device to the registry. With `expires`, which needs
-        wall-clock time, the grid drops a question that is no longer valid."""
-        self._registry, self._grid, self._now_s, self._expires = registry, grid, now_s, expires
+        wall-clock time, the link drops a question that is no longer valid."""
+        self._registry, self._link, self._now_s, self._expires = registry, link, now_s, expires
         self._take = take
         self._asked: dict[int, _Asked] = {}
         """By node: those that are connected and have not registered."""
-        self._pending: dict[str, int] = {}
-        """Message id -> the node whose answer is awaited."""
+        self._pending: set[int] = set()
+        """Nodes whose answer is awaited."""
         self.problems: dict[int, str] = {}
         """Node -> why its last answer could not be used."""
 
@@ -73,38 +73,39 @@ class Registrar:
         self._asked = asked
         if not due:
             return
-        again = set(due)
-        self._pending = {id_: node for id_, node in self._pending.items() if node not in again}
         for node in due:
             self._asked[node] = asked[node].again(now_s) if node in asked else _Asked(now_s, now_s, REASK_S)
-        requests = [
-            registration_request(node, self._asked[node].valid_s if self._expires else None) for node in due
-        ]
-        self._pending |= dict(zip(self._grid.push_messages(requests), due, strict=True))
+        self._link.ask({node: self._asked[node].valid_s if self._expires else None for node in due})
+        self._pending |= set(due)
 
     def listen(self) -> bool:
         """Take in what has come; whether there was anything."""
-        if not self._pending:
-            return False
-        replies = list(self._grid.pull_messages(list(self._pending)))
-        for reply in replies:
-            # An error that the link itself reports comes from no node: the message that it answers says whose it is.
-            node = self._pending.pop(reply.metadata.reply_to_message_id, None)
-            if node is None:
-                continue
-            try:
-                said = registration_in(reply)
-            except PayloadError as error:
-                self.problems[node] = str(error)
-                log.warning("a device (node %d) could not register: %s", node, error)
-                continue
-            self.problems.pop(node, None)
-            asked, overhead_s = self._asked.pop(node, None), None
-            if asked is not None:
-                overhead_s = max(self._now_s() - asked.last_s - said.startup.time_s, 0.0)
-            self._take(Registered(node=node, said=said, overhead_s=overhead_s))
-            log.info("%s has registered, with %d examples", self._registry.label(node), said.examples)
-        return bool(replies)
+        said = self._link.said()
+        for each in said:
+            match each.what:
+                case Condition():
+                    self._hear(each.node, each.what)
+                case Registration():
+                    self._introduce(each.node, each.what)
+                case problem:
+                    self._pending.discard(each.node)
+                    self.problems[each.node] = problem
+                    log.warning("a device (node %d) could not register: %s", each.node, problem)
+        return bool(said)
+
+    def _hear(self, node: int, condition: Condition) -> None:
+        """A condition lasts no longer than the next: it is not kept in the journal."""
+        if node in self._registry:
+            self._registry[node].hear(condition, self._now_s())
+
+    def _introduce(self, node: int, said: Registration) -> None:
+        self._pending.discard(node)
+        self.problems.pop(node, None)
+        asked, overhead_s = self._asked.pop(node, None), None
+        if asked is not None:
+            overhead_s = max(self._now_s() - asked.last_s - said.startup.time_s, 0.0)
+        self._take(Registered(node=node, said=said, overhead_s=overhead_s))
+        log.info("%s has registered, with %d examples", self._registry.label(node), said.examples)
 
     def awaits(self, nodes: Sequence[int], patience_s: float = PATIENCE_S) -> bool:
         """Whether a first answer of one of `nodes` may still come, first asked for less than `patience_s` ago.
@@ -114,5 +115,5 @@ class Registrar:
         if not self._pending:
             return False
         late = self._now_s() - patience_s
-        waiting = set(self._pending.values()) & set(nodes) & self._asked.keys()
+        waiting = self._pending & set(nodes) & self._asked.keys()
         return any(self._asked[node].first_s > late for node in waiting)

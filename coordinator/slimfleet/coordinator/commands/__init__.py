@@ -1,0 +1,3 @@
+"""Commands of `slimfleet-coordinator`, apart from those in its `cli`."""
+
+__all__: list[str] = []
