@@ -45,10 +45,11 @@ from slimfleet.compression.edge.command_line import (
     run_app,
     stdout_kept_clean,
 )
+from slimfleet.compression.edge.every_command import ResidentCommand
 from slimfleet.compression.edge.logs import say
 
 app = command_app(no_args_is_help=True)
-app.command()(run)
+app.command(cls=ResidentCommand)(run)
 
 
 @app.callback()

@@ -25,6 +25,7 @@ from slimfleet.compression.edge.command_line import (
     run_app,
     stdout_kept_clean,
 )
+from slimfleet.compression.edge.every_command import ResidentCommand
 from slimfleet.compression.edge.input_files import read_profiles
 from slimfleet.compression.edge.task_loader import BUILT_IN, existing_folders, load_task, make_importable
 from slimfleet.compression.types import Budget, Skip
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from slimfleet.coordinator.planning.explain import Explanation
 
 app = command_app(no_args_is_help=True)
-app.command()(serve)
+app.command(cls=ResidentCommand)(serve)
 app.add_typer(pki_app, name="pki")
 
 Joules = Annotated[float | None, typer.Option(min=0, help="Most joules above idle, radio included.")]

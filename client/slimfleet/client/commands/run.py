@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from slimfleet.compression.edge.app_config import log_to_stderr
 from slimfleet.compression.edge.command_line import ImportFrom, TaskArguments, keyword_arguments
 from slimfleet.compression.edge.task_loader import existing_folders
 from slimfleet.compression.files import locked, naming
@@ -59,7 +58,6 @@ def run(
     from slimfleet.client.gateway.described import Described, resident
     from slimfleet.client.gateway.introducing import introduction
 
-    log_to_stderr("%(asctime)s %(message)s")
     node = {
         "partition_id": partition_id,
         "num_partitions": num_partitions,

@@ -40,7 +40,7 @@ class _App(typer.Typer):
     """Typer, of which every command has the options that all have."""
 
     def command(self, *arguments: Any, **settings: Any) -> Any:
-        return super().command(*arguments, cls=EveryCommand, **settings)
+        return super().command(*arguments, **{"cls": EveryCommand} | settings)
 
 
 def command_app(**settings: Any) -> typer.Typer:

@@ -14,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from slimfleet.compression.edge.logs import LEVELS, Level, start_logs
 
-__all__ = ["EveryCommand", "EveryGroup"]
+__all__ = ["EveryCommand", "EveryGroup", "ResidentCommand"]
 
 _PANEL = "Options of every command"
 
@@ -22,20 +22,29 @@ _PANEL = "Options of every command"
 class EveryCommand(TyperCommand):
     """A command with `--quiet`, `--verbose`, `--log-level`, `--log-json` and `--version`."""
 
+    usual: Level = "warning"
+    """The level of its log, where nothing is said of it."""
+
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         declared = {each.name for each in self.params}
-        self._added = [each for each in (*_options(), _version()) if each.name not in declared]
+        self._added = [each for each in (*_options(self.usual), _version()) if each.name not in declared]
         self.params += self._added
 
     def invoke(self, context: click.Context) -> Any:
         """Start the logs, then call the function with what it declares."""
         given = context.params
-        unspoken: Level = "error" if given["quiet"] else "info" if given["verbose"] else "warning"
+        unspoken: Level = "error" if given["quiet"] else "info" if given["verbose"] else self.usual
         start_logs(given["log_level"] or unspoken, given["log_json"])
         for option in self._added:
             given.pop(option.name, None)
         return super().invoke(context)
+
+
+class ResidentCommand(EveryCommand):
+    """One that stays, and tells in its log what it does."""
+
+    usual = "info"
 
 
 class EveryGroup(TyperGroup):
@@ -46,7 +55,7 @@ class EveryGroup(TyperGroup):
         self.params.append(_version())
 
 
-def _options() -> tuple[TyperOption, ...]:
+def _options(usual: Level) -> tuple[TyperOption, ...]:
     return (
         _flag("--quiet", "-q", text="Show neither progress nor remarks, only results and errors."),
         _flag("--verbose", "-v", text="Show more, and the traceback of what a task raises."),
@@ -54,7 +63,7 @@ def _options() -> tuple[TyperOption, ...]:
             param_decls=["--log-level"],
             type=click.Choice(LEVELS),
             help="From which level on to log to stderr.",
-            show_default="warning, with -v info, with -q error",
+            show_default=f"{usual}, with -v info, with -q error",
             rich_help_panel=_PANEL,
         ),
         _flag("--log-json", text="Log a JSON object a line, and show no progress."),

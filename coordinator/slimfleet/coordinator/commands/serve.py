@@ -9,7 +9,6 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from slimfleet.compression.edge.app_config import log_to_stderr
 from slimfleet.compression.edge.command_line import interruptible
 
 
@@ -43,7 +42,6 @@ def serve(
         from slimfleet.coordinator.gateway import read_served
         from slimfleet.coordinator.gateway import serve as serve_file
 
-    log_to_stderr("%(asctime)s %(message)s")
     served = read_served(file)
     own = served.gateway
     gateway = replace(
