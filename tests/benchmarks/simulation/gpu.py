@@ -28,7 +28,7 @@ from slimfleet.compression.tensors import load_tensors, tensors_of
 
 DEVICES, FEW = 512, 32
 """Devices that are trained, and those of them by a loop."""
-GROUPS = (64, 512)
+GROUPS = (64, 128, 256, 512)
 REPEATS = 5
 STEPS = EXAMPLES // BATCH
 TRAINING = Training(learning_rate=LEARNING_RATE, momentum=0.0)

@@ -23,7 +23,7 @@ FEWEST, MOST = 3, 16
 LEAST = 4
 """Devices that are trained at once however large their activations are."""
 
-ON_GPU = 64
+ON_GPU = 128
 """Devices of a group on a GPU, which waits for the processor as long as it is not full."""
 
 

@@ -48,7 +48,7 @@ def train_together(
     """
     # Those with the most steps come first: the devices that are still at work are then a slice.
     order = sorted(range(len(work)), key=lambda place: -len(work[place][1]))
-    taken = [_taken(*work[place], where) for place in order]
+    taken = _taken([work[place] for place in order], where)
     state = state_of(start, len(order), where)
     descent = _Descent([state[name] for name in trained], training)
     losses = torch.zeros(len(order), dtype=torch.float64, device=where)
@@ -67,7 +67,9 @@ def train_together(
     back = torch.empty(len(order), dtype=torch.int64)
     back[order] = torch.arange(len(order))
     means = (losses.cpu() / steps.clamp(min=1))[back].tolist()
-    return TrainedTogether({name: each.cpu()[back].numpy() for name, each in state.items()}, means)
+    if order != list(range(len(order))):
+        state = {name: each[back.to(where)] for name, each in state.items()}
+    return TrainedTogether({name: _fetched(each).numpy() for name, each in state.items()}, means)
 
 
 def _losses(
@@ -115,12 +117,35 @@ class _Descent:
             torch._foreach_add_(weights, gradients, alpha=-training.learning_rate)
 
 
-def _taken(examples: Examples, batches: Batches, where: torch.device) -> list[Examples]:
-    """The batches of one device."""
-    ordered = examples.take(torch.cat(list(batches)))
-    sizes = [len(places) for places in batches]
-    parts = [torch.split(each.to(where), sizes) for each in (*ordered.arguments, ordered.targets)]
-    return [Examples(tuple(each[:-1]), each[-1]) for each in zip(*parts, strict=True)]
+def _taken(work: Sequence[tuple[Examples, Batches]], where: torch.device) -> list[list[Examples]]:
+    """The batches of each device."""
+    ordered = [examples.take(torch.cat(list(batches))) for examples, batches in work]
+    columns = zip(*((*each.arguments, each.targets) for each in ordered), strict=True)
+    there = zip(*(_sent(column, where) for column in columns), strict=True)
+    found = []
+    for (_, batches), own in zip(work, there, strict=True):
+        parts = [torch.split(each, [len(places) for places in batches]) for each in own]
+        found.append([Examples(tuple(each[:-1]), each[-1]) for each in zip(*parts, strict=True)])
+    return found
+
+
+def _sent(tensors: Sequence[Tensor], where: torch.device) -> Sequence[Tensor]:
+    """Tensors of several devices; to a GPU they go as one, since each copy there costs as much as a small batch."""
+    if where.type == "cpu":
+        return tensors
+    sizes = [len(each) for each in tensors]
+    whole = _unpaged((sum(sizes), *tensors[0].shape[1:]), tensors[0].dtype)
+    return torch.split(torch.cat(list(tensors), out=whole).to(where), sizes)
+
+
+def _fetched(tensor: Tensor) -> Tensor:
+    """A tensor on the processor."""
+    return tensor if tensor.device.type == "cpu" else _unpaged(tensor.shape, tensor.dtype).copy_(tensor)
+
+
+def _unpaged(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Memory that a GPU reads and writes by itself, at ten times the speed; torch keeps it for the next time."""
+    return torch.empty(shape, dtype=dtype, pin_memory=True)
 
 
 def _of_same_size(batches: Sequence[Examples]) -> list[list[int]]:
