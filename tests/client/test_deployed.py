@@ -70,7 +70,7 @@ def test_a_registration_states_the_startup_of_its_process(node_config: dict[str,
     def said(waited_s: float, worked_s: float) -> Startup:
         now = Began.now()
         earlier = Began(now.clock_s - waited_s, now.cpu_s - worked_s)
-        return deployed_device(node_config, "digits", {}, earlier).registration().startup
+        return deployed_device(node_config, "digits", {}, lambda: earlier).registration().startup
 
     short, long = said(0.0, 0.0), said(100.0, 50.0)
     assert 0 < short.energy_j <= 4.0 * short.time_s

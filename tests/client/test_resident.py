@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 
 import pytest
 
@@ -92,3 +94,13 @@ def test_a_device_introduces_itself_once_and_where_it_is_asked(resident, caplog)
     assert gateway.asked == ["me", "me", "me", "", "", "me", ""]
     assert 0.5 <= slept[0] <= 1.0 <= slept[1] <= 2.0
     assert caplog.text.count("the gateway: cut") == 1
+
+
+def test_a_device_that_waits_has_loaded_neither_arrays_nor_torch():
+    """A third of the 60 MB that an idle device may take would be numpy."""
+    code = (
+        "import sys, slimfleet.client.cli, slimfleet.client.gateway.described, slimfleet.client.gateway.introducing;"
+        "print(sorted({'numpy', 'torch', 'flwr', 'rich'} & sys.modules.keys()))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"

@@ -76,7 +76,7 @@ def model(folder: Path, out: str, process: subprocess.Popen[bytes]) -> bytes:
 
 def idle_megabytes(folder: Path) -> list[float]:
     """Resident memory of the devices."""
-    found = subprocess.run(["ps", "-eo", "rss,args"], capture_output=True, text=True, check=True).stdout
+    found = subprocess.run(["ps", "-wweo", "rss,args"], capture_output=True, text=True, check=True).stdout
     own = [line for line in found.splitlines() if "slimfleet-device run" in line and str(folder) in line]
     return [int(line.split()[0]) / 1_024 for line in own]
 

@@ -28,7 +28,6 @@ from slimfleet.client.figures import cores, profile_figures, profile_like, profi
 from slimfleet.client.governor.memory import MEMORY_RESERVE_BYTES, free_memory_bytes
 from slimfleet.client.meters import build_meter
 from slimfleet.compression import DeviceProfile
-from slimfleet.compression.cost import RUNTIMES
 from slimfleet.compression.edge.command_line import (
     ImportFrom,
     Quiet,
@@ -179,6 +178,7 @@ def _memory(point: Point, speed: Speed, told: Told) -> MemoryFit:
     """The memory model, by rounds that the memory of this device has room for."""
     from slimfleet.client.calibration.memory import fitted, plans_to_measure
     from slimfleet.client.calibration.point import measured_peak
+    from slimfleet.compression.cost import RUNTIMES
 
     usual = RUNTIMES["torch"]
     free = free_memory_bytes(reserve_bytes=MEMORY_RESERVE_BYTES) or 2**30
