@@ -7,16 +7,15 @@ from types import MappingProxyType
 
 __all__ = ["EXTRAS", "what_to_install"]
 
+_DEVICE = ("torch", "grpc", "google")
+
 EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "device": ("torch", "grpc", "google"),
-        "flower": ("torch", "flwr", "grpc", "google"),
-        "coordinator": (
-            *("torch", "prometheus_client", "matplotlib"),
-            *("grpc", "google", "grpc_health", "cryptography"),
-        ),
-        "model": ("torch", "optuna", "matplotlib"),
-        "simulation": ("torch", "flwr", "ray", "prometheus_client", "matplotlib", "sklearn", "tomli_w"),
+        "device": _DEVICE,
+        "flower": (*_DEVICE, "flwr"),
+        "coordinator": (*_DEVICE, "prometheus_client", "matplotlib", "grpc_health", "cryptography"),
+        "model": (*_DEVICE, "optuna", "matplotlib"),
+        "simulation": (*_DEVICE, "flwr", "ray", "prometheus_client", "matplotlib", "sklearn", "tomli_w"),
     }
 )
 """Modules that `pip install slimfleet` does not bring, by the extra that does; the smallest extras come first."""

@@ -42,7 +42,9 @@ class _JsonLine(logging.Formatter):
     """A record as one line: a JSON object of its fields, time in UTC, and the traceback where there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = {name: value for name, value in vars(record).items() if name not in _OWN_FIELDS}
+        # Ray adds a field with an underscore to the records of its processes.
+        given = {name for name in vars(record) if name not in _OWN_FIELDS and not name.startswith("_")}
+        fields = {name: value for name, value in vars(record).items() if name in given}
         fields |= {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
