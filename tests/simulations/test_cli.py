@@ -67,7 +67,11 @@ def test_the_help_says_what_every_option_does(
     for name, line in scenario_lines().items():
         assert re.search(rf"{name} +{re.escape(line)}", said)
         assert len(line) <= 61, "a scenario's first line must fit into a terminal of 80 columns"
-    for words in ("digits, fashion_mnist", "default: (slimfleet-out/NAME)", "the traceback of what a task raises"):
+    for words in (
+        "digits, fashion_mnist",
+        "default: (slimfleet-out/NAME)",
+        "the traceback of what a task raises",
+    ):
         assert words in said
 
 
