@@ -168,7 +168,8 @@ def _bound(metadata: Any) -> list[str]:
 
 def _number(value: float) -> str:
     powers = {2**53: "2⁵³", 2**63: "2⁶³"}
-    return powers.get(value, f"{value:,}") if isinstance(value, int) else f"{value:g}"
+    # 3600 and 3600.0 are one bound: `typing` keeps the first of equal annotations, whatever module brought it.
+    return powers.get(value, f"{int(value):,}") if value == int(value) else f"{value:g}"
 
 
 def _toml(value: Any) -> str:
