@@ -63,17 +63,24 @@ def _options(settings: GatewaySettings) -> list[tuple[str, Any]]:
 
 
 class _Wire:
-    """A call of gRPC."""
+    """A call of gRPC. Raises ConnectionResetError where its connection has been lost, which gRPC calls an error of its
+    own."""
 
     def __init__(self, context: Any) -> None:
         self._context = context
 
     async def read(self) -> bytes | None:
-        message = await self._context.read()
+        try:
+            message = await self._context.read()
+        except grpc.aio.InternalError as error:
+            raise ConnectionResetError("the call has no connection any more") from error
         return None if message is grpc.aio.EOF else message
 
     async def write(self, message: bytes) -> None:
-        await self._context.write(message)
+        try:
+            await self._context.write(message)
+        except grpc.aio.InternalError as error:
+            raise ConnectionResetError("the call has no connection any more") from error
 
 
 def _served(name: str, reception: Reception) -> Any:
