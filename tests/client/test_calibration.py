@@ -16,11 +16,11 @@ import pytest
 from slimfleet.client import cli
 from slimfleet.client.benchmark import Benchmark
 from slimfleet.client.calibration import link, point, speed
-from slimfleet.client.calibration.child import asked
 from slimfleet.client.calibration.link import downlink_bytes_per_s, uplink_bytes_per_s
 from slimfleet.client.calibration.memory import fitted, plans_to_measure
 from slimfleet.client.calibration.point import Peak, Point, measured_peak
 from slimfleet.client.calibration.speed import Speed
+from slimfleet.client.child import asked
 from slimfleet.client.commands.calibrate import SHARES as CALIBRATED_SHARES
 from slimfleet.compression import BadInput, SlimfleetError
 from slimfleet.compression.cost import RUNTIMES, Runtime

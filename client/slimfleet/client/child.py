@@ -1,12 +1,13 @@
-"""Child processes that measure: asked in JSON on stdin, they answer in JSON on stdout.
+"""Child processes that load torch: asked in JSON on stdin, they answer in JSON on stdout.
 
-A process that has trained before keeps what it was given then, so that only a new one shows what a round takes. And the
-process that asks is small, since it holds no torch: on a board of 512 MB two that do would not fit.
+The process that asks stays small: on a board of 512 MB two that hold torch would not fit. And one that has trained
+before keeps what it was given then, so that only a new one shows what a round takes.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -30,7 +31,13 @@ def asked(module: str, request: dict[str, Any], what: str, longest_s: float, wra
     command = wrap([sys.executable, "-m", module])
     try:
         ran = subprocess.run(
-            command, input=json.dumps(request), capture_output=True, text=True, timeout=longest_s, check=False
+            command,
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            timeout=longest_s,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise SlimfleetError(f"{what} took more than {longest_s:.0f} s and was given up") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from slimfleet.client.calibration.child import Wrap, answer, asked
+from slimfleet.client.child import Wrap, answer, asked
 
 __all__ = ["Peak", "Point", "measured_peak"]
 

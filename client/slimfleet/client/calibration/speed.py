@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from slimfleet.client.benchmark import Benchmark
-from slimfleet.client.calibration.child import answer, asked
+from slimfleet.client.child import answer, asked
 
 __all__ = ["Speed", "measured_speed"]
 
