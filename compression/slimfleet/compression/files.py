@@ -31,27 +31,27 @@ def naming(path: Path, action: str = "write") -> Iterator[None]:
         raise DiskError(f"cannot {action} {path}: {error.strerror or error}") from error
 
 
-def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
+def write_atomically(path: Path, data: bytes, durable: bool = True, *, private: bool = False) -> None:
     """Write `data` to `path` as `written_atomically` does."""
-    with written_atomically(path, durable) as file:
+    with written_atomically(path, durable, private=private) as file:
         file.write(data)
 
 
 @contextlib.contextmanager
-def written_atomically(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
+def written_atomically(path: Path, durable: bool = True, *, private: bool = False) -> Iterator[BinaryIO]:
     """Write to `path` so that a reader, or a kill at any moment, sees the old file or the new one.
 
     What the block writes goes to a temporary file beside `path`, which takes its name at the end; missing parent
-    folders are made. With `durable` the bytes have reached the disk on return, and a power cut leaves a whole file too.
-    Raises DiskError where the disk refuses; then, and after any other exception of the block, the temporary file is
-    gone and `path` is as it was.
+    folders are made. A `private` file is its owner's alone, from its first moment. With `durable` the bytes have
+    reached the disk on return, and a power cut leaves a whole file too. Raises DiskError where the disk refuses; then,
+    and after any other exception of the block, the temporary file is gone and `path` is as it was.
     """
     # Not tempfile: its files are private to the owner, these get the permissions of any other new file.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("xb") as file:
+            with open(temporary, "xb", opener=_privately if private else None) as file:
                 yield file
                 if durable:
                     file.flush()
@@ -62,6 +62,10 @@ def written_atomically(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
             raise
     if durable:
         sync(path.parent)
+
+
+def _privately(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def read_file(path: Path) -> bytes:

@@ -21,7 +21,7 @@ SERVER = "server"
 def _about() -> None:
     """Make the keys and certificates by which a server and its devices know each other.
 
-    Keep the folder off the server and off the devices, except for what each needs: it lets anybody in.
+    Keep the folder off the server and off the devices, except for what each needs: its ca.key admits devices.
 
     For example:
       slimfleet-coordinator pki init pki
@@ -40,7 +40,7 @@ def init(
     from slimfleet.coordinator.pki import PkiFolder
 
     PkiFolder(folder).init(name, days)
-    print(f"{folder / 'ca.crt'} is the authority; whoever has {folder / 'ca.key'} can let anybody in")
+    print(f"{folder / 'ca.crt'} is the authority; anyone with {folder / 'ca.key'} can admit devices")
 
 
 @pki_app.command()

@@ -1,6 +1,6 @@
 """PKI folder: the keys and certificates of a federation as files, made by `slimfleet-coordinator pki`.
 
-    ca.crt ca.key             the authority; whoever has the key can let anybody in
+    ca.crt ca.key             the authority; anyone with the key can admit devices
     server.crt server.key     the server
     revoked.pem               the revocation list
     devices/NAME/             what a device takes with it: ca.crt device.crt device.key, and its key for Flower
@@ -11,7 +11,6 @@ Private keys are readable by their owner alone. Nothing is overwritten except on
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +26,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from slimfleet.compression import BadInput
-from slimfleet.compression.files import naming, sync
-from slimfleet.coordinator.pki.certificates import Authority, host_names, new_authority, new_key
+from slimfleet.compression.files import naming, write_atomically
+from slimfleet.coordinator.pki.certificates import Authority, new_authority, new_key
 
 __all__ = ["PkiFolder"]
 
@@ -104,7 +103,7 @@ class PkiFolder:
         authority = self._authority()
         before = x509.load_pem_x509_crl(_read(self.revoked))
         serials = [each.serial_number for each in (*before, *certificates)]
-        _replace(self.revoked, authority.revocations(serials).public_bytes(Encoding.PEM))
+        write_atomically(self.revoked, authority.revocations(serials).public_bytes(Encoding.PEM))
         return len(certificates)
 
     def authority_certificate(self) -> x509.Certificate:
@@ -112,10 +111,10 @@ class PkiFolder:
         return self._certificate(self.ca_crt)
 
     def _make_server(self, hosts: Sequence[str], days: int) -> None:
-        authority, key = self._authority(), new_key()
-        host_names(hosts)
-        _replace(self.server_key, _private(key), private=True)
-        _replace(self.server_crt, _public(authority.server(hosts, key.public_key(), days)))
+        key = new_key()
+        certificate = self._authority().server(hosts, key.public_key(), days)
+        write_atomically(self.server_key, _private(key), private=True)
+        write_atomically(self.server_crt, _public(certificate))
 
     def _make_device(self, authority: Authority, name: str, days: int) -> None:
         folder, key = self.device(name), new_key()
@@ -127,11 +126,11 @@ class PkiFolder:
         _write_new(self.root / "issued" / f"{name}-{certificate.serial_number:x}.crt", _public(certificate))
         ssh = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
         ssh_public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-        _replace(folder / "device.key", _private(key), private=True)
-        _replace(folder / "device.crt", _public(certificate))
-        _replace(folder / "ca.crt", _public(authority.certificate))
-        _replace(folder / "flower.key", ssh, private=True)
-        _replace(folder / "flower.key.pub", ssh_public + f" {name}\n".encode())
+        write_atomically(folder / "device.key", _private(key), private=True)
+        write_atomically(folder / "device.crt", _public(certificate))
+        write_atomically(folder / "ca.crt", _public(authority.certificate))
+        write_atomically(folder / "flower.key", ssh, private=True)
+        write_atomically(folder / "flower.key.pub", ssh_public + f" {name}\n".encode())
 
     def _authority(self) -> Authority:
         content = _read(self.root / "ca.key")
@@ -184,18 +183,4 @@ def _refuse_existing(*paths: Path) -> None:
 def _write_new(path: Path, content: bytes) -> None:
     if path.exists():
         raise BadInput(f"{path} exists, and is not overwritten")
-    _replace(path, content, private=path.suffix == ".key")
-
-
-def _replace(path: Path, content: bytes, private: bool = False) -> None:
-    """Write a file in place of what is there. A private one is never readable by others, not for a moment."""
-    temporary = path.with_name(f".{path.name}.new")
-    with naming(path):
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644)
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, of the right mode from the start
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync(path.parent)
+    write_atomically(path, content, private=path.suffix == ".key")
