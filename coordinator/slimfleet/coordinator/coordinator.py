@@ -109,8 +109,9 @@ class Coordinator:
         """
         began, state = self._stopwatch(), self.state
         opened = self._open_round(now_s, began)
-        busy = {dispatch.node for dispatch in state.in_flight.values()}
-        busy |= {answer.dispatch.node for answer in opened.answers if answer.dispatch is not None}
+        at_work = {dispatch.node for dispatch in state.in_flight.values()}
+        at_work |= {answer.dispatch.node for answer in opened.answers if answer.dispatch is not None}
+        busy = np.array(list(at_work), np.uint64)
         known = state.registry.columns.node if nodes is None else state.registry.registered(nodes)
         assigner = Assigner(
             settings=self.settings,
@@ -125,7 +126,7 @@ class Coordinator:
         reachable = []
         for pool in pools(known, self.settings, opened.number):
             conditions = self.environment.conditions(state.registry, pool, opened.number)
-            conditions.reached[np.isin(pool, np.array(list(busy), np.uint64))] = False
+            conditions.reached[np.isin(pool, busy)] = False
             assigner.assign(pool, conditions, most)
             reachable.append(pool[conditions.reached])
             if len(assigner.dispatches) >= most:

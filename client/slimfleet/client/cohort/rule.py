@@ -1,7 +1,7 @@
 """Rule: how many devices are trained at once, and in which form, by the shape of their work alone.
 
 It looks at no clock, so that a seed gives the same bytes everywhere. Its numbers were found by
-`python tests/benchmarks/simulation OUT --shapes` ([simulation-shapes.md](docs/results/simulation-shapes.md)).
+`make bench-simulation ARGS=--shapes`.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class Declined(SlimfleetError):
 
 
 class Connection:
-    """A device's calls to `target` (host:port). `keys` is a folder with ca.crt, device.crt and device.key."""
+    """A device's calls to `target` (host:port), with the authority's certificate, and its own with its key."""
 
     def __init__(self, target: str, ca: Path, certificate: Path, key: Path) -> None:
         """Raises DiskError where a file cannot be read. Connects with the first call."""
@@ -113,7 +113,6 @@ class Connection:
         with self._watched():
             (response,) = self._call("UploadUpdate", chunks(), _patience_s(len(update) - offset))
             return int(response.received_bytes)
-        raise AssertionError("unreachable")
 
     def _one(self, name: str, request: Any, patience_s: float) -> Any:
         with self._watched():

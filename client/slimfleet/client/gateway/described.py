@@ -16,6 +16,7 @@ from slimfleet.client.gateway.backoff import Backoff
 from slimfleet.client.gateway.connection import Connection
 from slimfleet.client.gateway.outbox import Outbox
 from slimfleet.client.gateway.resident import Resident
+from slimfleet.client.governor.memory import MEMORY_RESERVE_BYTES
 from slimfleet.client.policy import Policy, read_policy, reason_in_words, refusal
 from slimfleet.client.startup import Began
 from slimfleet.compression.edge.task_loader import make_importable
@@ -85,7 +86,7 @@ def _ready(described: Described) -> Callable[[], Device]:
 
 def _looking(policy: Policy, metered: bool | None) -> Callable[[], tuple[Condition, str | None]]:
     def look() -> tuple[Condition, str | None]:
-        condition = read_condition(metered=metered)
+        condition = read_condition(metered=metered, memory_reserve_bytes=MEMORY_RESERVE_BYTES)
         reason = refusal(policy, condition, datetime.now().time())
         return condition, None if reason is None else reason_in_words(reason, policy, condition)
 

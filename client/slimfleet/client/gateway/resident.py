@@ -39,8 +39,8 @@ class Calls(Protocol):
 class Resident:
     """A device that lives by its gateway's word and its owner's.
 
-    `registration_json` is how it introduces itself, `look` finds its condition, and `forbidden` says why its policy
-    allows no work now, None where it does. `at_work` makes it ready for rounds, which may load much, and is called for
+    `registration_json` is how it introduces itself. `look` finds its condition, and why its policy allows no work now,
+    None where it does. `at_work` makes it ready for rounds, which may load much, and is called for
     every plan. `sleep` takes seconds.
     """
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from slimfleet.client.meters.sampled import Sensor, trapezoid
+from slimfleet.client.meters.sampled import Sensor, all_known, trapezoid
 from slimfleet.client.meters.sysfs import read_number, read_word
 
 __all__ = ["HWMON", "find_rails"]
@@ -73,7 +73,5 @@ def _rails(root: Path) -> Iterator[Rail]:
 
 
 def _sum_w(rails: list[Rail]) -> float | None:
-    """None where one of them has no value: a sum without it would be too low."""
-    watts = [rail.watts() for rail in rails]
-    known = [power for power in watts if power is not None]
-    return sum(known) if len(known) == len(watts) else None
+    watts = all_known(rail.watts() for rail in rails)
+    return None if watts is None else sum(watts)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from slimfleet.client.meters.sampled import Sensor
+from slimfleet.client.meters.sampled import Sensor, all_known
 from slimfleet.client.meters.sysfs import read_number, read_word
 
 __all__ = ["POWERCAP", "find_domains"]
@@ -64,10 +64,8 @@ def find_domains(root: Path = POWERCAP) -> Sensor[Counts] | None:
 
 
 def _counts(domains: list[Domain]) -> Counts | None:
-    """None where one of them has no value."""
-    counts = [domain.joules() for domain in domains]
-    known = tuple(count for count in counts if count is not None)
-    return known if len(known) == len(counts) else None
+    counts = all_known(domain.joules() for domain in domains)
+    return None if counts is None else tuple(counts)
 
 
 def _counted(ranges: Counts, earlier: Counts, later: Counts, seconds: float) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import hypot
@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from slimfleet.client.meters.protocol import Reading
 from slimfleet.client.meters.sampling import Sampler, Window, bridged, sample_in_thread
 
-__all__ = ["FEWEST_SAMPLES", "SampledMeter", "Sensor", "trapezoid"]
+__all__ = ["FEWEST_SAMPLES", "SampledMeter", "Sensor", "all_known", "trapezoid"]
 
 FEWEST_SAMPLES = 10
 """With fewer there is no reading."""
@@ -24,6 +24,13 @@ Trace = list[tuple[float, float]]
 def trapezoid(earlier_w: float, later_w: float, seconds: float) -> float:
     """Joules between two samples of power, which changed evenly."""
     return seconds * (earlier_w + later_w) / 2
+
+
+def all_known(values: Iterable[T | None]) -> list[T] | None:
+    """The values; None where one of them is missing: a sum without it would be too low."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return known if len(known) == len(found) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +108,15 @@ class SampledMeter(Generic[T]):
         points = bridged(window.close(), sensor.bridged_s)
         if points is None or len(points) < FEWEST_SAMPLES:
             return None
-        parts = [sensor.joules(p, q, later - earlier) for (earlier, p), (later, q) in pairwise(points)]
-        known = [part for part in parts if part is not None]
-        if len(known) < len(parts):
+        parts = all_known(
+            sensor.joules(p, q, later - earlier) for (earlier, p), (later, q) in pairwise(points)
+        )
+        if parts is None:
             return None
         times = [moment for moment, _ in points]
-        trace = tuple(zip(times, accumulate(known, initial=0.0), strict=True))
+        trace = tuple(zip(times, accumulate(parts, initial=0.0), strict=True))
         energy_j, duration_s = trace[-1][1], times[-1] - times[0]
-        doubt_j = sensor.error * energy_j + _between_samples(times, known)
+        doubt_j = sensor.error * energy_j + _between_samples(times, parts)
         return Reading(energy_j, duration_s, "measured", len(points), sensor.name, doubt_j, trace)
 
 

@@ -20,7 +20,7 @@ from typing import Annotated, Any, NoReturn, TextIO
 import click
 import typer
 
-from slimfleet.compression.edge.every_command import EveryCommand, EveryGroup
+from slimfleet.compression.edge.every_command import QUIET, VERBOSE, EveryCommand, EveryGroup
 from slimfleet.compression.edge.extras import what_to_install
 from slimfleet.compression.edge.logs import finite, say
 from slimfleet.compression.errors import BadInput, SlimfleetError
@@ -175,13 +175,8 @@ def _nearest(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(_NEAREST, _nearest)
 
 
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Show neither progress nor remarks, only results and errors.")
-]
-Verbose = Annotated[
-    bool,
-    typer.Option("--verbose", "-v", help="Show more, and the traceback of what a task raises."),
-]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help=QUIET)]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help=VERBOSE)]
 TaskArguments = Annotated[
     list[str] | None,
     typer.Option("--option", metavar="KEY=VALUE", help="An argument of the task, as JSON; repeatable."),

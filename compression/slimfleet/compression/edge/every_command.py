@@ -14,7 +14,11 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from slimfleet.compression.edge.logs import LEVELS, Level, start_logs
 
-__all__ = ["EveryCommand", "EveryGroup", "ResidentCommand"]
+__all__ = ["QUIET", "VERBOSE", "EveryCommand", "EveryGroup", "ResidentCommand"]
+
+QUIET = "Show neither progress nor remarks, only results and errors."
+VERBOSE = "Show more, and the traceback of what a task raises."
+"""Help of `--quiet` and `--verbose`, also where a function declares them itself."""
 
 _PANEL = "Options of every command"
 
@@ -57,8 +61,8 @@ class EveryGroup(TyperGroup):
 
 def _options(usual: Level) -> tuple[TyperOption, ...]:
     return (
-        _flag("--quiet", "-q", text="Show neither progress nor remarks, only results and errors."),
-        _flag("--verbose", "-v", text="Show more, and the traceback of what a task raises."),
+        _flag("--quiet", "-q", text=QUIET),
+        _flag("--verbose", "-v", text=VERBOSE),
         TyperOption(
             param_decls=["--log-level"],
             type=click.Choice(LEVELS),

@@ -42,9 +42,12 @@ class _JsonLine(logging.Formatter):
     """A record as one line: a JSON object of its fields, time in UTC, and the traceback where there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        # Ray adds a field with an underscore to the records of its processes.
-        given = {name for name in vars(record) if name not in _OWN_FIELDS and not name.startswith("_")}
-        fields = {name: value for name, value in vars(record).items() if name in given}
+        fields = {
+            name: value
+            for name, value in vars(record).items()
+            # Ray adds a field with an underscore to the records of its processes.
+            if name not in _OWN_FIELDS and not name.startswith("_")
+        }
         fields |= {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -76,7 +79,7 @@ def logs_are_json() -> bool:
 
 
 def say(message: str, level: Level = "info") -> None:
-    """Print one line on stderr, whatever the level of the log: an error, or a remark that was asked for."""
+    """Print one line on stderr, whatever the level of the log: an error, or a remark."""
     if logs_are_json():
         number = logging.getLevelNamesMapping()[level.upper()]
         _stderr.handle(log.makeRecord(log.name, number, "", 0, message, (), None))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,15 +82,10 @@ def read_served(path: Path) -> Served:
     """
     source = f"the settings {path}"
     tables = read_toml(path, source)
-    own = {"task": ServedTask, "gateway": GatewaySettings}
     task = checked(ServedTask, tables.pop("task", {}), source, "task")
     gateway = checked(GatewaySettings, tables.pop("gateway", {}), source, "gateway")
-    defaults = {name: _values(kind()) for name, kind in own.items()}
-    settings = settings_of(tables, source, defaults)
+    known = {"task": asdict(ServedTask()), "gateway": asdict(GatewaySettings())}
+    settings = settings_of(tables, source, others=known)
     return Served(
         settings=settings, task=task, gateway=gateway, beside=path.parent, text=path.read_text("utf-8")
     )
-
-
-def _values(settings: object) -> dict[str, Any]:
-    return {name: getattr(settings, name) for name in settings.__dataclass_fields__}  # type: ignore[attr-defined]
