@@ -11,10 +11,13 @@ from math import inf
 
 
 class Relay:
-    """Passes connections on to a port. After `allow` more bytes towards it, or back, all connections are cut."""
+    """Passes connections on to a port. After `allow` more bytes towards it, or back, all connections are cut.
 
-    def __init__(self, to_port: int) -> None:
-        self._to = to_port
+    `pause_s` is what a piece takes, as on a thin link: both ends have read what passed before a cut.
+    """
+
+    def __init__(self, to_port: int, pause_s: float = 0.0) -> None:
+        self._to, self._pause_s = to_port, pause_s
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()
@@ -66,6 +69,7 @@ class Relay:
                     self._left[direction] = left - len(data)
                     self.passed[direction] += len(data)
                 target.sendall(data)
+                time.sleep(self._pause_s)
                 if self._left[direction] <= 0:
                     self._left[direction] = inf
                     self.cuts += 1

@@ -121,7 +121,7 @@ def train(
         pool = stack.enter_context(ThreadPoolExecutor(1))
         run = pool.submit(serve, served, listening=gateways.put)
         port = gateways.get(timeout=60).port
-        relay = Relay(port)
+        relay = Relay(port, pause_s=0.01)
         stack.callback(relay.close)
         if cut_at is not None:
             for direction in ("down", "up"):

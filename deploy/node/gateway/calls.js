@@ -22,11 +22,6 @@ export const sha256 = (bytes) => createHash('sha256').update(bytes).digest();
 const deadline = (seconds) => ({ deadline: Date.now() + 1000 * seconds });
 const transfer = (bytes) => deadline(CALL_S + bytes / SLOWEST_BYTES_PER_S);
 
-/** The gateway does not serve the call as it is. Everything else that fails passes: try again later. */
-export const isDeclined = ({ code }) =>
-  ![grpc.status.UNAVAILABLE, grpc.status.DEADLINE_EXCEEDED, grpc.status.CANCELLED, grpc.status.UNKNOWN,
-    grpc.status.INTERNAL, grpc.status.RESOURCE_EXHAUSTED, grpc.status.ABORTED].includes(code);
-
 /** Whether this plan, or these bytes, are not what the gateway waits for: check in again. */
 export const isNotAwaited = ({ code }) => [grpc.status.NOT_FOUND, grpc.status.FAILED_PRECONDITION].includes(code);
 

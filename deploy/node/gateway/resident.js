@@ -2,7 +2,7 @@
 
 import { Refused } from '../wire/refused.js';
 import { parseAssignment } from './assignment.js';
-import { isDeclined, isNotAwaited, sha256 } from './calls.js';
+import { isNotAwaited, sha256 } from './calls.js';
 import { doRound } from './round.js';
 
 const FIRST_S = 1;
@@ -65,7 +65,7 @@ export class Resident {
       this.reported++;
       this.finished = null;
     } catch (error) {
-      if (!isDeclined(error) || !isNotAwaited(error)) throw error;
+      if (!isNotAwaited(error)) throw error;
       this.log(`plan ${plan.plan_id} is not awaited as it is: ${error.message}`);
       await sleep(FIRST_S);
     }

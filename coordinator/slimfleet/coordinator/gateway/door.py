@@ -58,10 +58,13 @@ class Door:
         if port in self._greeted:
             self._greeted[port].set()
 
-    async def close(self) -> None:
-        """Listen no more, and end all connections."""
+    def shut(self) -> None:
+        """Listen no more. Connections that are open stay so."""
         if self._server is not None:
             self._server.close()
+
+    async def close(self) -> None:
+        """End all connections, once it is shut."""
         for task in self._passing:
             task.cancel()
         await asyncio.gather(*self._passing, return_exceptions=True)
@@ -100,7 +103,11 @@ class Door:
             self._refusals.count("handshake")
             return
         port = next((self._ports[name] for name in names if name in self._ports), self._ports[""])
-        behind_reader, behind = await asyncio.open_connection(LOOPBACK, port, limit=PIECE_BYTES)
+        try:
+            behind_reader, behind = await asyncio.open_connection(LOOPBACK, port, limit=PIECE_BYTES)
+        except OSError:  # the gateway closes
+            self._refusals.count("connections")
+            return
         mine: int = behind.get_extra_info("sockname")[1]
         greeted = self._greeted[mine] = asyncio.Event()
         behind.write(hello)

@@ -76,5 +76,7 @@ class Gateway:
         self.port = await door.open()
         self._ready.set()
         await self._closing.wait()
+        # First the door: who comes in the meantime would find nobody behind it.
+        door.shut()
         await server.stop(GRACE_S)
         await door.close()
