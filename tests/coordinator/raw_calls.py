@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPSConnection
 from pathlib import Path
 
@@ -48,9 +48,8 @@ def channel(hall, name: str) -> Iterator[grpc.Channel]:
 def https(hall, name: str) -> Iterator[HTTPSConnection]:
     """A connection of HTTPS with the keys of a device."""
     context = tls(hall.pki.ca_crt, hall.pki.device(name), "http/1.1")
-    made = HTTPSConnection("127.0.0.1", hall.gateway.port, timeout=20, context=context)
-    yield made
-    made.close()
+    with closing(HTTPSConnection("127.0.0.1", hall.gateway.port, timeout=20, context=context)) as made:
+        yield made
 
 
 @contextmanager

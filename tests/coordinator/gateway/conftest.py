@@ -54,7 +54,9 @@ class Hall:
         keys = (pki or self.pki).device(name)
         ca = self.pki.ca_crt  # a foreign device too knows whom it talks to
         files = Keys(ca, keys / "device.crt", keys / "device.key")
-        made = Connection(transport_to(f"127.0.0.1:{port or self.gateway.port}", files, transport or self.transport))
+        made = Connection(
+            transport_to(f"127.0.0.1:{port or self.gateway.port}", files, transport or self.transport)
+        )
         self.stack.callback(made.close)
         return made
 

@@ -46,7 +46,7 @@ class Described:
     transport: TransportName = "auto"
 
     def connection(self) -> Connection:
-        """Raises DiskError where a key cannot be read, and BadInput where the transport is not installed."""
+        """Raises DiskError where a key cannot be read, and ModuleNotFoundError where gRPC is not installed."""
         return Connection(transport_to(self.gateway, Keys.of(Path(self.keys)), self.transport))
 
     def policy(self) -> Policy:

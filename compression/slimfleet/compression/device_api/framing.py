@@ -39,7 +39,9 @@ class Frames:
         if len(self._come) < PREFIX_BYTES:
             return None
         if self._come[0] != 0:
-            raise Unframed(f"a message framed with {self._come[0]}: 0 alone is known, which is not compressed")
+            raise Unframed(
+                f"a message framed with {self._come[0]}: 0 alone is known, which is not compressed"
+            )
         end = PREFIX_BYTES + int.from_bytes(self._come[1:PREFIX_BYTES])
         if end > PREFIX_BYTES + self._limit:
             raise Unframed(f"a message of {end - PREFIX_BYTES} bytes: the limit is {self._limit}", True)

@@ -7,7 +7,6 @@ bytes, the message. docs/device-api.md says it to those who write a client.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import ssl
 

@@ -6,7 +6,6 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TypeAlias
 
 import h11
 
@@ -45,7 +44,6 @@ HTTP: Mapping[str, int] = MappingProxyType(
 
 BEGINS = h11.Response(status_code=200, headers=[("content-type", CONTENT_TYPE)])
 PATHS = {method.path: name for name, method in METHODS.items()}
-Event: TypeAlias = h11.Event | type[h11.PAUSED]
 
 
 class Session:
@@ -118,8 +116,8 @@ class _Stream:
             self._http.receive_data(await self._reader.read(PIECE_BYTES))
         return bool(self._http.trailing_data[0])
 
-    async def next(self) -> Event:
-        """The next event. Raises ConnectionResetError where the connection ends before it."""
+    async def next(self) -> object:
+        """The next event of h11. Raises ConnectionResetError where the connection ends before it."""
         while (event := self._http.next_event()) is h11.NEED_DATA:
             if self._http.they_are_waiting_for_100_continue:
                 await self.send(h11.InformationalResponse(status_code=100, headers=[]))
