@@ -20,7 +20,7 @@ def run(
     ],
     transport: Annotated[
         Literal["auto", "grpc", "https"],
-        typer.Option(help="How it calls: gRPC, HTTPS, or whichever gets through."),
+        typer.Option(metavar="HOW", help="grpc, https, or auto: whichever gets through."),
     ] = "auto",
     profile: Annotated[
         Path, typer.Option(help="Profile of this machine, as profile --json writes it.")
