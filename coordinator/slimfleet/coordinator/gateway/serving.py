@@ -43,6 +43,7 @@ def serve(
     at_work = Gateway(gateway, PkiFolder(beside / gateway.pki))
     with held(out), metrics as measuring, at_work:
         log.info("devices connect to %s:%d", gateway.host, at_work.port)
+        at_work.refusals.tell(measuring)
         listening(at_work)
         try:
             drive(coordinator, at_work.link, out, [log_rounds, RoundsCsv(out), *measuring, *observers])
