@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from slimfleet.client.gateway.backoff import Backoff
-from slimfleet.client.gateway.connection import Away
+from slimfleet.client.gateway.calling import Away
 from slimfleet.client.gateway.outbox import Finished, Outbox
 from slimfleet.client.gateway.resident import FORBIDDEN_S, Resident
 from slimfleet.compression import Condition

@@ -68,14 +68,14 @@ def residents(tmp_path):
     """Start devices as residents, until the test ends; `turn` replaces what one of them does over and over."""
     stop, threads = threading.Event(), []
 
-    def start(hall, devices, port=None):
+    def start(hall, devices, port=None, transports=None):
         for name in NAMES:
             device = devices.get(node_of(name))
             if device is None:
                 continue
             (tmp_path / name).mkdir(exist_ok=True)
             resident = Resident(
-                hall.connection(name, port=port),
+                hall.connection(name, port=port, transport=(transports or {}).get(name)),
                 text_of(device.registration()),
                 Outbox(tmp_path / name),
                 lambda device=device: device,
@@ -110,6 +110,17 @@ def test_devices_at_a_gateway_train_the_model_that_they_train_over_a_grid(fleet,
     residents(hall, here)
     drive(federation.coordinator, hall.gateway.link, None)
     assert [row.completed for row in federation.state.rows] == [4, 4]
+    assert federation.model_bytes() == over_a_grid(fleet)
+
+
+@pytest.mark.parametrize("transport", ["auto"])
+def test_one_round_has_devices_over_grpc_and_over_https(fleet, opened, residents):
+    federation, devices = fleet()
+    hall = opened()
+    here = {node: Here(device) for node, device in devices.items()}
+    residents(hall, here, transports=dict(zip(NAMES, ("grpc", "https", "https", "auto"), strict=True)))
+    drive(federation.coordinator, hall.gateway.link, None)
+    assert [each.rounds for each in here.values()] == [2] * 4
     assert federation.model_bytes() == over_a_grid(fleet)
 
 

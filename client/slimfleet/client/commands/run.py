@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,6 +18,10 @@ def run(
     keys: Annotated[
         Path, typer.Option(help="Folder with ca.crt, device.crt and device.key, as pki makes it.")
     ],
+    transport: Annotated[
+        Literal["auto", "grpc", "https"],
+        typer.Option(metavar="HOW", help="grpc, https, or auto: whichever gets through."),
+    ] = "auto",
     profile: Annotated[
         Path, typer.Option(help="Profile of this machine, as profile --json writes it.")
     ] = Path("device.json"),
@@ -75,6 +79,7 @@ def run(
         import_from=existing_folders(import_from or [Path()]),
         gateway=gateway,
         keys=str(keys.absolute()),
+        transport=transport,
     )
     described.policy()
     described.connection()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from slimfleet.client.gateway.backoff import Backoff
-from slimfleet.client.gateway.connection import Away, Declined
+from slimfleet.client.gateway.calling import Away, Declined
 from slimfleet.client.gateway.outbox import Finished, Outbox
 from slimfleet.compression import PayloadError
 from slimfleet.compression.device_api import CheckInResponse, Done, Plan, Refusal, ReportRequest

@@ -16,6 +16,7 @@ STATUS: Mapping[str, str] = MappingProxyType(
         "certificate": "UNAUTHENTICATED",
         "expired": "UNAUTHENTICATED",
         "revoked": "PERMISSION_DENIED",
+        "method": "UNIMPLEMENTED",
         "message": "INVALID_ARGUMENT",
         "size": "INVALID_ARGUMENT",
         "unknown_plan": "NOT_FOUND",
