@@ -26,7 +26,7 @@ def ours() -> FileDescriptorProto:
 
 
 def released() -> FileDescriptorProto:
-    """As clients have it. `buf build -o released.binpb` writes it, or this module run as a program."""
+    """As clients have it; `buf build -o released.binpb` writes it."""
     return FileDescriptorSet.FromString((PROTO / "released.binpb").read_bytes()).file[0]
 
 
@@ -99,7 +99,3 @@ def test_buf_finds_nothing():
     for arguments in (["lint"], ["breaking", "--against", "released.binpb"]):
         said = subprocess.run(["buf", *arguments], cwd=PROTO, capture_output=True, text=True, check=False)
         assert said.returncode == 0, said.stdout + said.stderr
-
-
-if __name__ == "__main__":
-    (PROTO / "released.binpb").write_bytes(FileDescriptorSet(file=[ours()]).SerializeToString())
