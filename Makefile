@@ -84,6 +84,11 @@ bench-population: $(VENV)/.installed-dev
 bench-silent: $(VENV)/.installed-dev
 	PYTHONPATH=tests/benchmarks:tests/end_to_end OMP_NUM_THREADS=1 $(BIN)/python -m silent_nodes docs/results $(ARGS)
 
+# From a plan's arrival to the first step of a resident device, beside a SuperNode. ARGS="--starts 1 --rounds 3" for a part.
+.PHONY: bench-second-round
+bench-second-round: $(VENV)/.installed-dev
+	PYTHONPATH=tests/benchmarks:tests/end_to_end OMP_NUM_THREADS=1 $(BIN)/python -m second_round docs/results $(ARGS)
+
 bench-fashion: $(VENV)/.installed-dev
 	@bash tests/setup-debian.sh
 	$(BIN)/python tests/benchmarks/fashion_mnist.py docs/results
