@@ -89,6 +89,12 @@ bench-silent: $(VENV)/.installed-dev
 bench-second-round: $(VENV)/.installed-dev
 	PYTHONPATH=tests/benchmarks:tests/end_to_end OMP_NUM_THREADS=1 $(BIN)/python -m second_round docs/results $(ARGS)
 
+# Two hundred devices at one gateway on lossy links: the account of every plan, and memory over time.
+# ARGS="--devices 20 --rounds 4" for a part.
+.PHONY: bench-crowd
+bench-crowd: $(VENV)/.installed-dev
+	PYTHONPATH=tests/benchmarks:tests/end_to_end OMP_NUM_THREADS=1 $(BIN)/python -m crowd docs/results $(ARGS)
+
 bench-fashion: $(VENV)/.installed-dev
 	@bash tests/setup-debian.sh
 	$(BIN)/python tests/benchmarks/fashion_mnist.py docs/results
