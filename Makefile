@@ -95,6 +95,13 @@ bench-second-round: $(VENV)/.installed-dev
 bench-crowd: $(VENV)/.installed-dev
 	PYTHONPATH=tests/benchmarks:tests/end_to_end OMP_NUM_THREADS=1 $(BIN)/python -m crowd docs/results $(ARGS)
 
+# A device behind 1 Mbit/s with a tenth of the packets lost: compressed beside float32, and an upload that is cut; needs root.
+# ARGS="--rounds 2" for a part.
+.PHONY: bench-thin-link
+bench-thin-link: $(VENV)/.installed-dev
+	@bash tests/setup-debian.sh nftables=/usr/sbin/nft iproute2=/usr/sbin/tc
+	PYTHONPATH=tests/benchmarks:tests/end_to_end OMP_NUM_THREADS=1 $(BIN)/python -m thin_link docs/results $(ARGS)
+
 bench-fashion: $(VENV)/.installed-dev
 	@bash tests/setup-debian.sh
 	$(BIN)/python tests/benchmarks/fashion_mnist.py docs/results

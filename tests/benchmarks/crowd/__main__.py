@@ -39,7 +39,7 @@ def crowd(folder: Path, devices: int, rounds: int, processes: int) -> Run:
     server = [
         sys.executable,
         "-m",
-        "crowd.server",
+        "noting_server",
         f"{folder / 'federation.toml'}",
         f"{folder / 'events.jsonl'}",
     ]

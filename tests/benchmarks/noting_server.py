@@ -1,6 +1,6 @@
 """`slimfleet-coordinator serve`, with a line of JSON for every plan that is given, every answer, and every round.
 
-python -m crowd.server federation.toml events.jsonl
+python -m noting_server federation.toml events.jsonl
 """
 
 from __future__ import annotations
