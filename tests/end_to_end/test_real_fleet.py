@@ -26,6 +26,7 @@ from slimfleet.client.anatomy import anatomy
 from slimfleet.client.deployed import deployed_device
 from slimfleet.compression.edge.task_loader import load_task
 from slimfleet.compression.pruning.blueprint import blueprint
+from slimfleet.compression.tensors import tensors_of
 from slimfleet.coordinator import Coordinator, WallEnvironment
 from slimfleet.coordinator.pki.identity import node_of
 from slimfleet.coordinator.transport.flower.beside import read_with_gateway
@@ -234,3 +235,5 @@ def test_supernodes_gateway_devices_and_node_js_train_what_a_simulation_trains(
     model = load_file(out / "model.safetensors")
     again = simulated(folder, folder / "mixed.toml", nodes)
     assert distance(model, again.published()) < 1e-4
+    fresh = tensors_of(load_task(TASK, {}, partitions=1, seed=0, options=OPTIONS).build_model())
+    assert distance(model, fresh) > 0.1
