@@ -62,7 +62,8 @@ def test_a_coordinator_and_two_devices_that_follow_the_readme_train_a_model(tmp_
     settings = clone / "deploy" / "gateway" / "federation.toml"
     text = settings.read_text()
     for theirs, ours in {
-        "rounds = 20": f"rounds = {ROUNDS}", "max_epochs = 5.0": "max_epochs = 0.5", '"0.0.0.0"': '"127.0.0.1"', "8443": str(port), "9400": str(metrics),
+        "rounds = 20": f"rounds = {ROUNDS}", "max_epochs = 5.0": "max_epochs = 0.5",
+        '"0.0.0.0"': '"127.0.0.1"', "8443": str(port), "9400": str(metrics),
     }.items():  # fmt: skip
         assert theirs in text
         text = text.replace(theirs, ours)
