@@ -80,7 +80,7 @@ class Deployment:
         )
         stack = ExitStack()
         stack.enter_context(
-            self.running(name, f"until {text}\ndo sleep 1; done" if until else f"exec env {text}")
+            self.running(name, f"until {text}\ndo sleep 10; done" if until else f"exec env {text}")
         )
         return stack
 

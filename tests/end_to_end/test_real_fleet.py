@@ -54,7 +54,7 @@ planner = {batch_sizes = [8], max_epochs = 1.0}
 [budget.class]
 """ + "\n".join(f"class-{number} = {{uplink_bytes = {limit}}}" for number, limit in enumerate(UPLINK_BYTES))
 
-MIXED = """rounds = 3
+MIXED = """rounds = 2
 round_timeout_s = 140.0
 client = {{learning_rate = 0.05}}
 selection = {{policy = "uniform", per_round = 7, min_devices = 7}}
@@ -220,7 +220,7 @@ def test_supernodes_gateway_devices_and_node_js_train_what_a_simulation_trains(
         eventually((out / "report.html").exists, "the report is written", folder)
 
     rows = rows_of(out)
-    assert [(row["completed"], row["rejected"], row["failed"]) for row in rows] == [("7", "0", "0")] * 3, (
+    assert [(row["completed"], row["rejected"], row["failed"]) for row in rows] == [("7", "0", "0")] * 2, (
         logs(folder)
     )
     nodes = named_nodes(out)
@@ -231,12 +231,9 @@ def test_supernodes_gateway_devices_and_node_js_train_what_a_simulation_trains(
     assert {name: nodes[name] for name in (*AT_GATEWAY, NODE_JS)} == {
         name: node_of(name) for name in (*AT_GATEWAY, NODE_JS)
     }
-    assert [each["participations"] for each in registry_of(out)] == [3] * 7
+    assert [each["participations"] for each in registry_of(out)] == [2] * 7
     model = load_file(out / "model.safetensors")
     again = simulated(folder, folder / "mixed.toml", nodes)
-    print("distance", distance(model, again.published()))
-    print(
-        "distance to fresh",
-        distance(model, tensors_of(load_task(TASK, {}, partitions=1, seed=0, options=OPTIONS).build_model())),
-    )
     assert distance(model, again.published()) < 1e-4
+    fresh = tensors_of(load_task(TASK, {}, partitions=1, seed=0, options=OPTIONS).build_model())
+    assert distance(model, fresh) > 0.1
