@@ -45,7 +45,8 @@ def fleet(tmp_path: Path) -> Iterator[tuple[Path, int]]:
         for number, (name, transport) in enumerate(DEVICES.items()):
             stack.enter_context(
                 running(
-                    name, tmp_path, "slimfleet-device", "run", "digits", f"--gateway=127.0.0.1:{port}", f"--transport={transport}",
+                    name, tmp_path, "slimfleet-device", "run", "digits", f"--gateway=127.0.0.1:{port}",
+                    f"--transport={transport}",
                     f"--keys={tmp_path / 'pki' / 'devices' / name}", f"--profile={tmp_path / 'board.json'}",
                     f"--state={tmp_path / f'state-{name}'}", f"--partition-id={number}", "--meter=none",
                     "--threads=1",

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import socket
 import ssl
 import time
+import urllib.request
 from dataclasses import replace
+from pathlib import Path
 
 import grpc
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from raw_calls import Unserved, channel, raw, tls
 from relay import eventually
 
-from slimfleet.client.gateway.calling import Away, Declined
+from slimfleet.client.gateway.calling import Away, Busy, Declined
 from slimfleet.compression import Condition
 from slimfleet.compression.device_api import METHODS, CheckInRequest, Done, ReportRequest, UploadUpdateRequest
 from slimfleet.compression.messages import Registration, text_of
 from slimfleet.coordinator.gateway.admission import Admission
-from slimfleet.coordinator.gateway.refusal import STATUS, Refused
+from slimfleet.coordinator.gateway.https_session import HTTP
+from slimfleet.coordinator.gateway.refusal import Refused
+from slimfleet.coordinator.observing.prometheus import serve_metrics
 from slimfleet.coordinator.pki import PkiFolder, Revocations, Unknown, identity_of
 from slimfleet.coordinator.pki.identity import node_of
+from slimfleet.coordinator.refusal_status import STATUS
 from slimfleet.coordinator.transport.link import Said
 
 
@@ -104,12 +112,14 @@ def test_a_revoked_device_is_refused_on_the_connection_that_it_has(opened, tmp_p
     assert is_served(hall, "pi-2")
     assert is_served(hall, "pi")
     folder.add_device("pi-3", 10)
+    shutil.copytree(folder.root / "devices", tmp_path / "old" / "devices")
     folder.rotate_device("pi-1", 10)  # found again, with a new key: the same device
     assert is_served(hall, "pi-1")
     folder.revoked.write_text("no list")
     time.sleep(1.1)
     with pytest.raises(Declined):
-        calls.check_in("", "")  # the old certificate: the list that was read before holds on
+        # The old certificate: the list that was read before holds on.
+        hall.connection("pi-1", PkiFolder(tmp_path / "old")).check_in("", "")
 
 
 @pytest.mark.parametrize(
@@ -255,3 +265,43 @@ def test_a_device_that_introduces_itself_all_the_time_is_listened_to_now_and_the
     assert calls.check_in("", "").wait.introduce
     assert not calls.check_in(text, "").wait.introduce
     assert len(hall.gateway.link.said()) == 1
+
+
+@pytest.mark.parametrize("transport", ["https"])
+def test_refusals_are_counted_for_prometheus(opened):
+    metrics, server = serve_metrics(0, federation="gate")
+    with server:
+        hall = opened(calls_per_s=0.2)
+        hall.gateway.refusals.tell([metrics])
+        calls = hall.connection()
+        assert calls.check_in("", "").WhichOneof("next") == "wait"
+        for _ in range(3):
+            with pytest.raises(Busy):
+                calls.check_in("", "")
+        with raw(hall, "pi-2") as call, pytest.raises(Unserved):
+            call("Report", [b""])
+        with urllib.request.urlopen(server.url, timeout=10) as response:
+            text = response.read().decode()
+    counted = {
+        sample.labels["reason"]: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "slimfleet_gateway_refusals_total" and sample.labels["federation"] == "gate"
+    }
+    assert counted.keys() == {*STATUS, "other"}
+    assert (
+        {reason: count for reason, count in counted.items() if count}
+        == hall.refused()
+        == {"rate": 3, "message": 1}
+    )
+
+
+def test_the_page_has_every_reason_with_its_status():
+    page = (Path(__file__).parents[3] / "docs" / "device-api.md").read_text()
+    rows = re.findall(r"^\| ([A-Z_]+(?:, [A-Z_]+)*) \| ([\d, ]+) \|([^|]*)\|", page, re.MULTILINE)
+    pairs = [zip(names.split(", "), codes.split(", "), strict=True) for names, codes, _ in rows]
+    told = {name: int(code) for each in pairs for name, code in each}
+    assert told == HTTP
+    reasons = {reason: names for names, _, reasons in rows for reason in re.findall(r"`(\w+)`", reasons)}
+    silent = {"connections", "handshake", "error"}
+    assert reasons == {reason: status for reason, status in STATUS.items() if reason not in silent}

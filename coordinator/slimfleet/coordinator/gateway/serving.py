@@ -37,7 +37,7 @@ def serve(
     out = beside / gateway.out
     coordinator = deployed_coordinator(task, served.settings)
     metrics = metrics_on(gateway.metrics_port, "127.0.0.1", METRICS_LINGER_S, served.settings.name)
-    with held(out), metrics as measuring, opened(gateway, beside) as at_work:
+    with held(out), metrics as measuring, opened(gateway, beside, measuring) as at_work:
         listening(at_work)
         drive(coordinator, at_work.link, out, [log_rounds, RoundsCsv(out), *measuring, *observers])
         publish(coordinator, out, served.text)

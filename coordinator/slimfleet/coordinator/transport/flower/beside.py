@@ -5,7 +5,7 @@ Its modules load gRPC, and are imported where a federation has a gateway.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from slimfleet.compression import BadInput
 from slimfleet.compression.edge.checked import checked
 from slimfleet.compression.edge.input_files import read_toml
+from slimfleet.coordinator.observing.events import Observer
 from slimfleet.coordinator.settings import CoordinatorSettings, settings_of
 from slimfleet.coordinator.transport.link import Link, Union
 
@@ -48,15 +49,17 @@ def read_with_gateway(path: Path) -> tuple[CoordinatorSettings, GatewaySettings 
 
 
 @contextmanager
-def joined(nodes: Link, gateway: GatewaySettings | None, beside: Path) -> Iterator[Link]:
+def joined(
+    nodes: Link, gateway: GatewaySettings | None, beside: Path, observers: Sequence[Observer] = ()
+) -> Iterator[Link]:
     """SuperNodes and the devices of a gateway as one link; without a gateway, the SuperNodes alone.
 
-    `beside` is the folder that `gateway.pki` starts from. Raises BadInput where the gateway cannot be opened.
+    `beside` is the folder that `gateway.pki` starts from; `observers` are told of what the gateway refuses. Raises BadInput where the gateway cannot be opened.
     """
     if gateway is None:
         yield nodes
         return
     from slimfleet.coordinator.gateway import opened
 
-    with opened(gateway, beside) as at_work:
+    with opened(gateway, beside, observers) as at_work:
         yield Union([nodes, at_work.link])

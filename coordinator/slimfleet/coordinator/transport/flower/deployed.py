@@ -55,7 +55,8 @@ def deployed_server_app(beside: Path) -> ServerApp:
         coordinator = deployed_coordinator(task, settings)
         metrics = metrics_on(config.metrics_port, config.metrics_host, config.metrics_linger_s, settings.name)
         nodes = FlowerLink(PatientGrid(grid), OneByOne(settings.round_timeout_s))
-        with held(out), metrics as observers, joined(nodes, gateway, settings_path.parent) as link:
+        beside_it = settings_path.parent
+        with held(out), metrics as observers, joined(nodes, gateway, beside_it, observers) as link:
             drive(coordinator, link, out, [log_rounds, RoundsCsv(out), *observers])
             publish(coordinator, out, text)
 
