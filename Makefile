@@ -32,6 +32,10 @@ test: $(VENV)/.installed-dev $(VENV)/.installed-data
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+# What the commands of deploy/README.md need; scikit-learn, for the digits, comes with the simulation.
+.PHONY: fleet
+fleet: $(VENV)/.installed-coordinator,simulation
+
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) $(ZOO_VENV) $(PEERS_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
@@ -83,6 +87,24 @@ bench-population: $(VENV)/.installed-dev
 .PHONY: bench-silent
 bench-silent: $(VENV)/.installed-dev
 	PYTHONPATH=tests/benchmarks:tests/end_to_end OMP_NUM_THREADS=1 $(BIN)/python -m silent_nodes docs/results $(ARGS)
+
+# From a plan's arrival to the first step of a resident device, beside a SuperNode. ARGS="--starts 1 --rounds 3" for a part.
+.PHONY: bench-second-round
+bench-second-round: $(VENV)/.installed-dev
+	PYTHONPATH=tests/benchmarks:tests/end_to_end OMP_NUM_THREADS=1 $(BIN)/python -m second_round docs/results $(ARGS)
+
+# Two hundred devices at one gateway on lossy links: the account of every plan, and memory over time.
+# ARGS="--devices 20 --rounds 4" for a part.
+.PHONY: bench-crowd
+bench-crowd: $(VENV)/.installed-dev
+	PYTHONPATH=tests/benchmarks:tests/end_to_end OMP_NUM_THREADS=1 $(BIN)/python -m crowd docs/results $(ARGS)
+
+# A device behind 1 Mbit/s with a tenth of the packets lost: compressed beside float32, and an upload that is cut; needs root.
+# ARGS="--rounds 2" for a part.
+.PHONY: bench-thin-link
+bench-thin-link: $(VENV)/.installed-dev
+	@bash tests/setup-debian.sh nftables=/usr/sbin/nft iproute2=/usr/sbin/tc
+	PYTHONPATH=tests/benchmarks:tests/end_to_end OMP_NUM_THREADS=1 $(BIN)/python -m thin_link docs/results $(ARGS)
 
 bench-fashion: $(VENV)/.installed-dev
 	@bash tests/setup-debian.sh

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Install the Debian packages that some tests need, where that is possible; say loudly what stays untested elsewhere.
+# Arguments, PACKAGE=FILE, add to what is needed.
 set -euo pipefail
 
 declare -A needed=(
@@ -10,6 +11,9 @@ declare -A needed=(
   [libc6-dev-arm64-cross]=/usr/aarch64-linux-gnu/include/stdint.h
   [qemu-user-static]=/usr/bin/qemu-aarch64-static
 )
+for each in "$@"; do
+  needed[${each%%=*}]=${each#*=}
+done
 
 missing=()
 for package in "${!needed[@]}"; do

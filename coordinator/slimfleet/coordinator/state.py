@@ -20,6 +20,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
+from pydantic_core import to_json
 
 from slimfleet.compression import BadInput, ModelSchema, Tensors
 from slimfleet.compression.codec import Snapshot
@@ -172,7 +173,7 @@ def files_of(state: State, environment: Environment) -> Files:
         "saved_s": environment.now_s(),
         "in_flight": kept_dispatches(state.in_flight.values()),
     }
-    text = json.dumps(values).encode()
+    text = to_json(values, inf_nan_mode="constants")
     versions = {_name(number, each): partial(_version_bytes, each) for number, each in state.versions}
     payloads = {payload_name(each.payload): partial(bytes, each.payload) for each in state.in_flight.values()}
     best = _best_files(state.best, state.best_model)

@@ -56,7 +56,7 @@ def run(
     Its certificate says who it is; its policy, when it works at all.
 
     For example:
-      slimfleet-device profile digits --json > device.json
+      slimfleet-device profile digits --idle-w 2 --train-w 3 --json > device.json
       slimfleet-device run digits --gateway 192.0.2.7:8443 --keys pi-1
     """
     from slimfleet.client.gateway.described import Described, resident

@@ -16,6 +16,8 @@ from slimfleet.compression.device_api import (
     CheckInResponse,
     DownloadModelRequest,
     Plan,
+    ProbeDownloadRequest,
+    ProbeUploadRequest,
     ReportRequest,
     UploadUpdateRequest,
 )
@@ -70,6 +72,20 @@ class Connection:
     def report(self, request: ReportRequest) -> None:
         """Report the end of a plan."""
         self._one("Report", [request], CALL_S)
+
+    def probe_download(self, size_bytes: int) -> Iterator[bytes]:
+        """Pieces of noise from the gateway, so many bytes; who has enough goes on to `close`."""
+        request = ProbeDownloadRequest(size_bytes=size_bytes)
+        for message in self._transport.call("ProbeDownload", [request], _patience_s(size_bytes)):
+            yield message.data
+
+    def probe_upload(self, noise: bytes) -> int:
+        """Send noise to the gateway; returns how many bytes have come."""
+        chunks = (
+            ProbeUploadRequest(data=noise[start : start + CHUNK_BYTES])
+            for start in range(0, len(noise), CHUNK_BYTES)
+        )
+        return int(self._one("ProbeUpload", chunks, _patience_s(len(noise))).received_bytes)
 
     def close(self) -> None:
         """Let the connection go; the next call connects anew."""

@@ -96,6 +96,7 @@ class Resident:
 
     def _answer(self, plan: Plan) -> None:
         """Bring a plan to its end, from wherever an earlier attempt came to."""
+        log.debug("plan %d has come", plan.plan_id)
         finished = self._outbox.answer_to(plan)
         if finished is None:
             finished = self._done(plan)
@@ -150,8 +151,9 @@ class Resident:
             self._calls.report(ReportRequest(plan_id=plan.plan_id, refusal=refusal))
             return
         sha256 = hashlib.sha256(finished.update).digest()
-        there = self._calls.received(plan, sha256)
-        if there < len(finished.update):
+        there, size = self._calls.received(plan, sha256), len(finished.update)
+        log.debug("plan %d: %d of %d bytes of its update are there", plan.plan_id, there, size)
+        if there < size:
             self._calls.upload(plan, sha256, finished.update, there)
         done = Done(report_json=finished.report_json, update_sha256=sha256)
         self._calls.report(ReportRequest(plan_id=plan.plan_id, done=done))

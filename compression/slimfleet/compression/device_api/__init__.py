@@ -20,6 +20,10 @@ from slimfleet.compression.device_api.device_pb2 import (
     DownloadModelRequest,
     DownloadModelResponse,
     Plan,
+    ProbeDownloadRequest,
+    ProbeDownloadResponse,
+    ProbeUploadRequest,
+    ProbeUploadResponse,
     Refusal,
     ReportRequest,
     ReportResponse,
@@ -32,6 +36,7 @@ __all__ = [
     "CHUNK_BYTES",
     "MAX_MESSAGE_BYTES",
     "METHODS",
+    "PROBE_BYTES",
     "CheckInRequest",
     "CheckInResponse",
     "Done",
@@ -39,6 +44,10 @@ __all__ = [
     "DownloadModelResponse",
     "Method",
     "Plan",
+    "ProbeDownloadRequest",
+    "ProbeDownloadResponse",
+    "ProbeUploadRequest",
+    "ProbeUploadResponse",
     "Refusal",
     "ReportRequest",
     "ReportResponse",
@@ -49,6 +58,9 @@ __all__ = [
 
 CHUNK_BYTES = 65_536
 """Bytes of a model or an update in one message, at most."""
+
+PROBE_BYTES = 2**24
+"""Bytes of one probe of a link, at most."""
 
 MAX_MESSAGE_BYTES = CHUNK_BYTES + 65_536
 """Longest message that a gateway accepts: a chunk, or two texts of the longest kind, and what frames them."""

@@ -147,16 +147,16 @@ def choose(
     def size(trial: Trial) -> float:
         return len(seal_up(trial.quantised).payload) if trial.says_something else float("inf")
 
-    first = quantiser.first_step(aim.nmse or 0.5)
     found = None
     if aim.nmse:
+        first = quantiser.first_step(aim.nmse)
         found = coarsest_within(quantiser, lambda trial: trial.nmse, aim.nmse, first, rising=True)
     chosen = plain() if found is None else seal_up(found.quantised)
     if len(chosen.payload) > plain_bytes(quantiser.schema):
         chosen = min(chosen, plain(), key=lambda encoded: len(encoded.payload))
     if aim.limit_bytes is None or aim.fits(chosen.payload):
         return chosen
-    first = first if found is None else 1.5 * found.step
+    first = quantiser.first_step(aim.nmse or 0.5) if found is None else 1.5 * found.step
     found = coarsest_within(quantiser, size, aim.limit_bytes, first, rising=False)
     if found is None:
         least = size(quantiser.at(quantiser.finest_step() * LARGEST_LEVEL / 4))
