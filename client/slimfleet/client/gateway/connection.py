@@ -14,9 +14,9 @@ import grpc
 
 from slimfleet.compression import SlimfleetError
 from slimfleet.compression.device_api import (
-    CHUNK_BYTES,
     MAX_MESSAGE_BYTES,
     METHODS,
+    PIECE_BYTES,
     CheckInRequest,
     CheckInResponse,
     DownloadModelRequest,
@@ -102,11 +102,11 @@ class Connection:
 
     def _upload(self, plan: Plan, sha256: bytes, update: bytes, offset: int) -> int:
         def chunks() -> Iterator[UploadUpdateRequest]:
-            for start in range(offset, max(len(update), offset + 1), CHUNK_BYTES):
+            for start in range(offset, max(len(update), offset + 1), PIECE_BYTES):
                 yield UploadUpdateRequest(
                     plan_id=plan.plan_id,
                     offset=start,
-                    data=update[start : start + CHUNK_BYTES],
+                    data=update[start : start + PIECE_BYTES],
                     update_sha256=sha256,
                 )
 

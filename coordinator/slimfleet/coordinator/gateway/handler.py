@@ -9,9 +9,9 @@ from typing import Any, Protocol
 from google.protobuf.message import DecodeError
 
 from slimfleet.compression.device_api import (
-    CHUNK_BYTES,
     MAX_MESSAGE_BYTES,
     METHODS,
+    PIECE_BYTES,
     CheckInResponse,
     DownloadModelResponse,
     Method,
@@ -93,8 +93,8 @@ class Handler:
         if request.offset > len(payload):
             raise Refused("offset", f"the model has {len(payload)} bytes, not {request.offset}")
         view = memoryview(payload)
-        for start in range(request.offset, len(payload), CHUNK_BYTES):
-            await call.write(DownloadModelResponse(data=bytes(view[start : start + CHUNK_BYTES])))
+        for start in range(request.offset, len(payload), PIECE_BYTES):
+            await call.write(DownloadModelResponse(data=bytes(view[start : start + PIECE_BYTES])))
             self._exchange.still_there(node)
 
     async def _upload_update(self, node: int, call: _Call) -> None:
