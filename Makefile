@@ -106,6 +106,12 @@ bench-thin-link: $(VENV)/.installed-dev
 	@bash tests/setup-debian.sh nftables=/usr/sbin/nft iproute2=/usr/sbin/tc
 	PYTHONPATH=tests/benchmarks:tests/end_to_end OMP_NUM_THREADS=1 $(BIN)/python -m thin_link docs/results $(ARGS)
 
+# Server and devices of a federation killed at drawn moments, thirty times. Goes on where it was interrupted;
+# ARGS="--kills 4" for a part.
+.PHONY: bench-chaos
+bench-chaos: $(VENV)/.installed-dev
+	PYTHONPATH=tests/benchmarks:tests/end_to_end OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/chaos.py docs/results $(ARGS)
+
 bench-fashion: $(VENV)/.installed-dev
 	@bash tests/setup-debian.sh
 	$(BIN)/python tests/benchmarks/fashion_mnist.py docs/results

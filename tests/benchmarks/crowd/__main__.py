@@ -18,12 +18,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from crowd.account import read
-from crowd.fleet import prepare, settings
+from crowd.devices import devices_of
+from crowd.fleet import name_of, prepare, settings
 from crowd.memory import watched
 from crowd.page import Run, draw, page, verdicts
-from crowd.plain import differs_from_plain
 from flower_processes import eventually, free_ports, logs
 from gateway_processes import at_work, ended
+from plain_calls import differs_from_plain
 
 from slimfleet.compression.files import write_atomically
 
@@ -62,9 +63,10 @@ def crowd(folder: Path, devices: int, rounds: int, processes: int) -> Run:
         ]
         ended(serving, holding, LONGEST_S, folder)
         finished = time.time()
-    return Run(
-        devices, rounds, processes, read(folder), samples, began, finished, differs_from_plain(folder), text
-    )
+    (folder / "plain").mkdir()
+    others = {name_of(number): each for number, each in devices_of(folder, "plain", 0, devices).items()}
+    differs = differs_from_plain(folder / "federation.toml", folder / "out" / "model.safetensors", others)
+    return Run(devices, rounds, processes, read(folder), samples, began, finished, differs, text)
 
 
 def main() -> None:

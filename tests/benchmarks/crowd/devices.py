@@ -53,13 +53,13 @@ class OneAtATime:
         return done
 
 
-def devices_of(folder: Path, count: int, first: int, last: int) -> dict[int, Device]:
+def devices_of(folder: Path, state: str, first: int, last: int) -> dict[int, Device]:
     """Devices by number, from `first` to before `last`. They share what does not differ between them."""
     node = {
         "partition_id": first,
-        "num_partitions": count,
+        "num_partitions": fleet_of(folder),
         "profile": str(folder / "board.json"),
-        "state": str(folder / f"state-{first}"),
+        "state": str(folder / state),
         "meter": "none",
         "threads": 1,
     }
@@ -100,7 +100,7 @@ def main() -> None:
 
         staying = [
             threading.Thread(target=partial(stay, folder, port, device, note))
-            for device in devices_of(folder, fleet_of(folder), first, last).values()
+            for device in devices_of(folder, f"state-{first}", first, last).values()
         ]
         for each in staying:
             each.start()

@@ -128,5 +128,5 @@ NOTES = """
 *Call lost*: the device never reaches the gateway. *Answer lost*: it does, and hears nothing. *Upload cut*: a part of
 the update arrives. *Report twice* and *old answer again*: what has been used is sent once more, within the round and in
 a later one. To the latter the gateway says `NOT_FOUND`; a report that was the device's last is answered as a
-repetition. Reports are counted where they were answered.
+repetition. Reports are counted where they were answered. The memory at the end is that of the report and its pictures.
 """

@@ -52,7 +52,6 @@ def page(
     ]  # fmt: skip
     rows = [cells(name, rounds) for name, rounds in runs.items()]
     faster = of_later(runs["float32"]) / of_later(runs["compressed"])
-    kept = wrong(interrupted)
     cut_rows = [
         [str(number), WORDS[each.how], f"{each.at_bytes:,}", f"{each.at_bytes / interrupted.round.up:.0%}"]
         for number, each in enumerate(interrupted.cuts, start=1)
@@ -85,8 +84,8 @@ def said(interrupted: Interrupted) -> str:
     )
     return (
         f"The update of {interrupted.round.up:,} bytes was used {verdict}. From the upload's begin to the end of the "
-        f"run the device put\n{interrupted.sent_bytes:,} bytes on the link, {times:.2f} times what the round left alone "
-        "did, with all headers and repeated packets. The round\n"
+        f"run the device put\n{interrupted.sent_bytes:,} bytes on the link, {times:.2f} times what the round left "
+        "alone did, with all headers and repeated packets. The round\n"
         f"took {interrupted.round.seconds:.0f} s, left alone {interrupted.whole.seconds:.0f} s.\n"
     )
 

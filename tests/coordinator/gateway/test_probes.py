@@ -8,7 +8,7 @@ from slimfleet.client.calibration.link import SENT_BYTES, gateway_bytes_per_s
 from slimfleet.client.gateway.calling import Declined
 from slimfleet.client.gateway.transports import TransportName
 from slimfleet.compression import BadInput
-from slimfleet.compression.device_api import CHUNK_BYTES, PROBE_BYTES
+from slimfleet.compression.device_api import PIECE_BYTES, PROBE_BYTES
 
 BOTH = pytest.mark.parametrize("transport", ["grpc", "https"])
 
@@ -17,10 +17,10 @@ BOTH = pytest.mark.parametrize("transport", ["grpc", "https"])
 def test_noise_goes_both_ways_as_much_as_is_asked_for(opened, transport: TransportName) -> None:
     hall = opened()
     calls = hall.connection(transport=transport)
-    pieces = list(calls.probe_download(3 * CHUNK_BYTES + 5))
-    assert [len(piece) for piece in pieces] == [CHUNK_BYTES] * 3 + [5]
+    pieces = list(calls.probe_download(3 * PIECE_BYTES + 5))
+    assert [len(piece) for piece in pieces] == [PIECE_BYTES] * 3 + [5]
     assert len(set(pieces[0])) == 256
-    assert calls.probe_upload(bytes(2 * CHUNK_BYTES + 1)) == 2 * CHUNK_BYTES + 1
+    assert calls.probe_upload(bytes(2 * PIECE_BYTES + 1)) == 2 * PIECE_BYTES + 1
     assert hall.refused() == {}
 
 
@@ -43,7 +43,7 @@ def test_rates_are_those_of_the_link(opened, transport: TransportName) -> None:
     moments = iter(range(1_000))
     up, down = gateway_bytes_per_s(opened().connection(transport=transport), lambda: float(next(moments)))
     assert up == SENT_BYTES
-    assert down == pytest.approx(CHUNK_BYTES)
+    assert down == pytest.approx(PIECE_BYTES)
 
 
 def test_a_gateway_that_cannot_be_reached_is_said_in_one_line(opened) -> None:

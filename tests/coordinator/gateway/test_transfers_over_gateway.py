@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from relay import Relay
 
 from slimfleet.client.gateway.calling import Away, Declined
-from slimfleet.compression.device_api import CHUNK_BYTES, Done, Plan, Refusal, ReportRequest
+from slimfleet.compression.device_api import CHUNK_BYTES, PIECE_BYTES, Done, Plan, Refusal, ReportRequest
 from slimfleet.coordinator.entries import Failed, Received
 
 UPDATE = bytes(i * 7 % 253 for i in range(500_000))
@@ -71,6 +72,27 @@ def test_an_upload_that_is_cut_three_times_counts_once_however_often_it_is_repor
     assert link.came() == []
 
 
+def test_a_cut_costs_no_more_than_a_piece(opened, big_work):
+    """On a thin link a piece is a good part of a second, and one that is never whole would be sent for ever."""
+    hall = opened()
+    hall.gateway.link.send([big_work()])
+    relay = Relay(hall.gateway.port, pause_s=0.1)  # a cut drops what nobody has read yet
+    hall.stack.callback(relay.close)
+    calls = hall.connection(port=relay.port)
+    plan, there = plan_of(calls), 0
+    for _ in range(3):
+        assert calls.received(plan, SHA256) == there
+        relay.allow("up", 50_000)
+        with pytest.raises(Away):
+            calls.upload(plan, SHA256, UPDATE, there)
+        before, there = there, calls.received(plan, SHA256)
+        assert there - before > 50_000 - 2 * PIECE_BYTES
+    calls = hall.connection()
+    calls.upload(plan, SHA256, UPDATE, there)
+    calls.report(done(plan))
+    assert hall.gateway.link.came()[0].answer.payload == UPDATE
+
+
 def test_an_update_that_did_not_come_whole_is_not_taken(opened, big_work):
     hall = opened()
     hall.gateway.link.send([big_work()])
@@ -110,7 +132,7 @@ def test_a_chunk_that_is_too_long_or_out_of_place_is_refused(opened, big_work, s
     calls = hall.connection()
     plan = plan_of(calls)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(connection, "CHUNK_BYTES", size)
+        patch.setattr(connection, "PIECE_BYTES", size)
         with pytest.raises(Declined):
             calls.upload(plan, SHA256, bytes(offset + size), offset)
     assert hall.refused() == {reason: 1}
@@ -125,7 +147,7 @@ def test_an_update_beyond_its_plan_is_refused_with_what_had_come_kept(opened, bi
     with pytest.raises(Declined, match="limit is 100000"):
         calls.upload(plan, SHA256, UPDATE, 0)
     assert hall.refused() == {"size": 1}
-    assert calls.received(plan, SHA256) == CHUNK_BYTES
+    assert 100_000 - PIECE_BYTES < calls.received(plan, SHA256) <= 100_000
 
 
 def test_a_refusal_is_told_in_the_words_of_a_bounded_set(opened, big_work):

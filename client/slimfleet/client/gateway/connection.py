@@ -11,7 +11,7 @@ from typing import Any
 
 from slimfleet.client.gateway.calling import Away, Transport
 from slimfleet.compression.device_api import (
-    CHUNK_BYTES,
+    PIECE_BYTES,
     CheckInRequest,
     CheckInResponse,
     DownloadModelRequest,
@@ -59,11 +59,11 @@ class Connection:
         """Send an update from an offset on; returns how many bytes have come."""
 
         def chunks() -> Iterator[UploadUpdateRequest]:
-            for start in range(offset, max(len(update), offset + 1), CHUNK_BYTES):
+            for start in range(offset, max(len(update), offset + 1), PIECE_BYTES):
                 yield UploadUpdateRequest(
                     plan_id=plan.plan_id,
                     offset=start,
-                    data=update[start : start + CHUNK_BYTES],
+                    data=update[start : start + PIECE_BYTES],
                     update_sha256=sha256,
                 )
 
@@ -82,8 +82,8 @@ class Connection:
     def probe_upload(self, noise: bytes) -> int:
         """Send noise to the gateway; returns how many bytes have come."""
         chunks = (
-            ProbeUploadRequest(data=noise[start : start + CHUNK_BYTES])
-            for start in range(0, len(noise), CHUNK_BYTES)
+            ProbeUploadRequest(data=noise[start : start + PIECE_BYTES])
+            for start in range(0, len(noise), PIECE_BYTES)
         )
         return int(self._one("ProbeUpload", chunks, _patience_s(len(noise))).received_bytes)
 

@@ -36,6 +36,7 @@ __all__ = [
     "CHUNK_BYTES",
     "MAX_MESSAGE_BYTES",
     "METHODS",
+    "PIECE_BYTES",
     "PROBE_BYTES",
     "CheckInRequest",
     "CheckInResponse",
@@ -58,6 +59,10 @@ __all__ = [
 
 CHUNK_BYTES = 65_536
 """Bytes of a model or an update in one message, at most."""
+
+PIECE_BYTES = 16_384
+"""What our ends put into one message. A cut costs what had come of the last, and on a link of 600 bytes a second one
+still comes within the half minute after which a call that does not move is given up."""
 
 PROBE_BYTES = 2**24
 """Bytes of one probe of a link, at most."""

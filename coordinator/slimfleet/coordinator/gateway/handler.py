@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from google.protobuf.message import DecodeError
 
 from slimfleet.compression.device_api import (
-    CHUNK_BYTES,
     MAX_MESSAGE_BYTES,
     METHODS,
+    PIECE_BYTES,
     PROBE_BYTES,
     CheckInResponse,
     DownloadModelResponse,
@@ -99,8 +99,8 @@ class Handler:
         if request.offset > len(payload):
             raise Refused("offset", f"the model has {len(payload)} bytes, not {request.offset}")
         view = memoryview(payload)
-        for start in range(request.offset, len(payload), CHUNK_BYTES):
-            await call.write(DownloadModelResponse(data=bytes(view[start : start + CHUNK_BYTES])))
+        for start in range(request.offset, len(payload), PIECE_BYTES):
+            await call.write(DownloadModelResponse(data=bytes(view[start : start + PIECE_BYTES])))
             self._exchange.still_there(node)
 
     async def _upload_update(self, node: int, call: _Call) -> None:
@@ -172,8 +172,8 @@ async def _probe_download(node: int, call: _Call) -> None:
     size = (await call.one()).size_bytes
     if size > PROBE_BYTES:
         raise _too_much()
-    noise = os.urandom(CHUNK_BYTES)  # nothing on the way makes it shorter
-    for start in range(0, size, CHUNK_BYTES):
+    noise = os.urandom(PIECE_BYTES)  # nothing on the way makes it shorter
+    for start in range(0, size, PIECE_BYTES):
         await call.write(ProbeDownloadResponse(data=noise[: size - start]))
 
 

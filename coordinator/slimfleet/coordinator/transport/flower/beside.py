@@ -54,7 +54,8 @@ def joined(
 ) -> Iterator[Link]:
     """SuperNodes and the devices of a gateway as one link; without a gateway, the SuperNodes alone.
 
-    `beside` is the folder that `gateway.pki` starts from; `observers` are told of what the gateway refuses. Raises BadInput where the gateway cannot be opened.
+    `beside` is the folder that `gateway.pki` starts from; `observers` are told of what the gateway refuses. Raises
+    BadInput where the gateway cannot be opened.
     """
     if gateway is None:
         yield nodes
