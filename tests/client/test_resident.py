@@ -96,6 +96,16 @@ def test_a_device_introduces_itself_once_and_where_it_is_asked(resident, caplog)
     assert caplog.text.count("the gateway: cut") == 1
 
 
+def test_an_answer_that_a_device_does_not_know_is_waited_out(resident, caplog):
+    """Of a later version: neither a plan nor a wait."""
+    device, slept = resident(Gateway(CheckInResponse(), CheckInResponse()))
+    with caplog.at_level("INFO"):
+        device.turn()
+        device.turn()
+    assert 0.5 <= slept[0] <= 1.0 <= slept[1] <= 2.0
+    assert "made for a newer device: update this one" in caplog.text
+
+
 def test_a_device_that_waits_has_loaded_neither_arrays_nor_torch():
     """A third of the 60 MB that an idle device may take would be numpy."""
     code = (

@@ -20,7 +20,7 @@ from slimfleet.compression.errors import DiskError
 
 __all__ = ["OverHttps"]
 
-PIECE_BYTES = 65_536
+READ_BYTES = 65_536
 LONGEST_REFUSAL = 4_096
 CONNECT_S = 30.0
 
@@ -130,7 +130,7 @@ def _has_ended(connection: HTTPSConnection) -> bool:
 
 def _messages(response: HTTPResponse, until_s: float) -> Iterator[bytes]:
     frames = Frames(MAX_MESSAGE_BYTES)
-    while data := response.read1(PIECE_BYTES):
+    while data := response.read1(READ_BYTES):
         if time.monotonic() > until_s:
             raise TimeoutError("the answer took too long")
         frames.add(data)

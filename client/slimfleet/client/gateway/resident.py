@@ -79,7 +79,10 @@ class Resident:
                 "" if self._is_known else self._registration_json, text_of(condition)
             )
             self._is_known = True
-            if answer.WhichOneof("next") == "plan":
+            kind = answer.WhichOneof("next")
+            if kind is None:
+                raise Away("its answer is made for a newer device: update this one")
+            if kind == "plan":
                 self._answer(answer.plan)
             else:
                 self._is_known = not answer.wait.introduce
