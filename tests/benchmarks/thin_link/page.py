@@ -10,7 +10,7 @@ from statistics import fmean, median
 
 from page_parts import table, when
 from thin_link.network import LOST_PERCENT, RATE
-from thin_link.runs import IDLE_S, SETTINGS, WAYS, Cut, Round
+from thin_link.runs import IDLE_S, SETTINGS, SMALL, WAYS, Cut, Round
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,10 @@ class Interrupted:
 
 
 def wrong(interrupted: Interrupted) -> list[str]:
-    """What is not as it should be: each cut upload goes on behind the one before, and its update counts once."""
+    """What is not as it should be: a cut upload goes on from what had come, and its update counts once."""
     offsets = [0, *(each.at_bytes for each in interrupted.cuts)]
     found = []
-    if any(later <= earlier for earlier, later in pairwise(offsets)):
+    if any(later < earlier for earlier, later in pairwise(offsets)) or offsets[-1] == 0:
         found.append(f"uploads went on from {offsets[1:]}")
     if interrupted.used != 1:
         found.append(f"the update was used {interrupted.used} times")
@@ -57,7 +57,7 @@ def page(
         for number, each in enumerate(interrupted.cuts, start=1)
     ]
     settings = SETTINGS.format(
-        rounds=len(runs["float32"]), out="out", idle_s=IDLE_S, nmse="NMSE", bits="BITS"
+        rounds=len(runs["float32"]), out="out", idle_s=IDLE_S, model=SMALL, nmse="NMSE", bits="BITS"
     )
     ways = "; ".join(f"{name}: NMSE = {way['nmse']}, BITS = {way['bits']}" for name, way in WAYS.items())
     return (
@@ -133,8 +133,10 @@ with its CNN of 101,682 parameters, 600 examples; in the first round the device 
 CUTS = """
 ## An upload that is cut three times
 
-One round in float32. Each time a quarter of the update has gone over the link since the upload began or went on, the
-link is cut: for a second every packet is answered by a reset, or the link is down for twice as long as the gateway
-waits for a call that does not move. Then the device asks how much has come, and goes on there.
+One round in float32, of a model of 266,610 parameters. Each time the device has put the bytes of a quarter of the
+update on the link since the upload began or went on, the link is cut: for a second every packet is answered by a reset,
+or the link is down for twice as long as the gateway waits for a call that does not move. Then the device asks how much
+has come, and goes on there. What was in TCP's queues, behind a lost packet or in a piece of 16 KiB that had not come
+whole is sent again.
 
 """
