@@ -14,6 +14,7 @@ from plain_calls import differs_from_plain
 
 from slimfleet.client.deployed import deployed_device
 
+POINTS = Path(__file__).parents[1] / "simulations"
 ROUNDS, KILLS = 6, 4
 """More rounds than so many kills, each after a round's lines at most, can take."""
 
@@ -21,7 +22,9 @@ ROUNDS, KILLS = 6, 4
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_kills_of_server_and_devices_end_with_the_model_of_plain_calls(tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path, ("pi-1", "pi-2"), free_ports(1)[0])
+    task, options = "points:Points", {"alpha": 10.0}  # no package to load, which each start would do
+    names, (port,) = ("pi-1", "pi-2"), free_ports(1)
+    fleet = Fleet(tmp_path, names, port, task=task, import_from=POINTS, options=options)
     fleet.make_keys()
     victims = gateway_victims(fleet, tmp_path, ROUNDS)
     kills = disturbed(tmp_path, victims, seed=9, kills=KILLS, by_clock=0.0)
@@ -34,7 +37,7 @@ def test_kills_of_server_and_devices_end_with_the_model_of_plain_calls(tmp_path:
             "partition_id": number, "num_partitions": len(fleet.names), "profile": str(tmp_path / "board.json"),
             "state": str(tmp_path / f"plain-{name}"), "meter": "none", "threads": 1,
         }  # fmt: skip
-        devices[name] = deployed_device(node, "digits", {})
+        devices[name] = deployed_device(node, task, options)
     assert (
         differs_from_plain(tmp_path / "federation.toml", tmp_path / "out" / "model.safetensors", devices)
         == ""

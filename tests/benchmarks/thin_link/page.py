@@ -10,7 +10,7 @@ from statistics import fmean, median
 
 from page_parts import table, when
 from thin_link.network import LOST_PERCENT, RATE
-from thin_link.runs import IDLE_S, SETTINGS, SMALL, WAYS, Cut, Round
+from thin_link.runs import IDLE_S, SETTINGS, WAYS, Cut, Round
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,12 @@ def page(
         for number, each in enumerate(interrupted.cuts, start=1)
     ]
     settings = SETTINGS.format(
-        rounds=len(runs["float32"]), out="out", idle_s=IDLE_S, model=SMALL, nmse="NMSE", bits="BITS"
+        rounds=len(runs["float32"]),
+        out="out",
+        idle_s=IDLE_S,
+        task='{name = "fashion-mnist"}',
+        nmse="NMSE",
+        bits="BITS",
     )
     ways = "; ".join(f"{name}: NMSE = {way['nmse']}, BITS = {way['bits']}" for name, way in WAYS.items())
     return (
