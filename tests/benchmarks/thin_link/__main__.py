@@ -35,6 +35,7 @@ def main() -> None:
         sys.exit(SKIPPED)
     with tempfile.TemporaryDirectory(prefix="thin-") as scratch, network.namespaces():
         own = fleet(Path(scratch))
+        own.make_keys()
         runs = {way: run(own, way, way, options.rounds, SMALL) for way in WAYS}
         print(runs, flush=True)
         cuts: list[Cut] = []

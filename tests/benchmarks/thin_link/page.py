@@ -6,11 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from statistics import fmean, median
 
 from page_parts import table, when
 from thin_link.network import LOST_PERCENT, RATE
-from thin_link.runs import IDLE_S, SETTINGS, WAYS, Cut, Round
+from thin_link.runs import IDLE_S, SETTINGS, WAYS, Cut, Round, fleet
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def page(
         rounds=len(runs["float32"]),
         out="out",
         idle_s=IDLE_S,
-        task='{name = "fashion-mnist"}',
+        task=fleet(Path()).task_table(),
         nmse="NMSE",
         bits="BITS",
     )
@@ -88,10 +89,10 @@ def said(interrupted: Interrupted) -> str:
         else "once, and the model is that of the same round left alone, byte for byte"
     )
     return (
-        f"The update of {interrupted.round.up:,} bytes was used {verdict}. From the upload's begin to the end of the "
-        f"run the device put\n{interrupted.sent_bytes:,} bytes on the link, {times:.2f} times what the round left "
-        "alone did, with all headers and repeated packets. The round\n"
-        f"took {interrupted.round.seconds:.0f} s, left alone {interrupted.whole.seconds:.0f} s.\n"
+        f"The update of {interrupted.round.up:,} bytes was used {verdict}.\nFrom the upload's begin to the end of "
+        f"the run the device put {interrupted.sent_bytes:,} bytes on the link, {times:.2f} times what the round left\n"
+        "alone did, with all headers and repeated packets. "
+        f"The round took {interrupted.round.seconds:.0f} s, left alone {interrupted.whole.seconds:.0f} s.\n"
     )
 
 

@@ -62,16 +62,8 @@ class Cut:
 
 def fleet(folder: Path) -> Fleet:
     """One device, which finds its gateway over the link."""
-    made = Fleet(
-        folder, ("pi-1",), network.PORT, network.SERVER_ADDRESS, "fashion-mnist", options=options_of(SMALL)
-    )
-    made.make_keys()
-    return made
-
-
-def options_of(model: str) -> dict[str, float | str]:
-    """Of the task. Evaluation is not what is measured."""
-    return {"model": model, "evaluation_examples": 100}
+    options = {"model": SMALL, "evaluation_examples": 100}
+    return Fleet(folder, ("pi-1",), network.PORT, network.SERVER_ADDRESS, "fashion-mnist", options=options)
 
 
 def run(
@@ -83,7 +75,7 @@ def run(
     beside: Callable[[Path], None] = lambda log: None,
 ) -> list[Round]:
     """A run of a device that has just been installed; `beside` is called meanwhile with its log."""
-    own, folder = replace(own, options=options_of(model)), own.folder
+    own, folder = replace(own, options={**own.options, "model": model}), own.folder
     settings, events = folder / f"{name}.toml", folder / f"{name}.jsonl"
     settings.write_text(
         SETTINGS.format(rounds=rounds, out=name, idle_s=IDLE_S, task=own.task_table(), **WAYS[way])
