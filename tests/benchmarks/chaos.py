@@ -52,7 +52,7 @@ COORDINATOR = "serve"
 
 SETTINGS = """rounds = {rounds}
 round_timeout_s = 500.0
-task = {{name = "digits"}}
+task = {task}
 gateway = {{pki = "{pki}", hold_s = 2.0, wait_s = 0.1, out = "out"}}
 client = {{learning_rate = 0.05}}
 selection = {{policy = "uniform", per_round = {devices}, min_devices = {devices}}}
@@ -161,7 +161,11 @@ def doing(log: str) -> str:
 def gateway_victims(fleet: Fleet, folder: Path, rounds: int) -> list[Victim]:
     """`serve`, which is coordinator and gateway in one, and its devices. More processes are more lines here."""
     settings = folder / "federation.toml"
-    settings.write_text(SETTINGS.format(rounds=rounds, pki=fleet.folder / "pki", devices=len(fleet.names)))
+    settings.write_text(
+        SETTINGS.format(
+            rounds=rounds, task=fleet.task_table(), pki=fleet.folder / "pki", devices=len(fleet.names)
+        )
+    )
     return [
         Victim(COORDINATOR, fleet.serving(settings)),
         *(
@@ -299,7 +303,7 @@ def page(known: Sequence[Found]) -> str:
         for kill in found.kills
     ]
     killed = ", ".join(f"{name} {count} times" for name, count in sorted(kills.items()))
-    settings = SETTINGS.format(rounds=ROUNDS, pki="pki", devices=len(DEVICES))
+    settings = SETTINGS.format(rounds=ROUNDS, task='{name = "digits"}', pki="pki", devices=len(DEVICES))
     return (
         INTRODUCTION.format(
             when=when(), cores=os.cpu_count(), devices=len(DEVICES), rounds=ROUNDS, kills=sum(kills.values()),

@@ -6,9 +6,9 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from flower_processes import BIN, end, logs
@@ -35,6 +35,8 @@ class Fleet:
     host: str = LOOPBACK
     task: str = "digits"
     import_from: Path | None = None
+    options: Mapping[str, float | str] = field(default_factory=dict)
+    """Keyword arguments of the task."""
 
     def make_keys(self) -> None:
         """Write the keys of all, and the profile of the devices."""
@@ -43,6 +45,12 @@ class Fleet:
             subprocess.run(command, cwd=self.folder, check=True, timeout=120, stdout=subprocess.DEVNULL)
         (self.folder / "board.json").write_text(json.dumps(asdict(BOARD)))
 
+    def task_table(self) -> str:
+        """`[task]` of the server's settings, in one line."""
+        options = ", ".join(f"{key} = {json.dumps(value)}" for key, value in self.options.items())
+        found = "" if self.import_from is None else f', import_from = ["{self.import_from}"]'
+        return f'{{name = "{self.task}", options = {{{options}}}{found}}}'
+
     def serving(self, settings: Path) -> list[str]:
         """The command of the server."""
         return [str(BIN / "slimfleet-coordinator"), "serve", str(settings), f"--port={self.port}"]
@@ -50,7 +58,8 @@ class Fleet:
     def device(self, number: int, state: Path, *more: str) -> list[str]:
         """The command of a device, which keeps what lasts in the folder `state`."""
         name = self.names[number]
-        said = [] if self.import_from is None else [f"--import-from={self.import_from}"]
+        said = [f"--option={key}={value}" for key, value in self.options.items()]
+        said += [] if self.import_from is None else [f"--import-from={self.import_from}"]
         return [
             str(BIN / "slimfleet-device"), "run", self.task, f"--gateway={self.host}:{self.port}",
             f"--keys={self.folder / 'pki' / 'devices' / name}", f"--profile={self.folder / 'board.json'}",

@@ -9,7 +9,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from slimfleet.client.device import Device
-from slimfleet.client.tasks import Digits
+from slimfleet.client.tasks import TASKS
+from slimfleet.compression.edge.task_loader import load_task
 from slimfleet.coordinator import Coordinator, WallEnvironment
 from slimfleet.coordinator.gateway import read_served
 from slimfleet.coordinator.pki.identity import node_of
@@ -19,10 +20,11 @@ from slimfleet.simulations.in_process import InProcess
 def differs_from_plain(settings: Path, model: Path, devices: Mapping[str, Device]) -> str:
     """Which tensors of a published model are not bit for bit those of plain calls; empty where all are.
 
-    `settings` is a federation.toml of the task `digits`; `devices`, by name, have done no round yet.
+    `settings` is the federation.toml of the run; `devices`, by name, have done no round yet.
     """
     served = read_served(settings)
-    coordinator = Coordinator(Digits(1), served.settings, WallEnvironment())
+    task = load_task(served.task.name, TASKS, partitions=1, seed=0, options=served.task.options)
+    coordinator = Coordinator(task, served.settings, WallEnvironment())
     rounds = InProcess(coordinator, {node_of(name): device for name, device in devices.items()})
     for _ in range(served.settings.rounds):
         rounds.round()

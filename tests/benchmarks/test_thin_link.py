@@ -27,7 +27,7 @@ def test_rounds_are_from_the_plan_to_their_end():
         ({"used": 2}, "the update was used 2 times"),
         ({"used": 0}, "the update was used 0 times"),
         ({"is_same": False}, "the model is another one"),
-        ({"cuts": (Cut("reset", 100), Cut("down", 100))}, "uploads went on from [100, 100]"),
+        ({"cuts": (Cut("reset", 200), Cut("down", 100))}, "uploads went on from [200, 100]"),
         ({"cuts": (Cut("reset", 0),)}, "uploads went on from [0]"),
     ],
 )

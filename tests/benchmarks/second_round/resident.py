@@ -21,8 +21,9 @@ def rounds_of_a_resident(folder: Path, rounds: int) -> list[float]:
     fleet = Fleet(folder, ("pi-1",), port, task="clocked_digits:ClockedDigits", import_from=HERE)
     fleet.make_keys()
     settings, steps, log = folder / "served.toml", folder / "steps", folder / "device.log"
-    task = f'task = {{name = "{fleet.task}", import_from = ["{HERE}"]}}\n'
-    settings.write_text(f'rounds = {rounds}\ngateway = {{out = "out"}}\n{task}{SETTINGS}')
+    settings.write_text(
+        f'rounds = {rounds}\ngateway = {{out = "out"}}\ntask = {fleet.task_table()}\n{SETTINGS}'
+    )
     with ExitStack() as stack:
         server = stack.enter_context(at_work(fleet.serving(settings), folder / "server.log"))
         # What it logs has the time by its own clock.

@@ -16,7 +16,7 @@ from pathlib import Path
 from crowd.account import account
 from thin_link import network
 from thin_link.page import Interrupted, page, wrong
-from thin_link.runs import WAYS, Cut, cutting, fleet, run, same_model
+from thin_link.runs import LARGE, SMALL, WAYS, Cut, cutting, fleet, run, same_model
 
 from slimfleet.compression.files import write_atomically
 
@@ -35,12 +35,13 @@ def main() -> None:
         sys.exit(SKIPPED)
     with tempfile.TemporaryDirectory(prefix="thin-") as scratch, network.namespaces():
         own = fleet(Path(scratch))
-        runs = {way: run(own, way, way, options.rounds) for way in WAYS}
+        own.make_keys()
+        runs = {way: run(own, way, way, options.rounds, SMALL) for way in WAYS}
         print(runs, flush=True)
         cuts: list[Cut] = []
         sent: list[int] = []
-        (whole,) = run(own, "float32", "whole", 1, cutting((), [], sent))
-        (cut,) = run(own, "float32", "cut", 1, cutting(HOWS, cuts, sent))
+        (whole,) = run(own, "float32", "whole", 1, LARGE, cutting((), [], sent))
+        (cut,) = run(own, "float32", "cut", 1, LARGE, cutting(HOWS, cuts, sent))
         events = (own.folder / "cut.jsonl").read_text().splitlines()
         used = account(events, []).used.total()
         is_same = same_model(own.folder, "whole", "cut")

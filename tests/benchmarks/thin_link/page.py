@@ -6,11 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from statistics import fmean, median
 
 from page_parts import table, when
 from thin_link.network import LOST_PERCENT, RATE
-from thin_link.runs import IDLE_S, SETTINGS, WAYS, Cut, Round
+from thin_link.runs import IDLE_S, SETTINGS, WAYS, Cut, Round, fleet
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,10 @@ class Interrupted:
 
 
 def wrong(interrupted: Interrupted) -> list[str]:
-    """What is not as it should be: each cut upload goes on behind the one before, and its update counts once."""
+    """What is not as it should be: a cut upload goes on from what had come, and its update counts once."""
     offsets = [0, *(each.at_bytes for each in interrupted.cuts)]
     found = []
-    if any(later <= earlier for earlier, later in pairwise(offsets)):
+    if any(later < earlier for earlier, later in pairwise(offsets)) or offsets[-1] == 0:
         found.append(f"uploads went on from {offsets[1:]}")
     if interrupted.used != 1:
         found.append(f"the update was used {interrupted.used} times")
@@ -57,7 +58,12 @@ def page(
         for number, each in enumerate(interrupted.cuts, start=1)
     ]
     settings = SETTINGS.format(
-        rounds=len(runs["float32"]), out="out", idle_s=IDLE_S, nmse="NMSE", bits="BITS"
+        rounds=len(runs["float32"]),
+        out="out",
+        idle_s=IDLE_S,
+        task=fleet(Path()).task_table(),
+        nmse="NMSE",
+        bits="BITS",
     )
     ways = "; ".join(f"{name}: NMSE = {way['nmse']}, BITS = {way['bits']}" for name, way in WAYS.items())
     return (
@@ -83,10 +89,10 @@ def said(interrupted: Interrupted) -> str:
         else "once, and the model is that of the same round left alone, byte for byte"
     )
     return (
-        f"The update of {interrupted.round.up:,} bytes was used {verdict}. From the upload's begin to the end of the "
-        f"run the device put\n{interrupted.sent_bytes:,} bytes on the link, {times:.2f} times what the round left "
-        "alone did, with all headers and repeated packets. The round\n"
-        f"took {interrupted.round.seconds:.0f} s, left alone {interrupted.whole.seconds:.0f} s.\n"
+        f"The update of {interrupted.round.up:,} bytes was used {verdict}.\nFrom the upload's begin to the end of "
+        f"the run the device put {interrupted.sent_bytes:,} bytes on the link, {times:.2f} times what the round left\n"
+        "alone did, with all headers and repeated packets. "
+        f"The round took {interrupted.round.seconds:.0f} s, left alone {interrupted.whole.seconds:.0f} s.\n"
     )
 
 
@@ -133,8 +139,10 @@ with its CNN of 101,682 parameters, 600 examples; in the first round the device 
 CUTS = """
 ## An upload that is cut three times
 
-One round in float32. Each time a quarter of the update has gone over the link since the upload began or went on, the
-link is cut: for a second every packet is answered by a reset, or the link is down for twice as long as the gateway
-waits for a call that does not move. Then the device asks how much has come, and goes on there.
+One round in float32, of a model of 266,610 parameters. Each time the device has put the bytes of a quarter of the
+update on the link since the upload began or went on, the link is cut: for a second every packet is answered by a reset,
+or the link is down for twice as long as the gateway waits for a call that does not move. Then the device asks how much
+has come, and goes on there. What was in TCP's queues, behind a lost packet or in a piece of 16 KiB that had not come
+whole is sent again.
 
 """

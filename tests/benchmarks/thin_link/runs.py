@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import Popen
 
@@ -23,7 +23,7 @@ PATIENCE_S = 600.0
 SETTINGS = """rounds = {rounds}
 round_timeout_s = 500.0
 evaluate_every = 1000
-task = {{name = "fashion-mnist", options = {{evaluation_examples = 100}}}}
+task = {task}
 gateway = {{host = "0.0.0.0", out = "{out}", idle_s = {idle_s}}}
 client = {{learning_rate = 0.05}}
 selection = {{policy = "uniform", per_round = 1, min_devices = 1}}
@@ -34,6 +34,8 @@ WAYS: Mapping[str, Mapping[str, str]] = {
     "compressed": {"nmse": "0.1", "bits": "6"},
     "float32": {"nmse": "0.0", "bits": "32"},
 }
+SMALL, LARGE = "cnn", "lenet-300-100"
+"""Models: of 101,682 parameters, whose rounds are timed, and of 266,610, whose upload is cut."""
 IDLE_S = 6.0
 """After which the gateway gives up a call that does not move; a link is down for longer."""
 
@@ -60,20 +62,26 @@ class Cut:
 
 def fleet(folder: Path) -> Fleet:
     """One device, which finds its gateway over the link."""
-    made = Fleet(folder, ("pi-1",), network.PORT, network.SERVER_ADDRESS, "fashion-mnist")
-    made.make_keys()
-    return made
+    options = {"model": SMALL, "evaluation_examples": 100}
+    return Fleet(folder, ("pi-1",), network.PORT, network.SERVER_ADDRESS, "fashion-mnist", options=options)
 
 
 def run(
-    own: Fleet, way: str, name: str, rounds: int, beside: Callable[[Path], None] = lambda log: None
+    own: Fleet,
+    way: str,
+    name: str,
+    rounds: int,
+    model: str,
+    beside: Callable[[Path], None] = lambda log: None,
 ) -> list[Round]:
     """A run of a device that has just been installed; `beside` is called meanwhile with its log."""
-    folder = own.folder
+    own, folder = replace(own, options={**own.options, "model": model}), own.folder
     settings, events = folder / f"{name}.toml", folder / f"{name}.jsonl"
-    settings.write_text(SETTINGS.format(rounds=rounds, out=name, idle_s=IDLE_S, **WAYS[way]))
+    settings.write_text(
+        SETTINGS.format(rounds=rounds, out=name, idle_s=IDLE_S, task=own.task_table(), **WAYS[way])
+    )
     server = [sys.executable, "-m", "noting_server", str(settings), str(events)]
-    device = own.device(0, folder / f"state-{name}", "--log-level=debug", "--log-json")
+    device = own.device(0, folder / f"state-{name}", "--log-level=debug")
     device[device.index("--num-partitions=1")] = "--num-partitions=100"
     log = folder / f"{name}-device.log"
     path = os.pathsep.join(sys.path)
