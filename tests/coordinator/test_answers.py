@@ -170,7 +170,8 @@ def test_a_late_answer_is_not_used_but_its_cost_counts(federate):
 
     def tamper(dispatch, payload, text):
         report = json.loads(text)
-        report["phases"]["idle"]["time_s"] += 31.0 - report["spent"]["time_s"]
+        idle = report["phases"]["idle"]
+        idle["time_s"] = idle.get("time_s", 0.0) + 31.0 - report["spent"]["time_s"]
         report["spent"]["time_s"] = 31.0
         return payload, json.dumps(report)
 
