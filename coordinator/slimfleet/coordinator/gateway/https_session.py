@@ -23,6 +23,15 @@ LONGEST_HEAD = 8_192
 DRAINED_BYTES = 262_144
 """What is read of a body that nobody wants, so that its sender comes to read why. What has more is cut off."""
 
+FREE_CHUNKS, LEAST_CHUNK_BYTES = 1_000, 64
+"""A body may have so many chunks of any length, and others of so many bytes on average: each costs time."""
+
+PAUSE_S = 0.25
+"""Who calls too often is answered after this time, and read no further until then."""
+
+MOMENT_S = 0.1
+"""A request that is refused has so long to come to its end; a connection on which it does not is closed."""
+
 KEPT_IDLES = 2
 """A connection without a call is kept for so many times `idle_s`."""
 
@@ -87,18 +96,20 @@ class Session:
         wire = _Wire(self._stream)
         try:
             if isinstance(head, Refused):
-                raise self._reception.counted(head)
+                raise self._reception.refuse(self._certificate, self._caller, head)
             name = _method_of(head)
             await self._reception.serve(name, self._certificate, self._caller, wire)
             await self._stream.send(h11.EndOfMessage())
         except Refused as refused:
+            if refused.reason == "rate":
+                await asyncio.sleep(PAUSE_S)
             if wire.has_begun:
                 return False  # half an answer, which the other end knows by its missing end
-            await self._stream.send(*_refusal(refused, self._stream.is_request_over()))
+            is_kept = refused.reason != "slow" and await self._stream.is_over(MOMENT_S)
+            await self._stream.send(*_refusal(refused, is_kept))
             if refused.reason == "slow":
                 return False
-        async with asyncio.timeout(self._idle_s):
-            return await self._stream.is_drained()
+        return await self._stream.is_over(self._idle_s) and self._stream.is_kept()
 
 
 class _Stream:
@@ -107,17 +118,21 @@ class _Stream:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=LONGEST_HEAD)
+        self._chunks = self._body_bytes = 0
+        """Of the request that comes in."""
 
     async def begins(self) -> bool:
         """Wait for the first bytes of a request; whether there are any."""
         if self._http.our_state is h11.DONE:
             self._http.start_next_cycle()
+            self._chunks = self._body_bytes = 0
         if not self._http.trailing_data[0]:
             self._http.receive_data(await self._reader.read(PIECE_BYTES))
         return bool(self._http.trailing_data[0])
 
     async def next(self) -> object:
-        """The next event of h11. Raises ConnectionResetError where the connection ends before it."""
+        """The next event of h11. Raises ConnectionResetError where the connection ends before it, and
+        RemoteProtocolError where it is no HTTP, or is made to cost time."""
         while (event := self._http.next_event()) is h11.NEED_DATA:
             if self._http.they_are_waiting_for_100_continue:
                 await self.send(h11.InformationalResponse(status_code=100, headers=[]))
@@ -125,6 +140,11 @@ class _Stream:
             if not data:
                 raise ConnectionResetError("the connection ended in the middle of a request")
             self._http.receive_data(data)
+        if isinstance(event, h11.Data):
+            self._chunks += event.chunk_start
+            self._body_bytes += len(event.data)
+            if self._chunks > FREE_CHUNKS + self._body_bytes / LEAST_CHUNK_BYTES:
+                raise h11.RemoteProtocolError("a body in chunks of a few bytes")
         return event
 
     async def send(self, *events: h11.Event) -> None:
@@ -132,22 +152,22 @@ class _Stream:
         self._writer.write(b"".join(self._http.send(each) or b"" for each in events))
         await self._writer.drain()
 
-    def is_request_over(self) -> bool:
-        """Whether a request has come to its end."""
+    async def is_over(self, seconds: float) -> bool:
+        """Whether the request comes to its end within this time, and is short; what comes of it is dropped."""
+        left = DRAINED_BYTES
         try:
-            while self._http.their_state is h11.SEND_BODY:
-                if self._http.next_event() is h11.NEED_DATA:
-                    return False
-        except h11.RemoteProtocolError:
+            async with asyncio.timeout(seconds):
+                while self._http.their_state is h11.SEND_BODY and left > 0:
+                    if self._http.they_are_waiting_for_100_continue:
+                        return False
+                    event = await self.next()
+                    left -= max(len(event.data), LEAST_CHUNK_BYTES) if isinstance(event, h11.Data) else 0
+        except (TimeoutError, h11.RemoteProtocolError):
             return False
         return self._http.their_state is h11.DONE
 
-    async def is_drained(self) -> bool:
-        """Read the rest of a request, where it is short; whether another may follow."""
-        left = DRAINED_BYTES
-        while self._http.their_state is h11.SEND_BODY and left > 0:
-            event = await self.next()
-            left -= len(event.data) if isinstance(event, h11.Data) else 0
+    def is_kept(self) -> bool:
+        """Whether both ends have said all, and may begin anew."""
         return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
 
 
@@ -170,7 +190,7 @@ class _Wire:
         except Unframed as error:
             raise Refused("size" if error.is_too_long else "message", str(error)) from error
         except h11.RemoteProtocolError as error:
-            raise Refused("message", f"not HTTP: {error}") from error
+            raise Refused("message", f"not acceptable HTTP: {error}") from error
         return message
 
     async def write(self, message: bytes) -> None:

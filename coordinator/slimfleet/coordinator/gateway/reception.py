@@ -9,6 +9,7 @@ from slimfleet.compression.device_api import METHODS
 from slimfleet.coordinator.gateway.admission import Admission
 from slimfleet.coordinator.gateway.handler import Handler, Wire
 from slimfleet.coordinator.gateway.refusal import Refusals, Refused
+from slimfleet.coordinator.pki import Identity
 
 __all__ = ["Reception"]
 
@@ -29,21 +30,37 @@ class Reception:
     async def serve(self, name: str, certificate: bytes | None, caller: int, wire: Wire) -> None:
         """Serve a call over the connection that the door makes from port `caller`. Raises Refused, once counted."""
         try:
-            identity = self._admission.admit(certificate)
-            self._greet(caller)
+            identity = self._admitted(certificate, caller)
             if name not in METHODS:
                 raise Refused("method", f"no method {name[:LONGEST_NAME]!r}: docs/device-api.md has them")
             await self._handler.serve(name, identity.node, wire)
         except Refused as refused:
-            raise self.counted(refused) from None
+            raise self._counted(refused) from None
         except OSError as error:
             raise Refused("slow", "the connection was lost") from error
         except Exception as error:
             # A defect of ours ends this call, not the service.
             log.exception("%s could not be served", name)
-            raise self.counted(Refused("error", "the gateway failed")) from error
+            raise self._counted(Refused("error", "the gateway failed")) from error
 
-    def counted(self, refused: Refused) -> Refused:
-        """The refusal, once it is counted: of a call, or of what is none."""
+    def refuse(self, certificate: bytes | None, caller: int, refused: Refused) -> Refused:
+        """Why what came in place of a call is refused, once counted: the caller itself, or `refused`."""
+        try:
+            self._admitted(certificate, caller)
+        except Refused as other:
+            return self._counted(other)
+        return self._counted(refused)
+
+    def _admitted(self, certificate: bytes | None, caller: int) -> Identity:
+        try:
+            identity = self._admission.admit(certificate)
+        except Refused as refused:
+            if refused.reason == "rate":  # of a known device
+                self._greet(caller)
+            raise
+        self._greet(caller)
+        return identity
+
+    def _counted(self, refused: Refused) -> Refused:
         self._refusals.count(refused.reason)
         return refused
