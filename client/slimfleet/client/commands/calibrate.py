@@ -102,7 +102,7 @@ def calibrate(
     A meter that reads takes joules of the whole device, so let nothing else run.
 
     For example:
-      slimfleet-device calibrate digits --meter hwmon --gateway 10.0.0.2:8443 --keys keys --out device.json
+      slimfleet-device calibrate digits --gateway 10.0.0.2:8443 --keys keys
     """
     refuse_folder(out)
     build_meter(meter)  # refused here, where there is none of that name
