@@ -150,7 +150,7 @@ def doing(log: str) -> str:
     lines = log.splitlines()
     words = {
         "has come": "at work on a plan",
-        "bytes of its update are there": "handing an update in",
+        "bytes of its update are there": "handing an update in, or waiting",
         "steps, loss": "keeping an update",
         "the gateway": "waiting for the gateway",
     }

@@ -73,7 +73,7 @@ def test_what_a_killed_device_was_at_is_read_off_its_log() -> None:
     ]
     said = [doing("\n".join(lines[:count])) for count in range(5)]
     assert said == [
-        "starting", "waiting for the gateway", "at work on a plan", "keeping an update", "handing an update in",
+        "starting", "waiting for the gateway", "at work on a plan", "keeping an update", "handing an update in, or waiting",
     ]  # fmt: skip
 
 
