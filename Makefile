@@ -32,6 +32,10 @@ test: $(VENV)/.installed-dev $(VENV)/.installed-data
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+# What the commands of deploy/README.md need; scikit-learn, for the digits, comes with the simulation.
+.PHONY: fleet
+fleet: $(VENV)/.installed-coordinator,simulation
+
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) $(ZOO_VENV) $(PEERS_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 

@@ -38,8 +38,9 @@ Written by `python tests/test_docs.py` from the dataclasses that check a file; a
 
 A scenario (`slimfleet-simulate FILE`) and a deployment (`federation.toml`) are TOML files with the same tables and
 keys. A scenario also has `[task]`, `[fleet]` and `[run]`; without these three it is a SuperLink's `federation.toml`.
-That of `slimfleet-coordinator serve` has a `[task]` and a `[gateway]` of its own. A key that is left out has its
-default. One that is unknown, of the wrong type or out of bounds is refused in one line that names it.
+That of `slimfleet-coordinator serve` has a `[task]` and a `[gateway]` of its own; that of a Flower app
+may have a `[gateway]`. A key that is left out has its default. One that is unknown, of the wrong type or out of bounds
+is refused in one line that names it.
 
     slimfleet-simulate digits --set budget.energy_j=0.6 --set selection.policy=uniform
 

@@ -20,6 +20,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from slimfleet.compression.edge.extras import EXTRAS, what_to_install
+from slimfleet.coordinator.gateway import Gateway, GatewaySettings
+from slimfleet.coordinator.pki import PkiFolder
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("client", "compression", "coordinator", "simulations")
@@ -27,7 +29,7 @@ COMMANDS = ("compress", "device", "coordinator", "simulate")
 EXAMPLE = ROOT / "docs" / "examples" / "own_task"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FOR_DEVELOPERS = {"bench", "dev", "zoo"}
-OF_FLOWER = {"cryptography", "grpc_health", "tomli_w"}
+OF_FLOWER = {"cryptography", "grpc_health", "h11", "tomli_w"}
 """What flwr brings, too."""
 HEAVY = {module for modules in EXTRAS.values() for module in modules} - OF_FLOWER
 MOST_RESIDENT_MB = 60
@@ -140,7 +142,7 @@ def outcomes(done: subprocess.CompletedProcess[str]) -> Iterator[tuple[int, str]
 def test_the_table_of_extras_is_that_of_pyproject() -> None:
     modules = {
         "grpcio": "grpc", "grpcio-health-checking": "grpc_health", "prometheus-client": "prometheus_client",
-        "protobuf": "google", "scikit-learn": "sklearn", "tomli-w": "tomli_w",
+        "scikit-learn": "sklearn", "tomli-w": "tomli_w",
     }  # fmt: skip
     assert EXTRAS.keys() == PROJECT["optional-dependencies"].keys() - FOR_DEVELOPERS
     for extra, brought in EXTRAS.items():
@@ -206,6 +208,28 @@ def test_without_extras_a_command_that_trains_says_what_to_install(run: Run, tmp
         assert re.fullmatch(
             rf"error: \w+ is not installed, which this needs: pip install 'slimfleet\[{extra}\]'\\n", said
         )
+
+
+def test_without_extras_a_device_calls_its_gateway_over_https(run: Run, tmp_path: Path) -> None:
+    pki = PkiFolder(tmp_path / "pki")
+    pki.init("test", 1)
+    pki.add_server(["127.0.0.1"], 1)
+    pki.add_device("pi-1", 1)
+    calls = """
+from pathlib import Path
+from slimfleet.client.gateway.calling import Keys
+from slimfleet.client.gateway.connection import Connection
+from slimfleet.client.gateway.transports import transport_to
+connection = Connection(transport_to("127.0.0.1:{port}", Keys.of(Path("pki/devices/pi-1"))))
+print(connection.check_in("", "").wait.seconds)
+connection.close()
+"""
+    with Gateway(GatewaySettings(port=0, hold_s=0, wait_s=7), pki) as gateway:
+        done = run("", calls.format(port=gateway.port))
+    assert done.stdout == "7.0\n", done.stderr
+    grpc = "device run digits --gateway 127.0.0.1:1 --keys pki/devices/pi-1 --transport grpc"
+    ((code, said),) = outcomes(run("", commands(grpc)))
+    assert (code, "pip install 'slimfleet[grpc]'" in said) == (2, True)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")

@@ -3,8 +3,8 @@
 A SuperLink serves three interfaces on one port: Fleet, for devices; Control, with which anyone who can reach it starts
 an app of his own on the server; and Runtime. So it listens on loopback, and this stands before it:
 
-    SUPERLINK=https://127.0.0.1:8000 SUPERLINK_CA=ca.crt uvicorn fleet_gate:app --host 0.0.0.0 --port 8443 \\
-        --ssl-certfile server.pem --ssl-keyfile server.key --limit-concurrency 500 --no-access-log
+    SUPERLINK=https://127.0.0.1:8000 SUPERLINK_CA=pki/ca.crt uvicorn fleet_gate:app --host 0.0.0.0 --port 8443 \\
+        --ssl-certfile pki/server.crt --ssl-keyfile pki/server.key --limit-concurrency 500 --no-access-log
 
 What it needs (uvicorn, starlette, httpx) comes with Flower.
 """

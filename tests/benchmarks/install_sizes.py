@@ -21,6 +21,7 @@ from page_parts import table, when
 ROOT = Path(__file__).parents[2]
 ROLES = {
     "light": "",
+    "light, with gRPC": "grpc",
     "device": "device",
     "device of a SuperNode": "flower",
     "coordinator": "coordinator",

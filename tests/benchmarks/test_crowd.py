@@ -12,7 +12,7 @@ from crowd.lossy import Lossy
 from crowd.memory import of_rounds, resident_mb
 from crowd.page import Run, draw, page, verdicts
 
-from slimfleet.client.gateway.connection import Away, Declined
+from slimfleet.client.gateway.calling import Away, Declined
 from slimfleet.compression.device_api import CheckInResponse, Plan, ReportRequest
 
 SERVER = [

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from slimfleet.client.gateway.backoff import Backoff
-from slimfleet.client.gateway.connection import Away
+from slimfleet.client.gateway.calling import Away
 from slimfleet.client.gateway.outbox import Finished, Outbox
 from slimfleet.client.gateway.resident import FORBIDDEN_S, Resident
 from slimfleet.compression import Condition
@@ -94,6 +94,16 @@ def test_a_device_introduces_itself_once_and_where_it_is_asked(resident, caplog)
     assert gateway.asked == ["me", "me", "me", "", "", "me", ""]
     assert 0.5 <= slept[0] <= 1.0 <= slept[1] <= 2.0
     assert caplog.text.count("the gateway: cut") == 1
+
+
+def test_an_answer_that_a_device_does_not_know_is_waited_out(resident, caplog):
+    """Of a later version: neither a plan nor a wait."""
+    device, slept = resident(Gateway(CheckInResponse(), CheckInResponse()))
+    with caplog.at_level("INFO"):
+        device.turn()
+        device.turn()
+    assert 0.5 <= slept[0] <= 1.0 <= slept[1] <= 2.0
+    assert "made for a newer device: update this one" in caplog.text
 
 
 def test_a_device_that_waits_has_loaded_neither_arrays_nor_torch():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import json
 import shutil
 import ssl
@@ -16,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from flower_processes import APP, BIN, connects, environment, eventually, free_ports, logs, running
+
+from slimfleet.coordinator.pki import PkiFolder
 
 ADDRESS = "127.0.0.1"
 
@@ -38,7 +35,7 @@ class Server:
         home.mkdir(exist_ok=True)
         (home / "config.toml").write_text(
             f'[superlink.fleet]\naddress = "{ADDRESS}:{port}"\n'
-            f'root-certificates = "{self.folder / "ca.crt"}"\n'
+            f'root-certificates = "{self.folder / "pki" / "ca.crt"}"\n'
         )
         return subprocess.run(
             [BIN / "flwr", *arguments], env=environment(home), cwd=home, capture_output=True, text=True, timeout=90
@@ -52,78 +49,30 @@ class Server:
         return found
 
 
-def certify(folder: Path) -> None:
-    """ca.crt, server.pem and server.key, for the loopback address."""
-
-    def name(text: str) -> x509.Name:
-        return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
-
-    def certificate(subject: str, key: ec.EllipticCurvePrivateKey, authority: bool) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
-        built = (
-            x509.CertificateBuilder(name("test ca"), name(subject), key.public_key(), x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(ADDRESS))]), critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
-            )
-            .add_extension(
-                x509.KeyUsage(
-                    digital_signature=True, key_cert_sign=authority, crl_sign=authority, content_commitment=False,
-                    key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,
-                    decipher_only=False,
-                ),
-                critical=True,
-            )
-        )  # fmt: skip
-        return built.sign(ca_key, hashes.SHA256())
-
-    ca_key, key = (ec.generate_private_key(ec.SECP384R1()) for _ in range(2))
-    pem = serialization.Encoding.PEM
-    (folder / "ca.crt").write_bytes(certificate("test ca", ca_key, True).public_bytes(pem))
-    (folder / "server.pem").write_bytes(certificate("server", key, False).public_bytes(pem))
-    (folder / "server.key").write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-
-
-def device_key(path: Path) -> None:
-    """A key pair as `ssh-keygen -t ecdsa -b 384 -N ""` makes it."""
-    key = ec.generate_private_key(ec.SECP384R1())
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-        )
-    )
-    path.chmod(0o600)
-    path.with_suffix(".key.pub").write_bytes(
-        key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    )
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("gate")
-    certify(folder)
+    pki = PkiFolder(folder / "pki")
+    pki.init("test", 10)
+    pki.add_server([ADDRESS], 10)
+    for name in ("known", "stranger"):
+        pki.add_device(name, 10)
     inner, outer = free_ports(2)
     shutil.copy(APP / "fleet_gate.py", folder)
     with ExitStack() as stack:
         stack.enter_context(
             running(
                 "superlink", folder, "flower-superlink", f"--host={ADDRESS}", f"--port={inner}",
-                f"--ssl-ca-certfile={folder / 'ca.crt'}", f"--ssl-certfile={folder / 'server.pem'}",
-                f"--ssl-keyfile={folder / 'server.key'}", "--enable-supernode-auth",
+                f"--ssl-ca-certfile={pki.ca_crt}", f"--ssl-certfile={pki.server_crt}",
+                f"--ssl-keyfile={pki.server_key}", "--enable-supernode-auth",
                 f"--database={folder / 'state.db'}", "--disable-runtime-dependency-installation",
             )
         )  # fmt: skip
         stack.enter_context(
             running(
                 "gate", folder, "uvicorn", "fleet_gate:app", f"--app-dir={folder}", f"--host={ADDRESS}",
-                f"--port={outer}", f"--ssl-certfile={folder / 'server.pem'}", f"--ssl-keyfile={folder / 'server.key'}",
-                SUPERLINK=f"https://{ADDRESS}:{inner}", SUPERLINK_CA=str(folder / "ca.crt"),
+                f"--port={outer}", f"--ssl-certfile={pki.server_crt}", f"--ssl-keyfile={pki.server_key}",
+                SUPERLINK=f"https://{ADDRESS}:{inner}", SUPERLINK_CA=str(pki.ca_crt),
             )
         )  # fmt: skip
         eventually(lambda: connects(inner) and connects(outer), "SuperLink and gate listen", folder)
@@ -132,7 +81,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def posted(server: Server, path: str, method: str = "POST") -> int:
     """The status of a call through the gate."""
-    context = ssl.create_default_context(cafile=server.folder / "ca.crt")
+    context = ssl.create_default_context(cafile=server.folder / "pki" / "ca.crt")
     call = urllib.request.Request(
         f"https://{ADDRESS}:{server.outer}{path}", data=b"" if method == "POST" else None, method=method,
         headers={"Content-Type": "application/protobuf"},
@@ -150,7 +99,7 @@ def supernode(server: Server, name: str, key: Path) -> ExitStack:
     stack = ExitStack()
     stack.enter_context(
         running(
-            name, server.folder, "flower-supernode", f"--root-certificates={server.folder / 'ca.crt'}",
+            name, server.folder, "flower-supernode", f"--root-certificates={server.folder / 'pki' / 'ca.crt'}",
             f"--auth-supernode-private-key={key}", f"--superlink={ADDRESS}:{server.outer}", f"--host={ADDRESS}",
             f"--port={port}", "--max-retries=1", "--node-config", "partition-id=0",
         )
@@ -161,9 +110,8 @@ def supernode(server: Server, name: str, key: Path) -> ExitStack:
 @pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_the_gate_lets_known_devices_in_and_nobody_start_an_app(server: Server) -> None:
-    known, stranger = server.folder / "known.key", server.folder / "stranger.key"
-    device_key(known)
-    device_key(stranger)
+    keys = server.folder / "pki" / "devices"
+    known, stranger = keys / "known" / "flower.key", keys / "stranger" / "flower.key"
 
     attack = server.flwr(server.outer, "run", str(APP), "fleet")
     assert attack.returncode != 0, attack.stdout

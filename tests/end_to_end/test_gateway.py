@@ -17,7 +17,8 @@ import pytest
 from flower_processes import BIN, PATIENCE_S, end, eventually, free_ports, logs, running
 from test_superlink import BOARD
 
-DEVICES = ("pi-1", "pi-2")
+DEVICES = {"pi-1": "grpc", "pi-2": "https"}
+"""Name -> how it calls."""
 
 SETTINGS = """rounds = {rounds}
 round_timeout_s = 140.0
@@ -41,10 +42,11 @@ def fleet(tmp_path: Path) -> Iterator[tuple[Path, int]]:
         )
     (tmp_path / "board.json").write_text(json.dumps(asdict(BOARD)))
     with ExitStack() as stack:
-        for number, name in enumerate(DEVICES):
+        for number, (name, transport) in enumerate(DEVICES.items()):
             stack.enter_context(
                 running(
                     name, tmp_path, "slimfleet-device", "run", "digits", f"--gateway=127.0.0.1:{port}",
+                    f"--transport={transport}",
                     f"--keys={tmp_path / 'pki' / 'devices' / name}", f"--profile={tmp_path / 'board.json'}",
                     f"--state={tmp_path / f'state-{name}'}", f"--partition-id={number}", "--meter=none",
                     "--threads=1",

@@ -2,13 +2,14 @@
 
 Everything but the binary payload travels as one short JSON text. `parse` takes nothing on trust: a wrong type, a
 missing or unknown field, a value outside the bounds that `types` states, or a number that is not finite raises
-`PayloadError("message")`.
+`PayloadError("message")`. `text_of` leaves out what is at its default, so that a field that is added reaches an older
+receiver only where it changes something (docs/device-api.md, Changing it).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Annotated, Any, TypeVar
@@ -17,6 +18,7 @@ from annotated_types import Ge, Le, Lt
 from pydantic import TypeAdapter, ValidationError
 
 from slimfleet.compression.errors import PayloadError
+from slimfleet.compression.foreign_text import foreign_text
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import (
     MOST_EVALUATED,
@@ -42,6 +44,9 @@ from slimfleet.compression.validation import first_problem
 
 MAX_TEXT = 16_384
 """Longest JSON text accepted from the other end, in characters."""
+
+LONGEST_NAME = 60
+"""Characters of an unknown field's name that are told."""
 
 WRAPPING_BYTES = 8_192
 """Bytes that an answer may take beyond its plain arrays, where the budget sets no limit: headers and tables."""
@@ -132,8 +137,9 @@ _ADAPTERS: Mapping[type[Message], TypeAdapter[Any]] = {
 
 
 def text_of(message: Message) -> str:
-    """A message as JSON. Raises ValueError where a number is not finite."""
-    return json.dumps(_fields_of(message), allow_nan=False)
+    """A message as JSON, without fields at their defaults. Raises ValueError where a number is not finite."""
+    fields = _ADAPTERS[type(message)].dump_python(message, warnings=False, exclude_defaults=True)
+    return json.dumps(fields, allow_nan=False)
 
 
 def as_received(message: M) -> M:
@@ -158,8 +164,16 @@ def parse(kind: type[M], text: str) -> M:
     except (ValueError, RecursionError) as error:  # pydantic's ValidationError is a ValueError
         problem = first_problem(error) if isinstance(error, ValidationError) else error
         raise PayloadError("message", f"not an acceptable {what}: {problem}") from error
-    if not isinstance(fields, dict) or _unknown(fields, _fields_of(message)):
-        raise PayloadError("message", f"not an acceptable {what}: it has fields that are not known")
+    if not isinstance(fields, dict):
+        raise PayloadError("message", f"not an acceptable {what}: it is no object")
+    unknown = next(_unknown(fields, _fields_of(message)), None)
+    if unknown is not None:
+        receiver = "device" if kind is Assignment else "coordinator"
+        raise PayloadError(
+            "message",
+            f"not an acceptable {what}: {foreign_text(unknown, LONGEST_NAME)} is not known here; "
+            f"it is made for a newer {receiver}: update this one",
+        )
     return message
 
 
@@ -176,8 +190,9 @@ def _finite(digits: str) -> float:
     return value
 
 
-def _unknown(given: dict[str, Any], known: dict[str, Any]) -> bool:
-    return any(
-        key not in known or (isinstance(value, dict) and _unknown(value, known[key]))
-        for key, value in given.items()
-    )
+def _unknown(given: dict[str, Any], known: dict[str, Any]) -> Iterator[str]:
+    for key, value in given.items():
+        if key not in known:
+            yield key
+        elif isinstance(value, dict):
+            yield from _unknown(value, known[key])

@@ -40,7 +40,8 @@ REASONS = frozenset(
         "norm",  # the update is implausibly large
     }
 )
-"""Every word that `PayloadError.reason` may hold. Bounded, so that it can label a metric."""
+"""Every word that `PayloadError.reason` may hold of a payload; of a JSON text it is `message`. Bounded, so that it can
+label a metric."""
 
 
 class PayloadKind(IntEnum):

@@ -88,7 +88,9 @@ export function parseAssignment(json) {
 function fieldsOf(sent, rules, where) {
   if (sent === null || typeof sent !== 'object' || Array.isArray(sent)) throw new Refused('message', `${where}: no object`);
   for (const name of Object.keys(sent)) {
-    if (!Object.hasOwn(rules, name)) throw new Refused('message', `${where}.${name} is not known`);
+    if (Object.hasOwn(rules, name)) continue;
+    // It may change what is to be done: never to be passed over.
+    throw new Refused('message', `${where}.${name} is not known here; it is made for a newer device: update this one`);
   }
   const fields = {};
   for (const [name, rule] of Object.entries(rules)) {

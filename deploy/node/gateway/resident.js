@@ -45,8 +45,11 @@ export class Resident {
     });
     this.isKnown = true;
     if (answer.next === 'plan') return this.answer(answer.plan);
-    this.isKnown = !answer.wait?.introduce;
-    return sleep(Math.max(answer.wait?.seconds ?? 1, 0));
+    if (answer.next !== 'wait') {
+      throw Object.assign(new Error('its answer is made for a newer device: update this one'), { code: -1 });
+    }
+    this.isKnown = !answer.wait.introduce;
+    return sleep(Math.max(answer.wait.seconds, 0));
   }
 
   async answer(plan) {

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
-from slimfleet.client.gateway.connection import Away, Declined
+from slimfleet.client.gateway.calling import Away, Declined
 from slimfleet.compression.device_api import CheckInResponse, Plan, ReportRequest
 
 SHARE = 0.05

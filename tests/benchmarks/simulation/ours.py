@@ -1,4 +1,5 @@
-"""slimfleet: `ours.py ENGINE MODEL BACKEND ROUNDS COHORTS FOLDER DEVICES`.
+"""slimfleet: `ours.py ENGINE[+PRESET] MODEL BACKEND ROUNDS COHORTS FOLDER DEVICES`; with a preset of the codec also
+energy, budgets and the codec.
 
 It plays rounds of its own. The first time it writes down in COHORTS who took part, and in which order devices took
 their images, for its peers to do the same.
@@ -77,8 +78,9 @@ def main(
         if isinstance(event, Planned) and event.dispatches:
             planned.append(sorted((each.node, each.plan_id) for each in event.dispatches))
 
-    more = OURS if "+codec" in engine else PLAIN
-    played = scenario(rounds, model, engine.removesuffix("+codec"), more, devices)
+    trainer, _, preset = engine.partition("+")
+    more = OURS | {"codec.preset": preset} if preset else PLAIN
+    played = scenario(rounds, model, trainer, more, devices)
     out = folder / name / model
     simulate(played, out, backend=backend, observers=[note])
     if not cohorts.exists():

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from relay import Relay
 
+from slimfleet.client.gateway.calling import Keys
 from slimfleet.client.gateway.connection import Connection
+from slimfleet.client.gateway.transports import TransportName, transport_to
 from slimfleet.compression import Payload
 from slimfleet.coordinator.gateway import Gateway, GatewaySettings
 from slimfleet.coordinator.pki import PkiFolder
@@ -38,15 +40,22 @@ class Hall:
     gateway: Gateway
     pki: PkiFolder
     stack: ExitStack
+    transport: TransportName
+    """Of devices for which a test names none."""
 
     def connection(
-        self, name: str = "pi-1", pki: PkiFolder | None = None, port: int | None = None
+        self,
+        name: str = "pi-1",
+        pki: PkiFolder | None = None,
+        port: int | None = None,
+        transport: TransportName | None = None,
     ) -> Connection:
         """As a device with the keys of this name has it."""
         keys = (pki or self.pki).device(name)
         ca = self.pki.ca_crt  # a foreign device too knows whom it talks to
+        files = Keys(ca, keys / "device.crt", keys / "device.key")
         made = Connection(
-            f"127.0.0.1:{port or self.gateway.port}", ca, keys / "device.crt", keys / "device.key"
+            transport_to(f"127.0.0.1:{port or self.gateway.port}", files, transport or self.transport)
         )
         self.stack.callback(made.close)
         return made
@@ -63,8 +72,14 @@ class Hall:
 Open = Callable[..., Hall]
 
 
+@pytest.fixture(params=["grpc", "https"])
+def transport(request: pytest.FixtureRequest) -> TransportName:
+    """A test that opens a gateway runs over both."""
+    return request.param
+
+
 @pytest.fixture
-def opened(pki: PkiFolder) -> Iterator[Open]:
+def opened(pki: PkiFolder, transport: TransportName) -> Iterator[Open]:
     """Open a gateway with these settings."""
     with ExitStack() as stack:
 
@@ -78,7 +93,7 @@ def opened(pki: PkiFolder) -> Iterator[Open]:
                 **settings,
             }
             gateway = stack.enter_context(Gateway(GatewaySettings(**chosen), folder))
-            return Hall(gateway, folder, stack)
+            return Hall(gateway, folder, stack, transport)
 
         yield make
 

@@ -2,45 +2,37 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import socket
 import ssl
 import time
-from contextlib import contextmanager
+import urllib.request
 from dataclasses import replace
+from pathlib import Path
 
 import grpc
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from raw_calls import Unserved, channel, raw, tls
 from relay import eventually
 
-from slimfleet.client.gateway.connection import Away, Declined
+from slimfleet.client.gateway.calling import Away, Busy, Declined
 from slimfleet.compression import Condition
 from slimfleet.compression.device_api import METHODS, CheckInRequest, Done, ReportRequest, UploadUpdateRequest
 from slimfleet.compression.messages import Registration, text_of
 from slimfleet.coordinator.gateway.admission import Admission
+from slimfleet.coordinator.gateway.https_session import HTTP
 from slimfleet.coordinator.gateway.refusal import Refused
+from slimfleet.coordinator.observing.prometheus import serve_metrics
 from slimfleet.coordinator.pki import PkiFolder, Revocations, Unknown, identity_of
 from slimfleet.coordinator.pki.identity import node_of
+from slimfleet.coordinator.refusal_status import STATUS
 from slimfleet.coordinator.transport.link import Said
 
 
 def is_served(hall, name: str = "pi-2") -> bool:
     return hall.connection(name).check_in("", "").WhichOneof("next") == "wait"
-
-
-@contextmanager
-def raw(hall, name: str):
-    """A channel with the keys of a device, for calls that no honest device makes."""
-    folder = hall.pki.device(name)
-    files = [hall.pki.ca_crt, folder / "device.key", folder / "device.crt"]
-    credentials = grpc.ssl_channel_credentials(*(each.read_bytes() for each in files))
-    with grpc.secure_channel(f"127.0.0.1:{hall.gateway.port}", credentials) as channel:
-        yield channel
-
-
-def call(channel: grpc.Channel, name: str, messages, **options):
-    """Call a method with messages as they are, in bytes."""
-    stub = channel.stream_stream(METHODS[name].path, request_serializer=None, response_deserializer=None)
-    return list(stub(iter(messages), **options))
 
 
 def test_a_node_is_known_by_its_certificate_and_by_no_field(opened, big_work, phone):
@@ -55,9 +47,9 @@ def test_a_node_is_known_by_its_certificate_and_by_no_field(opened, big_work, ph
     assert declined.value.status == "NOT_FOUND"
     forged = CheckInRequest(registration_json=text_of(Registration(profile=phone, examples=3)))
     unknown_field = b"\xa2\x06\x04pi-2"  # field 100, of a later version or of a liar
-    with raw(hall, "pi-1") as channel:
-        said = (("device", "pi-2"), ("x-forwarded-client-cert", "pi-2"))
-        call(channel, "CheckIn", [forged.SerializeToString() + unknown_field], metadata=said)
+    with raw(hall, "pi-1") as call:
+        said = {"device": "pi-2", "x-forwarded-client-cert": "pi-2"}
+        call("CheckIn", [forged.SerializeToString() + unknown_field], said)
     assert Said(node_of("pi-1"), Registration(profile=phone, examples=3)) in hall.gateway.link.said()
     assert hall.connection("pi-2").check_in("", "").plan.plan_id == work.plan_id
 
@@ -120,12 +112,14 @@ def test_a_revoked_device_is_refused_on_the_connection_that_it_has(opened, tmp_p
     assert is_served(hall, "pi-2")
     assert is_served(hall, "pi")
     folder.add_device("pi-3", 10)
+    shutil.copytree(folder.root / "devices", tmp_path / "old" / "devices")
     folder.rotate_device("pi-1", 10)  # found again, with a new key: the same device
     assert is_served(hall, "pi-1")
     folder.revoked.write_text("no list")
     time.sleep(1.1)
     with pytest.raises(Declined):
-        calls.check_in("", "")  # the old certificate: the list that was read before holds on
+        # The old certificate: the list that was read before holds on.
+        hall.connection("pi-1", PkiFolder(tmp_path / "old")).check_in("", "")
 
 
 @pytest.mark.parametrize(
@@ -143,27 +137,32 @@ def test_a_revoked_device_is_refused_on_the_connection_that_it_has(opened, tmp_p
 )
 def test_what_cannot_be_understood_is_refused_and_counted(opened, name, messages, reason):
     hall = opened()
-    with raw(hall, "pi-1") as channel, pytest.raises(grpc.RpcError) as error:
-        call(channel, name, messages)
-    assert error.value.details().startswith(f"{reason}: ")
+    with raw(hall, "pi-1") as call, pytest.raises(Unserved) as unserved:
+        call(name, messages)
+    assert unserved.value.details.startswith(f"{reason}: ")
+    assert unserved.value.status == STATUS[reason]
     assert hall.refused() == {reason: 1}
     assert is_served(hall)
 
 
 def test_a_message_that_is_too_long_is_refused_before_it_is_read(opened):
     hall = opened()
-    with raw(hall, "pi-1") as channel, pytest.raises(grpc.RpcError) as error:
-        call(channel, "UploadUpdate", [bytes(10_000_000)])
-    assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    with raw(hall, "pi-1") as call, pytest.raises((Unserved, OSError)) as error:
+        call("UploadUpdate", [bytes(10_000_000)])
+    if hall.transport == "grpc":
+        assert error.value.status == "RESOURCE_EXHAUSTED"
+    else:
+        assert hall.refused() == {"size": 1}
     assert is_served(hall)
 
 
+@pytest.mark.parametrize("transport", ["grpc"])
 def test_two_thousand_retries_cost_the_others_nothing(opened):
     hall = opened(calls_per_s=1.0)
     request = CheckInRequest().SerializeToString()
-    with raw(hall, "pi-1") as channel:
+    with channel(hall, "pi-1") as calls:
         path = METHODS["Report"].path
-        stub = channel.unary_unary(path, request_serializer=None, response_deserializer=None)
+        stub = calls.unary_unary(path, request_serializer=None, response_deserializer=None)
         for _ in range(10):
             futures = [stub.future(request) for _ in range(200)]
             assert all(each.code() is not grpc.StatusCode.OK for each in futures)
@@ -200,9 +199,9 @@ def test_a_call_that_stands_still_is_ended(opened, big_work):
         yield UploadUpdateRequest(plan_id=work.plan_id, data=b"1", update_sha256=b"2").SerializeToString()
         time.sleep(3.0)
 
-    with raw(hall, "pi-1") as channel, pytest.raises(grpc.RpcError) as error:
-        call(channel, "UploadUpdate", slowly())
-    assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    with raw(hall, "pi-1") as call, pytest.raises(Unserved) as unserved:
+        call("UploadUpdate", slowly())
+    assert unserved.value.status == "DEADLINE_EXCEEDED"
     assert hall.refused() == {"slow": 1}
     assert is_served(hall)
 
@@ -241,9 +240,7 @@ def is_closed(connection: socket.socket) -> bool:
 
 def test_a_connection_that_greets_and_makes_no_call_is_closed(opened, pki):
     hall = opened(idle_s=1.0)
-    context = ssl.create_default_context(cafile=pki.ca_crt)
-    context.load_cert_chain(pki.device("pi-1") / "device.crt", pki.device("pi-1") / "device.key")
-    context.set_alpn_protocols(["h2"])
+    context = tls(pki.ca_crt, pki.device("pi-1"), {"grpc": "h2", "https": "http/1.1"}[hall.transport])
     with (
         socket.create_connection(("127.0.0.1", hall.gateway.port)) as plain,
         context.wrap_socket(plain, server_hostname="127.0.0.1") as silent,
@@ -268,3 +265,43 @@ def test_a_device_that_introduces_itself_all_the_time_is_listened_to_now_and_the
     assert calls.check_in("", "").wait.introduce
     assert not calls.check_in(text, "").wait.introduce
     assert len(hall.gateway.link.said()) == 1
+
+
+@pytest.mark.parametrize("transport", ["https"])
+def test_refusals_are_counted_for_prometheus(opened):
+    metrics, server = serve_metrics(0, federation="gate")
+    with server:
+        hall = opened(calls_per_s=0.2)
+        hall.gateway.refusals.tell([metrics])
+        calls = hall.connection()
+        assert calls.check_in("", "").WhichOneof("next") == "wait"
+        for _ in range(3):
+            with pytest.raises(Busy):
+                calls.check_in("", "")
+        with raw(hall, "pi-2") as call, pytest.raises(Unserved):
+            call("Report", [b""])
+        with urllib.request.urlopen(server.url, timeout=10) as response:
+            text = response.read().decode()
+    counted = {
+        sample.labels["reason"]: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "slimfleet_gateway_refusals_total" and sample.labels["federation"] == "gate"
+    }
+    assert counted.keys() == {*STATUS, "other"}
+    assert (
+        {reason: count for reason, count in counted.items() if count}
+        == hall.refused()
+        == {"rate": 3, "message": 1}
+    )
+
+
+def test_the_page_has_every_reason_with_its_status():
+    page = (Path(__file__).parents[3] / "docs" / "device-api.md").read_text()
+    rows = re.findall(r"^\| ([A-Z_]+(?:, [A-Z_]+)*) \| ([\d, ]+) \|([^|]*)\|", page, re.MULTILINE)
+    pairs = [zip(names.split(", "), codes.split(", "), strict=True) for names, codes, _ in rows]
+    told = {name: int(code) for each in pairs for name, code in each}
+    assert told == HTTP
+    reasons = {reason: names for names, _, reasons in rows for reason in re.findall(r"`(\w+)`", reasons)}
+    silent = {"connections", "handshake", "error"}
+    assert reasons == {reason: status for reason, status in STATUS.items() if reason not in silent}

@@ -5,14 +5,16 @@ from __future__ import annotations
 import random
 import threading
 import time
+from dataclasses import dataclass, fields, replace
 
 import pytest
 from hand_grid import Fleet, HandGrid
+from pydantic import TypeAdapter
 
 from slimfleet.client.gateway.backoff import Backoff
 from slimfleet.client.gateway.outbox import Outbox
 from slimfleet.client.gateway.resident import Resident
-from slimfleet.compression import Condition, PolicyRefusal
+from slimfleet.compression import Assignment, Condition, PolicyRefusal, messages
 from slimfleet.compression.messages import text_of
 from slimfleet.coordinator import WallEnvironment
 from slimfleet.coordinator.pki.identity import node_of
@@ -68,14 +70,14 @@ def residents(tmp_path):
     """Start devices as residents, until the test ends; `turn` replaces what one of them does over and over."""
     stop, threads = threading.Event(), []
 
-    def start(hall, devices, port=None):
+    def start(hall, devices, port=None, transports=None):
         for name in NAMES:
             device = devices.get(node_of(name))
             if device is None:
                 continue
             (tmp_path / name).mkdir(exist_ok=True)
             resident = Resident(
-                hall.connection(name, port=port),
+                hall.connection(name, port=port, transport=(transports or {}).get(name)),
                 text_of(device.registration()),
                 Outbox(tmp_path / name),
                 lambda device=device: device,
@@ -110,6 +112,17 @@ def test_devices_at_a_gateway_train_the_model_that_they_train_over_a_grid(fleet,
     residents(hall, here)
     drive(federation.coordinator, hall.gateway.link, None)
     assert [row.completed for row in federation.state.rows] == [4, 4]
+    assert federation.model_bytes() == over_a_grid(fleet)
+
+
+@pytest.mark.parametrize("transport", ["auto"])
+def test_one_round_has_devices_over_grpc_and_over_https(fleet, opened, residents):
+    federation, devices = fleet()
+    hall = opened()
+    here = {node: Here(device) for node, device in devices.items()}
+    residents(hall, here, transports=dict(zip(NAMES, ("grpc", "https", "https", "auto"), strict=True)))
+    drive(federation.coordinator, hall.gateway.link, None)
+    assert [each.rounds for each in here.values()] == [2] * 4
     assert federation.model_bytes() == over_a_grid(fleet)
 
 
@@ -157,6 +170,32 @@ def test_a_device_that_refuses_is_counted_and_the_others_go_on(fleet, opened, re
     drive(federation.coordinator, hall.gateway.link, None)
     assert federation.state.rows[0].completed == 3
     assert federation.state.totals.failed == {"battery_low": 1}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaterAssignment(Assignment):
+    """As a later version may have it."""
+
+    warmup_steps: int = 0
+
+
+def test_a_plan_of_a_later_version_is_refused_before_its_model_is_fetched(
+    opened, big_work, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(messages._ADAPTERS, LaterAssignment, TypeAdapter(LaterAssignment))
+    hall, work = opened(), big_work()
+    own = {field.name: getattr(work.assignment, field.name) for field in fields(work.assignment)}
+    hall.gateway.link.send([replace(work, assignment=LaterAssignment(**own, warmup_steps=5))])
+    relay = hall.relay()
+    device = Resident(
+        hall.connection(port=relay.port), "", Outbox(tmp_path), lambda: None,
+        lambda: (Condition(), None), Backoff(random.Random(1)), time.sleep,
+    )  # fmt: skip
+    device.turn()
+    (failed,) = (each.answer for each in hall.gateway.link.came())
+    assert failed.reason == "message"
+    assert "warmup_steps is not known here; it is made for a newer device: update this one" in failed.message
+    assert relay.passed["down"] < len(work.payload) / 10
 
 
 def test_a_killed_coordinator_is_taken_up_by_devices_that_stayed(fleet, opened, residents, tmp_path, pki):

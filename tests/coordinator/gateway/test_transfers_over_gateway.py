@@ -7,7 +7,7 @@ import hashlib
 import pytest
 from relay import Relay
 
-from slimfleet.client.gateway.connection import Away, Declined
+from slimfleet.client.gateway.calling import Away, Declined
 from slimfleet.compression.device_api import CHUNK_BYTES, PIECE_BYTES, Done, Plan, Refusal, ReportRequest
 from slimfleet.coordinator.entries import Failed, Received
 

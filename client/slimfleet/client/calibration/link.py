@@ -1,16 +1,23 @@
-"""Link: how fast this device receives from a URL, and sends to one."""
+"""Link: how fast this device receives and sends, to and from its gateway or URLs."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from functools import partial
 from http.client import HTTPException
 from urllib.request import Request, urlopen
 
+from slimfleet.client.gateway.calling import Away, Declined
+from slimfleet.client.gateway.connection import Connection
 from slimfleet.compression import BadInput
+from slimfleet.compression.device_api import PROBE_BYTES
 
-__all__ = ["downlink_bytes_per_s", "uplink_bytes_per_s"]
+__all__ = ["downlink_bytes_per_s", "gateway_bytes_per_s", "uplink_bytes_per_s"]
+
+Clock = Callable[[], float]
 
 WARM_UP_BYTES = 64 * 1024
 """Received before the clock starts: a connection begins slowly."""
@@ -22,17 +29,28 @@ LONGEST_S = 10.0
 PIECE_BYTES = 32 * 1024
 
 
-def downlink_bytes_per_s(url: str, clock: Callable[[], float] = time.perf_counter) -> float:
+def gateway_bytes_per_s(connection: Connection, clock: Clock = time.perf_counter) -> tuple[float, float]:
+    """Rates at which noise goes up to the gateway and comes down from it, over the connection that rounds take too.
+
+    Raises BadInput where the gateway cannot be reached, or does not serve it.
+    """
+    with closing(connection):
+        try:
+            down = _received(connection.probe_download(PROBE_BYTES), clock)
+            connection.close()  # what is left of the noise has no way any more
+            connection.probe_upload(b"\0")  # connects
+            began = clock()
+            connection.probe_upload(os.urandom(SENT_BYTES))
+        except (Away, Declined) as error:
+            raise BadInput(f"cannot measure the link to the gateway: {error}") from error
+        return SENT_BYTES / (clock() - began), down[0] / down[1]
+
+
+def downlink_bytes_per_s(url: str, clock: Clock = time.perf_counter) -> float:
     """Rate at which a file is received, over at most ten seconds or 16 MiB. Raises BadInput where it cannot be told."""
     try:
         with urlopen(_request(url), timeout=LONGEST_S) as answer:
-            answer.read(WARM_UP_BYTES)
-            began, received = clock(), 0
-            while (
-                received < MOST_BYTES and clock() - began < LONGEST_S and (piece := answer.read(PIECE_BYTES))
-            ):
-                received += len(piece)
-            seconds = clock() - began
+            received, seconds = _received(iter(partial(answer.read, PIECE_BYTES), b""), clock)
     except (OSError, HTTPException) as error:
         raise BadInput(f"cannot receive from {url}: {error}") from error
     if received < LEAST_BYTES - WARM_UP_BYTES and seconds < LONGEST_S:
@@ -41,7 +59,24 @@ def downlink_bytes_per_s(url: str, clock: Callable[[], float] = time.perf_counte
     return received / seconds
 
 
-def uplink_bytes_per_s(url: str, clock: Callable[[], float] = time.perf_counter) -> float:
+def _received(pieces: Iterable[bytes], clock: Clock) -> tuple[int, float]:
+    """Bytes and seconds from when the connection has warmed up, for at most ten seconds or 16 MiB."""
+    before = received = 0
+    began = seconds = 0.0
+    for piece in pieces:
+        if before < WARM_UP_BYTES:
+            before += len(piece)
+            if before >= WARM_UP_BYTES:
+                began = clock()
+            continue
+        received += len(piece)
+        seconds = clock() - began
+        if received >= MOST_BYTES or seconds >= LONGEST_S:
+            break
+    return received, seconds
+
+
+def uplink_bytes_per_s(url: str, clock: Clock = time.perf_counter) -> float:
     """Rate at which 1 MiB of noise is sent in a POST, up to its answer. Raises BadInput where it is not taken."""
     request = _request(url, os.urandom(SENT_BYTES))
     began = clock()

@@ -7,9 +7,9 @@ import platform
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -27,7 +27,7 @@ from slimfleet.client.commands.arguments import (
 from slimfleet.client.figures import cores, profile_figures, profile_like, profile_of, ram_bytes
 from slimfleet.client.governor.memory import MEMORY_RESERVE_BYTES, free_memory_bytes
 from slimfleet.client.meters import build_meter
-from slimfleet.compression import DeviceProfile
+from slimfleet.compression import BadInput, DeviceProfile
 from slimfleet.compression.edge.command_line import (
     ImportFrom,
     Quiet,
@@ -75,6 +75,15 @@ def calibrate(
     idle_watt: IdleWatt = None,
     train_watt: TrainWatt = None,
     battery_j: Battery = None,
+    gateway: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Gateway to measure both links with, up and down.")
+    ] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="Folder with ca.crt, device.crt and device.key, for the gateway.")
+    ] = None,
+    transport: Annotated[
+        Literal["auto", "grpc", "https"], typer.Option(help="How it calls the gateway, as for run.")
+    ] = "auto",
     download_from: Annotated[
         str | None, typer.Option(metavar="URL", help="A file of 256 KiB or more, to measure the downlink.")
     ] = None,
@@ -87,21 +96,22 @@ def calibrate(
 ) -> None:
     """Measure this device with a task and write its profile, as it registers with.
 
-    Measured are: the speed of training; power at work and at rest, where the meter reads; the links, where URLs are
-    given; and R0, c and k of the memory model (docs/cost-model.md), by five rounds in processes of their own.
+    Measured are: the speed of training; power at work and at rest, where the meter reads; the links, where a gateway or
+    URLs are given; and R0, c and k of the memory model (docs/cost-model.md), by five rounds in processes of their own.
     What could not be measured is named, with the reason.
     A meter that reads takes joules of the whole device, so let nothing else run.
 
     For example:
-      slimfleet-device calibrate digits --meter hwmon --out device.json
+      slimfleet-device calibrate digits --meter hwmon --gateway 10.0.0.2:8443 --keys keys --out device.json
     """
     refuse_folder(out)
     build_meter(meter)  # refused here, where there is none of that name
+    link = Link(gateway, keys, transport, download_from, upload_to)
+    link.check()
     alike = None if like is None else profile_like(like)
     with interruptible():
         from rich.console import Console
 
-        from slimfleet.client.calibration.link import downlink_bytes_per_s, uplink_bytes_per_s
         from slimfleet.client.calibration.speed import measured_speed
         from slimfleet.client.tables import benchmark_text, figures_table
 
@@ -123,9 +133,7 @@ def calibrate(
         measured: dict[str, Any] = {
             "name": platform.node() or "device",
             "ram_bytes": ram_bytes(),
-            "downlink_bytes_per_s": None if download_from is None else downlink_bytes_per_s(download_from),
-            "uplink_bytes_per_s": None if upload_to is None else uplink_bytes_per_s(upload_to),
-        }
+        } | link.measured()
         told(f"speed and power, {2 * seconds:.0f} s", 1, 4)
         asked = {"shares": SHARES, "batch_size": batch_size, "seconds": seconds, "threads": count}
         speed = measured_speed(about | asked | {"meter": meter})
@@ -147,7 +155,7 @@ def calibrate(
     console.print(benchmark_text(speed.benchmark, cores()), highlight=False)
     console.print(figures_table(figures))
     if not quiet:
-        remarks = _remarks(fit, meter, speed.power, download_from, upload_to)
+        remarks = [*_remarks(fit, meter, speed.power), *link.remarks()]
         console.print("\n".join(remarks), markup=False, highlight=False, soft_wrap=True)
     console.print(f"Written to {out}.", markup=False, highlight=False, soft_wrap=True)
 
@@ -191,13 +199,7 @@ def _memory(point: Point, speed: Speed, told: Told) -> MemoryFit:
     return fitted(peaks, usual)
 
 
-def _remarks(
-    fit: MemoryFit,
-    meter: str,
-    power: Mapping[str, float | None],
-    download_from: str | None,
-    upload_to: str | None,
-) -> Iterator[str]:
+def _remarks(fit: MemoryFit, meter: str, power: Mapping[str, float | None]) -> Iterator[str]:
     """What the figures rest on, and why some are not measured."""
     yield f"Memory: the rounds measured are predicted within {fit.worst_error:.1%}."
     if not fit.factor_measured:
@@ -206,5 +208,48 @@ def _remarks(
         yield f"Watts are those of the meter {meter}: name it in the node-config, meter={meter}."
     elif meter != "none":
         yield f"Not measured: watts, since the meter {meter} gave no reading (slimfleet-device meters)."
-    missing = {"downlink, without --download-from": download_from, "uplink, without --upload-to": upload_to}
-    yield from (f"Not measured: the {what}." for what, url in missing.items() if url is None)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What the links are measured with, as the options name it."""
+
+    gateway: str | None
+    keys: Path | None
+    transport: Literal["auto", "grpc", "https"]
+    download_from: str | None
+    upload_to: str | None
+
+    def check(self) -> None:
+        """Raise BadInput where the options do not fit together."""
+        if (self.gateway is None) != (self.keys is None):
+            raise BadInput("--gateway and --keys go together: give both or neither")
+        if self.gateway is not None and (self.download_from or self.upload_to):
+            raise BadInput("--gateway measures both links: give it, or --download-from and --upload-to")
+
+    def measured(self) -> dict[str, float | None]:
+        """Figures of the profile; None for what is not measured. Raises BadInput where the other end does not serve."""
+        from slimfleet.client.calibration import link
+
+        if self.gateway is not None and self.keys is not None:
+            from slimfleet.client.gateway.calling import Keys
+            from slimfleet.client.gateway.connection import Connection
+            from slimfleet.client.gateway.transports import transport_to
+
+            calls = Connection(transport_to(self.gateway, Keys.of(self.keys), self.transport))
+            up, down = link.gateway_bytes_per_s(calls)
+            return {"uplink_bytes_per_s": up, "downlink_bytes_per_s": down}
+        down_url, up_url = self.download_from, self.upload_to
+        return {
+            "downlink_bytes_per_s": None if down_url is None else link.downlink_bytes_per_s(down_url),
+            "uplink_bytes_per_s": None if up_url is None else link.uplink_bytes_per_s(up_url),
+        }
+
+    def remarks(self) -> Iterator[str]:
+        """What is not measured."""
+        if self.gateway is not None:
+            return
+        ways = {"downlink": (self.download_from, "download-from"), "uplink": (self.upload_to, "upload-to")}
+        for what, (url, option) in ways.items():
+            if url is None:
+                yield f"Not measured: the {what}, without --gateway or --{option}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,6 +18,10 @@ def run(
     keys: Annotated[
         Path, typer.Option(help="Folder with ca.crt, device.crt and device.key, as pki makes it.")
     ],
+    transport: Annotated[
+        Literal["auto", "grpc", "https"],
+        typer.Option(metavar="HOW", help="grpc, https, or auto: whichever gets through."),
+    ] = "auto",
     profile: Annotated[
         Path, typer.Option(help="Profile of this machine, as profile --json writes it.")
     ] = Path("device.json"),
@@ -52,7 +56,7 @@ def run(
     Its certificate says who it is; its policy, when it works at all.
 
     For example:
-      slimfleet-device profile digits --json > device.json
+      slimfleet-device profile digits --idle-w 2 --train-w 3 --json > device.json
       slimfleet-device run digits --gateway 192.0.2.7:8443 --keys pi-1
     """
     from slimfleet.client.gateway.described import Described, resident
@@ -75,6 +79,7 @@ def run(
         import_from=existing_folders(import_from or [Path()]),
         gateway=gateway,
         keys=str(keys.absolute()),
+        transport=transport,
     )
     described.policy()
     described.connection()

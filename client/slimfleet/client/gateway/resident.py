@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from slimfleet.client.gateway.backoff import Backoff
-from slimfleet.client.gateway.connection import Away, Declined
+from slimfleet.client.gateway.calling import Away, Declined
 from slimfleet.client.gateway.outbox import Finished, Outbox
 from slimfleet.compression import PayloadError
 from slimfleet.compression.device_api import CheckInResponse, Done, Plan, Refusal, ReportRequest
@@ -79,7 +79,10 @@ class Resident:
                 "" if self._is_known else self._registration_json, text_of(condition)
             )
             self._is_known = True
-            if answer.WhichOneof("next") == "plan":
+            kind = answer.WhichOneof("next")
+            if kind is None:
+                raise Away("its answer is made for a newer device: update this one")
+            if kind == "plan":
                 self._answer(answer.plan)
             else:
                 self._is_known = not answer.wait.introduce

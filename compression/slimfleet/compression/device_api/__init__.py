@@ -20,6 +20,10 @@ from slimfleet.compression.device_api.device_pb2 import (
     DownloadModelRequest,
     DownloadModelResponse,
     Plan,
+    ProbeDownloadRequest,
+    ProbeDownloadResponse,
+    ProbeUploadRequest,
+    ProbeUploadResponse,
     Refusal,
     ReportRequest,
     ReportResponse,
@@ -33,6 +37,7 @@ __all__ = [
     "MAX_MESSAGE_BYTES",
     "METHODS",
     "PIECE_BYTES",
+    "PROBE_BYTES",
     "CheckInRequest",
     "CheckInResponse",
     "Done",
@@ -40,6 +45,10 @@ __all__ = [
     "DownloadModelResponse",
     "Method",
     "Plan",
+    "ProbeDownloadRequest",
+    "ProbeDownloadResponse",
+    "ProbeUploadRequest",
+    "ProbeUploadResponse",
     "Refusal",
     "ReportRequest",
     "ReportResponse",
@@ -54,6 +63,9 @@ CHUNK_BYTES = 65_536
 PIECE_BYTES = 16_384
 """What our ends put into one message. A cut costs what had come of the last, and on a link of 600 bytes a second one
 still comes within the half minute after which a call that does not move is given up."""
+
+PROBE_BYTES = 2**24
+"""Bytes of one probe of a link, at most."""
 
 MAX_MESSAGE_BYTES = CHUNK_BYTES + 65_536
 """Longest message that a gateway accepts: a chunk, or two texts of the longest kind, and what frames them."""

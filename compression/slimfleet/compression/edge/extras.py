@@ -7,15 +7,33 @@ from types import MappingProxyType
 
 __all__ = ["EXTRAS", "what_to_install"]
 
-_DEVICE = ("torch", "grpc", "google")
+_DEVICE = ("torch",)
 
 EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "device": _DEVICE,
-        "flower": (*_DEVICE, "flwr"),
-        "coordinator": (*_DEVICE, "prometheus_client", "matplotlib", "grpc_health", "cryptography"),
+        "grpc": ("grpc",),
+        "flower": (*_DEVICE, "grpc", "flwr"),
+        "coordinator": (
+            *_DEVICE,
+            "grpc",
+            "grpc_health",
+            "h11",
+            "prometheus_client",
+            "matplotlib",
+            "cryptography",
+        ),
         "model": (*_DEVICE, "optuna", "matplotlib"),
-        "simulation": (*_DEVICE, "flwr", "ray", "prometheus_client", "matplotlib", "sklearn", "tomli_w"),
+        "simulation": (
+            *_DEVICE,
+            "grpc",
+            "flwr",
+            "ray",
+            "prometheus_client",
+            "matplotlib",
+            "sklearn",
+            "tomli_w",
+        ),
     }
 )
 """Modules that `pip install slimfleet` does not bring, by the extra that does; the smallest extras come first."""

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 class Door:
     """Listens where `settings` say, and passes connections on to `ports` on loopback, by their ALPN name.
 
-    A connection that names no protocol, or none of these, goes to the port of "".
+    Of several that a connection names it takes the first of `ports`; who names none of them goes to the port of "".
     """
 
     def __init__(self, settings: GatewaySettings, refusals: Refusals, ports: Mapping[str, int]) -> None:
@@ -102,7 +102,7 @@ class Door:
         except (TimeoutError, NotTls, OSError, asyncio.IncompleteReadError):
             self._refusals.count("handshake")
             return
-        port = next((self._ports[name] for name in names if name in self._ports), self._ports[""])
+        port = next((port for name, port in self._ports.items() if name in names), self._ports[""])
         try:
             behind_reader, behind = await asyncio.open_connection(LOOPBACK, port, limit=PIECE_BYTES)
         except OSError:  # the gateway closes

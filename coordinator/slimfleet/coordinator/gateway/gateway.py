@@ -11,6 +11,7 @@ from slimfleet.coordinator.gateway.door import Door
 from slimfleet.coordinator.gateway.exchange import Exchange
 from slimfleet.coordinator.gateway.grpc_server import start_grpc
 from slimfleet.coordinator.gateway.handler import Handler
+from slimfleet.coordinator.gateway.https_server import HttpsServer
 from slimfleet.coordinator.gateway.reception import Reception
 from slimfleet.coordinator.gateway.refusal import Refusals
 from slimfleet.coordinator.gateway.settings import GatewaySettings
@@ -71,12 +72,14 @@ class Gateway:
         door = Door(self._settings, self.refusals, ports)
         handler = Handler(self.link, self._settings)
         reception = Reception(handler, self._admission, self.refusals, door.greet)
-        server, ports["h2"] = await start_grpc(reception, self._pki, self._settings)
-        ports[""] = ports["h2"]
+        https = HttpsServer(reception, self._pki, self._settings)
+        # Who speaks HTTP/1.1 too, as curl does, is no gRPC client: these name h2 alone.
+        ports["http/1.1"] = ports[""] = await https.start()
+        grpc, ports["h2"] = await start_grpc(reception, self._pki, self._settings)
         self.port = await door.open()
         self._ready.set()
         await self._closing.wait()
         # First the door: who comes in the meantime would find nobody behind it.
         door.shut()
-        await server.stop(GRACE_S)
+        await asyncio.gather(grpc.stop(GRACE_S), https.stop(GRACE_S))
         await door.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -12,10 +13,13 @@ from slimfleet.compression.device_api import (
     MAX_MESSAGE_BYTES,
     METHODS,
     PIECE_BYTES,
+    PROBE_BYTES,
     CheckInResponse,
     DownloadModelResponse,
     Method,
     Plan,
+    ProbeDownloadResponse,
+    ProbeUploadResponse,
     ReportResponse,
     UploadUpdateResponse,
     Wait,
@@ -52,6 +56,8 @@ class Handler:
             "DownloadModel": self._download_model,
             "UploadUpdate": self._upload_update,
             "Report": self._report,
+            "ProbeDownload": _probe_download,
+            "ProbeUpload": _probe_upload,
         }
         loop = asyncio.get_running_loop()
         exchange.wake = lambda node: _soon(loop, self._wake, node)
@@ -160,6 +166,28 @@ class _Call:
             return await asyncio.wait_for(step, self._idle_s)
         except TimeoutError as error:
             raise Refused("slow", f"nothing moved for {self._idle_s:g} s") from error
+
+
+async def _probe_download(node: int, call: _Call) -> None:
+    size = (await call.one()).size_bytes
+    if size > PROBE_BYTES:
+        raise _too_much()
+    noise = os.urandom(PIECE_BYTES)  # nothing on the way makes it shorter
+    for start in range(0, size, PIECE_BYTES):
+        await call.write(ProbeDownloadResponse(data=noise[: size - start]))
+
+
+async def _probe_upload(node: int, call: _Call) -> None:
+    received = 0
+    while (request := await call.read()) is not None:
+        received += len(request.data)
+        if received > PROBE_BYTES:
+            raise _too_much()
+    await call.write(ProbeUploadResponse(received_bytes=received))
+
+
+def _too_much() -> Refused:
+    return Refused("size", f"a probe of more than {PROBE_BYTES} bytes")
 
 
 def _plan(job: Job) -> Plan:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from slimfleet.compression.device_api import METHODS
 from slimfleet.coordinator.gateway.admission import Admission
 from slimfleet.coordinator.gateway.handler import Handler, Wire
 from slimfleet.coordinator.gateway.refusal import Refusals, Refused
 
 __all__ = ["Reception"]
+
+LONGEST_NAME = 80
+"""Characters of what a caller takes for a method, in the answer."""
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +31,19 @@ class Reception:
         try:
             identity = self._admission.admit(certificate)
             self._greet(caller)
+            if name not in METHODS:
+                raise Refused("method", f"no method {name[:LONGEST_NAME]!r}: docs/device-api.md has them")
             await self._handler.serve(name, identity.node, wire)
         except Refused as refused:
-            self._refusals.count(refused.reason)
-            raise
+            raise self.counted(refused) from None
         except OSError as error:
             raise Refused("slow", "the connection was lost") from error
         except Exception as error:
             # A defect of ours ends this call, not the service.
             log.exception("%s could not be served", name)
-            self._refusals.count("error")
-            raise Refused("error", "the gateway failed") from error
+            raise self.counted(Refused("error", "the gateway failed")) from error
+
+    def counted(self, refused: Refused) -> Refused:
+        """The refusal, once it is counted: of a call, or of what is none."""
+        self._refusals.count(refused.reason)
+        return refused

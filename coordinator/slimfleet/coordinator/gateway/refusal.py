@@ -1,34 +1,16 @@
-"""Refusals of a gateway: a bounded set of words, each with the status that a device is told."""
+"""Refusals of a gateway: calls and connections that it does not serve, and how many."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable
 from threading import Lock
-from types import MappingProxyType
 
 from slimfleet.compression import SlimfleetError
+from slimfleet.coordinator.observing.events import Observer, TurnedAway
+from slimfleet.coordinator.refusal_status import STATUS
 
-__all__ = ["STATUS", "Refusals", "Refused"]
-
-STATUS: Mapping[str, str] = MappingProxyType(
-    {
-        "certificate": "UNAUTHENTICATED",
-        "expired": "UNAUTHENTICATED",
-        "revoked": "PERMISSION_DENIED",
-        "message": "INVALID_ARGUMENT",
-        "size": "INVALID_ARGUMENT",
-        "unknown_plan": "NOT_FOUND",
-        "offset": "FAILED_PRECONDITION",
-        "digest": "FAILED_PRECONDITION",
-        "rate": "RESOURCE_EXHAUSTED",
-        "slow": "DEADLINE_EXCEEDED",
-        "connections": "UNAVAILABLE",
-        "handshake": "UNAUTHENTICATED",
-        "error": "INTERNAL",
-    }
-)
-"""Reason -> status code of gRPC, which HTTPS names in a header."""
+__all__ = ["Refusals", "Refused"]
 
 
 class Refused(SlimfleetError):
@@ -50,11 +32,19 @@ class Refusals:
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._lock = Lock()
+        self._observers: tuple[Observer, ...] = ()
+
+    def tell(self, observers: Iterable[Observer]) -> None:
+        """Tell these of every refusal from now on, in the thread that counts it."""
+        self._observers = tuple(observers)
 
     def count(self, reason: str) -> None:
         """Count one; a word that is none of `STATUS` counts as `error`."""
+        word = reason if reason in STATUS else "error"
         with self._lock:
-            self._counts[reason if reason in STATUS else "error"] += 1
+            self._counts[word] += 1
+        for observer in self._observers:
+            observer(TurnedAway(reason=word))
 
     def counts(self) -> dict[str, int]:
         """Reason -> how often, for those that were given."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 
 from slimfleet.compression.edge.task_loader import BUILT_IN, existing_folders, load_task, make_importable
 from slimfleet.coordinator.gateway.gateway import Gateway
+from slimfleet.coordinator.gateway.opening import opened
 from slimfleet.coordinator.gateway.settings import Served
 from slimfleet.coordinator.observing.events import Observer
 from slimfleet.coordinator.observing.rounds import RoundsCsv, log_rounds
-from slimfleet.coordinator.pki import PkiFolder
 from slimfleet.coordinator.transport.deployment import deployed_coordinator, held, metrics_on, publish
 from slimfleet.coordinator.transport.driving import drive
 
@@ -18,8 +17,6 @@ __all__ = ["serve"]
 
 METRICS_LINGER_S = 30.0
 """Longer than Prometheus' scrape interval, so that the end of a run does not look like its death."""
-
-log = logging.getLogger("slimfleet")
 
 
 def serve(
@@ -40,13 +37,7 @@ def serve(
     out = beside / gateway.out
     coordinator = deployed_coordinator(task, served.settings)
     metrics = metrics_on(gateway.metrics_port, "127.0.0.1", METRICS_LINGER_S, served.settings.name)
-    at_work = Gateway(gateway, PkiFolder(beside / gateway.pki))
-    with held(out), metrics as measuring, at_work:
-        log.info("devices connect to %s:%d", gateway.host, at_work.port)
+    with held(out), metrics as measuring, opened(gateway, beside, measuring) as at_work:
         listening(at_work)
-        try:
-            drive(coordinator, at_work.link, out, [log_rounds, RoundsCsv(out), *measuring, *observers])
-        finally:
-            if refused := at_work.refusals.counts():
-                log.info("refused: %s", ", ".join(f"{n} {reason}" for reason, n in sorted(refused.items())))
+        drive(coordinator, at_work.link, out, [log_rounds, RoundsCsv(out), *measuring, *observers])
         publish(coordinator, out, served.text)

@@ -83,5 +83,13 @@ class Saved:
     seconds: float
 
 
-Event = Waiting | Planned | Answer | Closed | Saved
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnedAway:
+    """A gateway did not serve a call or a connection. Told to observers that count, in the gateway's own thread."""
+
+    reason: str
+    """A key of `STATUS`."""
+
+
+Event = Waiting | Planned | Answer | Closed | Saved | TurnedAway
 Observer = Callable[[Event], None]

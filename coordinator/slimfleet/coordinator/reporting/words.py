@@ -57,7 +57,7 @@ _REASONS: Mapping[str, str] = {
     "error": "the device raised an error",
     "refused": "the device declined the work",
     "incomplete": "the answer lacked a part",
-    "message": "the report that came with the update is not credible",
+    "message": "a text was not credible, or was made for a newer version",
     "truncated": "the update's size is not what it declares",
     "oversized": "the update is larger than its model allows",
     "magic": "the bytes are not an update",

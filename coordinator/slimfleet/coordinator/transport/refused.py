@@ -13,6 +13,7 @@ from slimfleet.coordinator.receiving.checks import is_plausible
 __all__ = ["LONGEST_REASON", "REFUSALS", "device_refusal", "one_line", "worked_s"]
 
 REFUSALS = REASONS | {
+    "message",
     "energy_j",
     "deadline_s",
     "memory_bytes",

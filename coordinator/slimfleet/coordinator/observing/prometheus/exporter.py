@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from slimfleet.compression.errors import POLICY_REASONS
 from slimfleet.compression.types import LARGEST_JOULES, LARGEST_SECONDS, Cost, EnergySource
 from slimfleet.coordinator.learning.row import RoundRow
-from slimfleet.coordinator.observing.events import Closed, Event, Phase, Planned, Saved, Waiting
+from slimfleet.coordinator.observing.events import Closed, Event, Phase, Planned, Saved, TurnedAway, Waiting
 from slimfleet.coordinator.observing.prometheus.families import Families
 from slimfleet.coordinator.observing.prometheus.names import (
     CLIENT_STATES,
@@ -28,6 +28,7 @@ from slimfleet.coordinator.observing.prometheus.names import (
     Split,
 )
 from slimfleet.coordinator.receiving.answer import Answer
+from slimfleet.coordinator.refusal_status import STATUS
 from slimfleet.coordinator.registry import Registry, nodes_of
 from slimfleet.coordinator.sending.dispatch import Dispatch
 
@@ -68,6 +69,9 @@ class FleetMetrics:
                 self._families.gauge("slimfleet_checkpoint_bytes").set(event.size_bytes)
                 self._families.gauge("slimfleet_checkpoint_timestamp_seconds").set(self._clock())
                 self._phase("checkpoint", event.seconds)
+            case TurnedAway():
+                reason = _listed(event.reason, tuple(STATUS))
+                self._families.counter("slimfleet_gateway_refusals_total", reason=reason).inc()
 
     def _planned(self, event: Planned) -> None:
         # With the first round of a process, progress is set too: an alert on progress must not fire at the start.

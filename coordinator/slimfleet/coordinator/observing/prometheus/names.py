@@ -17,6 +17,7 @@ from slimfleet.compression.errors import POLICY_REASONS
 from slimfleet.compression.types import PHASES, EnergySource
 from slimfleet.compression.wire import REASONS
 from slimfleet.coordinator.observing.events import Phase
+from slimfleet.coordinator.refusal_status import STATUS
 
 MetricKind = Literal["counter", "gauge", "histogram"]
 ClientState = Literal["available", "busy", "ineligible", "offline"]
@@ -236,6 +237,12 @@ METRICS = (
         "counter",
         "Reported numbers that were left out or cut to the largest plausible one",
         {"reason": TELEMETRY_FLAWS},
+    ),
+    Metric(
+        "slimfleet_gateway_refusals_total",
+        "counter",
+        "Calls and connections that the gateway did not serve, by reason",
+        {"reason": (*STATUS, OTHER)},
     ),
     Metric("slimfleet_checkpoint_bytes", "gauge", "Size of the last checkpoint", from_zero=False),
     Metric(
