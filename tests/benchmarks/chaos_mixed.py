@@ -2,10 +2,10 @@
 
     PYTHONPATH=tests/benchmarks:tests/end_to_end python tests/benchmarks/chaos_mixed.py docs/results
 
-writes `chaos-mixed.md` there. In a first run the SuperNode is spared: every device reports, and the model must be that of
-a run that was left alone, byte for byte. In a second it is killed too. What it had begun is lost then, which
-Flower finds out late: the round ends without it, and nothing may be counted twice. `--kills 2` for a part; without a
-folder the page is printed.
+writes `chaos-mixed.md` there. In a first run the SuperNode is spared: every device reports, and the model must be that
+of a run that was left alone, byte for byte. In a second it is killed too. What it had begun is lost then, which Flower
+finds out late: the round ends without it, and nothing may be counted twice. `--kills 2` for a part; without a folder
+the page is printed.
 """
 
 from __future__ import annotations
@@ -175,12 +175,12 @@ def page(known: Sequence[Found], outcomes: dict[str, int]) -> str:
 
 INTRODUCTION = """# Chaos with a SuperLink
 
-Written by `make bench-chaos-mixed` ({when}, {cores} cores shared with other work). A SuperLink, whose run is coordinator
-and gateway, the gate before it, a SuperNode and two gateway devices, all with keys, train `digits` on loopback. As in
-[chaos](chaos.md), one of them after the other is killed by SIGKILL, with all that it has started, at drawn moments, and
-started again: the SuperLink with its database, and then `flwr run` as an operator would. *The same*: the model is that
-of a run that was left alone, byte for byte, and every device's update is counted once in every round. Where the
-SuperNode is killed too, the message that it had taken is lost, and the round ends without it.
+Written by `make bench-chaos-mixed` ({when}, {cores} cores shared with other work). A SuperLink, whose run is
+coordinator and gateway, the gate before it, a SuperNode and two gateway devices, all with keys, train `digits` on
+loopback. As in [chaos](chaos.md), one of them after the other is killed by SIGKILL, with all that it has started, at
+drawn moments, and started again: the SuperLink with its database, and then `flwr run` as an operator would. *The same*:
+the model is that of a run that was left alone, byte for byte, and every device's update is counted once in every round.
+Where the SuperNode is killed too, the message that it had taken is lost, and the round ends without it.
 
 ```toml
 {settings}```

@@ -79,7 +79,7 @@ class Deployment:
     def commands(self, name: str) -> tuple[str, str, str]:
         """SuperLink, gate, and the SuperNode of this name, as they are run in the folder of the app."""
         superlink, gate, node = map(self._here, (self._superlink, self._gate, self._node_of(name)))
-        return superlink, gate, node
+        return superlink.strip(), gate.strip(), node.strip()
 
     def _node_of(self, name: str) -> str:
         (port,) = free_ports(1)
