@@ -182,6 +182,7 @@ def disturbed(
     kills: int,
     by_clock: float = BY_CLOCK,
     spared: Sequence[str] = (),
+    longest_gap_s: float = LONGEST_GAP_S,
 ) -> list[Kill]:
     """A run to its end, with at most so many kills; which, when and after how long a start are drawn from `seed`.
 
@@ -192,7 +193,7 @@ def disturbed(
     began_s = time.monotonic()
     with staged(folder, victims) as stage:
         for _ in range(kills):
-            gap_s, lines = draw.uniform(0.0, LONGEST_GAP_S), draw.randint(1, MOST_LINES)
+            gap_s, lines = draw.uniform(0.0, longest_gap_s), draw.randint(1, MOST_LINES)
             pause_s, absent_s = draw.uniform(0.0, LONGEST_PAUSE_S), draw.uniform(0.0, LONGEST_ABSENCE_S)
             is_by_clock, name = draw.random() < by_clock, draw.choice(names)
             until = stage.lines() + lines

@@ -33,6 +33,8 @@ DEVICES = 1 + len(AT_GATEWAY)
 ROUNDS = 8
 KILLS = 8
 """Of each run."""
+LONGEST_GAP_S = 25.0
+"""Between a start and the next kill. All are by the clock, since Flower logs much that is no sign of work."""
 TIMEOUT_S = 90.0
 """Of a round: longer than Flower believes in a SuperNode that has been killed."""
 
@@ -109,7 +111,8 @@ def run(mixed: Mixed, folder: Path, seed: int, kills: int, spared: Sequence[str]
     """A run with at most so many kills."""
     folder.mkdir()
     began_s = time.monotonic()
-    done = disturbed(folder, mixed.victims(folder), seed, kills, spared=spared)
+    victims = mixed.victims(folder)
+    done = disturbed(folder, victims, seed, kills, 1.0, spared, LONGEST_GAP_S)
     return Found(done, time.monotonic() - began_s, "")
 
 
@@ -165,7 +168,7 @@ def page(known: Sequence[Found], outcomes: dict[str, int]) -> str:
     ]
     settings = SETTINGS.format(rounds=ROUNDS, timeout_s=TIMEOUT_S, devices=DEVICES, port=8_444, pki="pki")
     return (
-        INTRODUCTION.format(when=when(), cores=os.cpu_count(), settings=settings)
+        INTRODUCTION.format(when=when(), cores=os.cpu_count(), gap=LONGEST_GAP_S, settings=settings)
         + table(["run", "it took", "kills", "in the end"], runs)
         + "\n\n"
         + table(["run", "killed at", "victim", "where it was"], each)
@@ -178,9 +181,10 @@ INTRODUCTION = """# Chaos with a SuperLink
 Written by `make bench-chaos-mixed` ({when}, {cores} cores shared with other work). A SuperLink, whose run is
 coordinator and gateway, the gate before it, a SuperNode and two gateway devices, all with keys, train `digits` on
 loopback. As in [chaos](chaos.md), one of them after the other is killed by SIGKILL, with all that it has started, at
-drawn moments, and started again: the SuperLink with its database, and then `flwr run` as an operator would. *The same*:
-the model is that of a run that was left alone, byte for byte, and every device's update is counted once in every round.
-Where the SuperNode is killed too, the message that it had taken is lost, and the round ends without it.
+moments drawn by the clock, at most {gap:g} s after the last start, and started again: the SuperLink with its database,
+and then `flwr run` as an operator would. *The same*: the model is that of a run that was left alone, byte for byte, and
+every device's update is counted once in every round. Where the SuperNode is killed too, the message that it had taken
+is lost, and the round ends without it.
 
 ```toml
 {settings}```
