@@ -329,11 +329,11 @@ INTRODUCTION = """# Chaos
 Written by `make bench-chaos` ({when}, {cores} cores shared with other work). `serve`, which is coordinator and gateway
 in one, and {devices} devices run {rounds} rounds of `digits` on loopback, with mutual TLS. Again and again one of them
 is killed by SIGKILL, with all that it has started, and begins again with the same command within {absence:g} s.
-Victim, moment and absence are drawn from the seed of the run. Half of the moments are by the clock, at most {gap:g} s after the
-last start; half come after at most {lines} lines of the logs, of which a round has ten, and a pause of at most
-{pause:g} s. After {kills} kills the last run is left alone. Each round waits for all devices. *The same*: the model is
-that of a run that was left alone, byte for byte, and every device's update is counted once in every round: {rounds}
-rounds of {devices} done, and no other outcome.
+Victim, moment and absence are drawn from the seed of the run. Half of the moments are by the clock, at most {gap:g} s
+after the last start; half come after at most {lines} lines of the logs, of which a round has ten, and a pause of at
+most {pause:g} s. After {kills} kills the last run is left alone. Each round waits for all devices. *The same*: the
+model is that of a run that was left alone, byte for byte, and every device's update is counted once in every round:
+{rounds} rounds of {devices} done, and no other outcome.
 
 ```toml
 {settings}```
