@@ -108,6 +108,13 @@ class Deployment:
         stack.enter_context(self.running(f"run-{name}", command, FLWR_HOME=home))
         return stack
 
+    def await_end(self, name: str, rounds: int) -> None:
+        """Wait for round after round of a run, and for its report."""
+        for number in range(1, rounds + 1):
+            line = f"round {number} of {rounds}"
+            eventually(lambda line=line: line in self.log(f"run-{name}"), line, self.folder)
+        eventually((self.folder / name / "report.html").exists, "the report is written", self.folder)
+
     def log(self, name: str) -> str:
         """What a process has said so far."""
         return (self.folder / f"{name}.log").read_text()

@@ -108,7 +108,7 @@ def test_five_rounds_of_known_devices_of_which_one_is_killed(
         victim = next(name for name, count in given(deployment).items() if count > before[name])
         deployment.kill(victim)
         supernodes[victim].push(deployment.supernode(victim, until=True).__exit__)
-        eventually((out / "report.html").exists, "the report is written", folder)
+        deployment.await_end("five", 5)
 
     rows = rows_of(out)
     assert [(row["completed"], row["rejected"], row["applied"]) for row in rows] == [
@@ -217,7 +217,7 @@ def test_supernodes_gateway_devices_and_node_js_train_what_a_simulation_trains(
             )
         )  # fmt: skip
         stack.enter_context(deployment.run("mixed", MIXED.format(port=port), TASK))
-        eventually((out / "report.html").exists, "the report is written", folder)
+        deployment.await_end("mixed", 2)
 
     rows = rows_of(out)
     assert [(row["completed"], row["rejected"], row["failed"]) for row in rows] == [("7", "0", "0")] * 2, (
