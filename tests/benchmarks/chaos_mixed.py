@@ -135,7 +135,7 @@ def main() -> None:
         mixed = Mixed(folder / "fleet")
         run(mixed, folder / "whole", 0, 0, ())
         print("whole", flush=True)
-        spared = run(mixed, folder / "spared", 1, options.kills, (SUPERNODE,))
+        spared = run(mixed, folder / "spared", 9, options.kills, (SUPERNODE,))
         print(spared, flush=True)
         wrong = counted_wrongly(folder / "spared" / "out", ROUNDS, DEVICES)
         models = [(folder / each / "out" / "model.safetensors").read_bytes() for each in ("whole", "spared")]
