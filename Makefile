@@ -112,6 +112,11 @@ bench-thin-link: $(VENV)/.installed-dev
 bench-chaos: $(VENV)/.installed-dev
 	PYTHONPATH=tests/benchmarks:tests/end_to_end OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/chaos.py docs/results $(ARGS)
 
+# The same with a SuperLink and a SuperNode among them.
+.PHONY: bench-chaos-mixed
+bench-chaos-mixed: $(VENV)/.installed-dev
+	PYTHONPATH=tests/benchmarks:tests/end_to_end OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/chaos_mixed.py docs/results $(ARGS)
+
 bench-fashion: $(VENV)/.installed-dev
 	@bash tests/setup-debian.sh
 	$(BIN)/python tests/benchmarks/fashion_mnist.py docs/results

@@ -14,13 +14,12 @@ import argparse
 import csv
 import json
 import os
-import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,6 +28,7 @@ from flower_processes import end, free_ports, logs
 from gateway_processes import Fleet, started
 from kills import where
 from page_parts import table, when
+from process_tree import kill_tree
 
 from slimfleet.compression.files import write_atomically
 
@@ -47,8 +47,6 @@ LONGEST_ABSENCE_S = 1.0
 """Between a kill and the start that follows it."""
 LONGEST_S = 600.0
 """For one run."""
-COORDINATOR = "serve"
-"""The victim whose end is the end of the run."""
 
 SETTINGS = """rounds = {rounds}
 round_timeout_s = 500.0
@@ -66,6 +64,8 @@ class Victim:
 
     name: str
     command: Sequence[str]
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Of its environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +89,11 @@ class Found:
 
 
 class Stage:
-    """The processes of a run, which write to logs in `folder`."""
+    """The processes of a run, which write to logs in `folder`. The end of the first is the end of the run."""
 
     def __init__(self, folder: Path, victims: Sequence[Victim]) -> None:
         self._folder, self._victims = folder, {each.name: each for each in victims}
+        self.first = victims[0].name
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._began: dict[str, int] = {}
         """Where in its log the present process of a victim begins."""
@@ -101,23 +102,22 @@ class Stage:
         """Start a victim, for the first time or again."""
         log = self._log(name)
         self._began[name] = log.stat().st_size if log.exists() else 0
-        self._processes[name] = started(self._victims[name].command, log)
+        victim = self._victims[name]
+        self._processes[name] = started(victim.command, log, **victim.variables)
 
     def kill(self, name: str) -> str:
         """Kill a victim and what it has started; returns what it was doing."""
         process = self._processes[name]
-        os.killpg(process.pid, signal.SIGKILL)
+        kill_tree(process.pid)
         process.wait()
         return doing(self._log(name).read_bytes()[self._began[name] :].decode(errors="replace"))
 
     def is_over(self) -> bool:
-        """Whether the coordinator has ended. SystemExit where it has failed, or another has ended."""
+        """Whether the first has ended. SystemExit where it has failed, or another has ended."""
         codes = {name: process.poll() for name, process in self._processes.items()}
-        over = codes.pop(COORDINATOR)
+        over = codes.pop(self.first)
         if over not in (None, 0) or any(code is not None for code in codes.values()):
-            raise SystemExit(
-                f"{COORDINATOR} has ended with {over}, others with {codes}\n{logs(self._folder)}"
-            )
+            raise SystemExit(f"{self.first} has ended with {over}, others with {codes}\n{logs(self._folder)}")
         return over == 0
 
     def lines(self) -> int:
@@ -150,7 +150,7 @@ def doing(log: str) -> str:
     lines = log.splitlines()
     words = {
         "has come": "at work on a plan",
-        "bytes of its update are there": "handing an update in",
+        "bytes of its update are there": "handing an update in, or waiting",
         "steps, loss": "keeping an update",
         "the gateway": "waiting for the gateway",
     }
@@ -159,7 +159,7 @@ def doing(log: str) -> str:
 
 
 def gateway_victims(fleet: Fleet, folder: Path, rounds: int) -> list[Victim]:
-    """`serve`, which is coordinator and gateway in one, and its devices. More processes are more lines here."""
+    """`serve`, which is coordinator and gateway in one, and its devices."""
     settings = folder / "federation.toml"
     settings.write_text(
         SETTINGS.format(
@@ -167,7 +167,7 @@ def gateway_victims(fleet: Fleet, folder: Path, rounds: int) -> list[Victim]:
         )
     )
     return [
-        Victim(COORDINATOR, fleet.serving(settings)),
+        Victim("serve", fleet.serving(settings)),
         *(
             Victim(name, fleet.device(number, folder / f"state-{name}", "--log-level=debug"))
             for number, name in enumerate(fleet.names)
@@ -176,17 +176,24 @@ def gateway_victims(fleet: Fleet, folder: Path, rounds: int) -> list[Victim]:
 
 
 def disturbed(
-    folder: Path, victims: Sequence[Victim], seed: int, kills: int, by_clock: float = BY_CLOCK
+    folder: Path,
+    victims: Sequence[Victim],
+    seed: int,
+    kills: int,
+    by_clock: float = BY_CLOCK,
+    spared: Sequence[str] = (),
+    longest_gap_s: float = LONGEST_GAP_S,
 ) -> list[Kill]:
     """A run to its end, with at most so many kills; which, when and after how long a start are drawn from `seed`.
 
     SystemExit where it has not ended `LONGEST_S` after the last.
     """
-    draw, names, found = Random(seed), [each.name for each in victims], []
+    draw, found = Random(seed), []
+    names = [each.name for each in victims if each.name not in spared]
     began_s = time.monotonic()
     with staged(folder, victims) as stage:
         for _ in range(kills):
-            gap_s, lines = draw.uniform(0.0, LONGEST_GAP_S), draw.randint(1, MOST_LINES)
+            gap_s, lines = draw.uniform(0.0, longest_gap_s), draw.randint(1, MOST_LINES)
             pause_s, absent_s = draw.uniform(0.0, LONGEST_PAUSE_S), draw.uniform(0.0, LONGEST_ABSENCE_S)
             is_by_clock, name = draw.random() < by_clock, draw.choice(names)
             until = stage.lines() + lines
@@ -199,7 +206,7 @@ def disturbed(
                 return found
             after_s = time.monotonic() - began_s
             hit = stage.kill(name)
-            found.append(Kill(name, after_s, where(folder / "out") if name == COORDINATOR else hit))
+            found.append(Kill(name, after_s, where(folder / "out") if name == stage.first else hit))
             time.sleep(absent_s)
             stage.start(name)
         if not over_within(stage, LONGEST_S):
@@ -321,12 +328,12 @@ INTRODUCTION = """# Chaos
 
 Written by `make bench-chaos` ({when}, {cores} cores shared with other work). `serve`, which is coordinator and gateway
 in one, and {devices} devices run {rounds} rounds of `digits` on loopback, with mutual TLS. Again and again one of them
-is killed by SIGKILL, it and its process group, and started again with the same command within {absence:g} s. Victim,
-moment and absence are drawn from the seed of the run. Half of the moments are by the clock, at most {gap:g} s after the
-last start; half come after at most {lines} lines of the logs, of which a round has ten, and a pause of at most
-{pause:g} s. After {kills} kills the last run is left alone. Each round waits for all devices. *The same*: the model is
-that of a run that was left alone, byte for byte, and every device's update is counted once in every round: {rounds}
-rounds of {devices} done, and no other outcome.
+is killed by SIGKILL, with all that it has started, and begins again with the same command within {absence:g} s.
+Victim, moment and absence are drawn from the seed of the run. Half of the moments are by the clock, at most {gap:g} s
+after the last start; half come after at most {lines} lines of the logs, of which a round has ten, and a pause of at
+most {pause:g} s. After {kills} kills the last run is left alone. Each round waits for all devices. *The same*: the
+model is that of a run that was left alone, byte for byte, and every device's update is counted once in every round:
+{rounds} rounds of {devices} done, and no other outcome.
 
 ```toml
 {settings}```

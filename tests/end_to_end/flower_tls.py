@@ -41,7 +41,7 @@ class Deployment:
         keys, self._superlink, self._gate, config, self._register, self._node = blocks(
             "TLS and known devices"
         )
-        self._inner, self._outer = free_ports(2)
+        self._inner, self._outer = self.ports = free_ports(2)
         shutil.copytree(APP, self.app, ignore=shutil.ignore_patterns("__pycache__"))
         for module in modules:
             shutil.copy(HERE / module, self.app)
@@ -70,19 +70,26 @@ class Deployment:
 
     def supernode(self, name: str, until: bool = False) -> ExitStack:
         """A SuperNode at work; with `until`, it is started again for as long as it fails, as systemd would."""
+        text, stack = self._node_of(name), ExitStack()
+        stack.enter_context(
+            self.running(name, f"until {text}\ndo sleep 10; done" if until else f"exec env {text}")
+        )
+        return stack
+
+    def commands(self, name: str) -> tuple[str, str, str]:
+        """SuperLink, gate, and the SuperNode of this name, as they are run in the folder of the app."""
+        superlink, gate, node = map(self._here, (self._superlink, self._gate, self._node_of(name)))
+        return superlink.strip(), gate.strip(), node.strip()
+
+    def _node_of(self, name: str) -> str:
         (port,) = free_ports(1)
         number = (*self.names, STRANGER).index(name)
         text = (
             self._node.replace("pi-1", name).replace("device.json", f"{name}.json").replace("9094", str(port))
         )
-        text = text.replace(
+        return text.replace(
             "partition-id=0", f'partition-id={number} num-partitions={self._shares} meter="none"'
         )
-        stack = ExitStack()
-        stack.enter_context(
-            self.running(name, f"until {text}\ndo sleep 10; done" if until else f"exec env {text}")
-        )
-        return stack
 
     def kill(self, name: str) -> None:
         """End a SuperNode with all that it has started, as a power cut would."""

@@ -73,8 +73,12 @@ def test_what_a_killed_device_was_at_is_read_off_its_log() -> None:
     ]
     said = [doing("\n".join(lines[:count])) for count in range(5)]
     assert said == [
-        "starting", "waiting for the gateway", "at work on a plan", "keeping an update", "handing an update in",
-    ]  # fmt: skip
+        "starting",
+        "waiting for the gateway",
+        "at work on a plan",
+        "keeping an update",
+        "handing an update in, or waiting",
+    ]
 
 
 def test_what_has_been_found_is_read_again_and_told(tmp_path: Path) -> None:
