@@ -72,7 +72,7 @@ def test_nncodec_and_ours_on_digits(central, model, monkeypatch):
 
 def test_torch_pruning_reaches_the_flops_that_ours_does(central, model):
     rows = torch_pruning.measured(model, central, 0.5, Tuning(epochs=1, learning_rate=0.02))
-    assert [row.method for row in rows[-2:]] == list(torch_pruning.PEERS)
+    assert [row.method for row in rows[-3:]] == list(torch_pruning.PEERS)
     for row in rows:
         assert 0.2 < row.flops <= 0.5  # of group norms whole groups go
         assert row.parameters < 1

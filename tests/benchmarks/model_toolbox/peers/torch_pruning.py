@@ -1,7 +1,7 @@
 """torch-pruning alone, as its README has it, and our `prune`: equal FLOPs, equal fine-tuning, the task's own loss.
 
-Both prune in five stages with fine-tuning after each, over all layers together. Ours with soft labels of the trained
-model is a further row.
+Both prune in five stages with fine-tuning after each, over all layers together and, by magnitude, the same share of
+each layer. Ours with soft labels of the trained model is a further row.
 """
 
 from __future__ import annotations
@@ -42,10 +42,13 @@ EXAMPLES = 512
 """Of which gradients are taken."""
 
 Importance = Callable[[], Any]
-PEERS: Mapping[str, Importance] = {
-    "torch-pruning, magnitude": partial(tp.importance.GroupMagnitudeImportance, p=2),
-    "torch-pruning, Taylor": tp.importance.GroupTaylorImportance,
+_MAGNITUDE = partial(tp.importance.GroupMagnitudeImportance, p=2)
+PEERS: Mapping[str, tuple[Importance, bool]] = {
+    "torch-pruning, magnitude": (_MAGNITUDE, True),
+    "torch-pruning, magnitude, by layer": (_MAGNITUDE, False),
+    "torch-pruning, Taylor": (tp.importance.GroupTaylorImportance, True),
 }
+"""Importance, and whether all layers compete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +73,12 @@ def measured(
     soft = replace(tuning, soft_labels=0.7)
     ours = {
         "prune, magnitude": (central, settings),
+        "prune, magnitude, by layer": (central, replace(settings, scope="layer")),
         "prune, Taylor": (central, replace(settings, importance="taylor")),
         "prune, magnitude, soft labels": (taught, replace(settings, tuning=soft)),
     }
     made = {name: prune(SlimModel(model), *how)[0].model for name, how in ours.items()}
-    made |= {name: _peer(model, central, share, tuning, importance()) for name, importance in PEERS.items()}
+    made |= {name: _peer(model, central, share, tuning, *how) for name, how in PEERS.items()}
     return [_row(name, each, model, central) for name, each in made.items()]
 
 
@@ -89,15 +93,22 @@ def _row(method: str, pruned: nn.Module, model: nn.Module, central: CentralTask)
     )
 
 
-def _peer(model: nn.Module, central: CentralTask, share: float, tuning: Tuning, importance: Any) -> nn.Module:
+def _peer(
+    model: nn.Module,
+    central: CentralTask,
+    share: float,
+    tuning: Tuning,
+    importance: Importance,
+    across_layers: bool,
+) -> nn.Module:
     inputs = central.example_inputs
     pruned = deepcopy(model)
     classes = pruned(*inputs).shape[1]
     pruner = tp.pruner.BasePruner(
         pruned,
         inputs[0],
-        importance=importance,
-        global_pruning=True,
+        importance=importance(),
+        global_pruning=across_layers,
         pruning_ratio=0.99,
         max_pruning_ratio=0.95,
         iterative_steps=SMALL_STEPS,
