@@ -12,7 +12,7 @@ import pytest
 from flower_processes import APP, connects, eventually, free_ports, logs, running
 from safetensors.numpy import load_file
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 def commands() -> list[str]:
