@@ -210,7 +210,7 @@ def test_inputs_of_attention_are_rounded_as_one_and_padding_is_still_ignored():
     grid.zero.fill_(4)
     wanted = outputs(attention, grid(x), grid(y), grid(y), hidden)[0]
     grid.attach(attention, "input_grid")
-    assert torch.equal(outputs(attention, x, y, y, hidden)[0], wanted)
+    torch.testing.assert_close(outputs(attention, x, y, y, hidden)[0], wanted)
 
 
 def test_gradients_of_rounded_activations_end_at_the_range_of_the_grid_not_of_the_batch():
