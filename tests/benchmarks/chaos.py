@@ -85,7 +85,7 @@ class Found:
     kills: Sequence[Kill]
     seconds: float
     wrong: str
-    """What is not as in a run that was left alone; nothing, it is to be hoped."""
+    """What is not as in a run that was left alone; empty where all is."""
 
 
 class Stage:

@@ -20,10 +20,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from board import BOARD
 from chaos import Found, Victim, counted_wrongly, disturbed, summary
 from flower_processes import environment, free_ports
 from flower_tls import Deployment
-from gateway_processes import BOARD, Fleet
+from gateway_processes import Fleet
 from page_parts import table, when
 
 from slimfleet.compression.files import write_atomically

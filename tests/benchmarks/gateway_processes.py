@@ -11,16 +11,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from board import BOARD
 from flower_processes import BIN, end, logs
-
-from slimfleet.compression import DeviceProfile
-
-BOARD = DeviceProfile(
-    name="board", device_class="sbc", ram_bytes=4 * 2**30, train_flops_per_s=1e9, idle_w=1.0, train_w=2.0,
-    uplink_bytes_per_s=1e6, downlink_bytes_per_s=1e6,
-    radio_j_per_byte_up=1e-6, radio_j_per_byte_down=1e-6, radio_j_per_burst=0.1,
-)  # fmt: skip
-"""What every device says that it is."""
 
 LOOPBACK = "127.0.0.1"
 

@@ -65,6 +65,20 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait(10)
 
 
+@contextmanager
+def superlink(folder: Path, port: int) -> Iterator[None]:
+    """A SuperLink without TLS that listens, and that `flwr` in `folder` knows as `loopback`."""
+    (folder / "flwr").mkdir(exist_ok=True)
+    connection = f'[superlink.loopback]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+    (folder / "flwr" / "config.toml").write_text(connection)
+    with running(
+        "superlink", folder, "flower-superlink", "--insecure", "--host=127.0.0.1", f"--port={port}",
+        f"--database={folder / 'state.db'}", "--disable-runtime-dependency-installation",
+    ):  # fmt: skip
+        eventually(lambda: connects(port), "the SuperLink listens", folder)
+        yield
+
+
 def connects(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -16,8 +16,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from board import BOARD
 from flower_processes import APP, connects, environment, eventually, free_ports, running
-from test_superlink import BOARD
 
 HERE = Path(__file__).parent
 STRANGER = "stranger"

@@ -14,8 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from board import BOARD
 from flower_processes import BIN, PATIENCE_S, end, eventually, free_ports, logs, running
-from test_superlink import BOARD
 
 ROUNDS = 30
 """So many that the kill finds some of them yet to come: one takes a twentieth of a second."""

@@ -15,24 +15,19 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from board import BOARD
 from node_client import CLIENT, node
 from relay import Relay
 
 from slimfleet.client.anatomy import anatomy
 from slimfleet.client.deployed import deployed_device
 from slimfleet.client.gateway.described import Described, resident
-from slimfleet.compression import DeviceProfile
 from slimfleet.compression.edge.task_loader import load_task
 from slimfleet.compression.messages import text_of
 from slimfleet.compression.pruning.blueprint import blueprint
 from slimfleet.coordinator.gateway import Gateway, read_served, serve
 from slimfleet.coordinator.pki import PkiFolder
 
-BOARD = DeviceProfile(
-    name="board", device_class="sbc", ram_bytes=4 * 2**30, train_flops_per_s=1e9, idle_w=1.0, train_w=2.0,
-    uplink_bytes_per_s=1e6, downlink_bytes_per_s=1e6,
-    radio_j_per_byte_up=1e-6, radio_j_per_byte_down=1e-6, radio_j_per_burst=0.1,
-)  # fmt: skip
 OPTIONS = {"partitions": 2, "alpha": 10.0}
 SETTINGS = """rounds = 2
 evaluate_every = 2

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from board import BOARD
 from flower_processes import PATIENCE_S, eventually, free_ports, logs, running
 from flower_tls import HERE, STRANGER, Deployment
 from node_client import CLIENT, node
 from safetensors.numpy import load_file
-from test_superlink import BOARD
 
 from slimfleet.client.anatomy import anatomy
 from slimfleet.client.deployed import deployed_device

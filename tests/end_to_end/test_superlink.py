@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flower_processes import APP, PATIENCE_S, connects, eventually, free_ports, logs, running
+from board import BOARD
+from flower_processes import APP, PATIENCE_S, eventually, free_ports, logs, running, superlink
 from safetensors.numpy import load_file
 
 from slimfleet.client.tasks import Digits
-from slimfleet.compression import DeviceProfile
 from slimfleet.compression.tensors import tensors_of
 
 DEVICES = 2
@@ -35,12 +35,6 @@ planner = {{policy = "careful.planning:FixedSteps", widths = [1.0, 0.5], batch_s
 server = {{optimizer = "careful.optimizer:nesterov"}}
 """
 
-BOARD = DeviceProfile(
-    name="board", device_class="sbc", ram_bytes=4 * 2**30, train_flops_per_s=1e9, idle_w=1.0, train_w=2.0,
-    uplink_bytes_per_s=1e6, downlink_bytes_per_s=1e6,
-    radio_j_per_byte_up=1e-6, radio_j_per_byte_down=1e-6, radio_j_per_burst=0.1,
-)  # fmt: skip
-
 
 @pytest.fixture
 def federation(tmp_path: Path) -> Iterator[tuple[Path, str]]:
@@ -50,17 +44,8 @@ def federation(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     shutil.copytree(APP, tmp_path / "app")
     shutil.copytree(OWN_POLICIES, tmp_path / "app" / "careful")
     (tmp_path / "board.json").write_text(json.dumps(asdict(BOARD)))
-    (tmp_path / "flwr").mkdir()
-    connection = f'[superlink.loopback]\naddress = "127.0.0.1:{link}"\ninsecure = true\n'
-    (tmp_path / "flwr" / "config.toml").write_text(connection)
     with ExitStack() as stack:
-        stack.enter_context(
-            running(
-                "superlink", tmp_path, "flower-superlink", "--insecure", "--host=127.0.0.1", f"--port={link}",
-                f"--database={tmp_path / 'state.db'}", "--disable-runtime-dependency-installation",
-            )
-        )  # fmt: skip
-        eventually(lambda: connects(link), "the SuperLink listens", tmp_path)
+        stack.enter_context(superlink(tmp_path, link))
         for number, port in enumerate(nodes):
             says = (
                 f"partition-id={number} num-partitions={DEVICES} meter='none' "

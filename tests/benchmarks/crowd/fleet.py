@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from gateway_processes import BOARD
+from board import BOARD
 
 from slimfleet.coordinator.pki import PkiFolder
 

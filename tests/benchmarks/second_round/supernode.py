@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from flower_processes import APP, BIN, connects, end, environment, eventually, free_ports, running
-from gateway_processes import BOARD
+from board import BOARD
+from flower_processes import APP, BIN, end, environment, eventually, free_ports, running, superlink
 from second_round.moments import marks, waits
 from second_round.settings import SETTINGS
 
@@ -31,9 +31,6 @@ def rounds_of_a_supernode(folder: Path, rounds: int) -> list[float]:
         pyproject.read_text().replace("slimfleet.client.tasks:Digits", "clocked_digits:ClockedDigits")
     )
     (folder / "board.json").write_text(json.dumps(asdict(BOARD)))
-    (folder / "flwr").mkdir()
-    connection = f'[superlink.loopback]\naddress = "127.0.0.1:{link}"\ninsecure = true\n'
-    (folder / "flwr" / "config.toml").write_text(connection)
     settings = folder / "federation.toml"
     settings.write_text(f"rounds = {rounds}\n{SETTINGS}")
     says = f"partition-id=0 num-partitions=1 meter='none' threads=1 profile='{folder / 'board.json'}' "
@@ -42,13 +39,7 @@ def rounds_of_a_supernode(folder: Path, rounds: int) -> list[float]:
         f"--port={port}", "--node-config", f"{says} state='{folder / 'state'}'",
     ]  # fmt: skip
     with ExitStack() as stack:
-        stack.enter_context(
-            running(
-                "superlink", folder, "flower-superlink", "--insecure", "--host=127.0.0.1", f"--port={link}",
-                f"--database={folder / 'state.db'}", "--disable-runtime-dependency-installation",
-            )
-        )  # fmt: skip
-        eventually(lambda: connects(link), "the SuperLink listens", folder)
+        stack.enter_context(superlink(folder, link))
         stack.enter_context(_listened_to(node, folder, arrived, MARKS=str(steps)))
         run = (
             f"server.settings='{settings}' server.out='{folder / 'out'}' "

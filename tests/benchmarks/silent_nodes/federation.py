@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from flower_processes import APP, connects, eventually, free_ports, logs, running
+from flower_processes import APP, eventually, free_ports, logs, running, superlink
 
 from slimfleet.compression import DeviceProfile
 
@@ -101,22 +101,13 @@ class Federation:
 def federation(folder: Path) -> Iterator[Federation]:
     """Start all; end all."""
     link, *ports = free_ports(1 + DEVICES)
-    (folder / "flwr").mkdir()
-    connection = f'[superlink.loopback]\naddress = "127.0.0.1:{link}"\ninsecure = true\n'
-    (folder / "flwr" / "config.toml").write_text(connection)
     app = folder / "app"
     shutil.copytree(APP, app)
     shutil.copy(Path(__file__).parent / "device.py", app / "fleet_device.py")
     shutil.copy(Path(__file__).parents[2] / "simulations" / "points.py", app)
     _configure(app / "pyproject.toml")
     with ExitStack() as stack:
-        stack.enter_context(
-            running(
-                "superlink", folder, "flower-superlink", "--insecure", "--host=127.0.0.1", f"--port={link}",
-                f"--database={folder / 'state.db'}", "--disable-runtime-dependency-installation",
-            )
-        )  # fmt: skip
-        eventually(lambda: connects(link), "the SuperLink listens", folder)
+        stack.enter_context(superlink(folder, link))
         for number, port in enumerate(ports):
             profile = folder / f"device{number}.json"
             profile.write_text(json.dumps(asdict(profile_of(number))))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +25,7 @@ from slimfleet.client.commands.arguments import (
     TrainWatt,
 )
 from slimfleet.client.figures import cores, profile_figures, profile_like, profile_of, ram_bytes
+from slimfleet.client.gateway.calling import TransportName
 from slimfleet.client.governor.memory import MEMORY_RESERVE_BYTES, free_memory_bytes
 from slimfleet.client.meters import build_meter
 from slimfleet.compression import BadInput, DeviceProfile
@@ -81,9 +82,7 @@ def calibrate(
     keys: Annotated[
         Path | None, typer.Option(help="Folder with ca.crt, device.crt and device.key, for the gateway.")
     ] = None,
-    transport: Annotated[
-        Literal["auto", "grpc", "https"], typer.Option(help="How it calls the gateway, as for run.")
-    ] = "auto",
+    transport: Annotated[TransportName, typer.Option(help="How it calls the gateway, as for run.")] = "auto",
     download_from: Annotated[
         str | None, typer.Option(metavar="URL", help="A file of 256 KiB or more, to measure the downlink.")
     ] = None,
@@ -216,7 +215,7 @@ class Link:
 
     gateway: str | None
     keys: Path | None
-    transport: Literal["auto", "grpc", "https"]
+    transport: TransportName
     download_from: str | None
     upload_to: str | None
 
@@ -232,12 +231,9 @@ class Link:
         from slimfleet.client.calibration import link
 
         if self.gateway is not None and self.keys is not None:
-            from slimfleet.client.gateway.calling import Keys
-            from slimfleet.client.gateway.connection import Connection
-            from slimfleet.client.gateway.transports import transport_to
+            from slimfleet.client.gateway.transports import connection_to
 
-            calls = Connection(transport_to(self.gateway, Keys.of(self.keys), self.transport))
-            up, down = link.gateway_bytes_per_s(calls)
+            up, down = link.gateway_bytes_per_s(connection_to(self.gateway, self.keys, self.transport))
             return {"uplink_bytes_per_s": up, "downlink_bytes_per_s": down}
         down_url, up_url = self.download_from, self.upload_to
         return {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from slimfleet.client.gateway.calling import TransportName
 from slimfleet.compression.edge.command_line import ImportFrom, TaskArguments, keyword_arguments
 from slimfleet.compression.edge.task_loader import existing_folders
 from slimfleet.compression.files import locked, naming
@@ -19,8 +20,8 @@ def run(
         Path, typer.Option(help="Folder with ca.crt, device.crt and device.key, as pki makes it.")
     ],
     transport: Annotated[
-        Literal["auto", "grpc", "https"],
-        typer.Option(metavar="HOW", help="grpc, https, or auto: whichever gets through."),
+        TransportName,
+        typer.Option(metavar="HOW", help="grpc, https, or auto: the one that gets through."),
     ] = "auto",
     profile: Annotated[
         Path, typer.Option(help="Profile of this machine, as profile --json writes it.")

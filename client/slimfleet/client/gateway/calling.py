@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from slimfleet.compression import SlimfleetError
 from slimfleet.compression.files import naming
 from slimfleet.compression.foreign_text import foreign_text
 
-__all__ = ["Away", "Busy", "Declined", "Keys", "Transport", "unserved"]
+__all__ = ["Away", "Busy", "Declined", "Keys", "Transport", "TransportName", "unserved"]
+
+TransportName = Literal["auto", "grpc", "https"]
 
 RATE = "RESOURCE_EXHAUSTED"
 

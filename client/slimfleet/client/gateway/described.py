@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from slimfleet.client.condition import read_condition
 from slimfleet.client.gateway.backoff import Backoff
-from slimfleet.client.gateway.calling import Keys
+from slimfleet.client.gateway.calling import TransportName
 from slimfleet.client.gateway.connection import Connection
 from slimfleet.client.gateway.outbox import Outbox
 from slimfleet.client.gateway.resident import Resident
-from slimfleet.client.gateway.transports import TransportName, transport_to
+from slimfleet.client.gateway.transports import connection_to
 from slimfleet.client.governor.memory import MEMORY_RESERVE_BYTES
 from slimfleet.client.policy import Policy, read_policy, reason_in_words, refusal
 from slimfleet.client.startup import Began
@@ -47,7 +47,7 @@ class Described:
 
     def connection(self) -> Connection:
         """Raises DiskError where a key cannot be read, and ModuleNotFoundError where gRPC is not installed."""
-        return Connection(transport_to(self.gateway, Keys.of(Path(self.keys)), self.transport))
+        return connection_to(self.gateway, Path(self.keys), self.transport)
 
     def policy(self) -> Policy:
         """The policy of its owner. Raises BadInput where the file cannot be used."""

@@ -7,6 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from http.client import HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
 
@@ -77,13 +78,9 @@ class OverHttps:
         connection = self._opened()
         connection.sock.settimeout(patience_s)
         body = (framed(each.SerializeToString()) for each in requests)
-        try:
+        with suppress(OSError):  # a gateway that does not read on may have said why
             connection.request("POST", path, body, {"Content-Type": CONTENT_TYPE})
-        except OSError:
-            # The gateway does not read on: it may have said why.
-            response = connection.getresponse()
-        else:
-            response = connection.getresponse()
+        response = connection.getresponse()
         if response.status == 200 and response.headers.get_content_type() == CONTENT_TYPE:
             return response
         status = response.headers.get(STATUS_HEADER)

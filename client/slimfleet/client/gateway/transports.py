@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
-from slimfleet.client.gateway.calling import Away, Busy, Keys, Transport
+from slimfleet.client.gateway.calling import Away, Busy, Keys, Transport, TransportName
+from slimfleet.client.gateway.connection import Connection
 
-__all__ = ["TransportName", "transport_to"]
+__all__ = ["connection_to", "transport_to"]
 
-TransportName = Literal["auto", "grpc", "https"]
 Maker: TypeAlias = Callable[[str, Keys], Transport]
+
+
+def connection_to(target: str, keys: Path, name: TransportName) -> Connection:
+    """A connection by the transport of this name, with the keys in a folder. Raises what `transport_to` does."""
+    return Connection(transport_to(target, Keys.of(keys), name))
 
 
 def transport_to(target: str, keys: Keys, name: TransportName = "auto") -> Transport:

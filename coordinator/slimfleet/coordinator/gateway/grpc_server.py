@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import grpc
@@ -70,17 +72,21 @@ class _Wire:
         self._context = context
 
     async def read(self) -> bytes | None:
-        try:
+        with _connected():
             message = await self._context.read()
-        except grpc.aio.InternalError as error:
-            raise ConnectionResetError("the call has no connection any more") from error
         return None if message is grpc.aio.EOF else message
 
     async def write(self, message: bytes) -> None:
-        try:
+        with _connected():
             await self._context.write(message)
-        except grpc.aio.InternalError as error:
-            raise ConnectionResetError("the call has no connection any more") from error
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    try:
+        yield
+    except grpc.aio.InternalError as error:
+        raise ConnectionResetError("the call has no connection any more") from error
 
 
 def _served(name: str, reception: Reception) -> Any:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import ssl
 
-from slimfleet.coordinator.gateway.https_session import PIECE_BYTES, Session
+from slimfleet.coordinator.gateway.https_session import READ_BYTES, Session
 from slimfleet.coordinator.gateway.reception import Reception
 from slimfleet.coordinator.gateway.settings import GatewaySettings
 from slimfleet.coordinator.pki import PkiFolder
@@ -34,7 +34,7 @@ class HttpsServer:
             self._come,
             "127.0.0.1",
             0,
-            limit=PIECE_BYTES,
+            limit=READ_BYTES,
             ssl=self._context,
             ssl_handshake_timeout=self._settings.idle_s,
             ssl_shutdown_timeout=1.0,

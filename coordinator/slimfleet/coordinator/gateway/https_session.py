@@ -14,9 +14,9 @@ from slimfleet.compression.device_api.framing import CONTENT_TYPE, STATUS_HEADER
 from slimfleet.coordinator.gateway.reception import Reception
 from slimfleet.coordinator.gateway.refusal import Refused
 
-__all__ = ["PIECE_BYTES", "Session"]
+__all__ = ["READ_BYTES", "Session"]
 
-PIECE_BYTES = 65_536
+READ_BYTES = 65_536
 LONGEST_HEAD = 8_192
 """Bytes of the first line and the headers of a request, or of a line in a body of chunks."""
 
@@ -127,7 +127,7 @@ class _Stream:
             self._http.start_next_cycle()
             self._chunks = self._body_bytes = 0
         if not self._http.trailing_data[0]:
-            self._http.receive_data(await self._reader.read(PIECE_BYTES))
+            self._http.receive_data(await self._reader.read(READ_BYTES))
         return bool(self._http.trailing_data[0])
 
     async def next(self) -> object:
@@ -136,7 +136,7 @@ class _Stream:
         while (event := self._http.next_event()) is h11.NEED_DATA:
             if self._http.they_are_waiting_for_100_continue:
                 await self.send(h11.InformationalResponse(status_code=100, headers=[]))
-            data = await self._reader.read(PIECE_BYTES)
+            data = await self._reader.read(READ_BYTES)
             if not data:
                 raise ConnectionResetError("the connection ended in the middle of a request")
             self._http.receive_data(data)
@@ -200,7 +200,7 @@ class _Wire:
 
 
 def _method_of(head: h11.Request) -> str:
-    """The name of the method that is called; where there is none, what was asked for."""
+    """The name of the method that is called; where there is none, what the request names."""
     path = head.target.decode("ascii", "replace")
     return PATHS.get(path, path) if head.method == b"POST" else f"{head.method.decode()} {path}"
 
