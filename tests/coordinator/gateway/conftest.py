@@ -60,8 +60,8 @@ class Hall:
         self.stack.callback(made.close)
         return made
 
-    def relay(self) -> Relay:
-        relay = Relay(self.gateway.port)
+    def relay(self, pause_s: float = 0.0) -> Relay:
+        relay = Relay(self.gateway.port, pause_s)
         self.stack.callback(relay.close)
         return relay
 

@@ -142,7 +142,7 @@ def test_one_round_has_devices_behind_a_grid_and_at_a_gateway(fleet, opened, res
 def test_cuts_cost_no_device_its_work_and_the_model_nothing(fleet, opened, residents):
     federation, devices = fleet()
     hall = opened()
-    relay = hall.relay()
+    relay = hall.relay(pause_s=0.02)  # so slow that the rounds last for several cuts
     here = {node: Here(device) for node, device in devices.items()}
     stop = threading.Event()
 

@@ -45,7 +45,7 @@ def test_an_upload_that_is_cut_three_times_counts_once_however_often_it_is_repor
     hall, dispatch = opened(), big_work()
     link = hall.gateway.link
     link.send([dispatch])
-    relay = hall.relay()
+    relay = hall.relay(pause_s=0.01)
     calls = hall.connection(port=relay.port)
     plan, offsets = plan_of(calls), []
     while not offsets or offsets[-1] < len(UPDATE):
