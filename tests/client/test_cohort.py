@@ -189,9 +189,12 @@ def agree(mine, reference) -> bool:
 def compared(fleet: Fleet, jobs: list[Job], width: float = 1.0) -> None:
     """Devices together do what each does alone."""
     together = CohortRounds().together([jobs])
-    for job, (payload, report) in zip(jobs, together, strict=True):
+    for job, sent in zip(jobs, together, strict=True):
         alone, said = job.device.do_round(job.assignment, job.payload)
-        assert agree(fleet.update(payload, width), fleet.update(alone, width))
+        update, report = fleet.update(sent.payload, width), sent.report
+        assert agree(update, fleet.update(alone, width))
+        if sent.update is not None:
+            assert all(np.array_equal(value, update[name]) for name, value in sent.update.items())
         assert report.loss == pytest.approx(said.loss, rel=1e-4)
         assert (report.spent, report.phases, report.examples) == (said.spent, said.phases, said.examples)
 
@@ -226,8 +229,8 @@ def test_batches_of_one_leave_running_statistics_as_they_are(phone, kind):
     jobs = [Job(fleet.device(n), *fleet.work(20 + n)) for n in range(6)]
     compared(fleet, jobs)
     names = [spec.name for spec in fleet.architecture.schema.moving.tensors if "running" in spec.name]
-    for n, (payload, _) in enumerate(CohortRounds().together([jobs])):
-        moved = any(np.abs(fleet.update(payload)[name]).max() > 0 for name in names)
+    for n, sent in enumerate(CohortRounds().together([jobs])):
+        moved = any(np.abs(fleet.update(sent.payload)[name]).max() > 0 for name in names)
         assert moved == (n % 2 == 0)
 
 
@@ -293,7 +296,7 @@ def test_a_device_sends_the_same_whoever_is_trained_beside_it(phone):
     jobs = [Job(fleet.device(n), *fleet.work(20 + n)) for n in (0, 2, 4, 6)]
     all_four = CohortRounds().together([jobs])
     others = CohortRounds().together([jobs[1:]])
-    assert [sent[0] for sent in all_four[1:]] == [sent[0] for sent in others]
+    assert [sent.payload for sent in all_four[1:]] == [sent.payload for sent in others]
 
 
 def test_feedback_keeps_its_residual_per_device(phone):
@@ -328,8 +331,8 @@ def test_each_device_stops_where_its_own_budget_says_so(phone):
     together = CohortRounds().together([jobs])
     for job, outcome in zip(jobs[:2], together[:2], strict=True):
         _, said = job.device.do_round(job.assignment, job.payload)
-        assert (outcome[1].steps, outcome[1].stopped_by) == (said.steps, said.stopped_by)
-    assert together[1][1].steps < together[0][1].steps
+        assert (outcome.report.steps, outcome.report.stopped_by) == (said.steps, said.stopped_by)
+    assert together[1].report.steps < together[0].report.steps
     assert isinstance(together[2], BudgetExceeded)
     with pytest.raises(BudgetExceeded) as refused:
         jobs[2].device.do_round(jobs[2].assignment, jobs[2].payload)
@@ -349,7 +352,7 @@ def test_what_has_no_form_is_trained_by_the_loop_to_the_same_bytes(phone, model)
     jobs = [Job(fleet.device(n), *fleet.work(20 + n)) for n in range(4)]
     together = CohortRounds().together([jobs[:3], jobs[3:]])
     alone = [job.device.do_round(job.assignment, job.payload) for job in jobs]
-    assert [sent[0] for sent in together] == [sent[0] for sent in alone]
+    assert [sent.payload for sent in together] == [payload for payload, _ in alone]
 
 
 def test_one_devices_fault_is_not_anothers(phone):
@@ -360,7 +363,7 @@ def test_one_devices_fault_is_not_anothers(phone):
     bad, good = CohortRounds().together([jobs])
     assert isinstance(bad, Exception)
     assert bad.reason == "checksum"
-    assert good[0] == CohortRounds().together([jobs[1:]])[0][0]
+    assert good.payload == CohortRounds().together([jobs[1:]])[0].payload
 
 
 def test_a_loss_that_is_none_for_several_devices_leaves_them_to_the_loop():
