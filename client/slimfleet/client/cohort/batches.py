@@ -38,9 +38,12 @@ def _slots(batches: Batches, slots: Sequence[int]) -> Tensor:
     """Which example lies in each slot, int64; in one that is not used, any."""
     if [len(batch) for batch in batches] == slots[: len(batches)]:
         return torch.cat(list(batches))
-    return torch.cat([
-        torch.cat([batch, batch[:1].expand(size - len(batch))]) for batch, size in zip(batches, slots)
-    ])
+    return torch.cat(
+        [
+            torch.cat([batch, batch[:1].expand(size - len(batch))])
+            for batch, size in zip(batches, slots, strict=False)
+        ]
+    )
 
 
 def _gathered(column: Sequence[Tensor], places: Sequence[Tensor], where: torch.device) -> Tensor:

@@ -15,6 +15,7 @@ from slimfleet.compression import Examples, Tensors, Training
 
 __all__ = ["Batches", "TrainedTogether", "torch_device", "train_together"]
 
+
 def torch_device(name: str) -> torch.device:
     """Where torch computes: `cpu`, or with `auto` the GPU where there is one."""
     return torch.device("cuda") if name == "auto" and torch.cuda.is_available() else CPU
