@@ -187,8 +187,8 @@ def _shorten(rows: Tensors, row: int, norms: Norms | None, longest: Norms) -> No
 
 
 def verdicts_text(lot: Lot) -> str:
-    """The verdicts of a lot as JSON."""
-    return VERDICTS.dump_json(tuple(lot.judged)).decode()
+    """The verdicts of a lot as JSON, without fields at their defaults."""
+    return VERDICTS.dump_json(tuple(lot.judged), exclude_defaults=True).decode()
 
 
 def verdicts_in(text: str) -> tuple[Judged, ...]:
