@@ -19,13 +19,14 @@ Batches = Sequence[Tensor]
 class Gathered:
     """What each step of several devices takes: a step has as many slots as its largest batch."""
 
-    def __init__(self, work: Sequence[tuple[Examples, Batches]], where: torch.device) -> None:
-        sizes = [[len(batch) for batch in batches] for _, batches in work]
+    def __init__(
+        self, work: Sequence[tuple[Examples, Batches]], sizes: Sequence[Sequence[int]], where: torch.device
+    ) -> None:
         slots = [max(each) for each in zip_longest(*sizes, fillvalue=0)]
         self._begins = [0, *accumulate(slots)]
-        places = [_slots(batches, slots) for _, batches in work]
+        places = [_slots(batches, own, slots) for (_, batches), own in zip(work, sizes, strict=True)]
         columns = zip(*((*examples.arguments, examples.targets) for examples, _ in work), strict=True)
-        self._columns = [_gathered(column, places, where) for column in columns]
+        self._columns = [_gathered(column, places, self._begins[-1], where) for column in columns]
 
     def of(self, rows: slice, step: int, size: int) -> list[Tensor]:
         """Arguments and targets [devices, batch, ...] of the devices `rows`, whose batches of this step have one
@@ -34,24 +35,20 @@ class Gathered:
         return [each[rows, begin : begin + size] for each in self._columns]
 
 
-def _slots(batches: Batches, slots: Sequence[int]) -> Tensor:
+def _slots(batches: Batches, sizes: Sequence[int], slots: Sequence[int]) -> Tensor:
     """Which example lies in each slot, int64; in one that is not used, any."""
-    if [len(batch) for batch in batches] == slots[: len(batches)]:
-        return torch.cat(list(batches))
-    return torch.cat(
-        [
-            torch.cat([batch, batch[:1].expand(size - len(batch))])
-            for batch, size in zip(batches, slots, strict=False)
-        ]
-    )
+    filled = [
+        batch if size == slot else torch.cat([batch, batch[:1].expand(slot - size)])
+        for batch, size, slot in zip(batches, sizes, slots, strict=False)
+    ]
+    return torch.cat(filled)
 
 
-def _gathered(column: Sequence[Tensor], places: Sequence[Tensor], where: torch.device) -> Tensor:
+def _gathered(column: Sequence[Tensor], places: Sequence[Tensor], slots: int, where: torch.device) -> Tensor:
     """Examples [devices, slots, ...] of a `column`: one of the tensors that each device has."""
-    shape = (len(column), max(map(len, places)), *column[0].shape[1:])
-    whole = _unpaged(shape, column[0].dtype, where)
-    for row, (own, each) in enumerate(zip(column, places, strict=True)):
-        torch.index_select(own, 0, each, out=whole[row, : len(each)])
+    whole = _unpaged((len(column), slots, *column[0].shape[1:]), column[0].dtype, where)
+    for row, own, each in zip(whole, column, places, strict=True):
+        torch.index_select(own, 0, each, out=row[: each.numel()])
     # To a GPU they go as one, since each copy there costs as much as a small batch.
     return whole.to(where)
 

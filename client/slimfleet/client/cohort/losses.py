@@ -45,8 +45,9 @@ class CrossEntropy:
         """Losses [devices]."""
         if outputs.dim() != 3 or targets.dim() != 2 or targets.is_floating_point():
             return self._otherwise(outputs, targets)
-        each = functional.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none")
-        return each.view(targets.shape).sum(1) / (targets != IGNORED).sum(1)
+        # The classes not last: along the last dimension torch takes them one by one.
+        each = functional.cross_entropy(outputs.transpose(1, 2), targets, reduction="none")
+        return each.sum(1) / (targets != IGNORED).sum(1)
 
 
 class _Through(fx.Tracer):

@@ -45,24 +45,27 @@ def train_together(
     agree but for rounding. A step is computed `where` it is told, at once for the devices whose batches have the
     same size.
     """
-    sizes = [[len(batch) for batch in batches] for _, batches in work]
+    sizes = [[batch.numel() for batch in batches] for _, batches in work]
     # Those with the most steps come first, and those that take alike batches beside each other: the devices of a step
     # whose batches have one size are then a slice, or a few.
     order = sorted(range(len(work)), key=lambda place: (-len(sizes[place]), sizes[place]))
     sizes = [sizes[place] for place in order]
-    batches = Gathered([work[place] for place in order], where)
+    batches = Gathered([work[place] for place in order], sizes, where)
     state = state_of(start, len(order), where)
     weights = [state[name] for name in trained]
+    buffers = {name: each for name, each in state.items() if name not in trained}
     descent = _Descent(weights, training)
     losses = torch.zeros(len(order), dtype=torch.float64, device=where)
     for step in range(len(sizes[0])):
         for rows, size in _runs([each[step] for each in sizes if len(each) > step]):
             leaves = [each[rows].detach().requires_grad_() for each in weights]
-            now = {name: each[rows] for name, each in state.items()} | dict(zip(trained, leaves, strict=True))
+            now = dict(zip(trained, leaves, strict=True)) | {
+                name: each[rows] for name, each in buffers.items()
+            }
             *inputs, targets = batches.of(rows, step, size)
             found = form.losses(now, inputs, targets)
-            descent.step(rows, leaves, list(torch.autograd.grad(found.sum(), leaves)))
-            losses[rows] += found.detach()
+            descent.step(rows, leaves, list(torch.autograd.grad(found, leaves, torch.ones_like(found))))
+            losses[rows].add_(found.detach())
     steps = torch.tensor([len(each) for each in sizes])
     back = torch.empty(len(order), dtype=torch.int64)
     back[order] = torch.arange(len(order))
