@@ -118,7 +118,6 @@ class CohortRounds:
                 outcomes[place] = _caught(_alone, job) if found is None else found
         for places in _alike(parts):
             outcomes |= zip(places, self._trained([parts[place] for place in places]), strict=True)
-        models.have_changed()
         return [outcomes[place] for place in range(len(jobs))]
 
     def _trained(self, parts: Sequence[_Part]) -> list[Outcome]:
@@ -169,10 +168,10 @@ class _Models:
 
     def __init__(self) -> None:
         self._opened: dict[Hashable, SubModel] = {}
-        self._last: Hashable = None
 
     def of(self, taken: TakenUp) -> SubModel:
-        """The model that a device has received, loaded. Raises PayloadError as `Workbench.open` does."""
+        """The model that a device has received; its module may hold other weights by now. Raises PayloadError as
+        `Workbench.open` does."""
         held = taken.state.held
         key: Hashable = (
             taken.payload,
@@ -183,14 +182,7 @@ class _Models:
         )
         if key not in self._opened:
             self._opened[key] = taken.device.workbench.open(taken.payload, held)
-        elif key != self._last:
-            load_tensors(self._opened[key].model, self._opened[key].tensors)
-        self._last = key
         return self._opened[key]
-
-    def have_changed(self) -> None:
-        """Note that what is loaded has been trained."""
-        self._last = None
 
 
 def _begun(job: Job, models: _Models) -> _Part | None:
@@ -220,6 +212,7 @@ def _entered(taken: TakenUp, round_: Round) -> tuple[Begun, bool]:
         len(round_.data.train), taken.assignment.plan.batch_size
     ):
         return round_.begun(), True
+    load_tensors(round_.sub.model, round_.sub.tensors)
     with taken.drawing():
         return round_.begun(), round_.prepare()
 

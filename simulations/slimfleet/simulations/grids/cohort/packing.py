@@ -68,7 +68,9 @@ class CohortPacking:
             for some in _split(groups, min(share, len(groups))):
                 work = tuple(tuple(_order(each, moments) for each in group) for group in some)
                 nodes = [each.node for group in some for each in group]
-                text = ConfigRecord({"groups": GROUPS.dump_json(work, exclude_defaults=True).decode(), "nodes": nodes})
+                text = ConfigRecord(
+                    {"groups": GROUPS.dump_json(work, exclude_defaults=True).decode(), "nodes": nodes}
+                )
                 if rules is not None:
                     text["rules"] = rules.to_json()
                 content = RecordDict({"model": model, "cohort": text})
