@@ -266,11 +266,11 @@ def test_the_form_hangs_on_no_devices_data(phone, monkeypatch):
     assert torch.equal(examples.targets, fleet.task.load(0).targets)
 
 
-def work(activation_bytes: float) -> Work:
+def work(activation_bytes: float, parameter_bytes: float = 4) -> Work:
     return Work(
         flops_per_example=1.0,
         activation_bytes_per_example=activation_bytes,
-        parameter_bytes=4,
+        parameter_bytes=int(parameter_bytes),
         parameters=1,
     )
 
@@ -279,6 +279,15 @@ def test_groups_are_the_smaller_the_larger_activations_are():
     sizes = [usual_group(work(each), 8, CPU) for each in (1e2, 3e5, 1e6, 1e9)]
     assert sizes[0] > sizes[1] > sizes[2] == sizes[3]
     assert usual_group(work(3e5), 16, CPU) < usual_group(work(3e5), 8, CPU)
+
+
+@pytest.mark.parametrize(
+    ("activation_bytes", "parameter_bytes", "batch_size", "devices"),
+    [(1e2, 1e2, 8, 32), (1e5, 1e3, 8, 20), (1e3, 1e6, 8, 16), (1.3e5, 272e3, 20, 5), (1e7, 1e7, 32, 4)],
+)
+def test_groups_hang_on_the_shape_of_the_work_alone(activation_bytes, parameter_bytes, batch_size, devices):
+    """The same on every machine and in every run: no clock has a say."""
+    assert usual_group(work(activation_bytes, parameter_bytes), batch_size, CPU) == devices
 
 
 def test_vmap_is_for_small_models_without_convolutions():

@@ -14,11 +14,13 @@ from slimfleet.compression.cost import Work
 
 __all__ = ["FEWEST", "usual_group", "vmap_pays"]
 
-ACTIVATION_BYTES = 2**24
-"""Of all devices of a group together: what lies close to a core while it goes forwards and backwards."""
+GROUP_BYTES = 2**24
+"""Activations and parameters of all devices of a group: what lies close to a core while it goes forwards and
+backwards."""
 
-FEWEST, MOST = 3, 16
-"""Devices of a group. Two gain nothing over the loop where layers are small; beyond sixteen little more is won."""
+FEWEST, MOST = 3, 32
+"""Devices of a group. Two gain nothing over the loop where layers are small; beyond 32 little more is won, and a round
+would be too few groups for several workers."""
 
 LEAST = 4
 """Devices that are trained at once however large their activations are."""
@@ -47,5 +49,6 @@ def vmap_pays(model: nn.Module, work: Work, batch_size: int, where: torch.device
 
 
 def _room(work: Work, batch_size: int) -> int:
-    """Devices whose activations fit."""
-    return int(ACTIVATION_BYTES // max(work.activation_bytes_per_example * batch_size, 1.0))
+    """Devices whose activations and parameters fit."""
+    one = work.activation_bytes_per_example * batch_size + work.parameter_bytes
+    return int(GROUP_BYTES // max(one, 1.0))
