@@ -293,13 +293,20 @@ def work(activation_bytes: float, parameter_bytes: float = 4) -> Work:
 
 def test_groups_are_the_smaller_the_larger_activations_are():
     sizes = [usual_group(work(each), 8, CPU) for each in (1e2, 3e5, 1e6, 1e9)]
-    assert sizes[0] > sizes[1] > sizes[2] == sizes[3]
+    assert sizes[0] > sizes[1] > sizes[2] > sizes[3]
     assert usual_group(work(3e5), 16, CPU) < usual_group(work(3e5), 8, CPU)
 
 
 @pytest.mark.parametrize(
     ("activation_bytes", "parameter_bytes", "batch_size", "devices"),
-    [(1e2, 1e2, 8, 32), (1e5, 1e3, 8, 20), (1e3, 1e6, 8, 16), (1.3e5, 272e3, 20, 5), (1e7, 1e7, 32, 4)],
+    [
+        (1e2, 1e2, 8, 32),
+        (1e5, 1e3, 8, 20),
+        (1e3, 1e6, 8, 16),
+        (1.3e5, 272e3, 20, 5),
+        (1e6, 1e6, 20, 4),
+        (1e7, 1e7, 32, 2),
+    ],
 )
 def test_groups_hang_on_the_shape_of_the_work_alone(activation_bytes, parameter_bytes, batch_size, devices):
     """The same on every machine and in every run: no clock has a say."""
