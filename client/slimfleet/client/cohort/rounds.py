@@ -29,6 +29,7 @@ from slimfleet.compression.difference import changed
 from slimfleet.compression.tensors import load_tensors, tensors_of
 from slimfleet.compression.threads import torch_threads
 from slimfleet.compression.training import has_single
+from slimfleet.compression.wire import Header, unseal
 
 __all__ = ["CohortRounds", "Job", "Outcome", "Sent"]
 
@@ -167,21 +168,24 @@ class _Models:
     """The received models of one cohort: what devices hold alike is decoded once."""
 
     def __init__(self) -> None:
+        self._headers: dict[Payload, Header] = {}
         self._opened: dict[Hashable, SubModel] = {}
 
     def of(self, taken: TakenUp) -> SubModel:
         """The model that a device has received; its module may hold other weights by now. Raises PayloadError as
         `Workbench.open` does."""
-        held = taken.state.held
+        payload = taken.payload
+        if payload not in self._headers:
+            self._headers[payload] = unseal(payload).header
+        header = self._headers[payload]
+        # What is decoded depends on the model that a change builds on, and on no other that is held.
+        held = [each for each in taken.state.held if each.version == header.base_version][:1]
         key: Hashable = (
-            taken.payload,
-            tuple(
-                (each.version, each.channels, each.snapshot.fingerprint_with(each.snapshot.plain))
-                for each in held
-            ),
+            payload,
+            tuple((each.channels, each.snapshot.fingerprint_with(each.snapshot.plain)) for each in held),
         )
         if key not in self._opened:
-            self._opened[key] = taken.device.workbench.open(taken.payload, held)
+            self._opened[key] = taken.device.workbench.open(payload, held)
         return self._opened[key]
 
 
