@@ -64,7 +64,7 @@ def train_together(
             }
             *inputs, targets = batches.of(rows, step, size)
             found = form.losses(now, inputs, targets)
-            descent.step(rows, leaves, list(torch.autograd.grad(found, leaves, torch.ones_like(found))))
+            descent.step(rows, leaves, list(torch.autograd.grad(found.sum(), leaves)))
             losses[rows].add_(found.detach())
     steps = torch.tensor([len(each) for each in sizes])
     back = torch.empty(len(order), dtype=torch.int64)
