@@ -28,9 +28,9 @@ test: $(VENV)/.installed-dev $(VENV)/.installed-data
 	@bash tests/setup-aarch64.sh $(BIN)/python || true
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(SOURCES)
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@bash tests/beside.sh "$(BIN)/mypy $(SOURCES)" \
+	  "$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder"
 
 # What the commands of deploy/README.md need; scikit-learn, for the digits, comes with the simulation.
 .PHONY: fleet
