@@ -40,14 +40,6 @@ prepared: $(VENV)/.installed-dev
 	@bash tests/setup-debian.sh
 	@bash tests/setup-node.sh
 	@bash tests/setup-aarch64.sh $(BIN)/python || true
-<<<<<<< HEAD
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
-	@bash tests/beside.sh "$(BIN)/mypy $(SOURCES)" \
-	  "$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder"
-=======
->>>>>>> h-tests
 
 # What the commands of deploy/README.md need; scikit-learn, for the digits, comes with the simulation.
 .PHONY: fleet
