@@ -318,7 +318,9 @@ def test_groups_hang_on_the_shape_of_the_work_alone(activation_bytes, parameter_
 
 def test_vmap_is_for_small_models_without_convolutions():
     assert vmap_pays(flat(), work(1e3), 8, CPU)
-    assert not vmap_pays(flat(), work(1e7), 8, CPU)
+    assert not vmap_pays(flat(), work(1e6), 8, CPU)
+    assert vmap_pays(Rows(), work(1e6), 8, CPU)
+    assert not vmap_pays(Rows(), work(1e7), 8, CPU)
     assert not vmap_pays(cnn(), work(1e3), 8, CPU)
     assert torch_device("cpu") == CPU
 

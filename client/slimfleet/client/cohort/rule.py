@@ -46,7 +46,9 @@ def vmap_pays(model: nn.Module, work: Work, batch_size: int, where: torch.device
     if where.type != "cpu":
         return True
     convolves = any(isinstance(module, _ConvNd) for module in model.modules())
-    return not convolves and LEAST * _bytes_of_one(work, batch_size) <= GROUP_BYTES
+    # torch's own GRU takes as many small steps as one that is written out, for each device.
+    enough = FEWEST if any(isinstance(module, nn.GRU) for module in model.modules()) else LEAST
+    return not convolves and enough * _bytes_of_one(work, batch_size) <= GROUP_BYTES
 
 
 def _bytes_of_one(work: Work, batch_size: int) -> float:
