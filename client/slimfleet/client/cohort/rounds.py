@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from slimfleet.client.cohort.forms import CPU, Form, rehearsed, trained_names
+from slimfleet.client.cohort.memory import keep_freed_memory
 from slimfleet.client.cohort.rule import FEWEST, vmap_pays
 from slimfleet.client.cohort.training import train_together
 from slimfleet.client.device import Device, Participant, TakenUp
@@ -94,6 +95,7 @@ class CohortRounds:
     of the model."""
 
     def __init__(self, where: torch.device = CPU) -> None:
+        keep_freed_memory()
         self._where = where
         self._forms: dict[tuple[bytes, bool], Form | None] = {}
 

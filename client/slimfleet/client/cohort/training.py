@@ -11,7 +11,6 @@ from torch import Tensor
 
 from slimfleet.client.cohort.batches import Batches, Gathered, fetched
 from slimfleet.client.cohort.forms import CPU, Form, state_of
-from slimfleet.client.cohort.memory import keep_freed_memory
 from slimfleet.compression import Examples, Tensors, Training
 
 __all__ = ["Batches", "TrainedTogether", "torch_device", "train_together"]
@@ -46,8 +45,6 @@ def train_together(
     agree but for rounding. A step is computed `where` it is told, at once for the devices whose batches have the
     same size.
     """
-    if where.type == "cpu":
-        keep_freed_memory()
     sizes = [[batch.numel() for batch in batches] for _, batches in work]
     # Those with the most steps come first, and those that take alike batches beside each other: the devices of a step
     # whose batches have one size are then a slice, or a few.
