@@ -22,9 +22,12 @@ INSTALL_INPUTS := pyproject.toml constraints.txt hatch_build.py $(NATIVE)/build.
 run: $(VENV)/.installed-simulation
 	@$(BIN)/slimfleet-simulate $(ARGS)
 
+# One more than there are cores: many tests wait for processes of their own.
+TEST_PROCESSES ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+
 test: $(VENV)/.installed-dev $(VENV)/.installed-data
 	@$(MAKE) --no-print-directory --jobs 2 typed checked prepared
-	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n $(TEST_PROCESSES) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Side by side before the tests: types take as long as all the rest.
 .PHONY: typed checked prepared
