@@ -9,7 +9,7 @@ from slimfleet.coordinator import WallEnvironment
 from slimfleet.coordinator.receiving.checks import Norms
 from slimfleet.coordinator.record import DeviceRecord
 from slimfleet.coordinator.registry import Registry
-from slimfleet.coordinator.state import RECORDS
+from slimfleet.coordinator.state_text import RECORDS
 
 
 def test_a_device_enrols_once_and_may_come_back_changed(phone):

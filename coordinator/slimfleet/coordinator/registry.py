@@ -42,6 +42,8 @@ class Registry:
         self._records: dict[int, DeviceRecord] = {}
         self._taken: set[int] = set()
         """Nodes whose records may have changed since the columns were made."""
+        self._unsaved: set[int] = set()
+        """Nodes whose records may have changed since `changed` was asked."""
         self._norms: dict[int, DeviceRecord] = {}
         """Records of devices that have sent an update."""
         self._columns = Columns.of(0)
@@ -155,6 +157,11 @@ class Registry:
             return {}
         return {"skips": columns.skips, "charge": columns.charge, "floor": columns.floor}
 
+    def changed(self) -> list[DeviceRecord]:
+        """The records that may have changed since the last call."""
+        nodes, self._unsaved = self._unsaved, set()
+        return [self._records[node] for node in nodes]
+
     def restore(self, records: Iterable[DeviceRecord], arrays: Tensors) -> None:
         """Return to what iterating and `arrays` gave, in a registry of the same enrolled fleet.
 
@@ -164,7 +171,7 @@ class Registry:
             self._clear()
         self.claims += 1
         self._records = {record.node: record for record in records}
-        self._taken = set(self._records)
+        self._taken, self._unsaved = set(self._records), set(self._records)
         columns = self.columns
         self._count = len(columns.node)
         for name, array in arrays.items():
@@ -183,6 +190,7 @@ class Registry:
                 examples=int(self._columns.examples[row]),
             )
         self._taken.add(node)
+        self._unsaved.add(node)
         return self._columns.folded(node, record)
 
     def __contains__(self, node: int) -> bool:

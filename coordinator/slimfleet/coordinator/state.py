@@ -13,14 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
-from pydantic_core import to_json
 
 from slimfleet.compression import BadInput, ModelSchema, Tensors
 from slimfleet.compression.codec import Snapshot
@@ -38,17 +35,16 @@ from slimfleet.coordinator.learning.server_optimizer import ServerOptimizer
 from slimfleet.coordinator.planning.skips import Skips
 from slimfleet.coordinator.receiving.answer import Answer
 from slimfleet.coordinator.receiving.bounds import FleetBounds
-from slimfleet.coordinator.record import DeviceRecord
 from slimfleet.coordinator.registry import Registry
 from slimfleet.coordinator.sending.downlink import Downlink
 from slimfleet.coordinator.sending.in_flight import (
     PAYLOAD,
-    kept_dispatches,
     payload_name,
     restored_dispatches,
 )
 from slimfleet.coordinator.sending.versions import Versions
 from slimfleet.coordinator.sending.work import InFlight
+from slimfleet.coordinator.state_text import LASTING, OTHERS, RECORDS, StateText
 
 FORMAT = 8
 VALUES = "state.json"
@@ -114,6 +110,8 @@ class State:
     best_model: Tensors | None = None
     unasked: list[Answer] = field(default_factory=list)
     """Replays and unsolicited answers since the last step."""
+    text: StateText = field(default_factory=StateText)
+    """Writes `state.json`, and keeps the parts of it that have not changed."""
 
     @property
     def next_round(self) -> int:
@@ -144,36 +142,13 @@ class State:
         self.bases = kept
 
 
-LASTING: Mapping[str, TypeAdapter[Any]] = MappingProxyType(
-    {
-        "rows": TypeAdapter(list[RoundRow]),
-        "calibration": TypeAdapter(Calibration),
-        "sizes": TypeAdapter(UpdateSizeModel),
-        "totals": TypeAdapter(Totals),
-        "best": TypeAdapter(Best | None),
-    }
-)
-"""What of a `State` lasts and is no array; its types alone say how it is written and read."""
-
-RECORDS = TypeAdapter(list[DeviceRecord])
-
 Files = Mapping[str, Callable[[], bytes]]
 """Name -> what gives the content."""
-
-OTHERS = ("registry", "environment", "saved_s", "in_flight")
-"""Further keys of `state.json`."""
 
 
 def files_of(state: State, environment: Environment) -> Files:
     """The state as files. One whose name begins with one of `LASTING_FILES` has the content of its earlier namesake."""
-    values = {name: kind.dump_python(getattr(state, name)) for name, kind in LASTING.items()}
-    values |= _identity(state) | {
-        "registry": RECORDS.dump_python(list(state.registry)),
-        "environment": environment.to_json(),
-        "saved_s": environment.now_s(),
-        "in_flight": kept_dispatches(state.in_flight.values()),
-    }
-    text = to_json(values, inf_nan_mode="constants")
+    text = state.text.of(state, environment, _identity(state))
     versions = {_name(number, each): partial(_version_bytes, each) for number, each in state.versions}
     payloads = {payload_name(each.payload): partial(bytes, each.payload) for each in state.in_flight.values()}
     best = _best_files(state.best, state.best_model)
@@ -241,6 +216,7 @@ def restore(state: State, environment: Environment, read: Callable[[str], bytes]
     state.best_model = best_model
     for name, value in values.items():
         setattr(state, name, value)
+    state.text = StateText()
     return saved_s
 
 
