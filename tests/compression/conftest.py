@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from slimfleet.compression import cli
+from slimfleet.compression.codec import operating_point
 from slimfleet.compression.codec.native import library
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Tensors
@@ -50,7 +51,11 @@ def without_native_coder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 def compress(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """Run the command in this process: exit code, stdout, stderr."""
+    """Run the command in this process: exit code, stdout, stderr.
+
+    Speeds are measured for a moment only: `test_codec_rate.py` measures them for as long as a person waits.
+    """
+    monkeypatch.setattr(operating_point, "_TURN_S", 1e-3)
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["slimfleet-compress", *map(str, arguments)])

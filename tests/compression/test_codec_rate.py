@@ -210,7 +210,7 @@ def test_a_native_search_takes_few_trials(weights, aim):
     schema = schema_of(weights)
     quantiser = quantiser_for(weights, schema, aim, Coding())
     Counting.steps = []
-    counting = Counting(*(getattr(quantiser, field.name) for field in fields(quantiser)))
+    counting = Counting(*(getattr(quantiser, each.name) for each in fields(quantiser) if each.init))
     encoded = native_rate.choose(
         counting,
         aim,

@@ -2,6 +2,7 @@ import json
 from copy import deepcopy
 from dataclasses import replace
 from math import nan
+from statistics import median
 
 import numpy as np
 import pytest
@@ -134,4 +135,24 @@ def test_a_checkpoint_keeps_every_bit(of_round) -> None:  # type: ignore[no-unty
     calibration.close_round()
     kind = TypeAdapter(Calibration)
     restored = kind.validate_python(json.loads(json.dumps(kind.dump_python(calibration))))
+    assert restored == calibration
+
+
+def test_priors_are_the_medians_of_all_devices_known() -> None:
+    """Kept as arrays that grow; those of a restored calibration are made from its devices."""
+    calibration = Calibration()
+    factors = {str(number): 0.5 + number / 30 for number in range(41)}
+    for device, factor in factors.items():
+        calibration.update(device, "phone", PREDICTED, spent(factor))
+        if int(device) % 10 == 0:
+            calibration.close_round()
+    calibration.close_round()
+    logs = [calibration.devices[device].tracks["time"].estimate for device in factors]
+    centre = median(logs)
+    prior = calibration.priors["phone"]["time"]
+    assert (prior.centre, prior.devices) == (centre, 41)
+    assert prior.deviation == 1.4826 * median(abs(each - centre) for each in logs)
+    kind = TypeAdapter(Calibration)
+    restored = kind.validate_python(kind.dump_python(calibration))
+    restored.close_round()
     assert restored == calibration

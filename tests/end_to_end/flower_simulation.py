@@ -23,7 +23,13 @@ from slimfleet.simulations import load_scenario
 from slimfleet.simulations.grids.flower import fleet_app
 from slimfleet.simulations.scenario import build_task_of
 
-OPTIONS = {"rounds": "2", "fleet.devices": "6", "selection.per_round": "4", "fleet.dropout": "0.0"}
+OPTIONS = {
+    "rounds": "2",
+    "fleet.devices": "6",
+    "selection.per_round": "4",
+    "fleet.dropout": "0.0",
+    "planner.local_steps": "[2, 4]",
+}
 
 
 def main(out: Path, state: Path) -> None:
@@ -44,7 +50,7 @@ def main(out: Path, state: Path) -> None:
         server_app=server,
         client_app=app,  # type: ignore[arg-type]
         num_supernodes=scenario.fleet.devices,
-        backend_config={"client_resources": {"num_cpus": 1}, "init_args": {"num_cpus": 2}},
+        backend_config={"client_resources": {"num_cpus": 1}, "init_args": {"num_cpus": 1}},
     )
     state = coordinator.state
     rows = [{"completed": row.completed, "accuracy": row.accuracy} for row in state.rows]

@@ -99,10 +99,13 @@ class Deployment:
         os.killpg(pid, signal.SIGKILL)
         self.killed.append(name)
 
-    def run(self, name: str, settings: str, task: str) -> ExitStack:
+    def run(self, name: str, settings: str, task: str, metrics_port: int = 0) -> ExitStack:
         """The run of step 3 at work, with these settings, which leaves its results in the folder of its name."""
         (self.folder / f"{name}.toml").write_text(settings)
-        says = f"task.name='{task}' server.settings='{self.folder / name}.toml' server.out='{self.folder / name}'"
+        says = (
+            f"task.name='{task}' server.settings='{self.folder / name}.toml' server.out='{self.folder / name}' "
+            f"server.metrics-port={metrics_port} server.metrics-linger-s=0.0"
+        )
         command, home = f'exec flwr run . fleet --stream --run-config "{says}"', str(self.folder / "flwr")
         stack = ExitStack()
         stack.enter_context(self.running(f"run-{name}", command, FLWR_HOME=home))

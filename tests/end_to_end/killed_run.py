@@ -11,7 +11,10 @@ from slimfleet.coordinator import Answer, Event, Observer, Planned, Saved
 from slimfleet.simulations import load_scenario, simulate
 from slimfleet.simulations.run import Backend
 
-OPTIONS = {"rounds": "5", "fleet.devices": "40", "selection.per_round": "10", "planner.widths": "[1.0, 0.5]"}
+OPTIONS = {
+    "rounds": "5", "fleet.devices": "40", "selection.per_round": "10",
+    "planner.widths": "[1.0, 0.5]", "planner.local_steps": "[2, 4]",
+}  # fmt: skip
 MODES = {
     "waiting": {},
     "over-selection": {"pacing.surplus": "5"},

@@ -22,8 +22,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_running")]
 
 def digits(**overrides: str) -> Scenario:
     small = {"rounds": "3", "fleet.devices": "30", "selection.per_round": "8", "run.workers": "2"}
+    short = {"planner.local_steps": "[2, 4]"}
     return load_scenario(
-        "digits", small | {key.replace("__", "."): value for key, value in overrides.items()}
+        "digits", small | short | {key.replace("__", "."): value for key, value in overrides.items()}
     )
 
 
@@ -104,7 +105,7 @@ def test_a_device_that_hangs_is_given_up_and_the_others_are_heard(tmp_path: Path
         selection__battery_floor="0.0",
         fleet__faults="{ hang = 0.125 }",
         # Waited for once. An honest device needs less, also as the first in a fresh actor on a busy machine.
-        run__device_timeout_s="30.0",
+        run__device_timeout_s="20.0",
     )
     record, _ = simulate(scenario, tmp_path / "out", backend="ray")
     assert record.failed == {"timeout": 1}

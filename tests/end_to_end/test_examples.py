@@ -7,13 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import slimfleet.__main__ as entries
 from slimfleet.compression import BadInput
 from slimfleet.compression.pruning.discover import discover
 from slimfleet.simulations import InProcess, load_scenario
@@ -21,6 +22,8 @@ from slimfleet.simulations import InProcess, load_scenario
 ROOT = Path(__file__).parent.parent.parent
 OWN_TASK = Path("docs/examples/own_task")
 OWN_SERVER = Path("docs/examples/own_server")
+
+Run = Callable[[Sequence[str]], str]
 
 
 @pytest.fixture
@@ -39,6 +42,7 @@ def readme_commands(page: Path) -> list[list[str]]:
 
 
 def run(command: Sequence[str], folder: Path) -> str:
+    """In a process of its own."""
     program, *arguments = command
     done = subprocess.run(
         [Path(sys.executable).parent / program, *arguments],
@@ -51,6 +55,32 @@ def run(command: Sequence[str], folder: Path) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.fixture
+def run_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> Iterator[Run]:
+    """Run a command in this process, without the time that imports take."""
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+
+    def call(command: Sequence[str]) -> str:
+        monkeypatch.setattr(sys, "argv", list(command))
+        with pytest.raises(SystemExit) as ended:
+            getattr(entries, command[0].removeprefix("slimfleet-"))()
+        said = capsys.readouterr()
+        assert not ended.value.code, said.err
+        return said.out
+
+    yield call
+    for name in (
+        set(sys.modules) - before
+    ):  # the examples are imported anew by the next test, from its own copy
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(elsewhere)):
+            del sys.modules[name]
 
 
 def summary(folder: Path) -> dict[str, object]:
@@ -81,18 +111,18 @@ def test_the_last_command_of_the_page_runs_on_ray() -> None:
     assert on_ray[-2:] == ["--backend", "ray"]
 
 
-def test_a_tighter_budget_names_who_is_left_out(elsewhere: Path) -> None:
+def test_a_tighter_budget_names_who_is_left_out(elsewhere: Path, run_here: Run) -> None:
     (tighter,) = (c for c in readme_commands(ROOT / OWN_TASK / "README.md") if c[-2] == "--set")
-    run([*tighter, "--out", "tight"], elsewhere)
+    run_here([*tighter, "--out", "tight"])
     found = summary(elsewhere / "tight")
     assert found["skipped"]["energy_j"] > 0  # type: ignore[index]
     assert found["participations"] > 0  # type: ignore[operator]
 
 
 @pytest.mark.slow
-def test_without_test_data_on_the_server_the_devices_judge(elsewhere: Path) -> None:
+def test_without_test_data_on_the_server_the_devices_judge(elsewhere: Path, run_here: Run) -> None:
     (private,) = (c for c in readme_commands(ROOT / OWN_TASK / "README.md") if "private.toml" in c[1])
-    shown = run([*private[:-2], "--rounds", "2", "--devices", "12", "--out", "private"], elsewhere)
+    shown = run_here([*private[:-2], "--rounds", "2", "--devices", "12", "--out", "private"])
     assert "accuracy, last five rounds (devices)" in shown
     found = summary(elsewhere / "private")
     assert found["accuracy_from"] == "devices"
@@ -104,22 +134,22 @@ def test_without_test_data_on_the_server_the_devices_judge(elsewhere: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_task_with_several_inputs_and_without_classes_learns(elsewhere: Path) -> None:
+def test_a_task_with_several_inputs_and_without_classes_learns(elsewhere: Path, run_here: Run) -> None:
     page = readme_commands(ROOT / "docs" / "own-task.md")
     inspect, simulate = (command for command in page if "thermostat" in " ".join(command))
-    found = json.loads(run([*inspect, "--json"], elsewhere))
+    found = json.loads(run_here([*inspect, "--json"]))
     assert found["widths"][0]["parameters"] == 5042
     assert found["widths"][2]["parameters"] < 5042 / 2
-    run([*simulate, "--rounds", "4", "--devices", "12", "--out", "warm"], elsewhere)
+    run_here([*simulate, "--rounds", "4", "--devices", "12", "--out", "warm"])
     rows = list(csv.DictReader((elsewhere / "warm" / "rounds.csv").read_text().splitlines()))
     losses = [float(row["loss"]) for row in rows]
     assert min(losses) < losses[0] - 0.5  # nats: the variance that it expects falls
     assert {row["accuracy"] for row in rows} == {""}
 
 
-def test_a_package_of_server_policies_decides_who_does_what(elsewhere: Path) -> None:
+def test_a_package_of_server_policies_decides_who_does_what(elsewhere: Path, run_here: Run) -> None:
     simulate, built_in = readme_commands(ROOT / OWN_SERVER / "README.md")
-    run([*simulate, "--rounds", "2", "--out", "mine"], elsewhere)
+    run_here([*simulate, "--rounds", "2", "--out", "mine"])
     devices = list(csv.DictReader((elsewhere / "mine" / "devices.csv").read_text().splitlines()))
     asked = [row for row in devices if int(row["participations"])]
     assert len(asked) >= 8

@@ -8,6 +8,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
@@ -32,8 +34,10 @@ from slimfleet.coordinator.pki.identity import node_of
 from slimfleet.coordinator.transport.flower.beside import read_with_gateway
 from slimfleet.simulations.in_process import InProcess
 
+OWN_SERVER = Path(__file__).parents[2] / "docs" / "examples" / "own_server"
+
 SUPERNODES = ("pi-1", "pi-2", "pi-3", "pi-4")
-AT_GATEWAY = ("board-1", "board-2", "board-3")
+AT_GATEWAY = ("board-1", "board-2")
 NODE_JS = "node-js"
 NAMES = (*SUPERNODES, *AT_GATEWAY, NODE_JS)
 """Device i holds share i."""
@@ -57,8 +61,9 @@ planner = {batch_sizes = [8], max_epochs = 1.0}
 MIXED = """rounds = 2
 round_timeout_s = 140.0
 client = {{learning_rate = 0.05}}
-selection = {{policy = "uniform", per_round = 7, min_devices = 7}}
+selection = {{policy = "careful.selection:charging_first", per_round = 5, min_devices = 5}}
 planner = {{policy = "plans_by_class:ByClass", widths = [1.0, 0.5]}}
+server = {{optimizer = "careful.optimizer:nesterov"}}
 
 [gateway]
 port = {port}
@@ -66,6 +71,7 @@ pki = "app/pki"
 hold_s = 2.0
 wait_s = 0.1
 """
+"""Its policies lie beside the app: a module, and the package of docs/examples/own_server."""
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +89,19 @@ def supernodes(deployment: Deployment) -> Iterator[dict[str, ExitStack]]:
         yield {name: stack.enter_context(deployment.supernode(name)) for name in SUPERNODES}
 
 
+def estimated_j(port: int) -> float:
+    """Joules that the metrics of a run call estimated; there are no others, since no device has a meter."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+    except (urllib.error.URLError, ConnectionError):
+        return 0.0  # not up yet
+    lines = [line for line in text.splitlines() if line.startswith("slimfleet_client_energy_joules_total{")]
+    joules = {line: float(line.rsplit(" ", 1)[1]) for line in lines}
+    assert sum(value for line, value in joules.items() if 'source="estimated"' not in line) == 0
+    return sum(joules.values())
+
+
 def rows_of(out: Path) -> list[dict[str, str]]:
     with (out / "rounds.csv").open() as file:
         return list(csv.DictReader(file))
@@ -98,11 +117,12 @@ def given(deployment: Deployment) -> dict[str, int]:
 def test_five_rounds_of_known_devices_of_which_one_is_killed(
     deployment: Deployment, supernodes: dict[str, ExitStack]
 ) -> None:
-    folder, out = deployment.folder, deployment.folder / "five"
+    folder, out, (port,) = deployment.folder, deployment.folder / "five", free_ports(1)
     with ExitStack() as stack:
         stack.enter_context(deployment.supernode(STRANGER))
-        stack.enter_context(deployment.run("five", FIVE_ROUNDS, TASK))
+        stack.enter_context(deployment.run("five", FIVE_ROUNDS, TASK, port))
         eventually(lambda: "round 1 of 5" in deployment.log("run-five"), "round 1 is over", folder)
+        eventually(lambda: estimated_j(port) > 0, "the metrics count estimated joules", folder)
         before = given(deployment)
         eventually(lambda: given(deployment) != before, "a device is in round 2", folder)
         victim = next(name for name, count in given(deployment).items() if count > before[name])
@@ -191,12 +211,17 @@ def distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
 @pytest.mark.slow
 @pytest.mark.timeout(4 * PATIENCE_S)
 def test_supernodes_gateway_devices_and_node_js_train_what_a_simulation_trains(
-    deployment: Deployment, supernodes: dict[str, ExitStack]
+    deployment: Deployment, supernodes: dict[str, ExitStack], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interpreter, folder, out = node(), deployment.folder, deployment.folder / "mixed"
-    spare = next(name for name in SUPERNODES if name not in deployment.killed)
-    supernodes[spare].close()
-    fleet = [name for name in NAMES if name != spare]
+    spare = [name for name in SUPERNODES if name not in deployment.killed][:2]
+    for name in spare:
+        supernodes[name].close()
+    fleet = [name for name in NAMES if name not in spare]
+    shutil.copytree(
+        OWN_SERVER / "careful", deployment.app / "careful", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    monkeypatch.syspath_prepend(OWN_SERVER)  # for the simulation
     # What the devices kept of another federation would be felt in this one.
     shutil.rmtree(folder / "var" / "state", ignore_errors=True)
     deployment.command(f"slimfleet-coordinator pki device pki {' '.join((*AT_GATEWAY, NODE_JS))}")
@@ -220,7 +245,7 @@ def test_supernodes_gateway_devices_and_node_js_train_what_a_simulation_trains(
         deployment.await_end("mixed", 2)
 
     rows = rows_of(out)
-    assert [(row["completed"], row["rejected"], row["failed"]) for row in rows] == [("7", "0", "0")] * 2, (
+    assert [(row["completed"], row["rejected"], row["failed"]) for row in rows] == [("5", "0", "0")] * 2, (
         logs(folder)
     )
     nodes = named_nodes(out)
@@ -231,7 +256,7 @@ def test_supernodes_gateway_devices_and_node_js_train_what_a_simulation_trains(
     assert {name: nodes[name] for name in (*AT_GATEWAY, NODE_JS)} == {
         name: node_of(name) for name in (*AT_GATEWAY, NODE_JS)
     }
-    assert [each["participations"] for each in registry_of(out)] == [2] * 7
+    assert [each["participations"] for each in registry_of(out)] == [2] * 5
     model = load_file(out / "model.safetensors")
     again = simulated(folder, folder / "mixed.toml", nodes)
     assert distance(model, again.published()) < 1e-4

@@ -29,7 +29,7 @@ from slimfleet.compression import (
     Report,
     Tensors,
 )
-from slimfleet.compression.codec import Aim, Coding, add_residual, encode_to, residual_after
+from slimfleet.compression.codec import Aim, Coding, Encoded, add_residual, encode_to, residual_after
 from slimfleet.compression.cost import Work, peak_memory_bytes
 from slimfleet.compression.difference import changed
 from slimfleet.compression.held_out import LocalData, evaluated
@@ -60,7 +60,8 @@ def run_round(
     round_ = Round(workbench, profile, data, assignment, sub, residual, ledger)
     begun = round_.begun()
     trained = _train(round_)
-    return round_.ended(begun, trained, tensors_of(sub.model))
+    ended = round_.ended(begun, trained, tensors_of(sub.model))
+    return ended.encoded.payload, ended.report, ended.leftover
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,15 @@ class Begun:
 
     memory_bytes: int
     evaluated: Evaluated | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a device sends, and the residual that holds once it is accepted."""
+
+    encoded: Encoded
+    report: Report
+    leftover: Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,30 +120,36 @@ class Round:
         self.ledger.train(self.sub.work.flops_per_example * batch_examples)
         guard.stepped(self.ledger.balance())
 
-    def places(self) -> Iterator[Tensor]:
-        """Which examples each batch has, without end. Puts the model into the mode that it is trained in."""
-        assignment, examples = self.assignment, self.data.train
-        rng = np.random.default_rng((assignment.training.seed, assignment.plan_id, 0))
-        batch_size = assignment.plan.batch_size
-        single = prepared(self.sub.model, self.workbench.task, examples, batch_size)
-        return shuffled_places(len(examples), batch_size, rng, single=single)
+    def prepare(self) -> bool:
+        """Put the model into the mode that it is trained in; whether a batch of one example is of use."""
+        return prepared(self.sub.model, self.workbench.task, self.data.train, self.assignment.plan.batch_size)
 
-    def ended(self, begun: Begun, trained: Trained, now: Tensors) -> tuple[Payload, Report, Tensors]:
-        """Encode what training has made of the model, `now`, and close the account. Returns what `run_round` does."""
-        _check_trained(trained)
-        ledger, received_bytes = self.ledger, self.sub.received_bytes
+    def places(self, *, single: bool) -> Iterator[Tensor]:
+        """Which examples each batch has, without end; `single` as `prepare` says."""
+        assignment = self.assignment
+        rng = np.random.default_rng((assignment.training.seed, assignment.plan_id, 0))
+        return shuffled_places(len(self.data.train), assignment.plan.batch_size, rng, single=single)
+
+    def ended(self, begun: Begun, trained: Trained, now: Tensors) -> Ended:
+        """Encode what training has made of the model, `now`, and close the account. Raises what `run_round` does."""
+        check_trained(trained)
         encoded, leftover = _encode(self.sub, self.assignment, self.residual, now)
-        ledger.upload(len(encoded))
+        return Ended(encoded, self.report(begun, trained, len(encoded.payload)), leftover)
+
+    def report(self, begun: Begun, trained: Trained, sent_bytes: int) -> Report:
+        """Enter the upload of so many bytes, and close the account."""
+        ledger = self.ledger
+        ledger.upload(sent_bytes)
         memory_bytes = ledger.peak_memory_bytes(predicted=begun.memory_bytes)
         balance, source = ledger.close()
-        report = Report(
+        return Report(
             spent=Cost(
                 energy_j=balance.energy_j,
                 radio_j=balance.radio_j,
                 time_s=balance.time_s,
                 memory_bytes=memory_bytes,
-                uplink_bytes=len(encoded),
-                downlink_bytes=received_bytes,
+                uplink_bytes=sent_bytes,
+                downlink_bytes=self.sub.received_bytes,
             ),
             source=source,
             loss=trained.loss,
@@ -146,7 +162,6 @@ class Round:
             pauses=balance.pauses or None,
             gross_j=balance.gross_j,
         )
-        return encoded, report, leftover
 
 
 def _memory_within(workbench: Workbench, work: Work, assignment: Assignment) -> int:
@@ -198,12 +213,12 @@ def _train(round_: Round) -> Trained:
     """Local training, held to energy and time before every step."""
     sub, assignment, task = round_.sub, round_.assignment, round_.workbench.task
     guard, examples = round_.guard(), round_.data.train
-    batches = map(examples.take, round_.places())
+    batches = map(examples.take, round_.places(single=round_.prepare()))
     stepped = partial(round_.stepped, guard)
     return local_sgd(sub.model, task, batches, assignment.plan, assignment.training, guard.binding, stepped)
 
 
-def _check_trained(trained: Trained) -> None:
+def check_trained(trained: Trained) -> None:
     """Raise BudgetExceeded where no step was done, PayloadError where training has diverged."""
     if trained.steps == 0:
         constraint = trained.stopped_by or "local_steps"
@@ -216,8 +231,8 @@ def _check_trained(trained: Trained) -> None:
 
 def _encode(
     sub: SubModel, assignment: Assignment, residual: Tensors, now: Tensors
-) -> tuple[Payload, Tensors]:
-    """Encode what training changed plus what was left unsent; return the payload and what is left unsent now."""
+) -> tuple[Encoded, Tensors]:
+    """Encode what training changed plus what was left unsent; return that and what is left unsent now."""
     index_map = sub.index_map.moving
     plan, training, schema = assignment.plan, assignment.training, index_map.schema
     weights = [spec.name for spec in schema.weights]
@@ -234,15 +249,20 @@ def _encode(
         update,
         schema,
         Aim(nmse=plan.nmse, limit_bytes=assignment.uplink_limit(schema), rounding=training.rounding),
-        envelope=Envelope(base_version=assignment.round_number, plan_id=assignment.plan_id),
+        envelope=envelope_of(assignment),
         coding=Coding(assignment.codec_preset),
         rng=_rounding_rng(assignment),
     )
     if not training.feedback:
-        return encoded.payload, residual
+        return encoded, residual
     leftover = {name: value.copy() for name, value in residual.items()}
     index_map.assign(leftover, unsent | residual_after(update, encoded.decoded, schema))
-    return encoded.payload, leftover
+    return encoded, leftover
+
+
+def envelope_of(assignment: Assignment) -> Envelope:
+    """What the payload of an answer says about itself."""
+    return Envelope(base_version=assignment.round_number, plan_id=assignment.plan_id)
 
 
 def _rounding_rng(assignment: Assignment) -> np.random.Generator | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -53,10 +54,17 @@ class StateFiles:
 
     def path(self, device: int) -> Path:
         """The file of a device."""
-        return self.root / f"{device}{SUFFIX}"
+        return self.root / _name(device)
 
     def read(self, device: int) -> bytes | None:
         """The content of a device's file; None where there is none. Raises DiskError where it cannot be read."""
+        try:
+            # First, since most devices of a fleet have none, and paths and errors are slow to make.
+            os.lstat(f"{self.root}{os.sep}{_name(device)}")
+        except FileNotFoundError:
+            return None
+        except OSError:
+            pass  # said below
         path = self.path(device)
         try:
             with naming(path, "read"):
@@ -69,6 +77,10 @@ class StateFiles:
     def write(self, device: int, content: bytes) -> None:
         """A kill at any moment leaves the old file or the new one. Raises DiskError where the disk refuses."""
         write_atomically(self.path(device), content, durable=self.durable)
+
+
+def _name(device: int) -> str:
+    return f"{device}{SUFFIX}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,8 @@ from itertools import islice
 import torch
 from torch import nn
 
-from slimfleet.client.sgd import Sgd
 from slimfleet.compression import Examples, Plan, Task, Training
-from slimfleet.compression.training import train_step
+from slimfleet.compression.training import Sgd, train_step
 
 
 @dataclass(frozen=True, slots=True)

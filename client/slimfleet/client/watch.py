@@ -77,6 +77,7 @@ class WatchedLedger:
         self, ledger: Ledger, watch: Watch, round_number: int, deadline_s: float | None = None
     ) -> None:
         self._ledger, self._watch, self._round = ledger, watch, round_number
+        self._forbids_nothing = watch.policy == ALLOWS_ALL
         self._deadline_s = inf if deadline_s is None else deadline_s
 
     def download(self, size_bytes: int) -> None:
@@ -116,6 +117,8 @@ class WatchedLedger:
         return self._ledger.close()
 
     def _check(self) -> None:
+        if self._forbids_nothing:
+            return
         spent = self._ledger.balance()
         watch, until_s = self._watch, min(spent.time_s + LONGEST_COOLING_S, self._deadline_s)
         while spent.time_s + COOLING_LOOK_S <= until_s:

@@ -40,7 +40,7 @@ from slimfleet.coordinator.planning.nominal import Nominal
 from slimfleet.coordinator.planning.own import Policies
 from slimfleet.coordinator.planning.pools import pools
 from slimfleet.coordinator.planning.skips import Skips
-from slimfleet.coordinator.receiving.answer import REPLAY, Answer, failed, judged
+from slimfleet.coordinator.receiving.answer import REPLAY, Answer, Arrived, failed, judged
 from slimfleet.coordinator.receiving.bounds import (
     LONGEST_MEAN,
     RECENT_ROUNDS,
@@ -174,7 +174,8 @@ class Coordinator:
         opened = self.opened()
         record = self.state.registry[dispatch.node]
         trip = RoundTrip(record.profile, self._stopwatch() - dispatch.handed_out_at, record.overhead_s)
-        answer, update = judged(dispatch, payload, report, opened.bounds, self._base(dispatch), trip)
+        arrived = Arrived(payload, report)
+        answer, update = judged(dispatch, arrived, opened.bounds, self._base(dispatch), trip)
         if update is not None:
             answer = self._added(answer, dispatch, update)
         return self._answered(answer)

@@ -111,7 +111,6 @@ class State:
     unasked: list[Answer] = field(default_factory=list)
     """Replays and unsolicited answers since the last step."""
     text: StateText = field(default_factory=StateText)
-    """Writes `state.json`, and keeps the parts of it that have not changed."""
 
     @property
     def next_round(self) -> int:

@@ -87,7 +87,7 @@ class StateText:
 
     def _registry(self, changed: Iterable[DeviceRecord]) -> bytes:
         for record in changed:
-            self._records[record.node] = _RECORD.dump_json((record,))[1:-1]
+            self._records[record.node] = _RECORD.dump_json((record,), exclude_defaults=True)[1:-1]
         return _list(self._records[node] for node in sorted(self._records))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from math import floor
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,8 @@ class Presence(Protocol):
         ...
 
     def look(self, now_s: float) -> tuple[Floats, NDArray[np.bool_]]:
-        """Seconds on the charger between an arbitrary origin and `now_s`, and whether it is connected then."""
+        """Seconds on the charger between an arbitrary origin and `now_s`, and whether it is connected then; of one
+        device numbers."""
         ...
 
     def until(self, now_s: float) -> Floats:
@@ -50,17 +52,23 @@ class Charger:
     def at(self, numbers: NDArray[np.intp] | int) -> Charger:
         """The chargers of some of many devices."""
         shared = (self.from_s, self.period_s, self.on_s)
+        if not isinstance(numbers, np.ndarray):
+            # Plain floats: numpy takes ten times as long over a single one.
+            return Charger(
+                *(float(each[numbers]) if isinstance(each, np.ndarray) else each for each in shared)
+            )
         return Charger(*(each[numbers] if isinstance(each, np.ndarray) else each for each in shared))
 
     def look(self, now_s: float) -> tuple[Floats, NDArray[np.bool_]]:
         """Seconds on the charger between an arbitrary origin and `now_s`, and whether it is connected then."""
-        since_s = np.asarray(now_s - self.from_s)
-        periods = np.floor(since_s / self.period_s)
+        since_s: Any = now_s - self.from_s
+        one = isinstance(since_s, float) and not isinstance(self.period_s, np.ndarray)
+        periods = floor(since_s / self.period_s) if one else np.floor(since_s / self.period_s)
         # The quotient may be rounded up to a whole number; the remainder is exact.
         periods -= since_s < periods * self.period_s
         second = since_s - periods * self.period_s
-        plugged_s: Floats = periods * self.on_s + np.minimum(second, self.on_s)
-        return plugged_s, np.asarray(second < self.on_s)
+        plugged_s = periods * self.on_s + (min if one else np.minimum)(second, self.on_s)
+        return plugged_s, second < self.on_s
 
     def left_s(self, now_s: float) -> Floats:
         """Seconds until the charger is disconnected; 0 where it is not connected."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
+from functools import lru_cache
 from math import cos, exp, inf, log, pi
 from statistics import NormalDist
 from typing import TypeVar
@@ -220,9 +221,10 @@ def between(limits: tuple[float, float], share: Part) -> Part:
     return low + (high - low) * share
 
 
-def _uniforms(*seed: int, n: int) -> list[float]:
-    values: list[float] = np.random.default_rng(seed).random(n).tolist()
-    return values
+@lru_cache(maxsize=1024)
+def _uniforms(*seed: int, n: int) -> tuple[float, ...]:
+    """Draws of the generator of this seed; a device looks at those of its round more than once."""
+    return tuple(np.random.default_rng(seed).random(n).tolist())
 
 
 def _noise(uniform: float, sigma: float) -> float:

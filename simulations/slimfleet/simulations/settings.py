@@ -113,8 +113,8 @@ class RunSettings:
     """`cohort` trains devices whose plans share a shape together, in a few messages: faster, and equal to `loop` but
     for rounding, so with other model bytes. Either gives the same bytes for any number of workers."""
     group_size: Annotated[int, Ge(0), Le(1_000)] = 0
-    """Devices that the engine `cohort` trains at once. 0 takes 4 to 16, the fewer the larger their activations are, and
-    128 on a GPU."""
+    """Devices that the engine `cohort` trains at once. 0 takes 2 to 32, the fewer the larger the model and its
+    activations are, and 128 on a GPU."""
     device: Literal["cpu", "auto"] = "cpu"
     """Where the engine `cohort` trains on the local backend: `auto` takes a CUDA GPU where torch finds one. It rounds
     in another way than a processor, so the model bytes are others."""

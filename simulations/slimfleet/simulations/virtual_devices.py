@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import time
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from slimfleet.client.device import Device, Participant
@@ -27,6 +27,10 @@ from slimfleet.simulations.settings import Scenario
 __all__ = ["DeviceLost", "VirtualDevices"]
 
 
+_DRAWN = 4096
+"""Devices that are not drawn anew when they take part again: a few megabytes."""
+
+
 class VirtualDevices:
     """Every device of a scenario's fleet. One task and one workbench serve them all.
 
@@ -38,7 +42,7 @@ class VirtualDevices:
         task, seed = build_task_of(scenario), scenario.coordinator.seed
         architecture = blueprint(task, seed)
         self._partitions = scenario.partitions
-        self._fleet = build_fleet(scenario.fleet, seed)
+        self._virtual = lru_cache(maxsize=_DRAWN)(build_fleet(scenario.fleet, seed).__getitem__)
         self._workbench = Workbench(task, architecture, RUNTIMES[scenario.coordinator.client.runtime])
         self._store = _store(state, architecture)
         self._faults = assign_faults(scenario.fleet.faults, scenario.fleet.devices, seed)
@@ -50,7 +54,7 @@ class VirtualDevices:
 
     def device(self, number: int, moment: Callable[[], Moment] = lambda: BEGIN) -> Participant:
         """Device `number` of the fleet; `moment` tells when its work begins."""
-        virtual = self._fleet[number]
+        virtual = self._virtual(number)
         device = Device(
             number,
             virtual.profile,

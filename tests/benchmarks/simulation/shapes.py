@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from statistics import median
 
 import torch
 from page_parts import table
@@ -35,8 +34,8 @@ from slimfleet.simulations.ledger import SimulatedLedger
 __all__ = ["shapes"]
 
 STEPS, WIDTHS, BATCHES = 3, (1.0, 0.5), (8, 32)
-FEW, MANY = 8, 16
-"""Devices; few where no more than those are trained at once."""
+DEVICES = (8, 16, 32)
+"""As many of them as are trained at once, or the next larger number."""
 
 NOISE = 0.95
 """A ratio below this is a shape on which the cohort is slower."""
@@ -60,7 +59,7 @@ TASKS: dict[str, Callable[[], Task]] = {
 class Drawn:
     """A task whose examples are drawn: as many as three batches, every other device a quarter of a batch less."""
 
-    partitions = MANY
+    partitions = DEVICES[-1]
 
     def __init__(self, task: Task, batch_size: int) -> None:
         self.batch_size = batch_size
@@ -101,7 +100,7 @@ class Measured:
 
 
 def shapes(repeats: int, only: str = "") -> str:
-    """The table of all shapes, or of those whose name holds `only`, each measured in turn, medians of `repeats`."""
+    """The table of all shapes, or of those whose name holds `only`, each measured in turn, the least of `repeats`."""
     found = []
     for each in _measured(repeats, only):
         found.append(each)
@@ -138,21 +137,34 @@ def _of_shape(name: str, task: Drawn, architecture: Blueprint, width: float, rep
     first = jobs[0].device
     assert isinstance(first, Device)
     at_once = usual_group(first.workbench.open(jobs[0].payload).work, task.batch_size, CPU)
-    devices = FEW if at_once <= FEW else MANY
+    devices = next(each for each in DEVICES if at_once <= each)
     # Those of one size beside each other, as they are packed.
     ordered = [*jobs[:devices:2], *jobs[1:devices:2]]
     groups = [ordered[begin : begin + at_once] for begin in range(0, devices, at_once)]
-    rounds, loop_s, cohort_s = CohortRounds(), list[float](), list[float]()
-    for _ in range(repeats + 1):
-        began = time.process_time()
+    rounds = CohortRounds()
+
+    def loop() -> None:
         for job in ordered:
             job.device.do_round(job.assignment, job.payload)
-        between = time.process_time()
+
+    def cohort() -> None:
         for outcome in rounds.together(groups):
             assert not isinstance(outcome, Exception), outcome
-        loop_s.append((between - began) / devices)
-        cohort_s.append((time.process_time() - between) / devices)
-    return Measured(name, width, task.batch_size, at_once, median(loop_s[1:]), median(cohort_s[1:]))
+
+    loop_s, cohort_s = _in_turn(loop, cohort, repeats)
+    return Measured(name, width, task.batch_size, at_once, loop_s / devices, cohort_s / devices)
+
+
+def _in_turn(one: Callable[[], None], other: Callable[[], None], repeats: int) -> tuple[float, float]:
+    """Least processor time of each over some repeats, after one that does not count: what else a machine does only
+    adds to it. Each goes first as often as second."""
+    taken: dict[Callable[[], None], list[float]] = {one: [], other: []}
+    for repeat in range(repeats + 1):
+        for each in (one, other) if repeat % 2 else (other, one):
+            began = time.process_time()
+            each()
+            taken[each].append(time.process_time() - began)
+    return min(taken[one][1:]), min(taken[other][1:])
 
 
 def _jobs(task: Drawn, architecture: Blueprint, width: float) -> list[Job]:
@@ -173,5 +185,5 @@ def _jobs(task: Drawn, architecture: Blueprint, width: float) -> list[Job]:
             Assignment(round_number=1, plan_id=number + 1, plan=plan, budget=Budget(), training=training),
             payload,
         )
-        for number in range(MANY)
+        for number in range(DEVICES[-1])
     ]

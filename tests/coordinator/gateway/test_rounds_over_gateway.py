@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from dataclasses import dataclass, fields, replace
+from itertools import count
 
 import pytest
 from hand_grid import Fleet, HandGrid
@@ -147,8 +148,12 @@ def test_cuts_cost_no_device_its_work_and_the_model_nothing(fleet, opened, resid
     stop = threading.Event()
 
     def cut():
-        while not stop.wait(0.15):
+        for cuts in count():
             relay.allow("up", 3_000)
+            while relay.cuts == cuts:
+                if stop.wait(0.01):
+                    return
+            stop.wait(0.1)
 
     cutting = threading.Thread(target=cut, daemon=True)
     cutting.start()

@@ -36,11 +36,16 @@ class Form(Protocol):
 
 
 def state_of(tensors: Mapping[str, Any], devices: int, where: torch.device) -> dict[str, Tensor]:
-    """The `tensors` of one model, once for each of so many devices."""
-    return {
-        name: torch.from_numpy(array).to(where).unsqueeze(0).expand(devices, *array.shape).clone()
-        for name, array in tensors.items()
-    }
+    """The `tensors` of one model, once for each of so many devices; weights of convolutions lie channels-last, as the
+    pictures do that they are applied to."""
+    return {name: _copies(torch.from_numpy(array).to(where), devices) for name, array in tensors.items()}
+
+
+def _copies(tensor: Tensor, devices: int) -> Tensor:
+    each = tensor.unsqueeze(0).expand(devices, *tensor.shape)
+    if tensor.dim() != 4:
+        return each.clone()
+    return each.permute(0, 1, 3, 4, 2).clone(memory_format=torch.contiguous_format).permute(0, 1, 4, 2, 3)
 
 
 def trained_names(model: nn.Module) -> list[str]:

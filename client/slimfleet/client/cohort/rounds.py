@@ -1,7 +1,8 @@
-"""Rounds of a cohort: each device keeps its own account, guard, policy, residual and codec, and is trained with others.
+"""Rounds of a cohort: each device keeps its own account, guard, policy and residual, and is trained with others.
 
 In virtual time what a round costs does not depend on when it is computed. So the account of a device is settled first,
-step by step as its guard allows, and then those that take the same steps are trained at once.
+step by step as its guard allows, and then those that take the same steps are trained at once. Updates in plain float32
+are encoded at once too; others by each device's own codec.
 """
 
 from __future__ import annotations
@@ -15,19 +16,23 @@ import torch
 from torch import Tensor
 
 from slimfleet.client.cohort.forms import CPU, Form, rehearsed, trained_names
+from slimfleet.client.cohort.memory import keep_freed_memory
 from slimfleet.client.cohort.rule import FEWEST, vmap_pays
 from slimfleet.client.cohort.training import train_together
 from slimfleet.client.device import Device, Participant, TakenUp
-from slimfleet.client.round import Begun, Round
+from slimfleet.client.round import Begun, Round, check_trained, envelope_of
 from slimfleet.client.training import Trained, local_sgd
 from slimfleet.client.workbench import SubModel
 from slimfleet.compression import Assignment, BadInput, Payload, Report, Tensors
 from slimfleet.compression.checked_task import blamed, label_of
+from slimfleet.compression.codec import encode_plain, is_plain
+from slimfleet.compression.difference import changed
 from slimfleet.compression.tensors import load_tensors, tensors_of
 from slimfleet.compression.threads import torch_threads
-from slimfleet.compression.training import prepared
+from slimfleet.compression.training import has_single
+from slimfleet.compression.wire import Header, unseal
 
-__all__ = ["CohortRounds", "Job", "Outcome"]
+__all__ = ["CohortRounds", "Job", "Outcome", "Sent"]
 
 T = TypeVar("T")
 
@@ -41,7 +46,17 @@ class Job:
     payload: Payload
 
 
-Outcome = tuple[Payload, Report] | Exception
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a device sends."""
+
+    payload: Payload
+    report: Report
+    update: Tensors | None = None
+    """The payload as its decoder will have it; None of a device that did its round by itself."""
+
+
+Outcome = Sent | Exception
 """What a device sends, or what it raised: the refusals of `Device.do_round`, and whatever foreign code raises."""
 
 
@@ -56,12 +71,31 @@ class _Part:
     """Which examples each step takes that the guard allows."""
     stopped_by: str | None
 
+    def trained(self, loss: float) -> Trained:
+        """What training did, of this mean loss."""
+        return Trained(loss, len(self.batches), self.stopped_by)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the update goes in float32 as it is."""
+        assignment, schema = self.round_.assignment, self.round_.sub.index_map.schema
+        return assignment.plan.nmse == 0 and not assignment.training.feedback and is_plain(schema)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """An update in plain float32."""
+
+    payload: Payload
+    update: Tensors
+
 
 class CohortRounds:
     """Does rounds of virtual devices, trained on `where`. Forms in which several are trained at once are kept, by shape
     of the model."""
 
     def __init__(self, where: torch.device = CPU) -> None:
+        keep_freed_memory()
         self._where = where
         self._forms: dict[tuple[bytes, bool], Form | None] = {}
 
@@ -87,7 +121,6 @@ class CohortRounds:
                 outcomes[place] = _caught(_alone, job) if found is None else found
         for places in _alike(parts):
             outcomes |= zip(places, self._trained([parts[place] for place in places]), strict=True)
-        models.have_changed()
         return [outcomes[place] for place in range(len(jobs))]
 
     def _trained(self, parts: Sequence[_Part]) -> list[Outcome]:
@@ -96,7 +129,7 @@ class CohortRounds:
         if form is None:
             return [_caught(_trained_alone, part) for part in parts]
         round_ = parts[0].round_
-        _prepare(round_)
+        round_.prepare()
         with blamed(label_of(round_.workbench.task), "a step on what load gives"):
             trained = train_together(
                 form,
@@ -106,8 +139,11 @@ class CohortRounds:
                 round_.assignment.training,
                 self._where,
             )
+        plain = _plain(parts, trained.tensors)
         return [
             _caught(_ended, part, loss, {name: array[place] for name, array in trained.tensors.items()})
+            if plain[place] is None
+            else _caught(_sent, part, loss, plain[place])
             for place, (part, loss) in enumerate(zip(parts, trained.losses, strict=True))
         ]
 
@@ -134,29 +170,25 @@ class _Models:
     """The received models of one cohort: what devices hold alike is decoded once."""
 
     def __init__(self) -> None:
+        self._headers: dict[Payload, Header] = {}
         self._opened: dict[Hashable, SubModel] = {}
-        self._last: Hashable = None
 
     def of(self, taken: TakenUp) -> SubModel:
-        """The model that a device has received, loaded. Raises PayloadError as `Workbench.open` does."""
-        held = taken.state.held
+        """The model that a device has received; its module may hold other weights by now. Raises PayloadError as
+        `Workbench.open` does."""
+        payload = taken.payload
+        if payload not in self._headers:
+            self._headers[payload] = unseal(payload).header
+        header = self._headers[payload]
+        # What is decoded depends on the model that a change builds on, and on no other that is held.
+        held = [each for each in taken.state.held if each.version == header.base_version][:1]
         key: Hashable = (
-            taken.payload,
-            tuple(
-                (each.version, each.channels, each.snapshot.fingerprint_with(each.snapshot.plain))
-                for each in held
-            ),
+            payload,
+            tuple((each.channels, each.snapshot.fingerprint_with(each.snapshot.plain)) for each in held),
         )
         if key not in self._opened:
-            self._opened[key] = taken.device.workbench.open(taken.payload, held)
-        elif key != self._last:
-            load_tensors(self._opened[key].model, self._opened[key].tensors)
-        self._last = key
+            self._opened[key] = taken.device.workbench.open(payload, held)
         return self._opened[key]
-
-    def have_changed(self) -> None:
-        """Note that what is loaded has been trained."""
-        self._last = None
 
 
 def _begun(job: Job, models: _Models) -> _Part | None:
@@ -165,12 +197,12 @@ def _begun(job: Job, models: _Models) -> _Part | None:
     if not isinstance(device, Device) or device.threads != 1:
         return None
     taken = device.take_up(assignment, job.payload)
-    with taken.charged(), taken.drawing():
+    with taken.charged():
         taken.begin()
         round_ = taken.round(models.of(taken))
-        begun = round_.begun()
+        begun, single = _entered(taken, round_)
         guard, batches, stopped_by = round_.guard(), list[Tensor](), None
-        for places in islice(round_.places(), assignment.plan.local_steps):
+        for places in islice(round_.places(single=single), assignment.plan.local_steps):
             stopped_by = guard.binding()
             if stopped_by is not None:
                 break
@@ -179,10 +211,16 @@ def _begun(job: Job, models: _Models) -> _Part | None:
     return _Part(taken, round_, begun, batches, stopped_by)
 
 
-def _prepare(round_: Round) -> bool:
-    """Put the model of a round into the mode that it is trained in."""
-    model, task = round_.sub.model, round_.workbench.task
-    return prepared(model, task, round_.data.train, round_.assignment.plan.batch_size)
+def _entered(taken: TakenUp, round_: Round) -> tuple[Begun, bool]:
+    """What stands before training, and whether a batch of one example is of use. The model is asked only where there is
+    something to ask."""
+    if taken.assignment.evaluation is None and not has_single(
+        len(round_.data.train), taken.assignment.plan.batch_size
+    ):
+        return round_.begun(), True
+    load_tensors(round_.sub.model, round_.sub.tensors)
+    with taken.drawing():
+        return round_.begun(), round_.prepare()
 
 
 def _trained_alone(part: _Part) -> Outcome:
@@ -190,7 +228,7 @@ def _trained_alone(part: _Part) -> Outcome:
     round_ = part.round_
     model, examples = round_.sub.model, round_.data.train
     load_tensors(model, round_.sub.tensors)
-    _prepare(round_)
+    round_.prepare()
     with part.taken.drawing():
         trained = local_sgd(
             model,
@@ -206,14 +244,45 @@ def _trained_alone(part: _Part) -> Outcome:
 
 def _ended(part: _Part, loss: float, now: Tensors) -> Outcome:
     """What a device sends once it is trained."""
-    with part.taken.charged():
-        trained = Trained(loss, len(part.batches), part.stopped_by)
-        encoded, report, leftover = part.round_.ended(part.begun, trained, now)
-    return encoded, part.taken.done(part.round_.sub, report, leftover)
+    taken = part.taken
+    with taken.charged():
+        ended = part.round_.ended(part.begun, part.trained(loss), now)
+    report = taken.done(part.round_.sub, ended.report, ended.leftover)
+    return Sent(ended.encoded.payload, report, ended.encoded.decoded)
+
+
+def _sent(part: _Part, loss: float, plain: _Plain) -> Outcome:
+    """What a device sends whose update has been encoded."""
+    taken, trained = part.taken, part.trained(loss)
+    with taken.charged():
+        check_trained(trained)
+        report = part.round_.report(part.begun, trained, len(plain.payload))
+    return Sent(plain.payload, taken.done(part.round_.sub, report, part.round_.residual), plain.update)
+
+
+def _plain(parts: Sequence[_Part], now: Tensors) -> list[_Plain | None]:
+    """The updates of devices that have trained the same model to `now`, [devices, *shape], encoded at once.
+
+    None where a device's own codec must see to it.
+    """
+    if not all(part.is_plain for part in parts):
+        return [None] * len(parts)
+    sub = parts[0].round_.sub
+    schema = sub.index_map.schema
+    updates = {
+        spec.name: changed(now[spec.name], sub.tensors[spec.name], "weight") for spec in schema.weights
+    }
+    payloads = encode_plain(updates, schema, [envelope_of(part.round_.assignment) for part in parts])
+    return [
+        _Plain(payload, {name: array[place] for name, array in updates.items()})
+        if payload is not None and len(payload) <= part.round_.assignment.uplink_limit(schema)
+        else None
+        for place, (part, payload) in enumerate(zip(parts, payloads, strict=True))
+    ]
 
 
 def _alone(job: Job) -> Outcome:
-    return job.device.do_round(job.assignment, job.payload)
+    return Sent(*job.device.do_round(job.assignment, job.payload))
 
 
 def _alike(parts: Mapping[int, _Part]) -> list[list[int]]:

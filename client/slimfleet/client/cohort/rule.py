@@ -14,14 +14,15 @@ from slimfleet.compression.cost import Work
 
 __all__ = ["FEWEST", "usual_group", "vmap_pays"]
 
-ACTIVATION_BYTES = 2**24
-"""Of all devices of a group together: what lies close to a core while it goes forwards and backwards."""
+GROUP_BYTES = 2**24
+"""Activations and parameters of all devices of a group: what lies close to a core while it goes forwards and
+backwards."""
 
-FEWEST, MOST = 3, 16
-"""Devices of a group. Two gain nothing over the loop where layers are small; beyond sixteen little more is won."""
+FEWEST, MOST = 2, 32
+"""Devices of a group. Beyond 32 little more is won, and a round would be too few groups for several workers."""
 
 LEAST = 4
-"""Devices that are trained at once however large their activations are."""
+"""Devices that are trained at once where that many do not fit; with one that alone is twice too large it is FEWEST."""
 
 ON_GPU = 128
 """Devices of a group on a GPU, which waits for the processor as long as it is not full."""
@@ -31,7 +32,9 @@ def usual_group(work: Work, batch_size: int, where: torch.device) -> int:
     """How many devices are trained at once by default."""
     if where.type != "cpu":
         return ON_GPU
-    return min(max(_room(work, batch_size), LEAST), MOST)
+    one = _bytes_of_one(work, batch_size)
+    least = LEAST if one < 2 * GROUP_BYTES else FEWEST
+    return min(max(int(GROUP_BYTES // one), least), MOST)
 
 
 def vmap_pays(model: nn.Module, work: Work, batch_size: int, where: torch.device) -> bool:
@@ -43,9 +46,11 @@ def vmap_pays(model: nn.Module, work: Work, batch_size: int, where: torch.device
     if where.type != "cpu":
         return True
     convolves = any(isinstance(module, _ConvNd) for module in model.modules())
-    return not convolves and _room(work, batch_size) >= LEAST
+    # torch's own GRU takes as many small steps as one that is written out, for each device.
+    enough = FEWEST if any(isinstance(module, nn.GRU) for module in model.modules()) else LEAST
+    return not convolves and enough * _bytes_of_one(work, batch_size) <= GROUP_BYTES
 
 
-def _room(work: Work, batch_size: int) -> int:
-    """Devices whose activations fit."""
-    return int(ACTIVATION_BYTES // max(work.activation_bytes_per_example * batch_size, 1.0))
+def _bytes_of_one(work: Work, batch_size: int) -> float:
+    """Activations and parameters of a device."""
+    return max(work.activation_bytes_per_example * batch_size + work.parameter_bytes, 1.0)

@@ -17,10 +17,15 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from slimfleet.client.cohort.layers import LAYERS, Own
+from slimfleet.client.cohort.layouts import Value
+from slimfleet.client.cohort.losses import Loss, loss_of_several
+from slimfleet.client.cohort.reordering import relus_moved_back
 
 __all__ = ["Stacked"]
 
 Shape = tuple[int, ...]
+_Step = Callable[[Sequence[Value], Own], Value]
+"""The next value, from those before it and the tensors of the whole model."""
 
 _ALIKE: frozenset[Any] = frozenset(
     {
@@ -49,14 +54,13 @@ _TRANSPOSE: frozenset[Any] = frozenset({torch.transpose, "transpose"})
 class Stacked:
     """A model, traced and found to consist of layers that can be stacked."""
 
-    graph: fx.GraphModule
-    loss: Callable[[Tensor, Tensor], Tensor]
-    """Of one device's outputs and targets."""
+    program: Sequence[_Step]
+    """One a node of the traced model; the last gives the outputs."""
+    loss: Loss
+    """Of all devices."""
 
     @classmethod
-    def of(
-        cls, model: torch.nn.Module, loss: Callable[[Tensor, Tensor], Tensor], inputs: tuple[Tensor, ...]
-    ) -> Stacked | None:
+    def of(cls, model: torch.nn.Module, loss: Loss, inputs: tuple[Tensor, ...]) -> Stacked | None:
         """The stacked form of `model`, which takes one tensor like that of `inputs`; None where it has none. The
         buffers of the model may have changed afterwards."""
         if len(inputs) != 1:
@@ -68,12 +72,17 @@ class Stacked:
                 shapes.run(*inputs)
         except Exception:  # noqa: BLE001 - a foreign forward may raise anything while it is traced; the loop takes it
             return None
-        known = all(_is_known(node, graph, shapes.of) for node in graph.graph.nodes)
-        return cls(graph, loss) if known else None
+        if not all(_is_known(node, graph, shapes.of) for node in graph.graph.nodes):
+            return None
+        relus_moved_back(graph)
+        return cls(_program(graph), loss_of_several(loss))
 
     def losses(self, state: Own, inputs: Sequence[Tensor], targets: Tensor) -> Tensor:
         """Losses [devices] of inputs and targets [devices, batch, ...], with the tensors `state` of the whole model."""
-        return torch.func.vmap(self.loss, randomness="error")(_outputs(self.graph, state, inputs[0]), targets)
+        values = [Value(inputs[0], wide=False, devices=len(targets))]
+        for step in self.program:
+            values.append(step(values, state))
+        return self.loss(values[-1].as_deep(), targets)
 
 
 class _Shapes(fx.Interpreter):
@@ -90,81 +99,67 @@ class _Shapes(fx.Interpreter):
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class _Value:
-    """What a node gives for all devices, in one of the layouts of `layers.py`."""
-
-    tensor: Tensor
-    wide: bool
-    devices: int
-
-    def as_wide(self) -> Tensor:
-        if self.wide:
-            return self.tensor
-        wide = self.tensor.transpose(0, 1).flatten(1, 2)
-        return wide.contiguous(memory_format=torch.channels_last) if wide.dim() == 4 else wide
-
-    def as_deep(self) -> Tensor:
-        if not self.wide:
-            return self.tensor
-        return self.tensor.reshape(len(self.tensor), self.devices, -1, *self.tensor.shape[2:]).transpose(0, 1)
+def _program(graph: fx.GraphModule) -> list[_Step]:
+    """What computes the value of each node but the input from the values before it."""
+    nodes = {node: place for place, node in enumerate(graph.graph.nodes)}
+    return [_step(graph, node, nodes) for node in nodes if node.op != "placeholder"]
 
 
-def _outputs(graph: fx.GraphModule, state: Own, inputs: Tensor) -> Tensor:
-    """Outputs [devices, batch, ...] of one pass."""
-    values: dict[fx.Node, Any] = {}
-    for node in graph.graph.nodes:
-        if node.op == "placeholder":
-            values[node] = _Value(inputs, wide=False, devices=len(inputs))
-        elif node.op == "output":
-            output: Tensor = values[node.args[0]].as_deep()
-            return output
-        elif node.op == "call_module":
-            values[node] = _of_layer(graph, node.target, state, values[node.args[0]])
-        else:
-            values[node] = _of_function(node, values)
-    raise AssertionError("a traced model has an output")
+def _step(graph: fx.GraphModule, node: fx.Node, places: Mapping[fx.Node, int]) -> _Step:
+    given = [places[each] for each in node.all_input_nodes]
+    first = given[0]
+    if node.op == "output":
+        return lambda values, state: values[first]
+    if node.op == "call_module":
+        return _of_layer(str(node.target), graph.get_submodule(str(node.target)), first)
+    if node.target in _FLATTEN:
+        return lambda values, state: _flat(values[first])
+    if node.target in _TRANSPOSE:
+        one, other = (each + 1 for each in _dimensions(node))
+        return lambda values, state: _transposed(values[first], one, other)
+    return _of_function(node, places)
 
 
-def _of_layer(graph: fx.GraphModule, name: str, state: Own, given: _Value) -> _Value:
-    module: Any = graph.get_submodule(name)
+def _of_layer(name: str, module: Any, place: int) -> _Step:
     if isinstance(module, torch.nn.Flatten):
-        return _Value(_flat(given), wide=False, devices=given.devices)
+        return lambda values, state: _flat(values[place])
     kind = LAYERS[type(module)]
-    wide = given.wide if kind.layout == "either" else kind.layout == "wide"
-    own = {
-        key: state[f"{name}.{key}"]
-        for key in (*module._parameters, *module._buffers)
-        if f"{name}.{key}" in state
-    }
-    made = kind.compute(module, own, given.as_wide() if wide else given.as_deep(), given.devices)
-    return _Value(made, wide, given.devices)
+    names = [(key, f"{name}.{key}") for key in (*module._parameters, *module._buffers)]
+
+    def step(values: Sequence[Value], state: Own) -> Value:
+        given = values[place]
+        wide = given.wide if kind.layout == "either" else kind.layout == "wide"
+        own = {key: state[full] for key, full in names if full in state}
+        made = kind.compute(module, own, given.as_wide() if wide else given.as_deep(), given.devices)
+        return Value(made, wide, given.devices)
+
+    return step
 
 
-def _of_function(node: fx.Node, values: Mapping[fx.Node, _Value]) -> _Value:
+def _of_function(node: fx.Node, places: Mapping[fx.Node, int]) -> _Step:
     target: Any = node.target
-    given = [values[each] for each in node.all_input_nodes]
-    devices = given[0].devices
-    if target in _FLATTEN:
-        return _Value(_flat(given[0]), wide=False, devices=devices)
-    if target in _TRANSPOSE:
-        first, second = _dimensions(node)
-        return _Value(given[0].as_deep().transpose(first + 1, second + 1), wide=False, devices=devices)
-    wide = target in _POOLS or target in _MEAN or any(each.wide for each in given)
-    tensors = {
-        each: values[each].as_wide() if wide else values[each].as_deep() for each in node.all_input_nodes
-    }
-    args: Any = fx.node.map_arg(node.args, tensors.__getitem__)
-    kwargs: Any = fx.node.map_arg(node.kwargs, tensors.__getitem__)
-    function = getattr(type(args[0]), target) if node.op == "call_method" else target
-    return _Value(function(*args, **kwargs), wide, devices)
+    by_channel = target in _POOLS or target in _MEAN
+    inputs = {each: places[each] for each in node.all_input_nodes}
+
+    def step(values: Sequence[Value], state: Own) -> Value:
+        given = {each: values[place] for each, place in inputs.items()}
+        wide = by_channel or any(each.wide for each in given.values())
+        tensors = {each: its.as_wide() if wide else its.as_deep() for each, its in given.items()}
+        args: Any = fx.node.map_arg(node.args, tensors.__getitem__)
+        kwargs: Any = fx.node.map_arg(node.kwargs, tensors.__getitem__)
+        function = getattr(type(args[0]), target) if node.op == "call_method" else target
+        return Value(function(*args, **kwargs), wide, next(iter(given.values())).devices)
+
+    return step
 
 
-def _flat(given: _Value) -> Tensor:
+def _transposed(given: Value, one: int, other: int) -> Value:
+    return Value(given.as_deep().transpose(one, other), wide=False, devices=given.devices)
+
+
+def _flat(given: Value) -> Value:
     """[devices, batch, features]"""
-    if not given.wide:
-        return given.tensor.flatten(2)
-    return given.tensor.reshape(len(given.tensor), given.devices, -1).transpose(0, 1)
+    return Value(given.as_deep().flatten(2), wide=False, devices=given.devices)
 
 
 def _dimensions(node: fx.Node) -> tuple[int, ...]:

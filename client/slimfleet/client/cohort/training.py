@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
+from slimfleet.client.cohort.batches import Batches, Gathered, fetched
 from slimfleet.client.cohort.forms import CPU, Form, state_of
 from slimfleet.compression import Examples, Tensors, Training
 
 __all__ = ["Batches", "TrainedTogether", "torch_device", "train_together"]
-
-Batches = Sequence[Tensor]
-"""Which of a device's examples each step takes, int64 [batch]."""
 
 
 def torch_device(name: str) -> torch.device:
@@ -46,49 +45,34 @@ def train_together(
     agree but for rounding. A step is computed `where` it is told, at once for the devices whose batches have the
     same size.
     """
-    # Those with the most steps come first: the devices that are still at work are then a slice.
-    order = sorted(range(len(work)), key=lambda place: -len(work[place][1]))
-    taken = _taken([work[place] for place in order], where)
+    sizes = [[batch.numel() for batch in batches] for _, batches in work]
+    # Those with the most steps come first, and those that take alike batches beside each other: the devices of a step
+    # whose batches have one size are then a slice, or a few.
+    order = sorted(range(len(work)), key=lambda place: (-len(sizes[place]), sizes[place]))
+    sizes = [sizes[place] for place in order]
+    batches = Gathered([work[place] for place in order], sizes, where)
     state = state_of(start, len(order), where)
-    descent = _Descent([state[name] for name in trained], training)
+    weights = [state[name] for name in trained]
+    buffers = {name: each for name, each in state.items() if name not in trained}
+    descent = _Descent(weights, training)
     losses = torch.zeros(len(order), dtype=torch.float64, device=where)
-    for step in range(len(taken[0])):
-        working = sum(len(each) > step for each in taken)
-        now = {name: each[:working] for name, each in state.items()}
-        leaves = [now[name].detach().requires_grad_() for name in trained]
-        now |= zip(trained, leaves, strict=True)
-        total = torch.zeros((), device=where)
-        for same in _of_same_size([each[step] for each in taken[:working]]):
-            value = _losses(form, now, trained, same, [taken[place][step] for place in same])
-            losses[same] += value.detach()
-            total = total + value.sum()
-        descent.step(leaves, list(torch.autograd.grad(total, leaves)))
-    steps = torch.tensor([len(each) for each in taken])
+    for step in range(len(sizes[0])):
+        for rows, size in _runs([each[step] for each in sizes if len(each) > step]):
+            leaves = [each[rows].detach().requires_grad_() for each in weights]
+            now = dict(zip(trained, leaves, strict=True)) | {
+                name: each[rows] for name, each in buffers.items()
+            }
+            *inputs, targets = batches.of(rows, step, size)
+            found = form.losses(now, inputs, targets)
+            descent.step(rows, leaves, list(torch.autograd.grad(found.sum(), leaves)))
+            losses[rows].add_(found.detach())
+    steps = torch.tensor([len(each) for each in sizes])
     back = torch.empty(len(order), dtype=torch.int64)
     back[order] = torch.arange(len(order))
     means = (losses.cpu() / steps.clamp(min=1))[back].tolist()
     if order != list(range(len(order))):
         state = {name: each[back.to(where)] for name, each in state.items()}
-    return TrainedTogether({name: _fetched(each).numpy() for name, each in state.items()}, means)
-
-
-def _losses(
-    form: Form,
-    now: Mapping[str, Tensor],
-    trained: Iterable[str],
-    same: list[int],
-    batches: Sequence[Examples],
-) -> Tensor:
-    """Losses [devices] of a step of the devices `same`, whose batches have one size."""
-    inputs = [torch.stack(each) for each in zip(*(batch.arguments for batch in batches), strict=True)]
-    targets = torch.stack([batch.targets for batch in batches])
-    if len(same) == len(next(iter(now.values()))):
-        return form.losses(now, inputs, targets)
-    some = {name: each[same] for name, each in now.items()}
-    losses = form.losses(some, inputs, targets)
-    for name in now.keys() - trained:
-        now[name][same] = some[name]
-    return losses
+    return TrainedTogether({name: fetched(each).numpy() for name, each in state.items()}, means)
 
 
 class _Descent:
@@ -97,60 +81,28 @@ class _Descent:
     def __init__(self, weights: Sequence[Tensor], training: Training) -> None:
         self._training = training
         self._origins = [each.clone() for each in weights] if training.proximal else []
-        self._velocities: list[Tensor] = []
+        self._velocities = [torch.zeros_like(each) for each in weights] if training.momentum else []
 
-    def step(self, weights: list[Tensor], gradients: list[Tensor]) -> None:
-        """Move `weights`, of the first so many devices, in place."""
-        training, count = self._training, len(weights[0])
+    def step(self, rows: slice, weights: list[Tensor], gradients: list[Tensor]) -> None:
+        """Move `weights`, those of the devices `rows`, in place."""
+        training = self._training
         with torch.no_grad():
             if training.proximal:
-                origins = [each[:count] for each in self._origins]
+                origins = [each[rows] for each in self._origins]
                 torch._foreach_add_(gradients, torch._foreach_sub(weights, origins), alpha=training.proximal)
             if training.momentum:
-                if self._velocities:
-                    self._velocities = [each[:count] for each in self._velocities]
-                    torch._foreach_mul_(self._velocities, training.momentum)
-                    torch._foreach_add_(self._velocities, gradients)
-                else:
-                    self._velocities = gradients
-                gradients = self._velocities
+                velocities = [each[rows] for each in self._velocities]
+                torch._foreach_mul_(velocities, training.momentum)
+                torch._foreach_add_(velocities, gradients)
+                gradients = velocities
             torch._foreach_add_(weights, gradients, alpha=-training.learning_rate)
 
 
-def _taken(work: Sequence[tuple[Examples, Batches]], where: torch.device) -> list[list[Examples]]:
-    """The batches of each device."""
-    ordered = [examples.take(torch.cat(list(batches))) for examples, batches in work]
-    columns = zip(*((*each.arguments, each.targets) for each in ordered), strict=True)
-    there = zip(*(_sent(column, where) for column in columns), strict=True)
-    found = []
-    for (_, batches), own in zip(work, there, strict=True):
-        parts = [torch.split(each, [len(places) for places in batches]) for each in own]
-        found.append([Examples(tuple(each[:-1]), each[-1]) for each in zip(*parts, strict=True)])
+def _runs(sizes: Sequence[int]) -> list[tuple[slice, int]]:
+    """Devices beside each other whose batches have one size, and that size."""
+    found, begin = [], 0
+    for size, run in groupby(sizes):
+        end = begin + len(list(run))
+        found.append((slice(begin, end), size))
+        begin = end
     return found
-
-
-def _sent(tensors: Sequence[Tensor], where: torch.device) -> Sequence[Tensor]:
-    """Tensors of several devices; to a GPU they go as one, since each copy there costs as much as a small batch."""
-    if where.type == "cpu":
-        return tensors
-    sizes = [len(each) for each in tensors]
-    whole = _unpaged((sum(sizes), *tensors[0].shape[1:]), tensors[0].dtype)
-    return torch.split(torch.cat(list(tensors), out=whole).to(where), sizes)
-
-
-def _fetched(tensor: Tensor) -> Tensor:
-    """A tensor on the processor."""
-    return tensor if tensor.device.type == "cpu" else _unpaged(tensor.shape, tensor.dtype).copy_(tensor)
-
-
-def _unpaged(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Memory that a GPU reads and writes by itself, at ten times the speed; torch keeps it for the next time."""
-    return torch.empty(shape, dtype=dtype, pin_memory=True)
-
-
-def _of_same_size(batches: Sequence[Examples]) -> list[list[int]]:
-    """Places of batches, by their sizes."""
-    sizes: dict[int, list[int]] = {}
-    for place, batch in enumerate(batches):
-        sizes.setdefault(len(batch), []).append(place)
-    return list(sizes.values())

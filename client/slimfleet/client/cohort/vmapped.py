@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from slimfleet.client.cohort.layers import Own
+from slimfleet.client.cohort.recurrent import written_out
 
 __all__ = ["Vmapped"]
 
@@ -24,7 +25,8 @@ class Vmapped:
 
     def losses(self, state: Own, inputs: Sequence[Tensor], targets: Tensor) -> Tensor:
         """As of `Stacked`; the model may take several inputs."""
-        losses: Tensor = vmap(self.loss_of_one, randomness="error")(dict(state), tuple(inputs), targets)
+        with written_out(self.model):
+            losses: Tensor = vmap(self.loss_of_one, randomness="error")(dict(state), tuple(inputs), targets)
         return losses
 
     def loss_of_one(self, state: dict[str, Tensor], inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from slimfleet.compression.codec.downlink.change import (
 from slimfleet.compression.codec.downlink.publish import HYSTERESIS, publish
 from slimfleet.compression.codec.downlink.snapshot import Snapshot
 from slimfleet.compression.codec.feedback import add_residual, residual_after
+from slimfleet.compression.codec.plain_updates import encode_plain, is_plain
 from slimfleet.compression.codec.quantise.plain import carried
 from slimfleet.compression.codec.quantise.sparsify import sparsify_top_k
 from slimfleet.compression.codec.rate import encode_to
@@ -33,7 +34,9 @@ __all__ = [
     "encode",
     "encode_change",
     "encode_model",
+    "encode_plain",
     "encode_to",
+    "is_plain",
     "largest_payload",
     "publish",
     "residual_after",

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from slimfleet.compression.operator_mode import OperatorMode
 from slimfleet.compression.pruning.groups import ChannelGroup
 from slimfleet.compression.pruning.index_map import index_map
 from slimfleet.compression.pruning.nested import tensors_in
@@ -181,7 +181,7 @@ def _run(model: nn.Module, mode: str, inputs: Inputs) -> list[Tensor]:
         return [t.clone() for t in tensors_in(model(*inputs))]
 
 
-class _Steady(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Steady(OperatorMode):  # type: ignore[no-untyped-call]
     """While entered, random numbers are constants, and dropout keeps everything."""
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from slimfleet.compression.operator_mode import OperatorMode
 from slimfleet.compression.pruning.call import Call, places, places_along, tensors_of_args
 from slimfleet.compression.pruning.channels import Key
 from slimfleet.compression.pruning.nested import tensors_in
@@ -27,7 +27,7 @@ VIEWS_IN_PLACE = frozenset(
 """Operators that only change how a tensor sees its storage."""
 
 
-class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Trace(OperatorMode):
     """While entered, labels follow the data."""
 
     def __init__(self, relations: Relations, sightings: Sightings) -> None:

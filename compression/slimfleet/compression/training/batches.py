@@ -27,9 +27,9 @@ def prepared(model: nn.Module, task: Task, examples: Examples, batch_size: int) 
     Raises BudgetExceeded("examples") where all batches are of one example and the model cannot train on it.
     """
     model.train()
-    alone = min(batch_size, len(examples)) == 1
-    if (not alone and len(examples) % batch_size != 1) or _trains_on_one(model, task, examples):
+    if not has_single(len(examples), batch_size) or _trains_on_one(model, task, examples):
         return True
+    alone = min(batch_size, len(examples)) == 1
     if alone:
         for module in model.modules():
             if isinstance(module, _NormBase):
@@ -41,6 +41,11 @@ def prepared(model: nn.Module, task: Task, examples: Examples, batch_size: int) 
                 f"({len(examples)} examples, batch size {batch_size}): give this device two, or a larger batch size",
             )
     return alone
+
+
+def has_single(count: int, batch_size: int) -> bool:
+    """Whether one of the batches of so many examples has a single one."""
+    return min(batch_size, count) == 1 or count % batch_size == 1
 
 
 def _trains_on_one(model: nn.Module, task: Task, examples: Examples) -> bool:

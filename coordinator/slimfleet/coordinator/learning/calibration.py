@@ -14,10 +14,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import exp, inf, isfinite, log, sqrt
-from statistics import median
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from slimfleet.compression.types import Cost
+from slimfleet.coordinator.learning.estimates import Estimates
 
 Quantity = Literal["time", "energy", "memory"]
 QUANTITIES: tuple[Quantity, ...] = ("time", "energy", "memory")
@@ -110,6 +112,8 @@ class Calibration:
     priors: dict[str, dict[Quantity, ClassPrior]] = field(default_factory=dict)
     rejected: int = 0
     """Reports rejected as implausible."""
+    by_class: Annotated[Any, Field(exclude=True)] = field(default=None, init=False, repr=False, compare=False)
+    """Class -> `Estimates` of its `devices`, once a round was closed; what is written down does without."""
 
     def update(self, device: str, device_class: str, predicted: Cost, spent: Cost) -> bool:
         """Learn from one report; False when it is rejected as implausible.
@@ -123,20 +127,19 @@ class Calibration:
             return False
         known = self.devices.get(device) or self._newcomer(device_class)
         learned = {quantity: known.tracks[quantity].update(value) for quantity, value in logs.items()}
-        self.devices[device] = replace(known, tracks={**known.tracks, **learned}, reports=known.reports + 1)
+        now = replace(known, tracks={**known.tracks, **learned}, reports=known.reports + 1)
+        self.devices[device] = now
+        if self.by_class is not None:
+            _put(self.by_class, device, now)
         return True
 
     def close_round(self) -> None:
         """Refresh the class priors from all devices known; once a round, after its reports."""
-        estimates: dict[str, dict[Quantity, list[float]]] = {}
-        for known in self.devices.values():
-            of_class = estimates.setdefault(known.device_class, {q: [] for q in QUANTITIES})
-            for quantity, values in of_class.items():
-                values.append(known.tracks[quantity].estimate)
-        self.priors = {
-            name: {quantity: _prior(values) for quantity, values in of_class.items()}
-            for name, of_class in sorted(estimates.items())
-        }
+        if self.by_class is None:
+            self.by_class = {}
+            for device, known in self.devices.items():
+                _put(self.by_class, device, known)
+        self.priors = {name: _priors(estimates) for name, estimates in sorted(self.by_class.items())}
 
     def correction(self, device: str, device_class: str) -> Correction:
         """The factors to plan with; those of its class for a device that has not reported."""
@@ -193,7 +196,13 @@ def _log_ratios(predicted: Cost, spent: Cost) -> dict[Quantity, float] | None:
     return {quantity: log(ratio) for quantity, ratio in ratios.items()}
 
 
-def _prior(values: list[float]) -> ClassPrior:
-    # The median sorts, so the order of the devices does not matter.
-    centre = median(values)
-    return ClassPrior(centre, 1.4826 * median(abs(value - centre) for value in values), len(values))
+def _put(by_class: dict[str, Estimates], device: str, known: DeviceCalibration) -> None:
+    estimates = by_class.setdefault(known.device_class, Estimates(len(QUANTITIES)))
+    estimates.put(device, [known.tracks[quantity].estimate for quantity in QUANTITIES])
+
+
+def _priors(estimates: Estimates) -> dict[Quantity, ClassPrior]:
+    return {
+        quantity: ClassPrior(centre, 1.4826 * distance, len(estimates))
+        for quantity, (centre, distance) in zip(QUANTITIES, estimates.centres(), strict=True)
+    }

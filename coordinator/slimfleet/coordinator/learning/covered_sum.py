@@ -7,7 +7,7 @@ they are what secure aggregation works on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +19,17 @@ from slimfleet.compression.difference import unset
 from slimfleet.compression.pruning import IndexMap
 from slimfleet.compression.schema import TensorKind
 
-__all__ = ["CoveredSum", "PartialSum", "Scale", "units"]
+__all__ = ["CoveredSum", "PartialSum", "RowSum", "Scale", "units"]
 
 FRACTION_BITS = 28
 """Resolution of the sum of floats: 2**-28, some 16 times finer than float32 resolves a value near 1."""
 
 HEADROOM = 2.0**62
 """Largest sum: half of int64's range, so that rounding cannot decide an overflow."""
+
+
+EXACT = 2.0**53
+"""Sums of integers below it are exact in float64, which is added faster."""
 
 
 class CoveredSum:
@@ -121,13 +125,6 @@ class Scale:
         """The weight of an update from so many examples."""
         return max(examples // self.lot, 1)
 
-    def integers(self, update: Tensors, examples: int) -> Tensors:
-        """An update of weights alone, times its weight, as int64.
-
-        Raises PayloadError("norm") where that could overflow the sum.
-        """
-        return _integers(update, dict.fromkeys(update, "weight"), self.share, self.weight(examples))
-
 
 @dataclass(frozen=True, slots=True)
 class PartialSum:
@@ -137,6 +134,48 @@ class PartialSum:
     """int64, in the shapes of the updates."""
     weight: int
     updates: int
+
+
+class RowSum:
+    """Updates of weights alone, of one width, added up many at once."""
+
+    def __init__(self, scale: Scale) -> None:
+        self._scale = scale
+        self._sums: dict[str, NDArray[np.int64]] = {}
+        self._weight = self._updates = 0
+
+    def add(self, rows: Tensors, examples: Sequence[int]) -> list[PayloadError | None]:
+        """Add updates [n, elements of a tensor], finite, from so many examples each. Returns a PayloadError("norm") for
+        each that could overflow the sum and is left out."""
+        weights = np.array([self._scale.weight(each) for each in examples], np.int64)
+        errors: list[PayloadError | None] = [None] * len(examples)
+        for name, array in rows.items():
+            largest = np.maximum(array.max(axis=1, initial=0), -array.min(axis=1, initial=0)).tolist()
+            for row, values in enumerate(largest):
+                errors[row] = errors[row] or _overflow(name, values, int(weights[row]), self._scale.share)
+        added = [row for row, error in enumerate(errors) if error is None]
+        for name, array in rows.items():
+            some = array if len(added) == len(errors) else array[added]
+            total = _weighted(some, weights[added])
+            self._sums[name] = self._sums[name] + total if name in self._sums else total
+        self._weight += int(weights[added].sum())
+        self._updates += len(added)
+        return errors
+
+    def total(self, schema: ModelSchema) -> PartialSum:
+        """The sum in the shapes of `schema`."""
+        if not self._updates:
+            return PartialSum({}, 0, 0)
+        integers: Tensors = {spec.name: self._sums[spec.name].reshape(spec.shape) for spec in schema.tensors}
+        return PartialSum(integers, self._weight, self._updates)
+
+
+def _weighted(rows: NDArray[Any], weights: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows as integers, times their weights, added up."""
+    whole = np.rint(rows.astype(np.float64) * 2.0**FRACTION_BITS)
+    if np.abs(whole).max(initial=0) * float(weights.sum()) < EXACT:
+        return np.asarray(weights.astype(np.float64) @ whole).astype(np.int64)
+    return np.asarray(weights @ whole.astype(np.int64))
 
 
 def units(values: NDArray[Any], kind: TensorKind) -> NDArray[np.int64]:
@@ -149,12 +188,22 @@ def units(values: NDArray[Any], kind: TensorKind) -> NDArray[np.int64]:
 def _integers(values: Tensors, kinds: Mapping[str, TensorKind], share: float, weight: int) -> Tensors:
     for name, each in values.items():
         largest = float(np.max(np.abs(each.astype(np.float64)), initial=0.0))
-        # Written so that NaN overflows too.
-        if not weight * (largest * 2.0 ** _fraction_bits(kinds[name]) + 1) <= share:
-            raise PayloadError(
-                "norm", f"tensor {name!r}: values up to {largest:.3g}, of weight {weight}, overflow the sum"
-            )
+        error = _overflow(name, largest, weight, share, _fraction_bits(kinds[name]))
+        if error is not None:
+            raise error
     return {name: units(each, kinds[name]) * weight for name, each in values.items()}
+
+
+def _overflow(
+    name: str, largest: float, weight: int, share: float, bits: int = FRACTION_BITS
+) -> PayloadError | None:
+    """What is wrong with values up to `largest`, where they could overflow the sum."""
+    # Written so that NaN overflows too.
+    if weight * (largest * 2.0**bits + 1) <= share:
+        return None
+    return PayloadError(
+        "norm", f"tensor {name!r}: values up to {largest:.3g}, of weight {weight}, overflow the sum"
+    )
 
 
 def _unset_buffers(schema: ModelSchema, model: Tensors | None) -> Mapping[str, NDArray[np.bool_]]:

@@ -1,13 +1,13 @@
 """Server optimiser: from the mean update to the next global model, and the average of models over rounds.
 
-The mean update is a pseudo-gradient: torch.optim takes minus it as the gradient (Reddi et al. 2021, arXiv
+The mean update is a pseudo-gradient: an optimiser takes minus it as the gradient (Reddi et al. 2021, arXiv
 2003.00295, alg. 2). SGD with learning rate 1 and no momentum is FedAvg; with momentum, FedAvgM; Adam is FedAdam.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,27 +18,44 @@ from slimfleet.compression.checked_task import BadTask, blamed
 from slimfleet.compression.codec.quantise.grid import LARGEST_VALUE
 from slimfleet.compression.difference import moved, unset
 from slimfleet.compression.edge.named import found, is_own
+from slimfleet.compression.training import Sgd
 from slimfleet.coordinator.receiving.checks import is_variance
 from slimfleet.coordinator.settings import ServerSettings
 
 
-def _fedavg(parameters: list[torch.Tensor], settings: ServerSettings) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters, lr=settings.learning_rate, momentum=settings.momentum)
+class Optimizer(Protocol):
+    """What is used of torch's optimisers."""
+
+    def step(self) -> object:
+        """Move the parameters by their gradients."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What outlasts a step, by number of parameter and name."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        ...
 
 
-def _fedadam(parameters: list[torch.Tensor], settings: ServerSettings) -> torch.optim.Optimizer:
+def _fedavg(parameters: list[torch.Tensor], settings: ServerSettings) -> Optimizer:
+    return Sgd(parameters, settings.learning_rate, settings.momentum)
+
+
+def _fedadam(parameters: list[torch.Tensor], settings: ServerSettings) -> Optimizer:
     # betas and the large epsilon are those of Reddi et al. 2021, section 5 and appendix D.
     return torch.optim.Adam(parameters, lr=settings.learning_rate, betas=(0.9, 0.99), eps=1e-3)
 
 
-OPTIMIZERS: Mapping[str, Callable[[list[torch.Tensor], ServerSettings], torch.optim.Optimizer]] = {
+OPTIMIZERS: Mapping[str, Callable[[list[torch.Tensor], ServerSettings], Optimizer]] = {
     "fedavg": _fedavg,
     "fedadam": _fedadam,
 }
 """Server optimisers by the name that `server.optimizer` gives them. A new one is one function and one line here."""
 
 
-def _optimizer(parameters: list[torch.Tensor], settings: ServerSettings) -> torch.optim.Optimizer:
+def _optimizer(parameters: list[torch.Tensor], settings: ServerSettings) -> Optimizer:
     """Raises BadInput, in one line, where a user's own cannot be imported or is no optimiser of these parameters."""
     name = settings.optimizer
     make = found("server.optimizer", name, OPTIMIZERS)

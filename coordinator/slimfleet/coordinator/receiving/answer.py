@@ -78,6 +78,19 @@ class Answer:
         return None if said is None else said.condition
 
 
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """What came from a device."""
+
+    payload: bytes
+    said: str | Report
+    """The report, as text or parsed already."""
+    update: Tensors | None = None
+    """The payload decoded, where it was encoded in this process; decoded here otherwise."""
+    norms: Norms | None = None
+    """Of `update`, where they are known."""
+
+
 REPLAY = Answer(
     dispatch=None, verdict="rejected", reason="replay", message="nothing is in flight under its number"
 )
@@ -92,18 +105,17 @@ def failed(dispatch: Dispatch, reason: str, message: str, spent: Spent | None = 
 
 def judged(
     dispatch: Dispatch,
-    payload: bytes,
-    said: str | Report,
+    arrived: Arrived,
     bounds: FleetBounds,
     model: Tensors,
     trip: RoundTrip | None,
 ) -> tuple[Answer, Tensors | None]:
     """Check what came for `dispatch`. Returns the answer, and the decoded update where it is acceptable.
 
-    `said` is the report, as text or parsed already; `model` the global model (full shapes) that the update moves;
-    `trip` times the transfers, None in virtual time. Nothing that a device sends makes this raise.
+    `model` is the global model (full shapes) that the update moves; `trip` times the transfers, None in virtual time.
+    Nothing that a device sends makes this raise.
     """
-    size = len(payload)
+    size, said = len(arrived.payload), arrived.said
     report: Report | None = None
     broken: tuple[str, ...] = ()
     norms: Norms | None = None
@@ -131,8 +143,10 @@ def judged(
         if deadline_s is not None and parsed.spent.time_s > deadline_s:
             return answer("failed", "late", f"done after {parsed.spent.time_s:.4g} s"), None
         index_map = dispatch.update_map
-        update = decoded_update(payload, dispatch.assignment, index_map.schema)
-        norms = norms_of(update, index_map.schema)
+        update = arrived.update
+        if update is None:
+            update = decoded_update(arrived.payload, dispatch.assignment, index_map.schema)
+        norms = arrived.norms or norms_of(update, index_map.schema)
         check_norms(norms, bounds.largest)
         check_variances(update, index_map, model)
         return answer("accepted"), update

@@ -182,6 +182,17 @@ def norms_of(update: Tensors, schema: ModelSchema) -> Norms:
     return Norms(weights=norm(update, schema.weights), statistics=norm(update, schema.of_kind("buffer")))
 
 
+def norms_of_rows(rows: Tensors, schema: ModelSchema) -> list[Norms | None]:
+    """The norms of updates of weights alone, [n, elements of a tensor]: those of `norms_of`. None for one that is not
+    finite."""
+    finite = np.logical_and.reduce([np.isfinite(rows[spec.name]).all(axis=1) for spec in schema.weights])
+    squares = [np.square(rows[spec.name], dtype=np.float64).sum(axis=1).tolist() for spec in schema.weights]
+    return [
+        Norms(weights=sqrt(sum(parts)), statistics=0.0) if is_finite else None
+        for is_finite, *parts in zip(finite.tolist(), *squares, strict=True)
+    ]
+
+
 def norm(tensors: Tensors, specs: Sequence[TensorSpec]) -> float:
     """L2 norm over some tensors."""
     return sqrt(sum(float(np.sum(np.square(tensors[spec.name], dtype=np.float64))) for spec in specs))

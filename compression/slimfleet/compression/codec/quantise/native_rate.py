@@ -7,7 +7,7 @@ smooth in the step on logarithmic scales, so that a few trials of false position
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp, isfinite, log, sqrt
 
 import numpy as np
@@ -73,6 +73,12 @@ class NativeQuantiser:
     trellis: bool
     price: float
     reference: Tensors | None = None
+    energy: float = field(init=False)
+    """Squared norm of the weights."""
+
+    def __post_init__(self) -> None:
+        squares = (np.square(self.tensors[spec.name], dtype=np.float64) for spec in self.schema.weights)
+        object.__setattr__(self, "energy", sum(float(np.sum(each)) for each in squares))
 
     def at(self, step: float) -> Trial:
         """Quantise and code with `step` for matrices."""
@@ -101,11 +107,7 @@ class NativeQuantiser:
             carried(self.tensors, self.schema),
             CodedLevels(self.small, self.trellis, tuple(part.start for part in parts), data),
         )
-        energy = sum(
-            float(np.sum(np.square(self.tensors[spec.name], dtype=np.float64)))
-            for spec in self.schema.weights
-        )
-        return Trial(step, quantised, error * float(unit * FRACTION) ** 2 / energy)
+        return Trial(step, quantised, error * float(unit * FRACTION) ** 2 / self.energy)
 
     def finest_step(self) -> float:
         """The step that takes the largest value, be it a vector's, to the last level."""

@@ -86,4 +86,4 @@ def mean_offsets(
     if top > explicit:
         pooled.append((excess[explicit + 1 :].sum(), counts[explicit + 1 :].sum()))
     means = [FRACTION * total / count if count else 0.0 for total, count in pooled]
-    return tuple(int(np.clip(round(mean), 1 - FRACTION, 2**15 - 1)) for mean in means)
+    return tuple(min(max(round(mean), 1 - FRACTION), 2**15 - 1) for mean in map(float, means))

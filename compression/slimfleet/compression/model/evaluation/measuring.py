@@ -10,7 +10,6 @@ from weakref import finalize
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from slimfleet.compression.cost.flops import FlopCounter
 from slimfleet.compression.model.central import CentralTask
@@ -19,6 +18,7 @@ from slimfleet.compression.model.layers.activation_grid import ActivationGrid
 from slimfleet.compression.model.saving.file import packed_bytes
 from slimfleet.compression.model.slim_model import SlimModel
 from slimfleet.compression.modes import evaluating
+from slimfleet.compression.operator_mode import OperatorMode
 from slimfleet.compression.pruning.nested import tensors_in
 from slimfleet.compression.threads import torch_threads
 from slimfleet.compression.types import DeviceProfile
@@ -137,7 +137,7 @@ def _activation_bytes(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> i
     return alive.most + given
 
 
-class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Alive(OperatorMode):
     """Counts the bytes of what operators make, until it is freed; a view is part of what it looks at."""
 
     def __init__(self, byte: bool) -> None:

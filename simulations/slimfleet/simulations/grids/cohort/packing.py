@@ -33,6 +33,9 @@ COHORT = "train.cohort"
 PARCELS_A_WORKER = 2
 """Messages that a cohort makes for each worker, so that none idles while another works on its last."""
 
+SMALL_BYTES = 65_536
+"""With a smaller model a message costs more than an idle worker: there is one for each."""
+
 T = TypeVar("T")
 Moments = Callable[[Sequence[int]], Mapping[int, Moment]]
 GroupSize = Callable[[Plan], int]
@@ -59,12 +62,15 @@ class CohortPacking:
         parcels = []
         for alike in by_payload.values():
             model = train_messages((alike[0],))[0].content["model"]
-            share = ceil(PARCELS_A_WORKER * self._workers * len(alike) / len(dispatches))
+            parcels_a_worker = 1 if len(alike[0].payload) < SMALL_BYTES else PARCELS_A_WORKER
+            share = ceil(parcels_a_worker * self._workers * len(alike) / len(dispatches))
             groups = self._groups(alike)
             for some in _split(groups, min(share, len(groups))):
                 work = tuple(tuple(_order(each, moments) for each in group) for group in some)
                 nodes = [each.node for group in some for each in group]
-                text = ConfigRecord({"groups": GROUPS.dump_json(work).decode(), "nodes": nodes})
+                text = ConfigRecord(
+                    {"groups": GROUPS.dump_json(work, exclude_defaults=True).decode(), "nodes": nodes}
+                )
                 if rules is not None:
                     text["rules"] = rules.to_json()
                 content = RecordDict({"model": model, "cohort": text})

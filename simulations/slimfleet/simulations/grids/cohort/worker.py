@@ -16,6 +16,7 @@ from slimfleet.compression.pruning import IndexMap, unpack_channels
 from slimfleet.compression.pruning.blueprint import Blueprint
 from slimfleet.compression.wire import unseal
 from slimfleet.coordinator import Dispatch
+from slimfleet.coordinator.receiving.answer import Arrived
 from slimfleet.coordinator.receiving.lot import Adder, Rules, verdicts_text
 from slimfleet.simulations.fleet import Moment
 from slimfleet.simulations.grids.cohort.orders import ANSWERED, GROUPS, Answered, Order
@@ -60,21 +61,24 @@ class Worker:
         answered: list[Answered] = []
         payloads: list[Payload] = []
         orders = [order for group in groups for order in group]
-        for order, outcome in zip(orders, self.rounds.together(jobs), strict=True):
-            if isinstance(outcome, Exception):
-                answered.append(_failed(order, outcome))
+        came: list[tuple[Dispatch, Arrived]] = []
+        for order, sent in zip(orders, self.rounds.together(jobs), strict=True):
+            if isinstance(sent, Exception):
+                answered.append(_failed(order, sent))
                 continue
-            sent, report = outcome
             try:
-                said = _said(report)
+                said = _said(sent.report)
             except ValueError as error:
                 answered.append(_failed(order, error))
                 continue
-            if adder is not None and adder.takes(report):
-                adder.add(_dispatch(order, payload, index_map), sent, said)
+            if adder is not None and adder.takes(sent.report):
+                arrived = Arrived(sent.payload, said, sent.update)
+                came.append((_dispatch(order, payload, index_map), arrived))
             else:
-                answered.append(Answered(plan_id=order.assignment.plan_id, report=text_of(report)))
-                payloads.append(sent)
+                answered.append(Answered(plan_id=order.assignment.plan_id, report=text_of(sent.report)))
+                payloads.append(sent.payload)
+        if adder is not None:
+            adder.add(came)
         return _content(answered, payloads, adder)
 
     def _device(self, order: Order) -> Participant:

@@ -1,12 +1,12 @@
 """Stochastic gradient descent with momentum, as `torch.optim.SGD` computes it, bit for bit.
 
-The first step of any of torch's optimisers imports torch's compiler: on a device 70 MB of memory, and as much time as
-torch itself takes to import.
+Any of torch's optimisers imports torch's compiler: 70 MB of memory, and as much time as torch itself takes to import.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,3 +39,15 @@ class Sgd:
             )  # fmt: skip
         for number, velocity in zip(moved, velocities, strict=True):
             self._velocities[number] = velocity
+
+    def state_dict(self) -> dict[str, Any]:
+        """The velocities by number of parameter, in the form of torch's optimisers."""
+        state = {number: {"momentum_buffer": each} for number, each in enumerate(self._velocities)}
+        return {"state": state, "param_groups": []}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        found = state_dict["state"]
+        self._velocities = [
+            found.get(number, {}).get("momentum_buffer") for number in range(len(self._parameters))
+        ]

@@ -1,4 +1,4 @@
-"""The devices' own SGD: torch's numbers, without torch's compiler."""
+"""Our own SGD: torch's numbers, without torch's compiler."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from slimfleet.client.sgd import Sgd
+from slimfleet.compression.training import Sgd
 
 SHAPES = [(3, 4), (4,), ()]
 
@@ -29,6 +29,23 @@ def test_it_takes_the_steps_of_torchs_own_bit_for_bit(momentum: float) -> None:
             optimizer.step()
         assert all(map(torch.equal, ours, theirs))
     assert not any(map(torch.equal, ours, start))
+
+
+def test_it_goes_on_where_it_was() -> None:
+    rng = torch.Generator().manual_seed(5)
+    start = [torch.randn(shape, generator=rng) for shape in SHAPES]
+    whole, resumed = ([each.clone() for each in start] for _ in range(2))
+    one, other = Sgd(whole, 0.1, 0.9), Sgd(resumed, 0.1, 0.9)
+    for step in range(4):
+        gradients = [torch.randn(shape, generator=rng) for shape in SHAPES]
+        for parameters, optimizer in ((whole, one), (resumed, other)):
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient.clone()
+            optimizer.step()
+        if step == 1:
+            kept, other = other.state_dict(), Sgd(resumed, 0.1, 0.9)
+            other.load_state_dict(kept)
+    assert all(map(torch.equal, whole, resumed))
 
 
 def test_neither_local_training_nor_the_measure_of_its_work_imports_torchs_compiler() -> None:
