@@ -47,8 +47,8 @@ class VirtualWorld:
         """Charge of every device at the moment that it was last drained; NaN on mains."""
         self._plugged_s = fleet.charger.until(0.0)
         """Seconds on the charger by that moment, from an arbitrary origin."""
-        self._drained_s: dict[int, float] = {}
-        """Device -> that moment, for those that were drained."""
+        self._drained: dict[str, tuple[float, float]] = {}
+        """Node -> the charge of its device at that moment, and the moment, for those that were drained."""
         self._now_s = 0.0
         self._by_charger = fleet.settings.presence != "share"
         """Whether devices can be reached while they are on their chargers."""
@@ -129,12 +129,8 @@ class VirtualWorld:
 
     def to_json(self) -> dict[str, Any]:
         """Time, and the charge of the devices that were drained: all of the world that is not drawn from the seed."""
-        drained = {
-            str(node_of(number)): [float(self._charge_j[number]), at_s]
-            for number, at_s in self._drained_s.items()
-        }
         heat = {str(node_of(number)): list(known) for number, known in self._heat.items()}
-        return {"now_s": self._now_s, "drained": drained, "heat": heat}
+        return {"now_s": self._now_s, "drained": dict(self._drained), "heat": heat}
 
     def restore(self, values: dict[str, Any]) -> None:
         """Return to the moment at which `to_json` was called."""
@@ -181,7 +177,7 @@ class VirtualWorld:
             self._set(number, max(charge_j - joules, 0.0), at_s)
 
     def _set(self, number: int, charge_j: float, at_s: float) -> None:
-        self._charge_j[number], self._drained_s[number] = charge_j, at_s
+        self._charge_j[number], self._drained[str(node_of(number))] = charge_j, (charge_j, at_s)
         self._plugged_s[number] = self._fleet.charger.at(number).until(at_s)
 
     def _sense(self, found: FleetConditions, numbers: NDArray[np.intp], round_number: int) -> None:

@@ -56,6 +56,9 @@ __all__ = [
 RUN_ID = 1
 SERVER_NODE = 1
 
+_WAIT_S = 1.0
+"""How long the grid waits for the first answer. An answer ends it; whoever waits without one sleeps in between."""
+
 MOMENT = "moment"
 """The record of a message that says when, in virtual time, its device begins to work on it."""
 
@@ -236,7 +239,7 @@ class EngineGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Answers to these messages that have come; waits a moment for the first."""
-        return self._pull(message_ids, timeout_s=0.1)
+        return self._pull(message_ids, _WAIT_S)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Push, and wait for all answers or for `timeout` seconds."""
@@ -244,7 +247,7 @@ class EngineGrid(Grid):
         until = time.monotonic() + (inf if timeout is None else timeout)
         answers: list[Message] = []
         while waiting and time.monotonic() < until:
-            for reply in self._pull(waiting, timeout_s=0.1):
+            for reply in self._pull(waiting, min(_WAIT_S, max(until - time.monotonic(), 0.0))):
                 waiting.discard(reply.metadata.reply_to_message_id)
                 answers.append(reply)
         return answers
