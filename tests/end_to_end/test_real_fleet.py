@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +30,8 @@ from slimfleet.compression.pruning.blueprint import blueprint
 from slimfleet.compression.tensors import tensors_of
 from slimfleet.coordinator import Coordinator, WallEnvironment
 from slimfleet.coordinator.pki.identity import node_of
+from slimfleet.coordinator.record import DeviceRecord
+from slimfleet.coordinator.state_text import RECORDS
 from slimfleet.coordinator.transport.flower.beside import read_with_gateway
 from slimfleet.simulations.in_process import InProcess
 
@@ -135,26 +136,26 @@ def test_five_rounds_of_known_devices_of_which_one_is_killed(
         ("2", "0", "True")
     ] * 5, logs(folder)
     assert float(rows[-1]["accuracy"]) > 0.5  # 0.1 is chance
-    devices = {each["profile"]["name"]: each for each in registry_of(out)}
+    devices = {each.profile.name: each for each in registry_of(out)}
     assert sorted(devices) == sorted(SUPERNODES)  # one that comes back is no other device
-    assert sum(each["participations"] for each in devices.values()) == 10
+    assert sum(each.participations for each in devices.values()) == 10
     for name, limit in zip(SUPERNODES, UPLINK_BYTES, strict=True):
-        assert devices[name]["uplink_bytes"] <= limit * given(deployment)[name]
-        assert devices[name]["violations"] == 0
+        assert devices[name].uplink_bytes <= limit * given(deployment)[name]
+        assert devices[name].violations == 0
     assert "SuperNode ID" not in deployment.log(STRANGER)
     assert "Failed to initialize the connection" in deployment.log(STRANGER)
 
 
-def registry_of(out: Path) -> list[dict[str, Any]]:
+def registry_of(out: Path) -> list[DeviceRecord]:
     """What the coordinator of a run knows of its devices at the end."""
     newest = max((out / "checkpoint").glob("round-*/state.json"))
-    found: list[dict[str, Any]] = json.loads(newest.read_text())["registry"]
+    found: list[DeviceRecord] = RECORDS.validate_python(json.loads(newest.read_text())["registry"])
     return found
 
 
 def named_nodes(out: Path) -> dict[str, int]:
     """Device -> the number by which the coordinator knew it."""
-    return {each["profile"]["name"]: each["node"] for each in registry_of(out)}
+    return {each.profile.name: each.node for each in registry_of(out)}
 
 
 def describe(folder: Path) -> None:
@@ -256,7 +257,7 @@ def test_supernodes_gateway_devices_and_node_js_train_what_a_simulation_trains(
     assert {name: nodes[name] for name in (*AT_GATEWAY, NODE_JS)} == {
         name: node_of(name) for name in (*AT_GATEWAY, NODE_JS)
     }
-    assert [each["participations"] for each in registry_of(out)] == [2] * 5
+    assert [each.participations for each in registry_of(out)] == [2] * 5
     model = load_file(out / "model.safetensors")
     again = simulated(folder, folder / "mixed.toml", nodes)
     assert distance(model, again.published()) < 1e-4
