@@ -18,6 +18,7 @@ from slimfleet.compression.types import Payload, Tensors
 from slimfleet.compression.wire import (
     MAX_SIDE_BYTES,
     OVERHEAD_BYTES,
+    Coder,
     Envelope,
     Header,
     Opened,
@@ -101,18 +102,23 @@ def sealed(
         lean = replace(quantised, plain=without_zeros(quantised.plain, schema))
     # Devices read models, and may be without constriction.
     body = pack(lean, schema, coding, tables=update)
-    header = Header(
+    header = header_of(schema, envelope, body.coder, body.sections)
+    return Encoded(seal(header, body.data), dequantise(quantised, schema))
+
+
+def header_of(schema: ModelSchema, envelope: Envelope, coder: Coder, sections: Sections) -> Header:
+    """The header of a payload of `schema`."""
+    return Header(
         schema_digest=schema.digest,
         tensors=len(schema.tensors),
         elements=schema.elements,
         base_version=envelope.base_version,
         plan_id=envelope.plan_id,
         kind=envelope.kind,
-        coder=body.coder,
-        sections=body.sections,
+        coder=coder,
+        sections=sections,
         side=envelope.side,
     )
-    return Encoded(seal(header, body.data), dequantise(quantised, schema))
 
 
 def check_values(tensors: Tensors, schema: ModelSchema, kind: PayloadKind, *, quantised: bool) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from slimfleet.compression.codec.codec import header_of
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Payload, Tensors
-from slimfleet.compression.wire import Coder, Envelope, Header, Sections, seal
+from slimfleet.compression.wire import Coder, Envelope, Sections, seal
 
 __all__ = ["encode_plain", "is_plain"]
 
@@ -32,20 +33,11 @@ def encode_plain(
     least, most = rows.min(axis=1, initial=0.0), rows.max(axis=1, initial=0.0)
     fit = np.isfinite(least) & np.isfinite(most) & ((least < 0) | (most > 0))
     return [
-        seal(_header(schema, envelope), row.astype("<f4", copy=False).tobytes()) if fits else None
+        seal(
+            header_of(schema, envelope, Coder.FLOAT32, Sections.WEIGHTS),
+            row.astype("<f4", copy=False).tobytes(),
+        )
+        if fits
+        else None
         for envelope, row, fits in zip(envelopes, rows, fit.tolist(), strict=True)
     ]
-
-
-def _header(schema: ModelSchema, envelope: Envelope) -> Header:
-    return Header(
-        schema_digest=schema.digest,
-        tensors=len(schema.tensors),
-        elements=schema.elements,
-        base_version=envelope.base_version,
-        plan_id=envelope.plan_id,
-        kind=envelope.kind,
-        coder=Coder.FLOAT32,
-        sections=Sections.WEIGHTS,
-        side=envelope.side,
-    )
