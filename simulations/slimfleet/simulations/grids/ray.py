@@ -165,7 +165,7 @@ class RayEngine:
     def _feed(self) -> None:
         for depth in range(1, _IN_FLIGHT + 1):
             for member in self._crew.working():
-                if self._line and len(member.tasks) < depth:
+                if self._line and len(member.tasks) < depth and _may_join(self._line[0], member):
                     self._send(member, self._line.popleft())
 
     def _send(self, member: Member, work: Work) -> None:
@@ -177,6 +177,15 @@ class RayEngine:
         records = [self._shelf.reference(content[name]) for name in work.shared]
         reference = member.actor.work.remote(parcel, *records)
         member.tasks.append(Task(reference, work, time.monotonic()))
+
+
+def _may_join(work: Work, member: Member) -> bool:
+    """Whether work may wait at a worker behind other work.
+
+    Work over which a worker seems to have died is done alone: an answer may be lost with a worker that the work behind
+    it ended, and would count against the wrong one again.
+    """
+    return not member.tasks or not (work.deaths or any(task.work.deaths for task in member.tasks))
 
 
 def _given_up(work: Work, code: int, reason: str) -> Message:
