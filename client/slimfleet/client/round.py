@@ -130,13 +130,18 @@ class Round:
         rng = np.random.default_rng((assignment.training.seed, assignment.plan_id, 0))
         return shuffled_places(len(self.data.train), assignment.plan.batch_size, rng, single=single)
 
-    def ended(self, begun: Begun, trained: Trained, now: Tensors) -> Ended:
-        """Encode what training has made of the model, `now`, and close the account. Raises what `run_round` does."""
-        check_trained(trained)
-        encoded, leftover = _encode(self.sub, self.assignment, self.residual, now)
-        return Ended(encoded, self.report(begun, trained, len(encoded.payload)), leftover)
+    def ended(self, begun: Begun, trained: Trained, now: Tensors, encoded: Encoded | None = None) -> Ended:
+        """Encode what training has made of the model, `now`, and close the account. Raises what `run_round` does.
 
-    def report(self, begun: Begun, trained: Trained, sent_bytes: int) -> Report:
+        What is `encoded` already left nothing unsent.
+        """
+        _check_trained(trained)
+        leftover = self.residual
+        if encoded is None:
+            encoded, leftover = _encode(self.sub, self.assignment, self.residual, now)
+        return Ended(encoded, self._report(begun, trained, len(encoded.payload)), leftover)
+
+    def _report(self, begun: Begun, trained: Trained, sent_bytes: int) -> Report:
         """Enter the upload of so many bytes, and close the account."""
         ledger = self.ledger
         ledger.upload(sent_bytes)
@@ -218,7 +223,7 @@ def _train(round_: Round) -> Trained:
     return local_sgd(sub.model, task, batches, assignment.plan, assignment.training, guard.binding, stepped)
 
 
-def check_trained(trained: Trained) -> None:
+def _check_trained(trained: Trained) -> None:
     """Raise BudgetExceeded where no step was done, PayloadError where training has diverged."""
     if trained.steps == 0:
         constraint = trained.stopped_by or "local_steps"

@@ -43,7 +43,7 @@ class Registry:
         self._taken: set[int] = set()
         """Nodes whose records may have changed since the columns were made."""
         self._unsaved: set[int] = set()
-        """Nodes whose records may have changed since `changed` was asked."""
+        """Nodes whose records may have changed since the last call of `changed`."""
         self._norms: dict[int, DeviceRecord] = {}
         """Records of devices that have sent an update."""
         self._columns = Columns.of(0)

@@ -52,12 +52,9 @@ class Charger:
     def at(self, numbers: NDArray[np.intp] | int) -> Charger:
         """The chargers of some of many devices."""
         shared = (self.from_s, self.period_s, self.on_s)
-        if not isinstance(numbers, np.ndarray):
-            # Plain floats: numpy takes ten times as long over a single one.
-            return Charger(
-                *(float(each[numbers]) if isinstance(each, np.ndarray) else each for each in shared)
-            )
-        return Charger(*(each[numbers] if isinstance(each, np.ndarray) else each for each in shared))
+        chosen = [each[numbers] if isinstance(each, np.ndarray) else each for each in shared]
+        # Plain floats of one device: numpy takes ten times as long over a single number.
+        return Charger(*chosen) if isinstance(numbers, np.ndarray) else Charger(*map(float, chosen))
 
     def look(self, now_s: float) -> tuple[Floats, NDArray[np.bool_]]:
         """Seconds on the charger between an arbitrary origin and `now_s`, and whether it is connected then."""

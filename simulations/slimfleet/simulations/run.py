@@ -30,7 +30,6 @@ from slimfleet.simulations.population import Population, build_fleet, enrol
 from slimfleet.simulations.results_folder import keep_scenario, refuse_edited, refuse_used, results_folder
 from slimfleet.simulations.scenario import baseline_settings, build_task_of, load_scenario
 from slimfleet.simulations.settings import Scenario
-from slimfleet.simulations.settled import settled_heap
 from slimfleet.simulations.world import VirtualWorld, node_of
 
 __all__ = ["Backend", "resumed_scenario", "simulate"]
@@ -138,8 +137,7 @@ def _run(
     try:
         grid = EngineGrid(range(node_of(0), node_of(len(fleet))), engine, partial(_begun, coordinator, world))
         packing = _packing(scenario, coordinator, world, backend)
-        with settled_heap():
-            run(coordinator, grid, out, observers, everyone=True, packing=packing)
+        run(coordinator, grid, out, observers, everyone=True, packing=packing)
     finally:
         engine.close()
     record = record_of(coordinator, scenario.coordinator.name, backend, first_node=node_of(0))

@@ -20,12 +20,12 @@ from slimfleet.client.cohort.memory import keep_freed_memory
 from slimfleet.client.cohort.rule import FEWEST, vmap_pays
 from slimfleet.client.cohort.training import train_together
 from slimfleet.client.device import Device, Participant, TakenUp
-from slimfleet.client.round import Begun, Round, check_trained, envelope_of
+from slimfleet.client.round import Begun, Round, envelope_of
 from slimfleet.client.training import Trained, local_sgd
 from slimfleet.client.workbench import SubModel
 from slimfleet.compression import Assignment, BadInput, Payload, Report, Tensors
 from slimfleet.compression.checked_task import blamed, label_of
-from slimfleet.compression.codec import encode_plain, is_plain
+from slimfleet.compression.codec import Encoded, encode_plain, is_plain
 from slimfleet.compression.difference import changed
 from slimfleet.compression.tensors import load_tensors, tensors_of
 from slimfleet.compression.threads import torch_threads
@@ -71,23 +71,11 @@ class _Part:
     """Which examples each step takes that the guard allows."""
     stopped_by: str | None
 
-    def trained(self, loss: float) -> Trained:
-        """What training did, of this mean loss."""
-        return Trained(loss, len(self.batches), self.stopped_by)
-
     @property
     def is_plain(self) -> bool:
         """Whether the update goes in float32 as it is."""
         assignment, schema = self.round_.assignment, self.round_.sub.index_map.schema
         return assignment.plan.nmse == 0 and not assignment.training.feedback and is_plain(schema)
-
-
-@dataclass(frozen=True, slots=True)
-class _Plain:
-    """An update in plain float32."""
-
-    payload: Payload
-    update: Tensors
 
 
 class CohortRounds:
@@ -139,12 +127,12 @@ class CohortRounds:
                 round_.assignment.training,
                 self._where,
             )
-        plain = _plain(parts, trained.tensors)
+        found = zip(parts, trained.losses, _plain(parts, trained.tensors), strict=True)
         return [
-            _caught(_ended, part, loss, {name: array[place] for name, array in trained.tensors.items()})
-            if plain[place] is None
-            else _caught(_sent, part, loss, plain[place])
-            for place, (part, loss) in enumerate(zip(parts, trained.losses, strict=True))
+            _caught(
+                _ended, part, loss, {name: array[place] for name, array in trained.tensors.items()}, encoded
+            )
+            for place, (part, loss, encoded) in enumerate(found)
         ]
 
     def _form(self, round_: Round) -> Form | None:
@@ -242,25 +230,17 @@ def _trained_alone(part: _Part) -> Outcome:
     return _ended(part, trained.loss, tensors_of(model))
 
 
-def _ended(part: _Part, loss: float, now: Tensors) -> Outcome:
-    """What a device sends once it is trained."""
+def _ended(part: _Part, loss: float, now: Tensors, encoded: Encoded | None = None) -> Outcome:
+    """What a device sends once it is trained; its update may be encoded already."""
     taken = part.taken
+    trained = Trained(loss, len(part.batches), part.stopped_by)
     with taken.charged():
-        ended = part.round_.ended(part.begun, part.trained(loss), now)
+        ended = part.round_.ended(part.begun, trained, now, encoded)
     report = taken.done(part.round_.sub, ended.report, ended.leftover)
     return Sent(ended.encoded.payload, report, ended.encoded.decoded)
 
 
-def _sent(part: _Part, loss: float, plain: _Plain) -> Outcome:
-    """What a device sends whose update has been encoded."""
-    taken, trained = part.taken, part.trained(loss)
-    with taken.charged():
-        check_trained(trained)
-        report = part.round_.report(part.begun, trained, len(plain.payload))
-    return Sent(plain.payload, taken.done(part.round_.sub, report, part.round_.residual), plain.update)
-
-
-def _plain(parts: Sequence[_Part], now: Tensors) -> list[_Plain | None]:
+def _plain(parts: Sequence[_Part], now: Tensors) -> list[Encoded | None]:
     """The updates of devices that have trained the same model to `now`, [devices, *shape], encoded at once.
 
     None where a device's own codec must see to it.
@@ -274,7 +254,7 @@ def _plain(parts: Sequence[_Part], now: Tensors) -> list[_Plain | None]:
     }
     payloads = encode_plain(updates, schema, [envelope_of(part.round_.assignment) for part in parts])
     return [
-        _Plain(payload, {name: array[place] for name, array in updates.items()})
+        Encoded(payload, {name: array[place] for name, array in updates.items()})
         if payload is not None and len(payload) <= part.round_.assignment.uplink_limit(schema)
         else None
         for place, (part, payload) in enumerate(zip(parts, payloads, strict=True))

@@ -13,7 +13,7 @@ from slimfleet.client.cohort.batches import Batches, Gathered, fetched
 from slimfleet.client.cohort.forms import CPU, Form, state_of
 from slimfleet.compression import Examples, Tensors, Training
 
-__all__ = ["Batches", "TrainedTogether", "torch_device", "train_together"]
+__all__ = ["TrainedTogether", "torch_device", "train_together"]
 
 
 def torch_device(name: str) -> torch.device:

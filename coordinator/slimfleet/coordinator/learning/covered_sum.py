@@ -27,7 +27,6 @@ FRACTION_BITS = 28
 HEADROOM = 2.0**62
 """Largest sum: half of int64's range, so that rounding cannot decide an overflow."""
 
-
 EXACT = 2.0**53
 """Sums of integers below it are exact in float64, which is added faster."""
 

@@ -57,7 +57,7 @@ RUN_ID = 1
 SERVER_NODE = 1
 
 _WAIT_S = 1.0
-"""How long the grid waits for the first answer. An answer ends it; whoever waits without one sleeps in between."""
+"""How long the grid waits for the first answer. An answer ends the wait."""
 
 MOMENT = "moment"
 """The record of a message that says when, in virtual time, its device begins to work on it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -87,7 +86,6 @@ class RayWorker:
             machine = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
             raise BadInput(f"machine {machine} of the Ray cluster has {other}")
         self._app = self._make_app(self._states)
-        gc.freeze()  # what a worker has made by now stays, and takes long to look through
 
     def work(self, parcel: Parcel, *records: Any) -> Done:
         """Answer one message, whose shared records are `records`."""
