@@ -218,7 +218,7 @@ def test_a_native_search_takes_few_trials(weights, aim):
         lambda: encode(weights, schema, CodecSpec(bits=32)),
     )
     assert encoded.payload == encode_to(weights, schema, aim).payload
-    assert 1 <= len(Counting.steps) <= 8
+    assert 1 <= len(Counting.steps) <= (5 if aim.nmse else 8)
 
 
 @pytest.mark.parametrize(("aim", "most"), [(Aim(nmse=0.2), 1), (Aim(limit_bytes=1_000), 12)])

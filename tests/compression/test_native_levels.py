@@ -10,19 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slimfleet.compression.codec import CodecSpec, Coding, decode, encode
-from slimfleet.compression.codec.native import bindings, build, library
+from slimfleet.compression.codec.native import bindings, build, library, trials
 from slimfleet.compression.codec.native.bindings import (
     FARTHEST,
     LARGEST_LEVEL,
     MAX_CLASS,
     Part,
-    Tally,
     decode_parts,
     dequantise_levels,
     encode_parts,
     expected_class,
     start_class,
 )
+from slimfleet.compression.codec.native.trials import TALLIED, Quantising, Tally, spread
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.wire import Coder
@@ -318,7 +318,94 @@ def test_the_small_functions_check_their_arrays_too():
         dequantise_levels(GOOD, np.float32(1), np.zeros(2, np.int64))
     for levels, others in ((wide, values), (GOOD, values[1:]), (GOOD.T, values.T)):
         with pytest.raises(ValueError, match="in C order"):
-            Tally.empty(3).add(levels, others)
+            Tally().add(levels, others)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("guessed", [False, True])
+def test_a_trial_is_what_its_parts_give_one_by_one(preset, guessed):
+    """Scaled, classed, quantised, coded and tallied in one call; again at another step, in other arrays."""
+    rng = np.random.default_rng(3)
+    trellis, price = preset == "small", 0.2
+    arrays = [rng.laplace(0, 0.01, shape).astype(np.float32) for shape in SHAPES]
+    arrays[-1][:] = 0
+    quantising = Quantising(arrays, preset, trellis=trellis, price=price)
+    found = {}
+    for step in (np.float32(0.01), np.float32(0.003)):
+        parts, levels, tallies = [], [], (Tally(), Tally())
+        for array in arrays:
+            matrix = array.ndim > 1
+            values = np.asarray(array / (step if matrix else step / 2), np.float32)
+            own = np.zeros(array.shape, np.int32) if matrix else np.asarray(np.rint(values), np.int32)
+            start = expected_class(values) if matrix else start_class(own)
+            guess = guess_for(own, rng, 1.0) if guessed else None
+            states = 8 if matrix and trellis else 1
+            parts.append(Part(array.shape, start, states, values if matrix else None, guess))
+            levels.append(own)
+        data = encode_parts(parts, levels, preset, price)
+        for array, own in zip(arrays, levels, strict=True):
+            scale = step if array.ndim > 1 else step / 2
+            tallies[array.ndim < 2].add(own, np.asarray(array / scale, np.float32))
+        at = quantising.at(step, step / 2, [part.guess for part in parts] if guessed else None)
+        assert at.data == data
+        assert at.starts == tuple(part.start for part in parts)
+        assert all((a == b).all() for a, b in zip(at.levels, levels, strict=True))
+        np.testing.assert_allclose(at.matrices.rows, tallies[0].rows, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(at.vectors.rows, tallies[1].rows, rtol=1e-12, atol=1e-12)
+        found[float(step)] = at, [own.copy() for own in at.levels]
+    assert all((a == b).all() for at, kept in found.values() for a, b in zip(at.levels, kept, strict=True))
+
+
+def test_a_trial_finds_room_for_more_bytes_than_levels_mostly_take(monkeypatch):
+    """None of these takes four bytes a level, so less is made ready here."""
+    monkeypatch.setattr(trials, "BYTES_A_LEVEL", (0, 36))
+    values = np.random.default_rng(0).normal(0, 1e30, (40, 100)).astype(np.float32)
+    for step in (np.float32(1e29), np.float32(1)):
+        at = Quantising([values], "fast", trellis=False, price=0.1).at(step, step)
+        assert len(at.data) > 64
+        decoded = decode_parts([Part(values.shape, at.starts[0])], at.data, "fast")
+        assert (decoded[0] == at.levels[0]).all()
+    assert LARGEST_LEVEL - 2 <= np.abs(at.levels[0]).max() <= LARGEST_LEVEL
+
+
+def test_a_trial_checks_its_guess():
+    quantising = Quantising([np.ones((4, 6), np.float32)], "small", trellis=False, price=0.1)
+    for guess in (GOOD + FARTHEST + 1, GOOD[:2], GOOD.astype(np.int64)):
+        with pytest.raises(ValueError, match=r"guess|for int32"):
+            quantising.at(np.float32(1), np.float32(1), [guess])
+
+
+def test_a_tally_says_how_far_weights_lie_beyond_their_levels():
+    levels = np.array([0, 0, 1, -1, 1, -2, 9, -40, 8], np.int32)
+    values = np.array([0.25, -0.5, 1.5, -0.75, -0.25, -2.5, 9.5, -38.0, 8.0], np.float32)
+    tally = Tally()
+    tally.add(levels, values)
+    tally.add(levels[:1], values[:1])
+    expected = np.zeros((TALLIED, 3))
+    expected[0] = 3, 1.0, 0.375
+    expected[1] = 3, 0.5 - 0.25 - 1.25, 0.25 + 0.0625 + 1.5625
+    expected[2] = 1, 0.5, 0.25
+    expected[8] = 1, 0, 0
+    expected[9] = 2, (9.5 - 9) + (38 - 40), 0.25 + 4
+    np.testing.assert_array_equal(tally.rows, expected)
+
+
+def test_a_spread_counts_eighths_of_octaves():
+    values = np.array([1.0, -1.1, 1.125, 0.0, -0.0, 2.0, 1.99, 1e-45, 3e38], np.float32)
+    counts, squares = spread(values)
+    one = 127 * 8
+    assert {k: counts[k] for k in np.flatnonzero(counts)} == {
+        0: 3,
+        one: 2,
+        one + 1: 1,
+        one + 7: 1,
+        one + 8: 1,
+        (254 << 3) + 6: 1,
+    }
+    assert squares[one] == pytest.approx(1 + 1.1**2)
+    assert squares.sum() == pytest.approx(np.sum(values.astype(np.float64) ** 2))
+    with pytest.raises(ValueError, match="in C order"):
+        spread(np.ones((3, 3), np.float32).T[1:])
 
 
 def test_a_level_stands_for_one_rounded_product():

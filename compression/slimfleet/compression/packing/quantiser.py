@@ -18,11 +18,10 @@ from slimfleet.compression.codec.native.bindings import (
     Levels,
     NativePreset,
     Part,
-    Tally,
     expected_class,
-    largest_magnitude,
 )
 from slimfleet.compression.codec.native.library import load
+from slimfleet.compression.codec.native.trials import TALLIED, Tally
 from slimfleet.compression.codec.quantise.grid import FRACTION, LEAST_UNIT
 from slimfleet.compression.codec.quantise.native_rate import (
     SCALAR_PRICE,
@@ -113,27 +112,20 @@ def centred(tally: Tally, unit: float) -> tuple[tuple[int, ...], float]:
 
 def added(tallies: Sequence[Tally]) -> Tally:
     """The tally of several parts of one tensor."""
-    total = Tally.empty(max(tally.counts.size for tally in tallies) - 1)
-    for tally in tallies:
-        for mine, theirs in zip(
-            (total.counts, total.sums, total.squares), (tally.counts, tally.sums, tally.squares), strict=True
-        ):
-            mine[: theirs.size] += theirs
-    return total
+    return Tally(np.sum([tally.rows for tally in tallies], axis=0))
 
 
 def _tally(levels: Levels, values: Values) -> Tally:
-    top = largest_magnitude(levels)
+    tally = Tally()
     if load() is not None:
-        tally = Tally.empty(top)
         tally.add(levels, values)
         return tally
-    which = np.abs(levels).reshape(-1)
-    flat = values.reshape(-1).astype(np.float64)
-    along = flat * np.where(levels.reshape(-1) < 0, -1, 1)
-    return Tally(
-        *(np.bincount(which, weights, top + 1).astype(np.float64) for weights in (None, along, flat**2))
-    )
+    size, flat = np.abs(levels).reshape(-1), values.reshape(-1).astype(np.float64)
+    beyond = np.where(levels.reshape(-1) != 0, flat * np.sign(levels.reshape(-1)), np.abs(flat)) - size
+    which = np.minimum(size, TALLIED - 1)
+    for column, weights in enumerate((None, beyond, beyond**2)):
+        tally.rows[:, column] = np.bincount(which, weights, TALLIED)
+    return tally
 
 
 def energy(tensor: Values) -> float:

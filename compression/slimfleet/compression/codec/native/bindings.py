@@ -23,10 +23,10 @@ MAX_CLASS = 63
 FARTHEST = 1 << 20
 """Largest magnitude of a guess, in levels * 256."""
 
-_PRESETS: dict[NativePreset, int] = {"fast": 0, "small": 1}
-_NO_ROOM = -2
+PRESETS: dict[NativePreset, int] = {"fast": 0, "small": 1}
+NO_ROOM = -2
 _CORRUPT = -3
-_BYTES_A_LEVEL = (4, 36)
+BYTES_A_LEVEL = (4, 36)
 """What ordinary levels take, and the most that any can: 25 bits of up to 11 bits each."""
 
 
@@ -45,7 +45,9 @@ class Part:
     """What both ends expect of the levels, in levels * 256."""
 
 
-class _Tensor(ctypes.Structure):
+class Tensor(ctypes.Structure):
+    """`slimcodec_tensor`."""
+
     _fields_ = (
         ("rows", ctypes.c_int64),
         ("cols", ctypes.c_int64),
@@ -69,14 +71,14 @@ def encode_parts(
     if any(largest_magnitude(array) > LARGEST_LEVEL for array in levels):
         raise ValueError(f"a level beyond {LARGEST_LEVEL}: take a coarser step")
     tensors = _tensors(parts, levels, preset)
-    for bytes_a_level in _BYTES_A_LEVEL:
+    for bytes_a_level in BYTES_A_LEVEL:
         room = np.empty(64 + bytes_a_level * sum(array.size for array in levels), np.uint8)
         size = require().slimcodec_encode(
-            tensors, len(parts), _PRESETS[preset], price, room.ctypes.data, room.size
+            tensors, len(parts), PRESETS[preset], price, room.ctypes.data, room.size
         )
         if size >= 0:
             return room[:size].tobytes()
-        if size != _NO_ROOM:
+        if size != NO_ROOM:
             break
     raise MemoryError("the native coder had no memory")
 
@@ -89,7 +91,7 @@ def decode_parts(parts: Sequence[Part], data: bytes | memoryview, preset: Native
     levels = [np.empty(part.shape, np.int32) for part in parts]
     received = np.frombuffer(data, np.uint8)
     status = require().slimcodec_decode(
-        _tensors(parts, levels, preset), len(parts), _PRESETS[preset], received.ctypes.data, received.size
+        _tensors(parts, levels, preset), len(parts), PRESETS[preset], received.ctypes.data, received.size
     )
     if status == _CORRUPT:
         raise PayloadError("entropy", "entropy-coded bytes are not what was encoded")
@@ -100,12 +102,12 @@ def decode_parts(parts: Sequence[Part], data: bytes | memoryview, preset: Native
 
 def start_class(levels: Levels) -> int:
     """Class of the mean magnitude of levels, for `Part.start`."""
-    return int(require().slimcodec_start_class(_address(levels, np.int32, levels.shape), levels.size))
+    return int(require().slimcodec_start_class(address(levels, np.int32, levels.shape), levels.size))
 
 
 def expected_class(values: NDArray[np.float32]) -> int:
     """Class of the levels that `values` (in steps) will have."""
-    return int(require().slimcodec_expected_class(_address(values, np.float32, values.shape), values.size))
+    return int(require().slimcodec_expected_class(address(values, np.float32, values.shape), values.size))
 
 
 def dequantise_levels(levels: Levels, unit: np.float32, offsets: NDArray[np.int16]) -> NDArray[np.float32]:
@@ -116,48 +118,22 @@ def dequantise_levels(levels: Levels, unit: np.float32, offsets: NDArray[np.int1
         flat.ctypes.data,
         flat.size,
         unit,
-        _address(offsets, np.int16, (offsets.size,)),
+        address(offsets, np.int16, (offsets.size,)),
         offsets.size,
         out.ctypes.data,
     )
     return out
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """By magnitude 0..top: how many levels, and sums of what they stand for, in steps, float64 (top + 1,)."""
-
-    counts: NDArray[np.float64]
-    sums: NDArray[np.float64]
-    squares: NDArray[np.float64]
-
-    @classmethod
-    def empty(cls, top: int) -> Tally:
-        """Nothing counted yet."""
-        return cls(np.zeros(top + 1), np.zeros(top + 1), np.zeros(top + 1))
-
-    def add(self, levels: Levels, values: NDArray[np.float32]) -> None:
-        """Count one tensor."""
-        require().slimcodec_tally(
-            _address(levels, np.int32, levels.shape),
-            _address(values, np.float32, levels.shape),
-            levels.size,
-            self.counts.size - 1,
-            self.counts.ctypes.data,
-            self.sums.ctypes.data,
-            self.squares.ctypes.data,
-        )
-
-
-def _tensors(parts: Sequence[Part], levels: Sequence[Levels], preset: NativePreset) -> ctypes.Array[_Tensor]:
-    tensors = (_Tensor * len(parts))()
+def _tensors(parts: Sequence[Part], levels: Sequence[Levels], preset: NativePreset) -> ctypes.Array[Tensor]:
+    tensors = (Tensor * len(parts))()
     for tensor, part, array in zip(tensors, parts, levels, strict=True):
         _check(part, preset)
         tensor.rows, tensor.cols, tensor.kernel = as_matrix(part.shape)
         tensor.states, tensor.start = part.states, part.start
-        tensor.levels = _address(array, np.int32, part.shape)
-        tensor.values = None if part.values is None else _address(part.values, np.float32, part.shape)
-        tensor.guess = None if part.guess is None else _address(part.guess, np.int32, part.shape)
+        tensor.levels = address(array, np.int32, part.shape)
+        tensor.values = None if part.values is None else address(part.values, np.float32, part.shape)
+        tensor.guess = None if part.guess is None else address(part.guess, np.int32, part.shape)
     return tensors
 
 
@@ -174,11 +150,18 @@ def _check(part: Part, preset: NativePreset) -> None:
         raise ValueError(f"start class {part.start}, the limit is {MAX_CLASS}")
     if part.states not in ((1, 8) if preset == "small" else (1,)):
         raise ValueError(f"a trellis of {part.states} states under the {preset} preset")
-    if part.guess is not None and largest_magnitude(part.guess) > FARTHEST:
+    if part.guess is not None:
+        checked_guess(part.guess)
+
+
+def checked_guess(guess: Levels) -> Levels:
+    """A guess, checked to lie within what C adds up."""
+    if largest_magnitude(guess) > FARTHEST:
         raise ValueError(f"a guess beyond {FARTHEST}")
+    return guess
 
 
-def _address(array: NDArray[np.generic], dtype: type[np.generic], shape: tuple[int, ...]) -> int:
+def address(array: NDArray[np.generic], dtype: type[np.generic], shape: tuple[int, ...]) -> int:
     """Address of the elements of an array, checked to be what C takes them for."""
     if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
         raise ValueError(f"{array.dtype}{list(array.shape)} for {dtype.__name__}{list(shape)} in C order")

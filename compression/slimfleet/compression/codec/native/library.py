@@ -12,7 +12,7 @@ from pathlib import Path
 from slimfleet.compression.codec.native.build import BESIDE, LIBRARY_VARIABLE, PORTABLE_VARIABLE, WAYS_OUT
 from slimfleet.compression.errors import BadInput
 
-ABI = 4
+ABI = 5
 """What `slimcodec_abi()` must answer; the same number as SLIMCODEC_ABI in slimcodec.h."""
 
 
@@ -76,7 +76,12 @@ def _declare(library: ctypes.CDLL) -> None:
         "dequantise": (None, [pointer, size, real, pointer, number, pointer]),
         "pack_planes": (size, [pointer, size, number, number, pointer, size]),
         "unpack_planes": (number, [pointer, size, pointer, size, number, number]),
-        "tally": (None, [pointer, pointer, size, number, pointer, pointer, pointer]),
+        "tally": (None, [pointer, pointer, real, size, pointer]),
+        "quantise": (
+            size,
+            [pointer, size, number, real, pointer, real, real, pointer, size, pointer],
+        ),
+        "spread": (None, [pointer, size, pointer, pointer]),
     }
     for name, (result, arguments) in declared.items():
         function = getattr(library, f"slimcodec_{name}")

@@ -1,5 +1,7 @@
 #include "slimcodec.h"
 
+#include <string.h>
+
 #include "coders.h"
 #include "context.h"
 
@@ -87,32 +89,71 @@ void slimcodec_dequantise(const int32_t *levels, int64_t size, float unit, const
     }
 }
 
-void slimcodec_tally(const int32_t *levels, const float *values, int64_t size, int32_t top, double *counts,
-                     double *sums, double *squares)
+void slimcodec_tally(const int32_t *levels, const float *weights, float step, int64_t size, double *tally)
 {
-    /* Sums of small magnitudes are taken in turns, so that no addition waits for the one before. */
-    enum { TURNS = 4, SMALL = 16 };
-    double small[TURNS][SMALL][3] = {{{0}}};
+    /* Sums are taken in turns, so that no addition waits for the one before. */
+    enum { TURNS = 4 };
+    double sums[TURNS][SLIMCODEC_TALLIED][3] = {{{0}}};
     for (int64_t i = 0; i < size; i++) {
-        int32_t k = least(magnitude(levels[i]), top);
-        double value = values[i], along = levels[i] < 0 ? -value : value;
-        if (k < SMALL) {
-            double *at = small[i % TURNS][k];
-            at[0] += 1;
-            at[1] += along;
-            at[2] += value * value;
-        } else {
-            counts[k] += 1;
-            sums[k] += along;
-            squares[k] += value * value;
-        }
+        int32_t k = magnitude(levels[i]);
+        double a = __builtin_fabsf(weights[i] / step), r = a - k;
+        if (levels[i] != 0 && (levels[i] < 0) != (weights[i] < 0)) r = -a - k;
+        double *at = sums[i % TURNS][least(k, SLIMCODEC_TALLIED - 1)];
+        at[0] += 1;
+        at[1] += r;
+        at[2] += r * r;
     }
-    for (int32_t k = 0; k < SMALL && k <= top; k++) {
-        for (int32_t turn = 0; turn < TURNS; turn++) {
-            counts[k] += small[turn][k][0];
-            sums[k] += small[turn][k][1];
-            squares[k] += small[turn][k][2];
+    for (int32_t turn = 0; turn < TURNS; turn++)
+        for (int32_t k = 0; k < SLIMCODEC_TALLIED; k++)
+            for (int32_t j = 0; j < 3; j++) tally[3 * k + j] += sums[turn][k][j];
+}
+
+/* The nearest level, ties to even. Adding and taking off 1.5 * 2**23 rounds what is far below it to an integer. */
+static int32_t nearest(float value)
+{
+    static const float most = SLIMCODEC_MAX_LEVEL, shift = 12582912.0f;
+    float held = value > most ? most : value < -most ? -most : value;
+    return (int32_t)((held + shift) - shift);
+}
+
+int64_t slimcodec_quantise(slimcodec_tensor *tensors, int64_t count, int32_t preset, float lambda,
+                           const float *weights, float step, float fine_step, uint8_t *out, int64_t capacity,
+                           double *tally)
+{
+    const float *w = weights;
+    for (int64_t i = 0; i < count; i++) {
+        slimcodec_tensor *t = &tensors[i];
+        int64_t size = t->rows * t->cols;
+        if (t->values) {
+            for (int64_t j = 0; j < size; j++) t->values[j] = w[j] / step;
+            t->start = slimcodec_expected_class(t->values, size);
+        } else {
+            for (int64_t j = 0; j < size; j++) t->levels[j] = nearest(w[j] / fine_step);
+            t->start = slimcodec_start_class(t->levels, size);
         }
+        w += size;
+    }
+    int64_t bytes = slimcodec_encode(tensors, count, preset, lambda, out, capacity);
+    if (bytes < 0) return bytes;
+    for (int32_t k = 0; k < 2 * 3 * SLIMCODEC_TALLIED; k++) tally[k] = 0;
+    for (int64_t i = 0; i < count; i++) {
+        const slimcodec_tensor *t = &tensors[i];
+        int64_t size = t->rows * t->cols;
+        slimcodec_tally(t->levels, weights, t->values ? step : fine_step, size,
+                        tally + (t->values ? 0 : 3 * SLIMCODEC_TALLIED));
+        weights += size;
+    }
+    return bytes;
+}
+
+void slimcodec_spread(const float *values, int64_t size, double *counts, double *squares)
+{
+    for (int64_t i = 0; i < size; i++) {
+        uint32_t bits;
+        memcpy(&bits, values + i, sizeof bits);
+        uint32_t at = (bits & 0x7fffffff) >> 20;
+        counts[at] += 1;
+        squares[at] += (double)values[i] * values[i];
     }
 }
 

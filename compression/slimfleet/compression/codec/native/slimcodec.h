@@ -15,7 +15,7 @@
 #endif
 
 /* Raised whenever a function below changes its meaning or its arguments; library.py has the same number. */
-#define SLIMCODEC_ABI 4
+#define SLIMCODEC_ABI 5
 
 /* Magnitudes of levels are at most this. */
 #define SLIMCODEC_MAX_LEVEL 32767
@@ -37,7 +37,7 @@ typedef struct {
     int32_t states;       /* of the trellis: 1 (levels are free) or 8 (levels follow docs/wire-format.md) */
     int32_t start;        /* class of the mean magnitude, at most 63; 0: all levels are zero, nothing is coded */
     int32_t *levels;      /* rows * cols: read by the encoder, written by the decoder and the quantiser */
-    const float *values;  /* encoder: what to quantise, in steps; NULL to code `levels` as they are */
+    float *values;        /* encoder: what to quantise, in steps; NULL to code `levels` as they are */
     const int32_t *guess; /* rows * cols: a guess that both ends know, in levels * 256, within +-2**20; or NULL */
 } slimcodec_tensor;
 
@@ -64,10 +64,24 @@ SLIMCODEC_API int32_t slimcodec_expected_class(const float *values, int64_t size
 SLIMCODEC_API void slimcodec_dequantise(const int32_t *levels, int64_t size, float unit, const int16_t *offsets,
                                         int32_t count, float *out);
 
-/* For every magnitude k <= top: how many levels have it, and the sums of |value| towards the level's sign, and of
- * value squared, of what it stands for. The arrays hold top + 1 numbers, to which this adds. */
-SLIMCODEC_API void slimcodec_tally(const int32_t *levels, const float *values, int64_t size, int32_t top,
-                                   double *counts, double *sums, double *squares);
+/* For magnitudes 0, 1 .. and from SLIMCODEC_TALLIED - 1 on: how many levels there are, and the sums of r and of r squared,
+ * where r is how far weight / step lies beyond its level, away from zero. Adds to `tally`, SLIMCODEC_TALLIED x 3. */
+enum { SLIMCODEC_TALLIED = 10 };
+SLIMCODEC_API void slimcodec_tally(const int32_t *levels, const float *weights, float step, int64_t size,
+                                   double *tally);
+
+/* One trial of a search for a step: quantises the weights of all tensors, one after the other in `weights`, codes them as
+ * slimcodec_encode does, and tallies them. Tensors with `values`, which are overwritten, take `step` and the price
+ * `lambda`; those without go to the nearest multiple of `fine_step`. Fills in `start`. `tally`, 2 x SLIMCODEC_TALLIED x 3,
+ * is overwritten: first of those with values, then of those without. */
+SLIMCODEC_API int64_t slimcodec_quantise(slimcodec_tensor *tensors, int64_t count, int32_t preset, float lambda,
+                                         const float *weights, float step, float fine_step, uint8_t *out,
+                                         int64_t capacity, double *tally);
+
+/* How many of `values` have each exponent and first three bits of the mantissa, and the sums of their squares: adds to
+ * `counts` and `squares`, SLIMCODEC_SPREAD numbers each. */
+enum { SLIMCODEC_SPREAD = 2048 };
+SLIMCODEC_API void slimcodec_spread(const float *values, int64_t size, double *counts, double *squares);
 
 /* Packs `count` elements of `width` bytes (1, 2, 4 or 8, little-endian), integers or floats, by planes. Returns the number
  * of bytes, NO_MEMORY or NO_ROOM. `capacity` needs, for every 2**16 elements begun, 64 bytes and a bit an element besides

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -85,5 +87,13 @@ def mean_offsets(
     pooled = [(excess[k], counts[k]) for k in range(1, explicit + 1)]
     if top > explicit:
         pooled.append((excess[explicit + 1 :].sum(), counts[explicit + 1 :].sum()))
+    return offsets_at(pooled)
+
+
+def offsets_at(pooled: Sequence[tuple[float, float]]) -> tuple[int, ...]:
+    """Offsets of levels, in 1/256 steps: the mean of how far what each stands for lies beyond it.
+
+    `pooled`, by level: the sum of the distances in steps, and how many values that is.
+    """
     means = [FRACTION * total / count if count else 0.0 for total, count in pooled]
     return tuple(min(max(round(mean), 1 - FRACTION), 2**15 - 1) for mean in map(float, means))
