@@ -36,6 +36,9 @@ PARCELS_A_WORKER = 2
 SMALL_BYTES = 65_536
 """With a smaller model a message costs more than an idle worker: there is one for each."""
 
+EVENLY = 4
+"""More than half as many groups are made a multiple of it."""
+
 T = TypeVar("T")
 Moments = Callable[[Sequence[int]], Mapping[int, Moment]]
 GroupSize = Callable[[Plan], int]
@@ -117,8 +120,9 @@ class CohortPacking:
         return [group for same in ordered for group in _split(same, self._parts(same))]
 
     def _parts(self, same: Sequence[Dispatch]) -> int:
-        """The fewest groups that none is too large in."""
-        return ceil(len(same) / self._group_size(same[0].assignment.plan))
+        """The fewest groups that none is too large in; many are so many that two or four workers have as much to do."""
+        fewest = ceil(len(same) / self._group_size(same[0].assignment.plan))
+        return fewest if fewest <= EVENLY // 2 else min(ceil(fewest / EVENLY) * EVENLY, len(same))
 
 
 def _split(items: Sequence[T], parts: int) -> list[Sequence[T]]:
