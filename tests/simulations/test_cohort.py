@@ -15,6 +15,7 @@ from slimfleet.coordinator import Answer, Coordinator
 from slimfleet.coordinator.transport.flower import run
 from slimfleet.simulations import Scenario
 from slimfleet.simulations.grids import flower
+from slimfleet.simulations.grids.cohort.orders import GROUPS
 from slimfleet.simulations.grids.cohort.packing import CohortPacking
 from slimfleet.simulations.grids.flower import (
     WORKER_CRASHED,
@@ -101,6 +102,18 @@ def test_the_bytes_depend_on_no_number_of_messages(tmp_path: Path, options: dict
     three, _, many = played(scenario, tmp_path / "three", workers=3, group_size=2)
     assert bytes_of(one) == bytes_of(three)
     assert len(few.sent) < len(many.sent)
+
+
+def test_two_workers_have_as_much_to_do(tmp_path: Path) -> None:
+    """Twelve devices in threes at most: four groups of three, eight of one or two where two is the most."""
+    scenario = small(
+        planner__policy='"fixed"', planner__batch_sizes="[4]", planner__local_steps="[2]", fleet__dropout="0.0",
+        fleet__devices="12", selection__per_round="12", fleet__availability="1.0", selection__battery_floor="0.0",
+    )  # fmt: skip
+    for most, groups in ((12, [12]), (6, [6, 6]), (5, [3, 3, 3, 3]), (2, [2, 1, 2, 1, 2, 1, 2, 1])):
+        _, _, engine = played(scenario, tmp_path / str(most), workers=1, group_size=most)
+        work = GROUPS.validate_json(str(engine.sent[0].content.config_records["cohort"]["groups"]))
+        assert sorted(map(len, work)) == sorted(groups)
 
 
 def test_sums_are_what_the_coordinator_makes_of_the_updates_one_by_one(
