@@ -22,7 +22,7 @@ from slimfleet.compression.codec.native.bindings import (
     expected_class,
     start_class,
 )
-from slimfleet.compression.codec.native.trials import TALLIED, Quantising, Tally, spread
+from slimfleet.compression.codec.native.trials import TALLIED, Tally, Trials, spread
 from slimfleet.compression.errors import PayloadError
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.wire import Coder
@@ -329,7 +329,7 @@ def test_a_trial_is_what_its_parts_give_one_by_one(preset, guessed):
     trellis, price = preset == "small", 0.2
     arrays = [rng.laplace(0, 0.01, shape).astype(np.float32) for shape in SHAPES]
     arrays[-1][:] = 0
-    quantising = Quantising(arrays, preset, trellis=trellis, price=price)
+    weights = Trials(arrays, preset, trellis=trellis, price=price)
     found = {}
     for step in (np.float32(0.01), np.float32(0.003)):
         parts, levels, tallies = [], [], (Tally(), Tally())
@@ -346,7 +346,7 @@ def test_a_trial_is_what_its_parts_give_one_by_one(preset, guessed):
         for array, own in zip(arrays, levels, strict=True):
             scale = step if array.ndim > 1 else step / 2
             tallies[array.ndim < 2].add(own, np.asarray(array / scale, np.float32))
-        at = quantising.at(step, step / 2, [part.guess for part in parts] if guessed else None)
+        at = weights.at(step, step / 2, [part.guess for part in parts] if guessed else None)
         assert at.data == data
         assert at.starts == tuple(part.start for part in parts)
         assert all((a == b).all() for a, b in zip(at.levels, levels, strict=True))
@@ -361,18 +361,20 @@ def test_a_trial_finds_room_for_more_bytes_than_levels_mostly_take(monkeypatch):
     monkeypatch.setattr(trials, "BYTES_A_LEVEL", (0, 36))
     values = np.random.default_rng(0).normal(0, 1e30, (40, 100)).astype(np.float32)
     for step in (np.float32(1e29), np.float32(1)):
-        at = Quantising([values], "fast", trellis=False, price=0.1).at(step, step)
+        at = Trials([values], "fast", trellis=False, price=0.1).at(step, step)
         assert len(at.data) > 64
         decoded = decode_parts([Part(values.shape, at.starts[0])], at.data, "fast")
         assert (decoded[0] == at.levels[0]).all()
     assert LARGEST_LEVEL - 2 <= np.abs(at.levels[0]).max() <= LARGEST_LEVEL
 
 
-def test_a_trial_checks_its_guess():
-    quantising = Quantising([np.ones((4, 6), np.float32)], "small", trellis=False, price=0.1)
+def test_a_trial_checks_its_weights_and_its_guess():
+    weights = Trials([np.ones((4, 6), np.float32)], "small", trellis=False, price=0.1)
     for guess in (GOOD + FARTHEST + 1, GOOD[:2], GOOD.astype(np.int64)):
         with pytest.raises(ValueError, match=r"guess|for int32"):
-            quantising.at(np.float32(1), np.float32(1), [guess])
+            weights.at(np.float32(1), np.float32(1), [guess])
+    with pytest.raises(TypeError, match="float64"):
+        Trials([np.ones((4, 6))], "small", trellis=False, price=0.1)
 
 
 def test_a_tally_says_how_far_weights_lie_beyond_their_levels():

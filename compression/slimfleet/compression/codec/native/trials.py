@@ -50,10 +50,11 @@ class Tally:
         )
 
 
-class Quantising:
+class Trials:
     """Weights that are quantised and coded at one step after another.
 
-    Matrices are quantised at the price of `price` squared steps a bit, vectors to the nearest. `arrays` are float32.
+    Matrices are quantised at the price of `price` squared steps a bit, vectors to the nearest. Raises TypeError where
+    `arrays` are not float32.
     """
 
     def __init__(
@@ -62,9 +63,8 @@ class Quantising:
         self._shapes = [array.shape for array in arrays]
         self._ends = np.cumsum([array.size for array in arrays]).tolist()
         self._preset, self._price, self._library = preset, price, require()
-        self._weights = (
-            np.concatenate([array.reshape(-1) for array in arrays]) if arrays else np.empty(0, np.float32)
-        )
+        rows = [np.empty(0, np.float32), *(array.reshape(-1) for array in arrays)]
+        self._weights = np.concatenate(rows, dtype=np.float32, casting="no")
         self._values = np.empty_like(self._weights)
         self._room = np.empty(64 + BYTES_A_LEVEL[0] * self._weights.size, np.uint8)
         self._tensors = (Tensor * len(arrays))()
@@ -88,13 +88,13 @@ class Quantising:
         for place, (tensor, shape) in enumerate(zip(self._tensors, self._shapes, strict=True)):
             tensor.levels = at
             at += levels.itemsize * prod(shape)
-            if guess is not None:
-                tensor.guess = address(checked_guess(guess[place]), np.int32, shape)
+            known = None if guess is None else checked_guess(guess[place])
+            tensor.guess = None if known is None else address(known, np.int32, shape)
         tallies = np.empty((2, TALLIED, 3))
-        size = self._coded(step, fine_step, self._room, tallies)
+        size = self._code(step, fine_step, tallies)
         if size == NO_ROOM:
             self._room = np.empty(64 + BYTES_A_LEVEL[1] * self._weights.size, np.uint8)
-            size = self._coded(step, fine_step, self._room, tallies)
+            size = self._code(step, fine_step, tallies)
         if size < 0:
             raise MemoryError("the native coder had no memory")
         pieces = zip([0, *self._ends], self._ends, self._shapes, strict=False)
@@ -106,9 +106,8 @@ class Quantising:
             Tally(tallies[1]),
         )
 
-    def _coded(
-        self, step: np.float32, fine_step: np.float32, room: NDArray[np.uint8], tallies: NDArray[np.float64]
-    ) -> int:
+    def _code(self, step: np.float32, fine_step: np.float32, tallies: NDArray[np.float64]) -> int:
+        """Bytes written into the room that is ready, or what went wrong."""
         return int(
             self._library.slimcodec_quantise(
                 self._tensors,
@@ -118,8 +117,8 @@ class Quantising:
                 self._weights.ctypes.data,
                 step,
                 fine_step,
-                room.ctypes.data,
-                room.size,
+                self._room.ctypes.data,
+                self._room.size,
                 tallies.ctypes.data,
             )
         )

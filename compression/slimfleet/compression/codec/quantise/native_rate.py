@@ -16,7 +16,7 @@ import numpy as np
 from slimfleet.compression.codec.codec import Encoded
 from slimfleet.compression.codec.entropy.pack import reference_guess
 from slimfleet.compression.codec.native.bindings import LARGEST_LEVEL
-from slimfleet.compression.codec.native.trials import TALLIED, Quantising, Tally
+from slimfleet.compression.codec.native.trials import TALLIED, Tally, Trials
 from slimfleet.compression.codec.quantise.error_curve import ErrorCurve
 from slimfleet.compression.codec.quantise.grid import FRACTION, LEAST_UNIT, CodedLevels, Grid, Quantised
 from slimfleet.compression.codec.quantise.plain import carried
@@ -74,14 +74,12 @@ class NativeQuantiser:
     reference: Tensors | None = None
     energy: float = field(init=False)
     """Squared norm of the weights."""
-    _weights: Quantising = field(init=False)
+    _weights: Trials = field(init=False)
     _plain: Tensors = field(init=False)
 
     def __post_init__(self) -> None:
         arrays = [np.asarray(self.tensors[spec.name], np.float32, order="C") for spec in self.schema.weights]
-        weights = Quantising(
-            arrays, "small" if self.small else "fast", trellis=self.trellis, price=self.price
-        )
+        weights = Trials(arrays, "small" if self.small else "fast", trellis=self.trellis, price=self.price)
         object.__setattr__(self, "_weights", weights)
         object.__setattr__(self, "energy", float(np.sum(np.square(weights.weights, dtype=np.float64))))
         object.__setattr__(self, "_plain", carried(self.tensors, self.schema))
@@ -141,24 +139,23 @@ def choose(
     def size(trial: Trial) -> float:
         return len(seal_up(trial.quantised).payload) if trial.says_something else float("inf")
 
-    curve = quantiser.error_curve()
-    found = _within_error(quantiser, curve, aim.nmse) if aim.nmse else None
+    found = _within_error(quantiser, aim.nmse) if aim.nmse else None
     chosen = plain() if found is None else seal_up(found.quantised)
     if len(chosen.payload) > plain_bytes(quantiser.schema):
         chosen = min(chosen, plain(), key=lambda encoded: len(encoded.payload))
     if aim.limit_bytes is None or aim.fits(chosen.payload):
         return chosen
-    first = curve.step_for(aim.nmse or 0.5) if found is None else 1.5 * found.step
-    found = _within_size(quantiser, size, aim.limit_bytes, first)
+    first = quantiser.error_curve().step_for(aim.nmse or 0.5) if found is None else 1.5 * found.step
+    found = _nearest_below(quantiser, size, aim.limit_bytes, first, rising=False)
     if found is None:
         least = size(quantiser.at(quantiser.finest_step() * LARGEST_LEVEL / 4))
         raise too_large(int(least) if isfinite(least) else OVERHEAD_BYTES + 1, aim.limit_bytes)
     return seal_up(found.quantised)
 
 
-def _within_error(quantiser: NativeQuantiser, curve: ErrorCurve, bound: float) -> Trial | None:
+def _within_error(quantiser: NativeQuantiser, bound: float) -> Trial | None:
     """The trial whose error is nearest below `bound`; None where none is found."""
-    aim = CLOSE**0.5 * bound
+    curve, aim = quantiser.error_curve(), CLOSE**0.5 * bound
     return _nearest_below(
         quantiser,
         lambda trial: trial.nmse,
@@ -168,13 +165,6 @@ def _within_error(quantiser: NativeQuantiser, curve: ErrorCurve, bound: float) -
         enough=NEAR if bound <= _SMALL_ERROR else CLOSE,
         follow=lambda trial: curve.moved(trial.step, trial.nmse, aim),
     )
-
-
-def _within_size(
-    quantiser: NativeQuantiser, size: Callable[[Trial], float], bound: float, first: float
-) -> Trial | None:
-    """The trial whose size is nearest below `bound`, looking from step `first` on; None where none is found."""
-    return _nearest_below(quantiser, size, bound, first, rising=False)
 
 
 def _nearest_below(
