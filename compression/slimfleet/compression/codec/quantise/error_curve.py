@@ -2,8 +2,8 @@
 
 A magnitude below a threshold becomes zero and errs by itself, one above it errs by that of uniform noise. The
 threshold is where the price of a level that is not zero equals the gain, at the entropy of how many are zero. The error
-of a trial lies within some 10 % of the estimate, and its slope within 2 %: a search that moves along the curve takes
-two or three trials.
+of a trial lies within some 10 % of the estimate, and its slope within 2 %: a search that moves along the curve mostly
+takes two trials.
 """
 
 from __future__ import annotations
