@@ -368,6 +368,19 @@ def test_a_trial_finds_room_for_more_bytes_than_levels_mostly_take(monkeypatch):
     assert LARGEST_LEVEL - 2 <= np.abs(at.levels[0]).max() <= LARGEST_LEVEL
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+def test_a_trial_of_what_is_no_number_stays_inside_the_levels(value):
+    """It is refused long before; here it must do no harm."""
+    arrays = [np.full(shape, value, np.float32) for shape in ((12, 9), (5,), ())]
+    at = Trials(arrays, "fast", trellis=False, price=0.1).at(np.float32(1), np.float32(0.5))
+    decoded = decode_parts(
+        [Part(a.shape, start) for a, start in zip(arrays, at.starts, strict=True)], at.data, "fast"
+    )
+    for there, here in zip(decoded, at.levels, strict=True):
+        assert (there == here).all()
+        assert np.abs(here).max() <= LARGEST_LEVEL
+
+
 def test_a_trial_checks_its_weights_and_its_guess():
     weights = Trials([np.ones((4, 6), np.float32)], "small", trellis=False, price=0.1)
     for guess in (GOOD + FARTHEST + 1, GOOD[:2], GOOD.astype(np.int64)):

@@ -108,11 +108,12 @@ void slimcodec_tally(const int32_t *levels, const float *weights, float step, in
             for (int32_t j = 0; j < 3; j++) tally[3 * k + j] += sums[turn][k][j];
 }
 
-/* The nearest level, ties to even. Adding and taking off 1.5 * 2**23 rounds what is far below it to an integer. */
+/* The nearest level, ties to even; the least for what is no number. Adding and taking off 1.5 * 2**23 rounds what is far
+ * below it to an integer. */
 static int32_t nearest(float value)
 {
     static const float most = SLIMCODEC_MAX_LEVEL, shift = 12582912.0f;
-    float held = value > most ? most : value < -most ? -most : value;
+    float held = value > -most ? (value < most ? value : most) : -most;
     return (int32_t)((held + shift) - shift);
 }
 

@@ -37,7 +37,7 @@ SMALL_BYTES = 65_536
 """With a smaller model a message costs more than an idle worker: there is one for each."""
 
 EVENLY = 4
-"""More than half as many groups are made a multiple of it."""
+"""Where there are more groups than half of this, their number is made a multiple of it."""
 
 T = TypeVar("T")
 Moments = Callable[[Sequence[int]], Mapping[int, Moment]]
