@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slimfleet.compression.codec import CodecSpec, Coding, decode, encode
-from slimfleet.compression.codec.native import bindings, build, library, trials
+from slimfleet.compression.codec.native import bindings, build, library
 from slimfleet.compression.codec.native.bindings import (
     FARTHEST,
     LARGEST_LEVEL,
@@ -358,7 +358,7 @@ def test_a_trial_is_what_its_parts_give_one_by_one(preset, guessed):
 
 def test_a_trial_finds_room_for_more_bytes_than_levels_mostly_take(monkeypatch):
     """None of these takes four bytes a level, so less is made ready here."""
-    monkeypatch.setattr(trials, "BYTES_A_LEVEL", (0, 36))
+    monkeypatch.setattr(bindings, "_BYTES_A_LEVEL", (0, 36))
     values = np.random.default_rng(0).normal(0, 1e30, (40, 100)).astype(np.float32)
     for step in (np.float32(1e29), np.float32(1)):
         at = Trials([values], "fast", trellis=False, price=0.1).at(step, step)

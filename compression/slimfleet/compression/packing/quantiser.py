@@ -31,6 +31,7 @@ from slimfleet.compression.codec.quantise.native_rate import (
     error_of,
     offsets_of,
 )
+from slimfleet.compression.codec.quantise.uniform import largest_of
 from slimfleet.compression.packing.sections import Coded, code_levels, part_of
 
 Values = NDArray[np.float32]
@@ -135,5 +136,4 @@ def energy(tensor: Values) -> float:
 
 def finest(tensor: Values) -> float:
     """The step that takes the largest value to the last level."""
-    largest = max(float(tensor.max(initial=0)), -float(tensor.min(initial=0)))
-    return largest / (LARGEST_LEVEL - 2)
+    return largest_of(tensor) / (LARGEST_LEVEL - 2)

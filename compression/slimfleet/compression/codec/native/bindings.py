@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -24,9 +24,9 @@ FARTHEST = 1 << 20
 """Largest magnitude of a guess, in levels * 256."""
 
 PRESETS: dict[NativePreset, int] = {"fast": 0, "small": 1}
-NO_ROOM = -2
+_NO_ROOM = -2
 _CORRUPT = -3
-BYTES_A_LEVEL = (4, 36)
+_BYTES_A_LEVEL = (4, 36)
 """What ordinary levels take, and the most that any can: 25 bits of up to 11 bits each."""
 
 
@@ -70,15 +70,22 @@ def encode_parts(
     """
     if any(largest_magnitude(array) > LARGEST_LEVEL for array in levels):
         raise ValueError(f"a level beyond {LARGEST_LEVEL}: take a coarser step")
-    tensors = _tensors(parts, levels, preset)
-    for bytes_a_level in BYTES_A_LEVEL:
-        room = np.empty(64 + bytes_a_level * sum(array.size for array in levels), np.uint8)
-        size = require().slimcodec_encode(
-            tensors, len(parts), PRESETS[preset], price, room.ctypes.data, room.size
-        )
+    tensors, encode = _tensors(parts, levels, preset), require().slimcodec_encode
+
+    def write(room: int, capacity: int) -> int:
+        return int(encode(tensors, len(parts), PRESETS[preset], price, room, capacity))
+
+    return written(write, sum(array.size for array in levels))
+
+
+def written(write: Callable[[int, int], int], levels: int) -> bytes:
+    """What `write` codes of so many levels, given the address and the size of a room for it, as slimcodec.h has it."""
+    for bytes_a_level in _BYTES_A_LEVEL:
+        room = np.empty(64 + bytes_a_level * levels, np.uint8)
+        size = write(room.ctypes.data, room.size)
         if size >= 0:
             return room[:size].tobytes()
-        if size != NO_ROOM:
+        if size != _NO_ROOM:
             break
     raise MemoryError("the native coder had no memory")
 

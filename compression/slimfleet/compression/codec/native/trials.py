@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimfleet.compression.codec.native.bindings import (
-    BYTES_A_LEVEL,
-    NO_ROOM,
     PRESETS,
     Levels,
     NativePreset,
@@ -19,14 +17,16 @@ from slimfleet.compression.codec.native.bindings import (
     address,
     as_matrix,
     checked_guess,
+    written,
 )
 from slimfleet.compression.codec.native.library import require
 
 TALLIED = 10
 """Rows of a tally: SLIMCODEC_TALLIED of slimcodec.h."""
-SPREAD_SHIFT = 20
+_SHIFT = 20
 """Bits of a float32 that `spread` does not tell apart."""
-_PLACES = 1 << (31 - SPREAD_SHIFT)
+SPREAD_EDGES = (np.arange(1 << (31 - _SHIFT), dtype=np.uint32) << _SHIFT).view(np.float32)
+"""The least magnitude of each place of a spread; 8 places are an octave."""
 
 
 class Tally:
@@ -66,7 +66,6 @@ class Trials:
         rows = [np.empty(0, np.float32), *(array.reshape(-1) for array in arrays)]
         self._weights = np.concatenate(rows, dtype=np.float32, casting="no")
         self._values = np.empty_like(self._weights)
-        self._room = np.empty(64 + BYTES_A_LEVEL[0] * self._weights.size, np.uint8)
         self._tensors = (Tensor * len(arrays))()
         at = self._values.ctypes.data
         for tensor, array in zip(self._tensors, arrays, strict=True):
@@ -91,36 +90,31 @@ class Trials:
             known = None if guess is None else checked_guess(guess[place])
             tensor.guess = None if known is None else address(known, np.int32, shape)
         tallies = np.empty((2, TALLIED, 3))
-        size = self._code(step, fine_step, tallies)
-        if size == NO_ROOM:
-            self._room = np.empty(64 + BYTES_A_LEVEL[1] * self._weights.size, np.uint8)
-            size = self._code(step, fine_step, tallies)
-        if size < 0:
-            raise MemoryError("the native coder had no memory")
+
+        def write(room: int, capacity: int) -> int:
+            return int(
+                self._library.slimcodec_quantise(
+                    self._tensors,
+                    len(self._shapes),
+                    PRESETS[self._preset],
+                    self._price,
+                    self._weights.ctypes.data,
+                    step,
+                    fine_step,
+                    room,
+                    capacity,
+                    tallies.ctypes.data,
+                )
+            )
+
+        data = written(write, levels.size)
         pieces = zip([0, *self._ends], self._ends, self._shapes, strict=False)
         return AtStep(
             [levels[start:end].reshape(shape) for start, end, shape in pieces],
             tuple(tensor.start for tensor in self._tensors),
-            self._room[:size].tobytes(),
+            data,
             Tally(tallies[0]),
             Tally(tallies[1]),
-        )
-
-    def _code(self, step: np.float32, fine_step: np.float32, tallies: NDArray[np.float64]) -> int:
-        """Bytes written into the room that is ready, or what went wrong."""
-        return int(
-            self._library.slimcodec_quantise(
-                self._tensors,
-                len(self._shapes),
-                PRESETS[self._preset],
-                self._price,
-                self._weights.ctypes.data,
-                step,
-                fine_step,
-                self._room.ctypes.data,
-                self._room.size,
-                tallies.ctypes.data,
-            )
         )
 
 
@@ -140,9 +134,9 @@ class AtStep:
 def spread(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """How many values there are, and the sums of their squares, by exponent and first three bits of the mantissa.
 
-    Float64 [2048] each; the values of place k are those whose bits without the sign, shifted right by 20, are k.
+    Float64 [2048] each, in the places of SPREAD_EDGES.
     """
-    counts, squares = np.zeros(_PLACES), np.zeros(_PLACES)
+    counts, squares = np.zeros(SPREAD_EDGES.size), np.zeros(SPREAD_EDGES.size)
     require().slimcodec_spread(
         address(values, np.float32, values.shape), values.size, counts.ctypes.data, squares.ctypes.data
     )

@@ -13,12 +13,11 @@ from math import exp, log
 import numpy as np
 from numpy.typing import NDArray
 
-from slimfleet.compression.codec.native.trials import SPREAD_SHIFT, spread
+from slimfleet.compression.codec.native.trials import SPREAD_EDGES, spread
 
 _OCTAVES = 24
 """Below the largest magnitude, what is smaller is taken for zero."""
 _PLACES = 8 * _OCTAVES
-_EDGES = (np.arange(1 << (31 - SPREAD_SHIFT), dtype=np.uint32) << SPREAD_SHIFT).view(np.float32)
 _FINEST, _COARSEST, _POINTS = log(2) * 12, 1.5, 72
 """Steps of the curve: from 2**-12 of the largest magnitude to 4.5 times it."""
 _SIGN = 1.0
@@ -69,7 +68,7 @@ def _cumulated(
     """Logarithms of magnitudes, how many values lie below each, and the sums of their squares."""
     top = max(int(np.flatnonzero(counts)[-1]) + 1, _PLACES + 1)
     low = top - _PLACES
-    edges = np.log(_EDGES[low : top + 1].astype(np.float64))
+    edges = np.log(SPREAD_EDGES[low : top + 1].astype(np.float64))
     below = counts[:low].sum() + np.concatenate([[0.0], np.cumsum(counts[low:top])])
     energies = squares[:low].sum() + np.concatenate([[0.0], np.cumsum(squares[low:top])])
     return edges, below, energies

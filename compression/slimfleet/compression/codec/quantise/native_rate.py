@@ -21,7 +21,8 @@ from slimfleet.compression.codec.quantise.error_curve import ErrorCurve
 from slimfleet.compression.codec.quantise.grid import FRACTION, LEAST_UNIT, CodedLevels, Grid, Quantised
 from slimfleet.compression.codec.quantise.plain import carried
 from slimfleet.compression.codec.quantise.portable_rate import plain_bytes, too_large
-from slimfleet.compression.codec.quantise.step import MOST_EXPLICIT, offsets_at
+from slimfleet.compression.codec.quantise.step import MOST_EXPLICIT, mean_offsets
+from slimfleet.compression.codec.quantise.uniform import largest_of
 from slimfleet.compression.codec.spec import Aim, Coding
 from slimfleet.compression.schema import ModelSchema
 from slimfleet.compression.types import Tensors
@@ -103,9 +104,7 @@ class NativeQuantiser:
 
     def finest_step(self) -> float:
         """The step that takes the largest value, be it a vector's, to the last level."""
-        weights = self._weights.weights
-        largest = max(float(weights.max(initial=0)), -float(weights.min(initial=0)))
-        return float(largest * 2**VECTOR_SHIFT / (LARGEST_LEVEL - 2))
+        return float(largest_of(self._weights.weights) * 2**VECTOR_SHIFT / (LARGEST_LEVEL - 2))
 
     def error_curve(self) -> ErrorCurve:
         """What error each step is expected to give."""
@@ -232,10 +231,7 @@ def offsets_of(tally: Tally) -> tuple[int, ...]:
     explicit = 0
     while explicit < min(used[-1], MOST_EXPLICIT) and counts[explicit + 1] >= _ENOUGH:
         explicit += 1
-    pooled = [(beyond[level], counts[level]) for level in range(1, explicit + 1)]
-    if used[-1] > explicit:
-        pooled.append((sum(beyond[explicit + 1 :]), sum(counts[explicit + 1 :])))
-    return offsets_at(pooled)
+    return mean_offsets(counts, beyond, used[-1], explicit)
 
 
 def error_of(tally: Tally, offsets: tuple[int, ...]) -> float:

@@ -77,23 +77,15 @@ def stochastic_step(values: NDArray[np.float32], largest: float, levels: int, sp
 
 
 def mean_offsets(
-    counts: NDArray[np.float64], sums: NDArray[np.float64], top: int, explicit: int
+    counts: Sequence[float], beyond: Sequence[float], top: int, explicit: int
 ) -> tuple[int, ...]:
     """Distances of the means from the levels 1..`top`, in 1/256 steps: `explicit` of them, then one for the rest.
 
-    `counts` and `sums`, by level: how many values fell on it, and the sum of their magnitudes in steps.
+    `counts` and `beyond`, by level: how many values fell on it, and how far their magnitudes lie beyond it in sum, in
+    steps.
     """
-    excess = sums - counts * np.arange(counts.size)
-    pooled = [(excess[k], counts[k]) for k in range(1, explicit + 1)]
+    pooled = [(beyond[k], counts[k]) for k in range(1, explicit + 1)]
     if top > explicit:
-        pooled.append((excess[explicit + 1 :].sum(), counts[explicit + 1 :].sum()))
-    return offsets_at(pooled)
-
-
-def offsets_at(pooled: Sequence[tuple[float, float]]) -> tuple[int, ...]:
-    """Offsets of levels, in 1/256 steps: the mean of how far what each stands for lies beyond it.
-
-    `pooled`, by level: the sum of the distances in steps, and how many values that is.
-    """
+        pooled.append((sum(beyond[explicit + 1 :]), sum(counts[explicit + 1 :])))
     means = [FRACTION * total / count if count else 0.0 for total, count in pooled]
     return tuple(min(max(round(mean), 1 - FRACTION), 2**15 - 1) for mean in map(float, means))

@@ -170,4 +170,7 @@ def _offsets(counts: NDArray[np.float64], sums: NDArray[np.float64]) -> tuple[in
     if not used.size:
         return ()
     top = int(used[-1])
-    return mean_offsets(counts, sums, top, top if top <= MOST_EXPLICIT else _EXPLICIT_OF_MANY)
+    beyond = sums - counts * np.arange(counts.size)
+    return mean_offsets(
+        counts.tolist(), beyond.tolist(), top, top if top <= MOST_EXPLICIT else _EXPLICIT_OF_MANY
+    )
